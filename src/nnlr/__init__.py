@@ -1,0 +1,123 @@
+"""Layer-wise learning rates and weight decays for PyTorch.
+
+    declare  ->  resolve  ->  apply  ->  look
+    (scheme)     (plan)      (groups, vectors, optimizer)   (table, explain, diff)
+
+A *scheme* says how fast parameters learn relative to the rest. ``resolve`` turns schemes, and
+what is declared on modules, into a *plan*: one row for each parameter of one model, with its
+learning rate, its weight decay and the trace that led there. Everything else reads the plan.
+
+    scheme = nnlr.rule("backbone.*", lr_mult=0.1) * nnlr.rule("*.bias", wd_mult=0)
+    plan = nnlr.resolve(model, scheme, lr=1e-3, weight_decay=0.05)
+    print(plan)
+    optimizer = plan.optimizer(torch.optim.AdamW)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nnlr import torch7
+    from nnlr.declare import annotate, learning_rate, weight_decay
+    from nnlr.describe import ModelInfo, ParamInfo
+    from nnlr.errors import (
+        ConfigError,
+        CoverageError,
+        NnlrError,
+        NnlrWarning,
+        PatternError,
+        PlanMismatchError,
+    )
+    from nnlr.init import apply_init
+    from nnlr.methods import get_optim_config, install, uninstall
+    from nnlr.plan import Plan, param_groups, regroup, resolve
+    from nnlr.rows import PlanRow
+    from nnlr.scheme import Factor, Scheme, rule, rules
+    from nnlr.select import glob, module_type, ndim, predicate, regex, role
+
+# Public name -> the module it lives in; loaded when first asked for.
+_HOME = {
+    "resolve": "plan",
+    "param_groups": "plan",
+    "regroup": "plan",
+    "Plan": "plan",
+    "PlanRow": "rows",
+    "ParamInfo": "describe",
+    "ModelInfo": "describe",
+    "Scheme": "scheme",
+    "Factor": "scheme",
+    "rule": "scheme",
+    "rules": "scheme",
+    "glob": "select",
+    "regex": "select",
+    "module_type": "select",
+    "role": "select",
+    "ndim": "select",
+    "predicate": "select",
+    "learning_rate": "declare",
+    "weight_decay": "declare",
+    "annotate": "declare",
+    "get_optim_config": "methods",
+    "install": "methods",
+    "uninstall": "methods",
+    "apply_init": "init",
+    "torch7": "torch7",
+    "NnlrError": "errors",
+    "PatternError": "errors",
+    "CoverageError": "errors",
+    "PlanMismatchError": "errors",
+    "ConfigError": "errors",
+    "NnlrWarning": "errors",
+}
+
+__all__ = [
+    "ConfigError",
+    "CoverageError",
+    "Factor",
+    "ModelInfo",
+    "NnlrError",
+    "NnlrWarning",
+    "ParamInfo",
+    "PatternError",
+    "Plan",
+    "PlanMismatchError",
+    "PlanRow",
+    "Scheme",
+    "annotate",
+    "apply_init",
+    "get_optim_config",
+    "glob",
+    "install",
+    "learning_rate",
+    "module_type",
+    "ndim",
+    "param_groups",
+    "predicate",
+    "regex",
+    "regroup",
+    "resolve",
+    "role",
+    "rule",
+    "rules",
+    "torch7",
+    "uninstall",
+    "weight_decay",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'nnlr' has no attribute {name!r}")
+    module = import_module(f"nnlr.{home}")
+    value = module if name == home else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return [*__all__, "__version__"]

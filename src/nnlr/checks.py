@@ -1,0 +1,134 @@
+"""Findings: what is legal, and probably not what was meant."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nnlr.errors import listed
+from nnlr.names import Node, nodes
+from nnlr.rows import PlanRow
+
+# A relative rate at or below this was probably meant as an absolute one.
+LOOKS_ABSOLUTE: Final = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something about a plan that its author should look at.
+
+    Attributes:
+        severity: ``"warning"`` for a probable mistake, ``"note"`` for a consequence.
+        kind: A short name, the same for every finding of this sort.
+        names: The parameters or modules concerned.
+        cause: What was found and why it matters.
+        fix: What to do.
+    """
+
+    severity: Literal["warning", "note"]
+    kind: str
+    names: tuple[str, ...]
+    cause: str
+    fix: str
+
+    def __str__(self) -> str:
+        """One paragraph: severity, cause, names, fix."""
+        return f"{self.severity}: {self.cause} ({listed(self.names)}). {self.fix}"
+
+
+def plan_findings(rows: Sequence[PlanRow], model: nn.Module | None) -> tuple[Finding, ...]:
+    """Look a plan over."""
+    by_source = _rows_by_source(rows)
+    return (
+        *_only_frozen(by_source),
+        *_absolute_looking(by_source),
+        *(_running_statistics(rows, model) if model is not None else ()),
+    )
+
+
+def _rows_by_source(rows: Iterable[PlanRow]) -> Mapping[str, list[tuple[PlanRow, float]]]:
+    """For each source of factors, the rows it speaks of and the ``lr_mult`` it gives."""
+    sharing: dict[int, list[PlanRow]] = {}
+    for row in rows:
+        sharing.setdefault(id(row.trace), []).append(row)
+    spoken: dict[str, list[tuple[PlanRow, float]]] = {}
+    for members in sharing.values():
+        for step in members[0].trace:
+            value = step.factor.lr_mult
+            spoken.setdefault(step.source, []).extend([(row, value) for row in members])
+    return spoken
+
+
+def _only_frozen(by_source: Mapping[str, list[tuple[PlanRow, float]]]) -> list[Finding]:
+    return [
+        Finding(
+            severity="warning",
+            kind="rule-on-frozen",
+            names=tuple(row.name for row, _ in spoken),
+            cause=f"{source} reaches only parameters that are frozen, so it does nothing",
+            fix="Unfreeze them before resolve, or drop the rule.",
+        )
+        for source, spoken in by_source.items()
+        if source.startswith("rule") and all(row.frozen for row, _ in spoken)
+    ]
+
+
+def _absolute_looking(by_source: Mapping[str, list[tuple[PlanRow, float]]]) -> list[Finding]:
+    found = []
+    for source, spoken in by_source.items():
+        small = [(row, value) for row, value in spoken if 0 < value <= LOOKS_ABSOLUTE]
+        if small:
+            found.append(
+                Finding(
+                    severity="warning",
+                    kind="looks-absolute",
+                    names=tuple(row.name for row, _ in small),
+                    cause=(
+                        f"{source} gives the relative rate {small[0][1]:g}, which looks like "
+                        "an absolute one"
+                    ),
+                    fix="A multiplier of 1 is the base rate; use rule(..., lr=) to set a rate.",
+                )
+            )
+    return found
+
+
+def _running_statistics(rows: Sequence[PlanRow], model: nn.Module) -> list[Finding]:
+    """BatchNorms whose own parameters are locked and whose statistics go on moving."""
+    locked = {name for row in rows if row.locked for name in (row.name, *row.aliases)}
+    if not locked:
+        return []
+    moving = [
+        node.path
+        for node in nodes(model)
+        if isinstance(node.module, _BatchNorm)
+        and node.module.track_running_stats
+        and (own := _governing(node, rows))
+        and own <= locked
+    ]
+    if not moving:
+        return []
+    return [
+        Finding(
+            severity="note",
+            kind="running-statistics",
+            names=tuple(moving),
+            cause=(
+                "locked BatchNorm layers still update their running statistics in train mode, "
+                "so the layers under them change what they compute"
+            ),
+            fix="Call .eval() on them after model.train() if they must stay as they are.",
+        )
+    ]
+
+
+def _governing(node: Node, rows: Sequence[PlanRow]) -> set[str]:
+    """The parameters that say whether a BatchNorm is locked: its own, else its parent's."""
+    prefix = f"{node.path}." if node.path else ""
+    own = {prefix + key for key, tensor in node.module._parameters.items() if tensor is not None}
+    if own or node.parent is None:
+        return own
+    around = f"{node.parent.path}." if node.parent.path else ""
+    return {row.name for row in rows if row.name.startswith(around)}

@@ -1,0 +1,126 @@
+"""Relative rates declared on the modules themselves, as the Lua package does it.
+
+A call writes at once into every module it reaches: the module itself and all its
+descendants that own a parameter of that name. The last call wins, at whatever level;
+modules added later are not reached.
+"""
+
+from typing import TypeVar
+
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from nnlr import marks
+from nnlr.errors import NnlrError, listed, nearest_hint
+from nnlr.roles import reparametrized
+from nnlr.values import number
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def learning_rate(module: Module, name: str, value: float) -> Module:
+    """Set the relative learning rate of a parameter: ``lr = base_lr * value``.
+
+    Args:
+        module: The module, or a container: every descendant that has the parameter is reached.
+        name: The parameter's name on its owner: ``"weight"``, ``"bias"``, ``"in_proj_weight"``.
+            Under a parametrization, the original name.
+        value: Relative learning rate, dimensionless, finite, >= 0. 0 locks the parameter.
+
+    Returns:
+        The module, so that calls nest and chain.
+
+    Raises:
+        NnlrError: If nothing below ``module`` has such a parameter, or the value is no
+            finite number >= 0. Nothing is written then.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> layer = learning_rate(nn.Linear(2, 4), "bias", 0.2)
+        >>> nnlr.resolve(layer, lr=0.1, weight_decay=0)["bias"].lr
+        0.020000000000000004
+    """
+    return annotate(module, name, lr_mult=value)
+
+
+def weight_decay(module: Module, name: str, value: float) -> Module:
+    """Set the relative weight decay of a parameter: ``weight_decay = base * value``.
+
+    Args, result and errors are those of :func:`learning_rate`.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> layer = weight_decay(nn.Linear(2, 4), "bias", 0)
+        >>> nnlr.resolve(layer, lr=0.1, weight_decay=0.01)["bias"].weight_decay
+        0.0
+    """
+    return annotate(module, name, wd_mult=value)
+
+
+def annotate(
+    module: Module, name: str, *, lr_mult: float | None = None, wd_mult: float | None = None
+) -> Module:
+    """Set the relative learning rate, the relative weight decay, or both.
+
+    Args:
+        module: The module, or a container.
+        name: The parameter's name on its owner.
+        lr_mult: Relative learning rate, finite, >= 0; ``None`` leaves it as it is.
+        wd_mult: Relative weight decay, finite, >= 0; ``None`` leaves it as it is.
+
+    Returns:
+        The module.
+
+    Raises:
+        NnlrError: As :func:`learning_rate`, or if there is nothing to set.
+
+    Examples:
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> annotate(net, "bias", lr_mult=2, wd_mult=0) is net
+        True
+    """
+    if not isinstance(module, nn.Module):
+        raise NnlrError(f"module must be a torch.nn.Module, got {type(module).__name__}.")
+    if not isinstance(name, str):
+        raise NnlrError(f"name must be a parameter's name such as 'weight', got {name!r}.")
+    given = {"lr_mult": lr_mult, "wd_mult": wd_mult}
+    values = {key: number(value, key) for key, value in given.items() if value is not None}
+    if not values:
+        raise NnlrError("Nothing to set: pass lr_mult=, wd_mult= or both.")
+    owners = [inner for inner in module.modules() if owns(inner, name)]
+    if not owners:
+        raise _nobody_owns(module, name)
+    for owner in owners:
+        marks.declare(owner, name, values)
+    return module
+
+
+def owns(module: nn.Module, name: str) -> bool:
+    """Whether a module has a parameter of that name, parametrized or plain."""
+    return (
+        module._parameters.get(name) is not None
+        or is_parametrized(module, name)
+        or any(reparametrized(module, key) == name for key in module._parameters)
+    )
+
+
+def _nobody_owns(module: nn.Module, name: str) -> NnlrError:
+    present = {
+        key
+        for inner in module.modules()
+        for key, tensor in inner._parameters.items()
+        if tensor is not None
+    }
+    label = type(module).__name__
+    if not present:
+        return NnlrError(
+            f"{label} has no parameters, so {name!r} cannot be set on it.", name=name
+        )
+    there = f"It has {listed(map(repr, sorted(present)))}."
+    hint = nearest_hint(name, present)
+    return NnlrError(
+        f"No module in {label} has a parameter {name!r}. {there} {hint}".rstrip(), name=name
+    )

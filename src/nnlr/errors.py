@@ -1,0 +1,105 @@
+"""The exceptions and warnings of nnlr, and the few words that all of them share.
+
+    ValueError
+    └── NnlrError                 a value, name or call that nnlr cannot accept
+        ├── PatternError          a selector matches nothing, or a rule has no effect
+        ├── CoverageError         parameters that no rule claims, where all must be claimed
+        ├── PlanMismatchError     a plan and a model that do not fit each other
+        └── ConfigError           settings that contradict each other or the optimizer
+    UserWarning
+    └── NnlrWarning               nothing is wrong yet, but probably not what was meant
+
+Every message says what happened, where, why, and what to do. The facts in it are
+attributes of the exception too, so that a caller need not parse the text.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "ConfigError",
+    "CoverageError",
+    "NnlrError",
+    "NnlrWarning",
+    "PatternError",
+    "PlanMismatchError",
+    "listed",
+    "nearest_hint",
+]
+
+
+class NnlrError(ValueError):
+    """A value, name or call that nnlr cannot accept.
+
+    Args:
+        message: What, where, why and the fix.
+        facts: What the message is about; each becomes an attribute.
+
+    Examples:
+        >>> error = NnlrError("lr must be > 0, got 0", value=0)
+        >>> error.value
+        0
+    """
+
+    def __init__(self, message: str, **facts: object) -> None:
+        super().__init__(message)
+        self.facts = facts
+        for name, fact in facts.items():
+            setattr(self, name, fact)
+
+    def __getattr__(self, name: str) -> object:
+        # Reached only for names that __init__ did not set.
+        raise AttributeError(f"{type(self).__name__} has no fact {name!r}")
+
+
+class PatternError(NnlrError):
+    """A selector that matches nothing, or a rule that has no effect.
+
+    Attributes: ``pattern``, ``nearest`` (names close to it).
+    """
+
+
+class CoverageError(NnlrError):
+    """Trainable parameters that no rule claims, where all must be claimed.
+
+    Attributes: ``names``.
+    """
+
+
+class PlanMismatchError(NnlrError):
+    """A plan and a model (or a set of tensors) that do not fit each other.
+
+    Attributes: ``name`` (the first parameter that differs).
+    """
+
+
+class ConfigError(NnlrError):
+    """Settings that contradict each other, or that the optimizer does not know."""
+
+
+class NnlrWarning(UserWarning):
+    """Nothing is wrong yet, but it is probably not what was meant."""
+
+
+def listed(names: Iterable[str], limit: int = 5) -> str:
+    """Join names for a message, at most ``limit`` of them and a count of the rest.
+
+    Examples:
+        >>> listed(["a", "b", "c"], limit=2)
+        'a, b and 1 more'
+    """
+    names = list(names)
+    shown = ", ".join(names[:limit])
+    rest = len(names) - limit
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def nearest_hint(name: str, candidates: Iterable[str], limit: int = 3) -> str:
+    """Return a sentence with the candidates that look like ``name``, or ``""``.
+
+    Examples:
+        >>> nearest_hint("wieght", ["weight", "bias"])
+        "Nearest: 'weight'."
+    """
+    close = get_close_matches(name, list(candidates), n=limit, cutoff=0.6)
+    return f"Nearest: {', '.join(map(repr, close))}." if close else ""

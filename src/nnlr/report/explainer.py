@@ -1,0 +1,87 @@
+"""The story of one row: every factor, who said it, and why."""
+
+from collections.abc import Callable
+
+from nnlr.report.text import rate
+from nnlr.rows import Bases, PlanRow
+from nnlr.scheme import Factor, Step
+
+
+def explain(row: PlanRow, bases: Bases) -> str:
+    """Tell how the rates of a parameter came about; see :meth:`nnlr.Plan.explain`."""
+    lines = [
+        row.name,
+        f"  {'shape':<13}{_shape(row.shape)}, {row.numel:,} elements",
+        f"  {'role':<13}{row.role} (by {row.role_basis})",
+    ]
+    if row.aliases:
+        lines.append(f"  {'tied to':<13}{', '.join(row.aliases)}")
+    if row.depth is not None:
+        tower = f" of {row.tower}" if row.tower else ""
+        lines.append(f"  {'depth':<13}layer {row.depth[0]} of {row.depth[1]}{tower}")
+    lines.append(f"  {'state':<13}{_state(row)}")
+    lines += _story("lr", row.lr, bases.lr, row, _lr_text)
+    lines += _story("weight decay", row.weight_decay, bases.weight_decay, row, _wd_text)
+    if bases.decay != "coupled" and row.lr_mult and row.lr_mult != 1:
+        how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"
+        lines.append(f"      divided by {how}: decay={bases.decay!r}")
+    lines += _other_factors(row)
+    for key, value in sorted(row.options.items()):
+        source = next(s.source for s in row.trace if key in s.factor.options)
+        lines.append(f"  {key:<13}{value!r} ({source})")
+    if shadowed := [name for step in row.trace for name in step.factor.shadowed]:
+        lines.append(f"  {'shadowed':<13}{', '.join(shadowed)}")
+    return "\n".join(lines)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) if shape else "scalar"
+
+
+def _state(row: PlanRow) -> str:
+    if row.locked:
+        unlocked = f"lr_mult {rate(row.unlocked_lr_mult)} once unlocked"
+        return f"locked: no gradient, no optimizer state ({unlocked})"
+    if row.frozen:
+        return "frozen: requires_grad is False, and not by nnlr; the rates below do not act"
+    return f"trained in group {row.group!r}"
+
+
+def _story(
+    what: str,
+    value: float,
+    base: float,
+    row: PlanRow,
+    text: Callable[[Factor, float], str | None],
+) -> list[str]:
+    said = [(step, part) for step in row.trace if (part := text(step.factor, base)) is not None]
+    mult = row.lr_mult if what == "lr" else row.wd_mult
+    first = f"  {what:<13}{rate(value)} = {rate(base)} x {rate(mult)}"
+    if not said:
+        return [f"{first} (no scheme speaks of it)" if mult == 1 else first]
+    return [first, *(f"      x {part:<10} {_by(step)}" for step, part in said)]
+
+
+def _by(step: Step) -> str:
+    why = f": {step.factor.why}" if step.factor.why else ""
+    via = f" (by the name {', '.join(step.via)})" if step.via else ""
+    return f"{step.source}{why}{via}"
+
+
+def _lr_text(factor: Factor, base: float) -> str | None:
+    if factor.lr is not None:
+        return f"{rate(factor.lr / base)} = {rate(factor.lr)} / {rate(base)}"
+    return rate(factor.lr_mult) if factor.lr_mult != 1 else None
+
+
+def _wd_text(factor: Factor, base: float) -> str | None:
+    if factor.weight_decay is not None:
+        if not base:
+            return "0"
+        return f"{rate(factor.weight_decay / base)} = {rate(factor.weight_decay)} / {rate(base)}"
+    return rate(factor.wd_mult) if factor.wd_mult != 1 else None
+
+
+def _other_factors(row: PlanRow) -> list[str]:
+    named = {"eps": row.eps_mult, "initial weight": row.init_mult}
+    return [f"  {name:<13}x {rate(mult)}" for name, mult in named.items() if mult != 1]

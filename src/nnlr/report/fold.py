@@ -1,0 +1,102 @@
+"""Fold equal rows together, so that a model of thousands of tensors fits on a screen.
+
+Rows fold only if their rates, states and settings are equal. The first fold joins siblings
+that differ by numbers in their names (``blocks.{0..11}.norm1.weight``). Where that is not
+enough, names are cut to fewer and fewer segments (``blocks.3.*``).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nnlr.rows import PlanRow
+
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Rows of equal rates, under one label."""
+
+    label: str
+    rows: tuple[PlanRow, ...]
+
+    @property
+    def numel(self) -> int:
+        """Elements of all rows together."""
+        return sum(row.numel for row in self.rows)
+
+
+def fold(rows: Sequence[PlanRow], limit: int) -> list[Line]:
+    """At most ``limit`` lines, if there is any depth at which that can be."""
+    lines = _fold(rows, None)
+    depth = max((row.name.count(".") for row in rows), default=0)
+    while len(lines) > limit and depth > 0:
+        lines = _fold(rows, depth)
+        depth -= 1
+    return lines
+
+
+def unfolded(rows: Sequence[PlanRow]) -> list[Line]:
+    """A line for each row."""
+    return [Line(row.name, (row,)) for row in rows]
+
+
+def _fold(rows: Sequence[PlanRow], depth: int | None) -> list[Line]:
+    folded: dict[object, list[PlanRow]] = {}
+    for row in rows:
+        stem = _NUMBER.sub("{}", _cut(row.name, depth))
+        role = row.role if depth is None else None
+        folded.setdefault((stem, role, _settings(row)), []).append(row)
+    return [
+        Line(label, members)
+        for together in folded.values()
+        for label, members in _labelled(together, depth)
+    ]
+
+
+def _cut(name: str, depth: int | None) -> str:
+    segments = name.split(".")
+    if depth is None or len(segments) <= depth:
+        return name
+    return ".".join([*segments[:depth], "*"])
+
+
+def _settings(row: PlanRow) -> object:
+    options = tuple(sorted((key, repr(value)) for key, value in row.options.items()))
+    return row.lr, row.weight_decay, row.lr_mult, row.wd_mult, row.locked, row.frozen, options
+
+
+def _labelled(
+    rows: Sequence[PlanRow], depth: int | None
+) -> list[tuple[str, tuple[PlanRow, ...]]]:
+    """Labels for rows whose names differ by numbers only; several if they leave gaps."""
+    by_name: dict[str, list[PlanRow]] = {}
+    for row in rows:
+        by_name.setdefault(_cut(row.name, depth), []).append(row)
+    names = list(by_name)
+    if len(names) == 1:
+        return [(names[0], tuple(rows))]
+    columns = list(zip(*(map(int, _NUMBER.findall(name)) for name in names), strict=True))
+    values = [sorted(set(column)) for column in columns]
+    size = 1
+    for column in values:
+        size *= len(column)
+    if size != len(names):  # not every combination is there: no braces would be true
+        return [(name, tuple(members)) for name, members in by_name.items()]
+    texts = iter(_braced(column) for column in values)
+    return [(_NUMBER.sub(lambda _: next(texts), names[0]), tuple(rows))]
+
+
+def _braced(values: Sequence[int]) -> str:
+    """Numbers in braces, runs as ranges: ``{0..3,7}``."""
+    if len(values) == 1:
+        return str(values[0])
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    texts = (str(run[0]) if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
+    return "{" + ",".join(texts) + "}"

@@ -1,0 +1,56 @@
+"""Numbers and rich tables as plain text."""
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+WIDTH: Final = 80
+
+
+def rate(value: float) -> str:
+    """A rate or multiplier with four significant digits.
+
+    Examples:
+        >>> rate(7.508468627929688e-05), rate(1.0), rate(0.1)
+        ('7.508e-05', '1', '0.1')
+    """
+    return f"{value:.4g}"
+
+
+def amount(number: int) -> str:
+    """A number of elements: exact below 10,000, else with a unit.
+
+    Examples:
+        >>> amount(9408), amount(109_482_240), amount(12_345)
+        ('9,408', '109.5M', '12.3k')
+    """
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
+        if number >= size:
+            scale = 10**3 if unit == "k" else size
+            return f"{number / scale:.1f}{unit}"
+    return f"{number:,}"
+
+
+def plural(number: int, what: str) -> str:
+    """A count and its noun.
+
+    Examples:
+        >>> plural(1, "group"), plural(2, "group")
+        ('1 group', '2 groups')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def render(content: "RenderableType") -> str:
+    """Draw with rich, without colours, in :data:`WIDTH` columns."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    out = StringIO()
+    console = Console(
+        file=out, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False
+    )
+    console.print(content)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -1,0 +1,260 @@
+"""One row of a plan: a parameter, its rates, and the trace that led to them."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Literal
+
+from nnlr.describe import ParamInfo
+from nnlr.errors import ConfigError, NnlrError
+from nnlr.scheme import Factor, Step, Trace
+
+Decay = Literal["coupled", "independent", "sqrt"]
+DECAYS: Final[tuple[Decay, ...]] = ("coupled", "independent", "sqrt")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bases:
+    """The base rates of a run and how decay goes with the learning rate.
+
+    Attributes:
+        lr: Base learning rate, > 0.
+        weight_decay: Base weight decay, >= 0.
+        decay: ``"coupled"`` leaves ``wd_mult`` alone, ``"independent"`` divides it by
+            ``lr_mult``, ``"sqrt"`` by its square root.
+    """
+
+    lr: float
+    weight_decay: float
+    decay: Decay = "coupled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What the factors of one trace come to."""
+
+    lr: float
+    weight_decay: float
+    lr_mult: float
+    wd_mult: float
+    eps_mult: float
+    init_mult: float
+    unlocked_lr_mult: float
+    options: Mapping[str, Any]
+    tag: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRow:
+    """What a plan says of one parameter.
+
+    Attributes:
+        name: Canonical name.
+        aliases: Other names of a tied tensor.
+        shape: Global shape.
+        numel: Number of elements.
+        role: What the parameter is for; see :data:`nnlr.roles.ROLES`.
+        role_basis: How the role was found.
+        tower: The part of a many-tower model that it belongs to, once a scheme asked.
+        depth: Its layer, ``(k, n)``, once a scheme asked.
+        lr: Effective learning rate, ``base * lr_mult``.
+        weight_decay: Effective weight decay, ``base * wd_mult``.
+        lr_mult: Product of the factors on the learning rate.
+        wd_mult: Product of the factors on the weight decay, after the decay mode.
+        eps_mult: Product of the factors on the optimizer's ``eps``.
+        init_mult: Product of the factors on the initial weights.
+        unlocked_lr_mult: Product of the factors that are not 0; used when it is unlocked.
+        options: Other settings of its group.
+        tag: Name of the optimizer that should take it; ``None`` for the only one.
+        locked: Whether ``lr_mult`` is 0: no gradient, no optimizer state.
+        trainable: Whether it is neither locked nor frozen by the user.
+        group: Name of its parameter group; ``None`` if it is in none.
+        trace: Every factor, with who said it and why.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    shape: tuple[int, ...]
+    numel: int
+    role: str
+    role_basis: str
+    tower: str | None = None
+    depth: tuple[int, int] | None = None
+    lr: float
+    weight_decay: float
+    lr_mult: float
+    wd_mult: float
+    eps_mult: float = 1.0
+    init_mult: float = 1.0
+    unlocked_lr_mult: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tag: str | None = None
+    locked: bool
+    trainable: bool
+    group: str | None = None
+    trace: Trace = ()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the user froze it: ``requires_grad`` was off, and not by nnlr."""
+        return not self.trainable and not self.locked
+
+
+def product(values: Iterable[float]) -> float:
+    """Product of multipliers; sorted first, so that order and nesting change no bit.
+
+    Examples:
+        >>> product([0.1, 3, 0.7]) == product([0.7, 0.1, 3])
+        True
+        >>> product([])
+        1.0
+    """
+    return math.prod(sorted(values), start=1.0)
+
+
+def combine(trace: Trace, bases: Bases, name: str) -> Rates:
+    """Work out the rates that a trace comes to.
+
+    Args:
+        trace: The factors.
+        bases: The base rates.
+        name: The parameter, for messages.
+
+    Raises:
+        NnlrError: If a product leaves the range of a float, or an absolute decay meets a
+            base decay of 0.
+        ConfigError: If two schemes set one option, or the tag, to different values.
+    """
+    lr_factors = [(_lr_factor(step.factor, bases), step.factor) for step in trace]
+    lr_mult = _finite_product([value for value, _ in lr_factors], "lr_mult", name)
+    wd_mult = _finite_product([_wd_factor(step, bases) for step in trace], "wd_mult", name)
+    if lr_mult and bases.decay != "coupled":
+        rest = product(value for value, factor in lr_factors if not factor.compensates_decay)
+        wd_mult /= rest if bases.decay == "independent" else math.sqrt(rest)
+    return Rates(
+        lr=bases.lr * lr_mult,
+        weight_decay=bases.weight_decay * wd_mult,
+        lr_mult=lr_mult,
+        wd_mult=wd_mult,
+        eps_mult=_finite_product([s.factor.eps_mult for s in trace], "eps_mult", name),
+        init_mult=_finite_product([s.factor.init_mult for s in trace], "init_mult", name),
+        unlocked_lr_mult=product(value for value, _ in lr_factors if value),
+        options=_joined_options(trace, name),
+        tag=_only_tag(trace, name),
+    )
+
+
+def _lr_factor(factor: Factor, bases: Bases) -> float:
+    return factor.lr_mult if factor.lr is None else factor.lr / bases.lr
+
+
+def _wd_factor(step: Step, bases: Bases) -> float:
+    value = step.factor.weight_decay
+    if value is None:
+        return step.factor.wd_mult
+    if bases.weight_decay:
+        return value / bases.weight_decay
+    if value:
+        raise NnlrError(
+            f"{step.source} sets weight_decay={value!r}, but the base weight decay is 0 and "
+            "no multiplier of 0 gives that. Pass a base weight_decay > 0 (and wd_mult=0 where "
+            "nothing should decay).",
+            value=value,
+        )
+    return 0.0
+
+
+def _finite_product(values: list[float], what: str, name: str) -> float:
+    result = product(values)
+    if not math.isfinite(result) or (not result and all(values)):
+        raise NnlrError(
+            f"{what} of {name!r} is out of range: the product of "
+            f"{' x '.join(f'{value:g}' for value in values)} is {result!r} in a float.",
+            name=name,
+        )
+    return result
+
+
+def _joined_options(trace: Trace, name: str) -> Mapping[str, Any]:
+    joined: dict[str, Any] = {}
+    said_by: dict[str, str] = {}
+    for step in trace:
+        for key, value in step.factor.options.items():
+            if key in joined and joined[key] != value:
+                raise ConfigError(
+                    f"Option {key!r} of {name!r} is set twice: {joined[key]!r} by "
+                    f"{said_by[key]}, {value!r} by {step.source}. Restrict one of them with "
+                    ".where(selector), or let both agree.",
+                    name=name,
+                    option=key,
+                )
+            joined[key] = value
+            said_by[key] = step.source
+    return joined
+
+
+def _only_tag(trace: Trace, name: str) -> str | None:
+    tags = {step.factor.tag: step.source for step in trace if step.factor.tag is not None}
+    if len(tags) > 1:
+        said = ", ".join(f"{tag!r} by {source}" for tag, source in tags.items())
+        raise ConfigError(f"{name!r} is sent to two optimizers: {said}.", name=name)
+    return next(iter(tags), None)
+
+
+def with_bases(rows: Iterable[PlanRow], bases: Bases) -> list[PlanRow]:
+    """The same rows on other base rates."""
+    known: dict[tuple[int, ...], Rates] = {}
+    changed = []
+    for row in rows:
+        key = tuple(map(id, row.trace))
+        if key not in known:
+            known[key] = combine(row.trace, bases, row.name)
+        rates = {field.name: getattr(known[key], field.name) for field in fields(Rates)}
+        changed.append(replace(row, **rates))
+    return changed
+
+
+def with_groups(rows: Iterable[PlanRow], group_of: Mapping[str, str]) -> tuple[PlanRow, ...]:
+    """The same rows with the names of their groups."""
+    return tuple(
+        row if row.group == (name := group_of.get(row.name)) else replace(row, group=name)
+        for row in rows
+    )
+
+
+def make_rows(
+    params: Iterable[ParamInfo], traces: Mapping[int, Trace], bases: Bases
+) -> list[PlanRow]:
+    """Build a row for each parameter from its trace."""
+    known: dict[tuple[int, ...], Rates] = {}
+    rows = []
+    for index, param in enumerate(params):
+        trace = traces.get(index, ())
+        # Steps are shared between parameters, so equal traces are worked out once.
+        key = tuple(map(id, trace))
+        rates = known.get(key)
+        if rates is None:
+            rates = known[key] = combine(trace, bases, param.name)
+        locked = rates.lr_mult == 0 and param.requires_grad
+        rows.append(
+            PlanRow(
+                name=param.name,
+                aliases=param.aliases,
+                shape=param.shape,
+                numel=param.numel,
+                role=param.role,
+                role_basis=param.role_basis,
+                lr=rates.lr,
+                weight_decay=rates.weight_decay,
+                lr_mult=rates.lr_mult,
+                wd_mult=rates.wd_mult,
+                eps_mult=rates.eps_mult,
+                init_mult=rates.init_mult,
+                unlocked_lr_mult=rates.unlocked_lr_mult,
+                options=rates.options,
+                tag=rates.tag,
+                locked=locked,
+                trainable=param.requires_grad and not locked,
+                trace=trace,
+            )
+        )
+    return rows

@@ -1,0 +1,107 @@
+"""Plans as plain dicts, and back."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Final
+
+from nnlr.checks import Finding
+from nnlr.errors import ConfigError, NnlrError
+from nnlr.rows import Bases, PlanRow
+from nnlr.scheme import NEUTRAL, Factor, Step
+
+# Raised when the layout changes in a way that older readers would misread.
+VERSION: Final = 1
+
+_ROW_FIELDS: Final = tuple(f.name for f in fields(PlanRow) if f.name not in {"trace", "group"})
+
+
+def plan_facts(
+    rows: Sequence[PlanRow], bases: Bases, label: str, findings: Iterable[Finding]
+) -> dict[str, Any]:
+    """The parts of a plan as plain dicts, lists, strings and numbers."""
+    position: dict[int, int] = {}
+    steps = []
+    for row in rows:
+        for step in row.trace:
+            if id(step) not in position:
+                position[id(step)] = len(steps)
+                steps.append(_step_facts(step))
+    return {
+        "nnlr_plan": VERSION,
+        "model": label,
+        **asdict(bases),
+        "findings": [_lists(asdict(finding)) for finding in findings],
+        "steps": steps,
+        "rows": [
+            {
+                **{name: _lists(getattr(row, name)) for name in _ROW_FIELDS},
+                "trace": [position[id(step)] for step in row.trace],
+            }
+            for row in rows
+        ],
+    }
+
+
+def plan_from_facts(
+    facts: Mapping[str, Any],
+) -> tuple[list[PlanRow], Bases, str, tuple[Finding, ...]]:
+    """Read what :func:`plan_facts` wrote.
+
+    Raises:
+        ConfigError: If something is missing or not as written.
+    """
+    if not isinstance(facts, Mapping) or "nnlr_plan" not in facts:
+        raise ConfigError("This is not a plan: it has no 'nnlr_plan' version. See Plan.to_dict.")
+    if facts["nnlr_plan"] != VERSION:
+        raise ConfigError(
+            f"This plan has the layout {facts['nnlr_plan']!r}; this nnlr reads {VERSION}."
+        )
+    try:
+        steps = [_step(step) for step in facts["steps"]]
+        rows = [_row(row, steps) for row in facts["rows"]]
+        bases = Bases(**{field.name: facts[field.name] for field in fields(Bases)})
+        findings = tuple(Finding(**_tuples(finding)) for finding in facts["findings"])
+        return rows, bases, str(facts["model"]), findings
+    except NnlrError:
+        raise
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"This plan cannot be read ({type(error).__name__}: {error}). It must be what "
+            "Plan.to_dict or Plan.to_json wrote."
+        ) from error
+
+
+def _step_facts(step: Step) -> dict[str, Any]:
+    said = {
+        f.name: _lists(getattr(step.factor, f.name))
+        for f in fields(Factor)
+        if getattr(step.factor, f.name) != getattr(NEUTRAL, f.name)
+    }
+    return {"source": step.source, "via": list(step.via), "factor": said}
+
+
+def _step(facts: Mapping[str, Any]) -> Step:
+    return Step(str(facts["source"]), Factor(**_tuples(facts["factor"])), tuple(facts["via"]))
+
+
+def _row(facts: Mapping[str, Any], steps: Sequence[Step]) -> PlanRow:
+    values = {name: _tuples(facts[name]) for name in _ROW_FIELDS}
+    return PlanRow(**values, trace=tuple(steps[index] for index in facts["trace"]))
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, all the way down: what JSON has."""
+    if isinstance(value, list | tuple):
+        return [_lists(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _lists(item) for key, item in value.items()}
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, all the way down: what rows and factors hold."""
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value

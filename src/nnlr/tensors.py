@@ -1,0 +1,202 @@
+"""A plan meets tensors: look them up by name, lock and unlock them, lay out vectors.
+
+A plan holds names and numbers only. Everything here takes the model anew, so that a model
+may be resolved on the meta device and sharded or wrapped before the plan is applied.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nnlr import marks
+from nnlr.errors import NnlrError, PlanMismatchError, listed, nearest_hint
+from nnlr.names import Slot, Source, inside_ddp, slots
+from nnlr.rows import PlanRow
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A row and where its tensor hangs in a model."""
+
+    row: PlanRow
+    places: tuple[Slot, ...]
+
+    @property
+    def tensor(self) -> Tensor:
+        """The parameter."""
+        return self.places[0].tensor
+
+    @property
+    def locked_by_nnlr(self) -> bool:
+        """Whether nnlr has switched its gradient off."""
+        return any(marks.is_locked(*_holder(place)) for place in self.places)
+
+
+def locate(rows: Sequence[PlanRow], model: Source, *, partial: bool = False) -> list[Located]:
+    """Find the tensor of each row, and refuse a model the rows do not speak of.
+
+    Args:
+        rows: The rows of a plan.
+        model: The model, or (name, tensor) pairs.
+        partial: The model is one stage or shard of what was resolved: rows without a tensor
+            are left out, and shapes are not compared.
+
+    Returns:
+        The rows that have a tensor, in the order of the rows.
+
+    Raises:
+        PlanMismatchError: At the first difference.
+    """
+    hung: dict[int, list[Slot]] = {}
+    for slot in slots(model):
+        hung.setdefault(id(slot.tensor), []).append(slot)
+    by_name = {places[0].name: tuple(places) for places in hung.values()}
+    label = type(model).__name__ if isinstance(model, nn.Module) else "the given tensors"
+    _check_names(rows, by_name, label, partial=partial)
+    located = [Located(row, by_name[row.name]) for row in rows if row.name in by_name]
+    for found in located:
+        _check_tensor(found, partial=partial)
+    return located
+
+
+def _check_names(
+    rows: Sequence[PlanRow], by_name: Mapping[str, tuple[Slot, ...]], label: str, *, partial: bool
+) -> None:
+    planned = {row.name: row for row in rows}
+    new = [name for name in by_name if name not in planned]
+    if new:
+        raise PlanMismatchError(
+            f"{label} has {len(new)} parameter{'s' if len(new) > 1 else ''} that the plan does "
+            f"not know: {listed(new)}. {nearest_hint(new[0], planned)}\n"
+            "  The model changed after it was resolved: call nnlr.resolve again.",
+            name=new[0],
+            names=new,
+        )
+    missing = [row.name for row in rows if row.name not in by_name]
+    if missing and not partial:
+        other = {place.name: name for name, places in by_name.items() for place in places}
+        tied = f" It is now tied to {other[missing[0]]!r}." if missing[0] in other else ""
+        raise PlanMismatchError(
+            f"{label} lacks {len(missing)} parameter{'s' if len(missing) > 1 else ''} of the "
+            f"plan: {listed(missing)}.{tied}\n"
+            "  Call nnlr.resolve again, or pass partial=True if this is one stage of the "
+            "resolved model.",
+            name=missing[0],
+            names=missing,
+        )
+
+
+def _check_tensor(found: Located, *, partial: bool) -> None:
+    row, tensor = found.row, found.tensor
+    if tuple(tensor.shape) != row.shape and not partial:
+        raise PlanMismatchError(
+            f"{row.name!r} has the shape {tuple(tensor.shape)}, the plan was made for "
+            f"{row.shape}. Call nnlr.resolve again, or pass partial=True if this is a shard.",
+            name=row.name,
+        )
+    trained = tensor.requires_grad or found.locked_by_nnlr
+    if trained == row.frozen:
+        was, now = ("frozen", "trainable") if trained else ("trainable", "frozen")
+        raise PlanMismatchError(
+            f"{row.name!r} was {was} when the plan was made and is {now} now "
+            f"(requires_grad={tensor.requires_grad}). Call nnlr.resolve again.",
+            name=row.name,
+        )
+
+
+def set_locks(located: Sequence[Located], model: Source, *, keep: bool = False) -> list[str]:
+    """Lock what the rows lock, and restore what nnlr locked before and they train.
+
+    Args:
+        located: Rows and their tensors.
+        model: The model they are from.
+        keep: Leave locked rows trainable; they are kept in a group of learning rate 0.
+
+    Returns:
+        Names whose ``requires_grad`` was changed.
+
+    Raises:
+        NnlrError: If that would change a model that is already inside DDP.
+    """
+    off = [
+        found
+        for found in located
+        if found.row.locked and not keep and (found.tensor.requires_grad or _stale(found))
+    ]
+    on = [found for found in located if found.locked_by_nnlr and (found.row.trainable or keep)]
+    _flip(off, on, model)
+    return [found.row.name for found in located if found in off or found in on]
+
+
+def unlock(located: Sequence[Located], model: Source) -> list[str]:
+    """Restore what nnlr locked, and nothing else; returns the names."""
+    on = [found for found in located if found.locked_by_nnlr]
+    _flip([], on, model)
+    return [found.row.name for found in on]
+
+
+def _stale(found: Located) -> bool:
+    """Whether a locked tensor still carries a gradient, which an optimizer would apply."""
+    return found.tensor.grad is not None
+
+
+def _flip(off: Sequence[Located], on: Sequence[Located], model: Source) -> None:
+    changed = [*(f for f in off if f.tensor.requires_grad), *on]
+    if changed and isinstance(model, nn.Module) and inside_ddp(model):
+        names = [found.row.name for found in changed]
+        raise NnlrError(
+            f"{listed(names)} cannot be locked or unlocked inside DistributedDataParallel, "
+            "which has already decided whose gradients to exchange. Call plan.lock() or build "
+            "the optimizer before wrapping.",
+            names=names,
+        )
+    if bent := [found.row.name for found in changed if not found.tensor.is_leaf]:
+        raise NnlrError(
+            f"{listed(bent)} cannot be locked: the tensor is computed from others. Pass the "
+            "leaf tensors.",
+            names=bent,
+        )
+    for found in off:
+        found.tensor.requires_grad_(False)
+        found.tensor.grad = None
+    for found in on:
+        found.tensor.requires_grad_(True)
+    for found, locked in [*((f, True) for f in off), *((f, False) for f in on)]:
+        for place in found.places:
+            marks.set_locked(*_holder(place), locked=locked)
+
+
+def _holder(place: Slot) -> tuple[nn.Module | Tensor, str]:
+    """Where the lock of a parameter is noted: on its module, or on a bare tensor itself."""
+    return (place.node.module if place.node else place.tensor), place.key
+
+
+def vectors(located: Sequence[Located]) -> tuple[Tensor, Tensor]:
+    """Learning rate and weight decay of every element of the flattened parameters.
+
+    Returns:
+        Two tensors of shape ``(total,)``, default dtype, on the parameters' device, aligned
+        with ``torch.nn.utils.parameters_to_vector(model.parameters())``. Frozen and locked
+        elements are 0 in both.
+
+    Raises:
+        NnlrError: If the parameters are on several devices.
+    """
+    devices = {found.tensor.device for found in located}
+    if len(devices) > 1:
+        raise NnlrError(
+            f"The parameters are on several devices ({listed(sorted(map(str, devices)))}), so "
+            "one vector cannot line up with them.",
+            devices=devices,
+        )
+    device = next(iter(devices), None)
+    counts = torch.tensor([found.row.numel for found in located], dtype=torch.long)
+    rates = [
+        (found.row.lr, found.row.weight_decay) if found.row.trainable else (0.0, 0.0)
+        for found in located
+    ]
+    table = torch.tensor(rates, dtype=torch.get_default_dtype()).reshape(-1, 2)
+    lrs, decays = table.repeat_interleave(counts, dim=0).unbind(dim=1)
+    return lrs.contiguous().to(device), decays.contiguous().to(device)
