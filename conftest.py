@@ -12,7 +12,11 @@ FULL = os.environ.get("NNLR_FULL") == "1"
 
 # The same examples every time, and no database that would make one run depend on another.
 settings.register_profile(
-    "nnlr", derandomize=True, deadline=None, database=None, max_examples=1000 if FULL else 60
+    "nnlr",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=1000 if FULL else 60,
 )
 settings.load_profile("nnlr")
 
@@ -27,7 +31,9 @@ pytest_collect_file = Sybil(
 
 def pytest_addoption(parser):
     """Add the switch that rewrites golden files."""
-    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden")
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite tests/golden"
+    )
 
 
 def pytest_collection_modifyitems(items):

@@ -14,12 +14,12 @@ learning rate, its weight decay and the trace that led there. Everything else re
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nnlr import torch7
+    from nnlr import testing, torch7
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
     from nnlr.errors import (
@@ -32,24 +32,27 @@ if TYPE_CHECKING:
     )
     from nnlr.init import apply_init
     from nnlr.methods import get_optim_config, install, uninstall
-    from nnlr.plan import Plan, param_groups, regroup, resolve
+    from nnlr.plan import Plan
+    from nnlr.regrouping import regroup
+    from nnlr.resolving import param_groups, resolve
     from nnlr.rows import PlanRow
-    from nnlr.scheme import Factor, Scheme, rule, rules
+    from nnlr.rulebook import rule, rules
+    from nnlr.scheme import Factor, Scheme
     from nnlr.select import glob, module_type, ndim, predicate, regex, role
 
 # Public name -> the module it lives in; loaded when first asked for.
 _HOME = {
-    "resolve": "plan",
-    "param_groups": "plan",
-    "regroup": "plan",
+    "resolve": "resolving",
+    "param_groups": "resolving",
+    "regroup": "regrouping",
     "Plan": "plan",
     "PlanRow": "rows",
     "ParamInfo": "describe",
     "ModelInfo": "describe",
     "Scheme": "scheme",
     "Factor": "scheme",
-    "rule": "scheme",
-    "rules": "scheme",
+    "rule": "rulebook",
+    "rules": "rulebook",
     "glob": "select",
     "regex": "select",
     "module_type": "select",
@@ -63,7 +66,9 @@ _HOME = {
     "install": "methods",
     "uninstall": "methods",
     "apply_init": "init",
+    "testing": "testing",
     "torch7": "torch7",
+    "testing": "testing",
     "NnlrError": "errors",
     "PatternError": "errors",
     "CoverageError": "errors",
@@ -101,19 +106,20 @@ __all__ = [
     "role",
     "rule",
     "rules",
+    "testing",
     "torch7",
     "uninstall",
     "weight_decay",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load a public name from its module."""
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'nnlr' has no attribute {name!r}")
     module = import_module(f"nnlr.{home}")
-    value = module if name == home else getattr(module, name)
+    value: object = module if name == home else getattr(module, name)
     globals()[name] = value
     return value
 

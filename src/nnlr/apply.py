@@ -1,49 +1,128 @@
-"""Groups meet an optimizer: build one, or give a live one new groups."""
+"""Groups meet an optimizer class: check that they fit, and build one."""
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr.errors import ConfigError, NnlrWarning, listed, nearest_hint
-from nnlr.groups import Group, ParamGroup, param_groups
-from nnlr.rows import Bases, PlanRow
+from nnlr.groups import Group, ParamGroup
+from nnlr.rows import Bases
 from nnlr.tensors import Located
 
-# Optimizers that add decay to the gradient and then divide by a running scale of it, so that
-# decay does not act on the weights in proportion to lr * weight_decay.
-_ADAPTIVE_L2: Final = ("Adam", "Adamax", "Adagrad", "Adadelta", "NAdam", "RAdam", "RMSprop")
+Opt = TypeVar("Opt", bound=Optimizer)
+
+# Optimizers that add decay to the gradient and then divide by a running scale of it, so
+# that decay does not act on the weights in proportion to lr * weight_decay.
+_ADAPTIVE_L2: Final = (
+    torch.optim.Adadelta,
+    torch.optim.Adagrad,
+    torch.optim.Adam,
+    torch.optim.Adamax,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+)
+
+# Newer than the oldest torch that nnlr supports.
+_MUON: Final = getattr(torch.optim, "Muon", ())
+
+# What nnlr puts in a group beside the settings of the optimizer.
+_OURS: Final = {"params", "name", "lr", "weight_decay", "lr_mult", "wd_mult"}
+
+_KEYWORDS: Final = (
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.KEYWORD_ONLY,
+)
 
 
+@dataclass(frozen=True, slots=True)
 class Signature:
-    """What an optimizer class (or a factory of one) can be told."""
+    """What an optimizer can be told.
 
-    def __init__(self, cls: Callable[..., Any]) -> None:
-        self.name = getattr(cls, "__name__", repr(cls))
-        self.cls = cls
+    Attributes:
+        cls: Its class, or the function that builds it.
+        name: The name of that.
+        defaults: Its settings and their defaults, ``None`` where there is none.
+        bound: Settings that a ``functools.partial`` has fixed.
+        open: Whether it may know other settings too, which only building it can tell.
+    """
+
+    cls: Callable[..., Any]
+    name: str
+    defaults: Mapping[str, Any]
+    bound: Mapping[str, Any] = field(default_factory=dict)
+    open: bool = False
+
+    @classmethod
+    def of(cls, factory: Callable[..., Any]) -> "Signature":
+        """Read the signature of an optimizer class, a partial of one, or a function.
+
+        Raises:
+            ConfigError: If it cannot be called.
+        """
+        if not callable(factory):
+            raise ConfigError(
+                "optimizer needs an optimizer class such as torch.optim.AdamW, or a function "
+                f"that builds one, got {factory!r} ({type(factory).__name__})."
+            )
+        partial = factory if isinstance(factory, functools.partial) else None
+        inner = partial.func if partial else factory
         try:
-            parameters = inspect.signature(cls).parameters
-        except (TypeError, ValueError):  # a class written in C says nothing
-            parameters = {}
-        self.open = not parameters or any(
-            p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+            parameters = list(inspect.signature(factory).parameters.values())
+        except ValueError:  # written in C: it does not say
+            parameters = []
+        return cls(
+            cls=inner,
+            name=getattr(inner, "__name__", type(inner).__name__),
+            defaults={
+                each.name: None if each.default is each.empty else each.default
+                for each in parameters[1:]  # the first takes the groups
+                if each.kind in _KEYWORDS
+            },
+            bound=partial.keywords if partial else {},
+            open=not parameters
+            or not isinstance(inner, type)
+            or any(each.kind is each.VAR_KEYWORD for each in parameters),
         )
-        self.defaults = {
-            name: parameter.default
-            for name, parameter in list(parameters.items())[1:]
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-        }
+
+    @classmethod
+    def of_live(cls, optimizer: Optimizer) -> "Signature":
+        """What the groups of an optimizer that exists may hold."""
+        return cls(type(optimizer), type(optimizer).__name__, optimizer.defaults)
 
     def knows(self, setting: str) -> bool:
-        """Whether a setting can be passed."""
+        """Whether a setting means something to it, as far as one can tell."""
         return self.open or setting in self.defaults
 
 
-def refuse_unfit(signature: Signature, groups: Sequence[Group], rows: Sequence[PlanRow]) -> None:
+def refuse_rates(
+    signature: Signature, settings: Mapping[str, Any], bases: Bases
+) -> None:
+    """Refuse base rates beside those of the plan.
+
+    Raises:
+        ConfigError: If ``lr`` or ``weight_decay`` is among the settings.
+    """
+    given = {**signature.bound, **settings}
+    for base in ("lr", "weight_decay"):
+        if base in given:
+            raise ConfigError(
+                f"{base}={given[base]!r} is not passed here: the plan has {base}="
+                f"{getattr(bases, base)!r}. Use plan.with_rates({base}={given[base]!r}).",
+                setting=base,
+            )
+
+
+def refuse_unfit(
+    signature: Signature, groups: Sequence[Group], located: Sequence[Located]
+) -> None:
     """Refuse groups that the optimizer would ignore, swallow or fail on later.
 
     Raises:
@@ -52,14 +131,14 @@ def refuse_unfit(signature: Signature, groups: Sequence[Group], rows: Sequence[P
     name = signature.name
     if not groups:
         raise ConfigError(
-            "The plan trains nothing: every parameter is locked or frozen, so there is nothing "
-            f"to give {name}."
+            "The plan trains nothing: every parameter is locked or frozen, so there is "
+            f"nothing to give {name}."
         )
     if len(tags := {group.tag for group in groups}) > 1:
         raise ConfigError(
             f"The plan sends parameters to {len(tags)} optimizers "
-            f"({listed(sorted(map(repr, tags)))}); plan.optimizer builds one. Use plan.groups "
-            "and build each yourself."
+            f"({listed(sorted(map(repr, tags)))}); plan.optimizer builds one. Use "
+            "plan.groups and build each yourself."
         )
     for group in groups:
         for option in group.options:
@@ -70,196 +149,139 @@ def refuse_unfit(signature: Signature, groups: Sequence[Group], rows: Sequence[P
                     f"({listed(group.names, 2)}). {hint}".rstrip(),
                     option=option,
                 )
-    decayed = [group for group in groups if group.weight_decay]
-    if decayed and not signature.knows("weight_decay"):
-        raise ConfigError(
-            f"{name} has no weight decay, and the plan decays {len(decayed)} of "
-            f"{len(groups)} groups. Resolve with weight_decay=0, or use another optimizer.",
-        )
-    _refuse_special(signature, groups, rows)
+    decays = [group.weight_decay for group in groups]
+    if any(decays) and not signature.knows("weight_decay"):
+        raise _no_decay(name, decays)
+    _refuse_special(signature, groups, located)
+
+
+def _no_decay(name: str, decays: Sequence[float]) -> ConfigError:
+    return ConfigError(
+        f"{name} has no weight decay, and the plan decays {sum(map(bool, decays))} of "
+        f"{len(decays)} groups. Resolve with weight_decay=0, or use another optimizer."
+    )
 
 
 def _refuse_special(
-    signature: Signature, groups: Sequence[Group], rows: Sequence[PlanRow]
+    signature: Signature, groups: Sequence[Group], located: Sequence[Located]
 ) -> None:
     cls = signature.cls
     if not isinstance(cls, type):
         return
     if issubclass(cls, torch.optim.LBFGS) and len(groups) > 1:
         raise ConfigError(
-            f"{signature.name} takes one parameter group, and the plan has {len(groups)}. It "
-            "has one step size for all parameters; use another optimizer for layer-wise rates."
+            f"{signature.name} takes one parameter group, and the plan has {len(groups)}. "
+            "It has one step size for all parameters; use another optimizer for "
+            "layer-wise rates."
         )
-    muon = getattr(torch.optim, "Muon", None)
-    if muon is not None and issubclass(cls, muon):
+    if issubclass(cls, _MUON):
         given = {name for group in groups for name in group.names}
-        unfit = [row.name for row in rows if row.name in given and len(row.shape) != 2]
+        unfit = [
+            found.row.name
+            for found in located
+            if found.row.name in given and found.tensor.ndim != 2
+        ]
         if unfit:
             raise ConfigError(
                 f"{signature.name} trains matrices only, and {len(unfit)} parameters have "
-                f"another number of axes: {listed(unfit)}. Give Muon a plan that locks them, or "
-                "pass it a mapping of the matrices and the rest to another optimizer.",
+                f"another number of axes: {listed(unfit)}. Give it a plan that locks them, "
+                "or resolve a mapping of the matrices alone and give the rest to another "
+                "optimizer.",
                 names=unfit,
             )
 
 
 def build(
-    cls: Callable[..., Any],
+    factory: Callable[..., Opt],
     groups: Sequence[ParamGroup],
     bases: Bases,
     settings: Mapping[str, Any],
-) -> Any:
+) -> Opt:
     """Construct the optimizer on ready groups, with the base rates as its defaults.
 
-    Schedulers read ``optimizer.defaults["lr"]``, so both bases go to the constructor where
-    its signature has them.
+    Both bases go to the constructor where its signature has them, and to
+    ``optimizer.defaults`` in any case: schedulers read ``optimizer.defaults["lr"]``.
 
     Raises:
-        ConfigError: If the constructor refuses, with its reason.
+        ConfigError: If the constructor fails, or the optimizer would not read what the
+            groups say.
     """
-    signature = Signature(cls)
+    signature = Signature.of(factory)
     given = dict(settings)
-    for name, value in (("lr", bases.lr), ("weight_decay", bases.weight_decay)):
-        if name in signature.defaults:
-            given[name] = value
-    takes_decay = signature.knows("weight_decay")
-    ready = [
-        group if takes_decay else {k: v for k, v in group.items() if k != "weight_decay"}
-        for group in groups
-    ]
+    if "lr" in signature.defaults:
+        # Constructors check what they do with a tensor on this one only.
+        tensor = isinstance(groups[0]["lr"], Tensor) if groups else False
+        given["lr"] = torch.tensor(bases.lr) if tensor else bases.lr
+    if "weight_decay" in signature.defaults:
+        given["weight_decay"] = bases.weight_decay
+    ready = without_decay(groups, signature)
+    said = {key for group in ready for key in group}
     try:
-        optimizer = cls(ready, **given)
-    except (TypeError, ValueError) as error:
+        optimizer = factory(ready, **given)
+    except Exception as error:
         raise ConfigError(
-            f"{signature.name} refused the plan's {len(ready)} groups: {error}"
+            f"{signature.name} cannot be built on the plan's {len(ready)} groups: "
+            f"{type(error).__name__}: {error}"
         ) from error
-    unknown = sorted({o for g in ready for o in g} - _known_keys(optimizer, ready))
-    if unknown:
-        raise ConfigError(
-            f"{signature.name} does not know the option {unknown[0]!r}; its settings are "
-            f"{listed(sorted(optimizer.defaults), 10)}."
-        )
+    defaults = getattr(optimizer, "defaults", None)
+    if isinstance(defaults, dict):
+        _check_heard(signature.name, defaults, groups, said)
+        set_bases(defaults, bases)
+    warn_about_decay(optimizer, groups, bases)
     return optimizer
 
 
-def _known_keys(optimizer: Any, groups: Sequence[ParamGroup]) -> set[str]:
-    ours = {"params", "param_names", "name", "lr", "weight_decay", "lr_mult", "wd_mult"}
-    return ours | set(getattr(optimizer, "defaults", groups[0]))
+def without_decay(
+    groups: Sequence[ParamGroup], signature: Signature
+) -> list[ParamGroup]:
+    """Copies of the groups, less a weight decay of 0 that the optimizer has no word for."""
+    drop = () if signature.knows("weight_decay") else ("weight_decay",)
+    return [{k: v for k, v in group.items() if k not in drop} for group in groups]
+
+
+def _check_heard(
+    name: str,
+    defaults: Mapping[str, Any],
+    groups: Sequence[ParamGroup],
+    said: set[str],
+) -> None:
+    """Refuse an optimizer whose step would not read what the groups say."""
+    if "lr" not in defaults:
+        raise ConfigError(
+            f"{name} has no setting 'lr', so it would train every group alike. Its "
+            f"settings are {listed(sorted(defaults), 10) or 'none'}."
+        )
+    decays = [group["weight_decay"] for group in groups]
+    if any(decays) and "weight_decay" not in defaults:
+        raise _no_decay(name, decays)
+    if unknown := sorted(said - _OURS - defaults.keys()):
+        raise ConfigError(
+            f"{name} does not know the option {unknown[0]!r}; its settings are "
+            f"{listed(sorted(defaults), 10)}.",
+            option=unknown[0],
+        )
+
+
+def set_bases(defaults: dict[str, Any], bases: Bases) -> None:
+    """Make the base rates an optimizer's defaults, where it has such settings."""
+    for name, value in (("lr", bases.lr), ("weight_decay", bases.weight_decay)):
+        if name in defaults:
+            defaults[name] = value
 
 
 def warn_about_decay(
-    cls: Callable[..., Any], settings: Mapping[str, Any], groups: Sequence[Group], bases: Bases
+    optimizer: object, groups: Sequence[ParamGroup], bases: Bases
 ) -> None:
     """Warn where a decay mode is asked of an optimizer in which it means nothing."""
-    names = {base.__name__ for base in getattr(cls, "__mro__", ())} & set(_ADAPTIVE_L2)
-    decoupled = settings.get("decoupled_weight_decay") or "AdamW" in {
-        base.__name__ for base in getattr(cls, "__mro__", ())
-    }
-    if bases.decay == "coupled" or not names or decoupled:
+    if bases.decay == "coupled" or not isinstance(optimizer, _ADAPTIVE_L2):
         return
-    if any(group.weight_decay for group in groups):
+    decoupled = optimizer.defaults.get("decoupled_weight_decay")  # AdamW sets it
+    if not decoupled and any(group["weight_decay"] for group in groups):
         warnings.warn(
-            f"decay={bases.decay!r} has no clear meaning with {Signature(cls).name}: it adds "
-            "decay to the gradient and rescales the sum, so lr * weight_decay is not what "
-            "shrinks a weight. Use AdamW or SGD, or decay='coupled'.",
+            f"decay={bases.decay!r} has no clear meaning with "
+            f"{type(optimizer).__name__}: it adds decay to the gradient and rescales the "
+            "sum, so lr * weight_decay is not what shrinks a weight. Use AdamW or SGD, or "
+            "decay='coupled'.",
             NnlrWarning,
-            stacklevel=3,
+            stacklevel=4,  # the caller of plan.optimizer or nnlr.regroup
         )
-
-
-def regroup(
-    optimizer: Optimizer,
-    groups: Sequence[Group],
-    located: Sequence[Located],
-    rows: Sequence[PlanRow],
-    bases: Bases,
-) -> None:
-    """Give a live optimizer new groups; what it knows of a parameter stays with it.
-
-    State follows the tensor, or its name where the tensor was replaced; that of parameters
-    which are in no group any more is dropped. Settings that the new groups do not speak of
-    keep the value on which all old groups agree. If a scheduler has begun (groups carry
-    ``initial_lr``), its progress on the reference group carries over to every new rate.
-
-    Raises:
-        ConfigError: If the optimizer refuses; it is then as it was.
-    """
-    refuse_unfit(Signature(type(optimizer)), groups, rows)
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ConfigError("LBFGS keeps one flat history of all parameters; build it anew.")
-    old = list(optimizer.param_groups)
-    old_state = dict(optimizer.state)
-    agreed = _agreed_settings(old, optimizer.defaults)
-    progress = _progress(old)
-    ready = param_groups(
-        groups,
-        located,
-        tensor_lr=any(isinstance(group["lr"], Tensor) for group in old),
-        eps=agreed.get("eps"),
-    )
-    fresh = [_with_progress({**agreed, **group}, progress) for group in ready]
-    state = _state_by_name(old, old_state, fresh)
-    optimizer.param_groups.clear()
-    try:
-        for group in fresh:
-            optimizer.add_param_group(group)
-    except (TypeError, ValueError) as error:
-        optimizer.param_groups[:] = old
-        raise ConfigError(f"{type(optimizer).__name__} refused the new groups: {error}") from error
-    optimizer.state.clear()
-    optimizer.state.update(state)
-    for name, value in (("lr", bases.lr), ("weight_decay", bases.weight_decay)):
-        if name in optimizer.defaults:
-            optimizer.defaults[name] = value
-    if progress is not None:
-        warnings.warn(
-            "A scheduler was built on this optimizer and still holds the old rates. The new "
-            f"groups continue at {progress:g} of their base rates; build the scheduler anew.",
-            NnlrWarning,
-            stacklevel=3,  # the caller of nnlr.regroup
-        )
-
-
-def _agreed_settings(
-    groups: Sequence[ParamGroup], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
-    """For each setting, the value that all groups share; else the optimizer's default."""
-    agreed = {}
-    for key, default in defaults.items():
-        values = [group.get(key, default) for group in groups]
-        plain = not any(isinstance(value, Tensor) for value in values)
-        agreed[key] = values[0] if plain and all(v == values[0] for v in values) else default
-    return agreed
-
-
-def _progress(groups: Sequence[ParamGroup]) -> float | None:
-    """How far a scheduler has moved the reference group, or ``None`` if there is none."""
-    for group in groups:
-        initial = float(group.get("initial_lr", 0.0))
-        if initial > 0:
-            return float(group["lr"]) / initial
-    return None
-
-
-def _with_progress(group: ParamGroup, progress: float | None) -> ParamGroup:
-    if progress is None:
-        return group
-    lr = group["lr"]
-    return {**group, "initial_lr": lr, "lr": lr * progress}
-
-
-def _state_by_name(
-    old: Sequence[ParamGroup], state: Mapping[Any, Any], fresh: Sequence[ParamGroup]
-) -> dict[Any, Any]:
-    by_name = {
-        name: tensor
-        for group in old
-        for name, tensor in zip(group.get("param_names", ()), group["params"], strict=False)
-    }
-    kept = {}
-    for group in fresh:
-        for name, tensor in group["params"]:
-            source = tensor if tensor in state else by_name.get(name)
-            if source is not None and source in state and source.shape == tensor.shape:
-                kept[tensor] = state[source]
-    return kept

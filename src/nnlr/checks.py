@@ -38,7 +38,9 @@ class Finding:
         return f"{self.severity}: {self.cause} ({listed(self.names)}). {self.fix}"
 
 
-def plan_findings(rows: Sequence[PlanRow], model: nn.Module | None) -> tuple[Finding, ...]:
+def plan_findings(
+    rows: Sequence[PlanRow], model: nn.Module | None
+) -> tuple[Finding, ...]:
     """Look a plan over."""
     by_source = _rows_by_source(rows)
     return (
@@ -48,14 +50,18 @@ def plan_findings(rows: Sequence[PlanRow], model: nn.Module | None) -> tuple[Fin
     )
 
 
-def _rows_by_source(rows: Iterable[PlanRow]) -> Mapping[str, list[tuple[PlanRow, float]]]:
-    """For each source of factors, the rows it speaks of and the ``lr_mult`` it gives."""
+def _rows_by_source(
+    rows: Iterable[PlanRow],
+) -> Mapping[str, list[tuple[PlanRow, float]]]:
+    """For each rule or other explicit source, its rows and the ``lr_mult`` it gives."""
     sharing: dict[int, list[PlanRow]] = {}
     for row in rows:
         sharing.setdefault(id(row.trace), []).append(row)
     spoken: dict[str, list[tuple[PlanRow, float]]] = {}
     for members in sharing.values():
         for step in members[0].trace:
+            if not step.explicit:
+                continue  # a recipe may well come to tiny multipliers
             value = step.factor.lr_mult
             spoken.setdefault(step.source, []).extend([(row, value) for row in members])
     return spoken
@@ -68,14 +74,16 @@ def _only_frozen(by_source: Mapping[str, list[tuple[PlanRow, float]]]) -> list[F
             kind="rule-on-frozen",
             names=tuple(row.name for row, _ in spoken),
             cause=f"{source} reaches only parameters that are frozen, so it does nothing",
-            fix="Unfreeze them before resolve, or drop the rule.",
+            fix="Unfreeze them before resolve, or drop it.",
         )
         for source, spoken in by_source.items()
-        if source.startswith("rule") and all(row.frozen for row, _ in spoken)
+        if all(row.frozen for row, _ in spoken)
     ]
 
 
-def _absolute_looking(by_source: Mapping[str, list[tuple[PlanRow, float]]]) -> list[Finding]:
+def _absolute_looking(
+    by_source: Mapping[str, list[tuple[PlanRow, float]]],
+) -> list[Finding]:
     found = []
     for source, spoken in by_source.items():
         small = [(row, value) for row, value in spoken if 0 < value <= LOOKS_ABSOLUTE]
@@ -114,7 +122,7 @@ def _running_statistics(rows: Sequence[PlanRow], model: nn.Module) -> list[Findi
         Finding(
             severity="note",
             kind="running-statistics",
-            names=tuple(moving),
+            names=tuple(dict.fromkeys(moving)),
             cause=(
                 "locked BatchNorm layers still update their running statistics in train mode, "
                 "so the layers under them change what they compute"
@@ -127,7 +135,11 @@ def _running_statistics(rows: Sequence[PlanRow], model: nn.Module) -> list[Findi
 def _governing(node: Node, rows: Sequence[PlanRow]) -> set[str]:
     """The parameters that say whether a BatchNorm is locked: its own, else its parent's."""
     prefix = f"{node.path}." if node.path else ""
-    own = {prefix + key for key, tensor in node.module._parameters.items() if tensor is not None}
+    own = {
+        prefix + key
+        for key, tensor in node.module._parameters.items()
+        if tensor is not None
+    }
     if own or node.parent is None:
         return own
     around = f"{node.parent.path}." if node.parent.path else ""

@@ -8,11 +8,11 @@ modules added later are not reached.
 from typing import TypeVar
 
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from nnlr import marks
 from nnlr.errors import NnlrError, listed, nearest_hint
-from nnlr.roles import reparametrized
+from nnlr.names import reparametrized
 from nnlr.values import number
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -41,7 +41,7 @@ def learning_rate(module: Module, name: str, value: float) -> Module:
         >>> nnlr.resolve(layer, lr=0.1, weight_decay=0)["bias"].lr
         0.020000000000000004
     """
-    return annotate(module, name, lr_mult=value)
+    return _write(module, name, lr_mult=number(value, "relative learning rate"))
 
 
 def weight_decay(module: Module, name: str, value: float) -> Module:
@@ -56,11 +56,15 @@ def weight_decay(module: Module, name: str, value: float) -> Module:
         >>> nnlr.resolve(layer, lr=0.1, weight_decay=0.01)["bias"].weight_decay
         0.0
     """
-    return annotate(module, name, wd_mult=value)
+    return _write(module, name, wd_mult=number(value, "relative weight decay"))
 
 
 def annotate(
-    module: Module, name: str, *, lr_mult: float | None = None, wd_mult: float | None = None
+    module: Module,
+    name: str,
+    *,
+    lr_mult: float | None = None,
+    wd_mult: float | None = None,
 ) -> Module:
     """Set the relative learning rate, the relative weight decay, or both.
 
@@ -82,15 +86,25 @@ def annotate(
         >>> annotate(net, "bias", lr_mult=2, wd_mult=0) is net
         True
     """
-    if not isinstance(module, nn.Module):
-        raise NnlrError(f"module must be a torch.nn.Module, got {type(module).__name__}.")
-    if not isinstance(name, str):
-        raise NnlrError(f"name must be a parameter's name such as 'weight', got {name!r}.")
     given = {"lr_mult": lr_mult, "wd_mult": wd_mult}
-    values = {key: number(value, key) for key, value in given.items() if value is not None}
+    values = {
+        key: number(value, key) for key, value in given.items() if value is not None
+    }
     if not values:
         raise NnlrError("Nothing to set: pass lr_mult=, wd_mult= or both.")
-    owners = [inner for inner in module.modules() if owns(inner, name)]
+    return _write(module, name, **values)
+
+
+def _write(module: Module, name: str, **values: float) -> Module:
+    if not isinstance(module, nn.Module):
+        raise NnlrError(
+            f"module must be a torch.nn.Module, got {type(module).__name__}."
+        )
+    if not isinstance(name, str):
+        raise NnlrError(
+            f"name must be a parameter's name such as 'weight', got {name!r}."
+        )
+    owners = [inner for inner in module.modules() if name in owned(inner)]
     if not owners:
         raise _nobody_owns(module, name)
     for owner in owners:
@@ -98,22 +112,25 @@ def annotate(
     return module
 
 
-def owns(module: nn.Module, name: str) -> bool:
-    """Whether a module has a parameter of that name, parametrized or plain."""
-    return (
-        module._parameters.get(name) is not None
-        or is_parametrized(module, name)
-        or any(reparametrized(module, key) == name for key in module._parameters)
-    )
+def owned(module: nn.Module) -> set[str]:
+    """Names of a module's own parameters, also of those computed by a parametrization."""
+    names = set()
+    for key, tensor in module._parameters.items():
+        if tensor is not None:
+            names |= {key, reparametrized(module, key) or key}
+    if is_parametrized(module):
+        names |= {
+            name
+            for name, made in module.parametrizations.items()  # type: ignore[union-attr, operator]
+            if any(tensor is not None for tensor in made._parameters.values())
+        }
+    return names
 
 
 def _nobody_owns(module: nn.Module, name: str) -> NnlrError:
-    present = {
-        key
-        for inner in module.modules()
-        for key, tensor in inner._parameters.items()
-        if tensor is not None
-    }
+    present = set().union(
+        *(owned(m) for m in module.modules() if not isinstance(m, ParametrizationList))
+    )
     label = type(module).__name__
     if not present:
         return NnlrError(
@@ -122,5 +139,6 @@ def _nobody_owns(module: nn.Module, name: str) -> NnlrError:
     there = f"It has {listed(map(repr, sorted(present)))}."
     hint = nearest_hint(name, present)
     return NnlrError(
-        f"No module in {label} has a parameter {name!r}. {there} {hint}".rstrip(), name=name
+        f"No module in {label} has a parameter {name!r}. {there} {hint}".rstrip(),
+        name=name,
     )

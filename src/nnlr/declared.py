@@ -1,79 +1,78 @@
-"""What was declared on the modules, read back as a scheme."""
+"""What was declared on the modules, read back as trace entries."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Final
 
-from nnlr.describe import ModelInfo, ParamInfo, owner_of
+from nnlr.describe import ModelInfo, ParamInfo
 from nnlr.marks import declared
-from nnlr.names import Slot
-from nnlr.scheme import NEUTRAL, Factor, Scheme, Step, Trace
+from nnlr.names import Slot, parametrized_owner, reparametrized
+from nnlr.scheme import Factor, Step, Trace
 from nnlr.ties import conflict
+
+SOURCE: Final = "declared on the module"
 
 Values = Mapping[str, float]
 
 
-class Declarations(Scheme):
+def declarations(model: ModelInfo, tied: Mapping[str, str]) -> dict[int, Trace]:
     """The relative rates that ``learning_rate`` and its kin have set on a model's modules.
 
     Args:
+        model: The described model.
         tied: Names of tied tensors that do not count, as in :func:`nnlr.resolve`.
+
+    Raises:
+        NnlrError: If the places where a tied tensor hangs say different things.
     """
-
-    def __init__(self, tied: Mapping[str, str]) -> None:
-        self.tied = tied
-
-    def steps(self, model: ModelInfo) -> dict[int, Trace]:
-        """The values found at the places where a parameter hangs; equal ones count once."""
-        said: dict[int, Trace] = {}
-        shared: dict[tuple[tuple[str, float], ...], Trace] = {}
-        for index, places in enumerate(model.places):
-            if len(places) == 1:
-                values = declared_at(places[0])
-                if values:
-                    key = tuple(sorted(values.items()))
-                    said[index] = shared.setdefault(key, (_step(values),))
-            elif found := self._at_all(places, model.params[index]):
-                said[index] = found
-        return said
-
-    def _at_all(self, places: Sequence[Slot], param: ParamInfo) -> Trace:
-        names_of: dict[tuple[tuple[str, float], ...], list[str]] = {}
-        for place in places:
-            if place.name not in self.tied and (values := declared_at(place)):
-                names_of.setdefault(tuple(sorted(values.items())), []).append(place.name)
-        said = [(dict(key), names) for key, names in names_of.items()]
-        for position, (values, names) in enumerate(said):
-            for others, other_names in said[:position]:
-                if any(others[key] != values[key] for key in others.keys() & values.keys()):
-                    raise conflict(
-                        param,
-                        (f"{_text(others)} on a module", other_names[0]),
-                        (f"{_text(values)} on a module", names[0]),
-                    )
-        return tuple(_step(values, names) for values, names in said)
-
-    def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """What is declared for each parameter, where its places say one thing."""
-        said = self.steps(model)
-        return [said[i][0].factor if i in said else NEUTRAL for i in range(len(model.params))]
-
-    def __repr__(self) -> str:
-        return "declarations on modules"
+    said: dict[int, Trace] = {}
+    shared: dict[tuple[tuple[str, float], ...], Trace] = {}
+    for index, places in enumerate(model.places):
+        if len(places) == 1:
+            if values := declared_at(places[0]):
+                key = tuple(sorted(values.items()))
+                said[index] = shared.setdefault(key, (_step(values),))
+        elif found := _at_all(places, model.params[index], tied):
+            said[index] = found
+    return said
 
 
-def declared_at(place: Slot) -> Values | None:
+def _at_all(places: Sequence[Slot], param: ParamInfo, tied: Mapping[str, str]) -> Trace:
+    """What the places of a tied tensor say; those that say the same share a step."""
+    alike: dict[tuple[tuple[str, float], ...], list[str]] = {}
+    for place in places:
+        if place.name not in tied and (values := declared_at(place)):
+            alike.setdefault(tuple(sorted(values.items())), []).append(place.name)
+    said = [(dict(key), names) for key, names in alike.items()]
+    for (one, its_names), (two, other_names) in combinations(said, 2):
+        if any(one[key] != two[key] for key in one.keys() & two.keys()):
+            raise conflict(
+                param,
+                (f"{_text(one)} on a module", its_names),
+                (f"{_text(two)} on a module", other_names),
+            )
+    return tuple(_step(values, names) for values, names in said)
+
+
+def declared_at(place: Slot) -> Values:
     """The values declared for a parameter on the module that owns it at this place."""
-    if place.node is None:
-        return None
-    values = declared(place.node.module).get(place.key)
-    if values is None:
-        owner, leaf = owner_of(place.node, place.key)
-        values = declared(owner.module).get(leaf)
-    return values
+    node, key = place.node, place.key
+    if node is None:
+        return {}
+    owner = parametrized_owner(node, key)
+    if owner is not None:
+        around = declared(owner.module).get(node.attr, {})
+        return {**around, **declared(node.module).get(key, {})}
+    here = declared(node.module)
+    base = reparametrized(node.module, key) if here else None
+    return {**(here.get(base, {}) if base else {}), **here.get(key, {})}
 
 
 def _step(values: Values, names: Sequence[str] = ()) -> Step:
-    factor = Factor(lr_mult=values.get("lr_mult", 1.0), wd_mult=values.get("wd_mult", 1.0))
-    return Step("declared on the module", factor, tuple(names))
+    factor = Factor(
+        lr_mult=values.get("lr_mult", 1.0), wd_mult=values.get("wd_mult", 1.0)
+    )
+    return Step(SOURCE, factor, explicit=True, via=tuple(names))
 
 
 def _text(values: Values) -> str:

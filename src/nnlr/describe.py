@@ -1,36 +1,31 @@
 """A model as plain data: one ParamInfo for each parameter, before any scheme is asked."""
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from nnlr.errors import NnlrError, nearest_hint
 from nnlr.marks import is_locked
-from nnlr.names import Node, Slot, Source, nodes, parametrized_owner, slots
-from nnlr.roles import ROLES, Role, assign, module_class, reparametrized
-
-# Containers that a parameter's owner is looked for behind.
-TRANSPARENT: Final = (nn.ParameterList, nn.ParameterDict)
+from nnlr.names import Slot, Source, nodes, owner_of, slots, unwrap
+from nnlr.roles import ROLES, Roles, role_of_bare
+from nnlr.surroundings import Scope, Surroundings, module_class
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParamInfo:
+class ParamInfo(NamedTuple):
     """One parameter, described.
 
     Attributes:
         name: Canonical name, free of wrappers; of a tied tensor the first one.
         aliases: The other canonical names of a tied tensor.
-        owner: Canonical path of the module it belongs to, ``""`` for the root.
-            Parameter lists, parameter dicts and parametrizations are looked through.
-        owner_type: The class of that module as the user wrote it; ``None`` without modules.
-        ancestors: ``(path, class)`` of every module around it, root first, owner last.
         leaf: Its name on the owner: ``"weight"`` also where ``weight`` is parametrized.
         shape: Global shape, also where the tensor is sharded.
         numel: Number of elements.
@@ -41,23 +36,43 @@ class ParamInfo:
         role_basis: How the role was found: type, attribute, table, name or user.
         requires_grad: Whether it is trained; what nnlr itself locked counts as trained.
         sparse: Whether its gradient is sparse.
+        scope: The module it belongs to, and those around it. Parameter lists, parameter
+            dicts and parametrizations are looked through.
     """
 
     name: str
-    aliases: tuple[str, ...] = ()
-    owner: str = ""
-    owner_type: type | None = None
-    ancestors: tuple[tuple[str, type], ...] = ()
     leaf: str
     shape: tuple[int, ...]
     numel: int
+    role: str
+    role_basis: str
+    aliases: tuple[str, ...] = ()
     dtype: torch.dtype = torch.float32
     fan_in: int | None = None
     fan_out: int | None = None
-    role: str
-    role_basis: str
     requires_grad: bool = True
     sparse: bool = False
+    scope: Scope = Scope("")
+
+    @property
+    def owner(self) -> str:
+        """Canonical path of the module it belongs to, ``""`` for the root."""
+        return self.scope.path
+
+    @property
+    def owner_type(self) -> type | None:
+        """The class of that module as the user wrote it; ``None`` without modules."""
+        return self.scope.cls
+
+    @property
+    def ancestors(self) -> tuple[tuple[str, type], ...]:
+        """``(path, class)`` of every module around it, root first, its owner last."""
+        found = []
+        scope: Scope | None = self.scope
+        while scope is not None and scope.cls is not None:
+            found.append((scope.path, scope.cls))
+            scope = scope.above
+        return tuple(reversed(found))
 
     @property
     def ndim(self) -> int:
@@ -111,14 +126,41 @@ class ModelInfo:
             }
             if inside:
                 return describe(inside)
-            raise NnlrError(f"No parameter's name starts with {path + '.'!r}.", path=path)
+            raise NnlrError(
+                f"No parameter's name starts with {path + '.'!r}.", path=path
+            )
         modules = {node.path: node.module for node in nodes(self.module)}
         if path not in modules:
             hint = nearest_hint(path, modules)
-            raise NnlrError(f"{self.label} has no module {path!r}. {hint}".rstrip(), path=path)
+            raise NnlrError(
+                f"{self.label} has no module {path!r}. {hint}".rstrip(), path=path
+            )
         return describe(modules[path])
 
 
+# Roles of which an input and an output can be told apart.
+_WITH_FANS: Final = frozenset(
+    ["matrix", "conv", "head", "router", "lora_a", "lora_b", "embedding", "position"]
+)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Pause garbage collection: many small objects are about to be made, and none dropped.
+
+    On a model of 40,000 tensors the collector would walk the model's own million objects
+    several times over, which takes longer than the work itself.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+@uncollected()
 def describe(model: Source) -> ModelInfo:
     """Describe every parameter of a model.
 
@@ -137,19 +179,17 @@ def describe(model: Source) -> ModelInfo:
     module = model if isinstance(model, nn.Module) else None
     found = slots(model)
     _refuse_lazy(found)
-    places: dict[int, list[Slot]] = {}
-    first_roles: dict[int, Role] = {}
-    for slot, role in zip(found, assign(found, module), strict=True):
-        places.setdefault(id(slot.tensor), []).append(slot)
-        first_roles.setdefault(id(slot.tensor), role)
-    around = _Ancestors()
+    places: dict[int, tuple[Slot, ...]] = {}
+    for slot in found:
+        at = id(slot.tensor)
+        places[at] = (*places[at], slot) if at in places else (slot,)
+    around = Surroundings()
+    roles = Roles(module, around, found[-1] if found else None)
     return ModelInfo(
-        params=tuple(
-            _param(hung, first_roles[key], around) for key, hung in places.items()
-        ),
+        params=tuple([_param(hung, roles, around) for hung in places.values()]),
         module=module,
-        label=module_class(module).__name__ if module is not None else "tensors",
-        places=tuple(map(tuple, places.values())),
+        label="tensors" if module is None else module_class(unwrap(module)).__name__,
+        places=tuple(places.values()),
     )
 
 
@@ -161,7 +201,7 @@ def with_roles(model: ModelInfo, roles: Mapping[int, str]) -> ModelInfo:
     """
     params = list(model.params)
     for index, role in roles.items():
-        params[index] = replace(params[index], role=role, role_basis="user")
+        params[index] = params[index]._replace(role=role, role_basis="user")
     return replace(model, params=tuple(params))
 
 
@@ -170,7 +210,8 @@ def check_role(role: object) -> str:
     if not isinstance(role, str) or role not in ROLES:
         hint = nearest_hint(str(role), ROLES)
         raise NnlrError(
-            f"{role!r} is no role. Roles: {', '.join(ROLES)}. {hint}".rstrip(), role=role
+            f"{role!r} is no role. Roles: {', '.join(ROLES)}. {hint}".rstrip(),
+            role=role,
         )
     return role
 
@@ -186,99 +227,79 @@ def _refuse_lazy(found: list[Slot]) -> None:
             )
 
 
-class _Ancestors:
-    """``(path, class)`` of the modules around a node; computed once for each node."""
-
-    def __init__(self) -> None:
-        self._known: dict[Node, tuple[tuple[str, type], ...]] = {}
-
-    def __call__(self, node: Node) -> tuple[tuple[str, type], ...]:
-        found = self._known.get(node)
-        if found is None:
-            above = self(node.parent) if node.parent is not None else ()
-            found = (*above, (node.path, module_class(node.module)))
-            self._known[node] = found
-        return found
-
-
-def _param(hung: list[Slot], role: Role, around: _Ancestors) -> ParamInfo:
-    slot = hung[0]
+def _param(places: tuple[Slot, ...], roles: Roles, around: Surroundings) -> ParamInfo:
+    slot, *others = places
     tensor = slot.tensor
     shape = tuple(tensor.shape)
-    aliases = tuple(dict.fromkeys(s.name for s in hung[1:] if s.name != slot.name))
-    trained = tensor.requires_grad or any(_is_locked(place) for place in hung)
+    aliases = _aliases(slot, others) if others else ()
+    trained = tensor.requires_grad or any(map(_is_locked, places))
     if slot.node is None:
-        owner, _, leaf = slot.name.rpartition(".")
+        role, basis = role_of_bare(slot)
+        path, _, leaf = slot.name.rpartition(".")
         return ParamInfo(
             name=slot.name,
-            aliases=aliases,
-            owner=owner,
             leaf=leaf,
             shape=shape,
             numel=prod(shape),
+            role=role,
+            role_basis=basis,
+            aliases=aliases,
             dtype=tensor.dtype,
-            role=role.role,
-            role_basis=role.basis,
             requires_grad=trained,
+            scope=Scope(path),
         )
-    node, leaf = owner_of(slot.node, slot.key)
-    ancestors = around(node)
-    fan_in, fan_out = fans(node.module, ancestors[-1][1], role.role, shape)
+    owner, leaf = owner_of(slot.node, slot.key)
+    scope = around.scope(owner)
+    module = owner.module
+    role, basis = roles.of(slot, owner, leaf)
+    fan_in, fan_out = fans(module, role, shape)
     return ParamInfo(
         name=slot.name,
-        aliases=aliases,
-        owner=node.path,
-        owner_type=ancestors[-1][1],
-        ancestors=ancestors,
         leaf=leaf,
         shape=shape,
         numel=prod(shape),
+        role=role,
+        role_basis=basis,
+        aliases=aliases,
         dtype=tensor.dtype,
         fan_in=fan_in,
         fan_out=fan_out,
-        role=role.role,
-        role_basis=role.basis,
         requires_grad=trained,
-        sparse=role.role == "embedding" and bool(getattr(node.module, "sparse", False)),
+        sparse=role == "embedding" and bool(getattr(module, "sparse", False)),
+        scope=scope,
     )
 
 
+def _aliases(first: Slot, others: list[Slot]) -> tuple[str, ...]:
+    names = dict.fromkeys(slot.name for slot in others)
+    names.pop(first.name, None)
+    return tuple(names)
+
+
 def _is_locked(slot: Slot) -> bool:
-    if slot.node is None:
-        return is_locked(slot.tensor, slot.key)
-    return is_locked(slot.node.module, slot.key)
-
-
-def owner_of(node: Node, key: str) -> tuple[Node, str]:
-    """The module that a parameter belongs to, and the parameter's name there."""
-    owner = parametrized_owner(node, key)
-    if owner is not None:
-        return owner, node.attr
-    while isinstance(node.module, TRANSPARENT) and node.parent is not None:
-        key = node.attr if key.isdigit() else key
-        node = node.parent
-    return node, reparametrized(node.module, key) or key
+    return is_locked(slot.node.module if slot.node else slot.tensor, slot.key)
 
 
 def fans(
-    module: nn.Module, cls: type, role: str, shape: tuple[int, ...]
+    module: nn.Module, role: str, shape: tuple[int, ...]
 ) -> tuple[int | None, int | None]:
     """Fan-in and fan-out of a parameter, or ``None`` where the words have no meaning."""
-    if len(shape) < 2:
+    cls = module_class(module)
+    if len(shape) < 2 or role not in _WITH_FANS:
         return None, None
     if issubclass(cls, _ConvNd):
-        groups = int(getattr(module, "groups", 1))
-        window = prod(shape[2:])
-        first, second = shape[0] * window, shape[1] * window
-        if issubclass(cls, _ConvTransposeNd):  # (in, out / groups, *window)
-            return first // groups, second
-        return second, first // groups
-    if issubclass(cls, nn.Bilinear) and len(shape) == 3:
-        return shape[1] * shape[2], shape[0]
-    if role in {"embedding", "position"}:
-        return shape[0], prod(shape[1:])
-    if len(shape) > 2:
-        return None, None  # stacked experts, tables: which axis is which is not written down
-    if cls.__name__ == "Conv1D":  # of transformers: weight is (in, out)
-        return shape[0], shape[1]
-    return shape[1], shape[0]
+        return _conv_fans(int(getattr(module, "groups", 1)), cls, shape)
+    if issubclass(cls, nn.Bilinear):  # (out, in1, in2)
+        return prod(shape[1:]), shape[0]
+    if len(shape) > 2:  # nothing says which axis of stacked experts is which
+        return None, None
+    rows_are_inputs = role in {"embedding", "position"} or cls.__name__ == "Conv1D"
+    first, second = shape
+    return (first, second) if rows_are_inputs else (second, first)
+
+
+def _conv_fans(groups: int, cls: type, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Fans of (out, in / groups, *window), or (in, out / groups, *window) if transposed."""
+    window = prod(shape[2:])
+    first, second = shape[0] * window // groups, shape[1] * window
+    return (first, second) if issubclass(cls, _ConvTransposeNd) else (second, first)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from nnlr.errors import NnlrError
 from nnlr.rows import PlanRow
 from nnlr.tensors import Located
+from nnlr.values import number
 
 Locked = Literal["drop", "keep"]
 ParamGroup = dict[str, Any]
@@ -47,7 +49,9 @@ class Group:
     numel: int
 
 
-def make_groups(rows: Iterable[PlanRow], *, locked: Locked = "drop") -> tuple[Group, ...]:
+def make_groups(
+    rows: Iterable[PlanRow], *, locked: Locked = "drop"
+) -> tuple[Group, ...]:
     """Merge rows with equal settings into groups.
 
     The reference group comes first, because some trainers and optimizers read only that:
@@ -96,7 +100,14 @@ def _group(members: Sequence[PlanRow]) -> dict[str, Any]:
 
 def _rank(group: Mapping[str, Any]) -> tuple[object, ...]:
     lr_mult, wd_mult = group["lr_mult"], group["wd_mult"]
-    return (lr_mult == 0, lr_mult != 1, -lr_mult, wd_mult != 1, -group["numel"], -wd_mult)
+    return (
+        lr_mult == 0,
+        lr_mult != 1,
+        -lr_mult,
+        wd_mult != 1,
+        -group["numel"],
+        -wd_mult,
+    )
 
 
 def _names(groups: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -104,13 +115,14 @@ def _names(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     wd_text = _short([group["wd_mult"] for group in groups])
     names = [f"lr{lr_text[g['lr_mult']]}_wd{wd_text[g['wd_mult']]}" for g in groups]
     if len(set(names)) < len(names):
-        names = [name + _suffix(group) for name, group in zip(names, groups, strict=True)]
-    seen: dict[str, int] = {}
-    unique = []
+        names = [
+            name + _suffix(group) for name, group in zip(names, groups, strict=True)
+        ]
+    unique: dict[str, None] = {}
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return unique
+        spellings = (name if n == 1 else f"{name}_{n}" for n in count(1))
+        unique[next(text for text in spellings if text not in unique)] = None
+    return list(unique)
 
 
 def _suffix(group: Mapping[str, Any]) -> str:
@@ -131,11 +143,11 @@ def _plain(value: object) -> str:
 def _short(values: Sequence[float]) -> dict[float, str]:
     """The shortest texts that tell the values apart."""
     distinct = set(values)
-    for digits in range(_DIGITS, 18):
+    for digits in range(_DIGITS, 17):
         texts = {value: f"{value:.{digits}g}" for value in distinct}
         if len(set(texts.values())) == len(distinct):
-            break
-    return texts
+            return texts
+    return {value: f"{value:.17g}" for value in distinct}  # tells any two floats apart
 
 
 def param_groups(
@@ -144,7 +156,7 @@ def param_groups(
     *,
     names: bool = True,
     tensor_lr: bool = False,
-    eps: float | None = None,
+    eps: object = None,
 ) -> list[ParamGroup]:
     """Put tensors into groups, in the form that ``torch.optim`` takes.
 
@@ -167,9 +179,13 @@ def param_groups(
         by_mesh: dict[object, list[str]] = {}
         for name in group.names:
             if name in tensor_of:
-                by_mesh.setdefault(getattr(tensor_of[name], "device_mesh", None), []).append(name)
+                by_mesh.setdefault(
+                    getattr(tensor_of[name], "device_mesh", None), []
+                ).append(name)
         for position, members in enumerate(by_mesh.values()):
-            params: list[Any] = [(n, tensor_of[n]) if names else tensor_of[n] for n in members]
+            params: list[Any] = [
+                (n, tensor_of[n]) if names else tensor_of[n] for n in members
+            ]
             ready.append(
                 {
                     "params": params,
@@ -177,7 +193,9 @@ def param_groups(
                     "weight_decay": group.weight_decay,
                     **group.options,
                     **_eps(group, eps),
-                    "name": group.name if len(by_mesh) == 1 else f"{group.name}_mesh{position}",
+                    "name": group.name
+                    if len(by_mesh) == 1
+                    else f"{group.name}_mesh{position}",
                     "lr_mult": group.lr_mult,
                     "wd_mult": group.wd_mult,
                 }
@@ -189,13 +207,13 @@ def _tensor(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float32)
 
 
-def _eps(group: Group, eps: float | None) -> dict[str, float]:
+def _eps(group: Group, eps: object) -> dict[str, float]:
     if group.eps_mult == 1:
         return {}
     base = group.options.get("eps", eps)
     if base is None:
         raise NnlrError(
-            f"Group {group.name!r} multiplies the optimizer's eps by {group.eps_mult:g}, and "
-            "there is no eps to multiply: pass eps=, for example eps=1e-8."
+            f"Group {group.name!r} multiplies the optimizer's eps by {group.eps_mult:g}, "
+            "and there is no eps to multiply: pass eps=, for example eps=1e-8."
         )
-    return {"eps": base * group.eps_mult}
+    return {"eps": number(base, f"eps of group {group.name!r}") * group.eps_mult}

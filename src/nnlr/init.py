@@ -40,7 +40,11 @@ def apply_init(model: nn.Module, plan: Plan) -> list[str]:
         0.5
     """
     if not isinstance(model, nn.Module):
-        raise NnlrError(f"apply_init needs a torch.nn.Module, got {type(model).__name__}.")
+        raise NnlrError(
+            f"apply_init needs a torch.nn.Module, got {type(model).__name__}."
+        )
+    if not isinstance(plan, Plan):
+        raise NnlrError(f"apply_init needs a Plan, got {type(plan).__name__}.")
     if init_applied(unwrap(model)):
         raise NnlrError(
             f"The initial weights of this {type(model).__name__} have been scaled before; twice "
@@ -56,5 +60,6 @@ def apply_init(model: nn.Module, plan: Plan) -> list[str]:
     with torch.no_grad():
         for found in scaled:
             found.tensor.mul_(found.row.init_mult)
-    set_init_applied(unwrap(model))
+    if scaled:
+        set_init_applied(unwrap(model))
     return [found.row.name for found in scaled]

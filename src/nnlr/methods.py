@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nnlr.declare import learning_rate, weight_decay
 from nnlr.errors import NnlrError
-from nnlr.plan import resolve
+from nnlr.resolving import resolve
 
 
 def get_optim_config(
@@ -81,7 +81,9 @@ def install() -> Installed:
         >>> hasattr(nn.Module, "learning_rate")
         False
     """
-    present = {name: vars(nn.Module)[name] for name in _METHODS if name in vars(nn.Module)}
+    present = {
+        name: vars(nn.Module)[name] for name in _METHODS if name in vars(nn.Module)
+    }
     foreign = [name for name, method in present.items() if method is not _METHODS[name]]
     if foreign:
         raise NnlrError(

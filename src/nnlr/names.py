@@ -5,6 +5,7 @@ where its owner *is* that wrapper, so a user's own ``self.module`` keeps its nam
 are recognised by their qualified class name, so that none of their packages is imported.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Final
@@ -12,7 +13,9 @@ from typing import Final
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from nnlr.errors import NnlrError
+from nnlr.errors import NnlrError, listed
+
+Source = nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
 
 # Attribute that holds the wrapped model -> the classes whose attribute it is.
 WRAPPERS: Final[dict[str, tuple[str, ...]]] = {
@@ -33,17 +36,24 @@ WRAPPERS: Final[dict[str, tuple[str, ...]]] = {
     "model": ("peft.tuners.tuners_utils.BaseTuner",),
 }
 
-# The same for parts of a model; these segments stay where leaving them out would give two
-# parameters one name (weight-norm's two originals, two saved copies of one module).
+# The same for parts of a model. Unlike wrappers, these may hold several parameters of one
+# name (weight-norm's two originals, two saved copies of a module), which then keep theirs.
 PARTS: Final[dict[str, tuple[str, ...]]] = {
     "base_layer": ("peft.tuners.tuners_utils.BaseTunerLayer",),
     "modules_to_save": ("peft.utils.other.ModulesToSaveWrapper",),
 }
 
-# Leading segments dropped from bare (name, tensor) pairs, where no owner can be asked.
-PREFIXES: Final = (*(f"{name}." for name in WRAPPERS if "base" not in name), "base_model.model.")
+# Dropped from the front of bare names, where no owner can be asked, if all names have it.
+# PEFT's `model.` counts only behind its `base_model.`: many models have a part so called.
+PREFIXES: Final = (
+    "base_model.model.",
+    *(f"{attr}." for attr in WRAPPERS if "model" not in attr),
+)
 
 DDP: Final = "torch.nn.parallel.distributed.DistributedDataParallel"
+
+# Containers that a parameter's owner is looked for behind.
+TRANSPARENT: Final = (nn.ParameterList, nn.ParameterDict)
 
 
 @cache
@@ -53,15 +63,21 @@ def lineage(cls: type) -> frozenset[str]:
 
 
 @cache
-def _dropped(cls: type) -> frozenset[str]:
-    known = lineage(cls)
-    return frozenset(attr for attr, owners in WRAPPERS.items() if not known.isdisjoint(owners))
+def wrapped_attrs(cls: type) -> frozenset[str]:
+    """Attributes in which a wrapper of this class holds the model; none for others."""
+    return _listed_under(cls, WRAPPERS)
 
 
 @cache
-def _folded(cls: type) -> frozenset[str]:
+def _unnamed_attrs(cls: type) -> frozenset[str]:
+    return wrapped_attrs(cls) | _listed_under(cls, PARTS)
+
+
+def _listed_under(cls: type, table: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
     known = lineage(cls)
-    return frozenset(attr for attr, owners in PARTS.items() if not known.isdisjoint(owners))
+    return frozenset(
+        attr for attr, owners in table.items() if not known.isdisjoint(owners)
+    )
 
 
 class Node:
@@ -69,27 +85,31 @@ class Node:
 
     Attributes:
         module: The module.
+        cls: Its class.
         parent: The node above, or ``None`` for the root.
         attr: The attribute under which the parent holds it.
         path: Canonical path, ``""`` for the root.
-        full: The path with the parts of :data:`PARTS` still in it.
     """
 
-    __slots__ = ("attr", "full", "module", "parent", "path")
+    __slots__ = ("attr", "cls", "module", "parent", "path")
 
     def __init__(
-        self, module: nn.Module, parent: "Node | None", attr: str, path: str, full: str
+        self, module: nn.Module, parent: "Node | None", attr: str, path: str
     ) -> None:
         self.module = module
+        self.cls: type = type(module)
         self.parent = parent
         self.attr = attr
         self.path = path
-        self.full = full
 
-    def raw(self) -> str:
-        """The path as ``named_modules`` spells it."""
-        above = self.parent.raw() if self.parent else ""
-        return f"{above}.{self.attr}" if above else self.attr
+    def raw(self, *, wrappers: bool = True) -> str:
+        """The path as ``named_modules`` spells it, or that without wrappers."""
+        if self.parent is None:
+            return ""
+        above = self.parent.raw(wrappers=wrappers)
+        if not wrappers and self.attr in wrapped_attrs(self.parent.cls):
+            return above
+        return _joined(above, self.attr)
 
     def above(self) -> Iterator["Node"]:
         """This node, its parent, and so on up to the root."""
@@ -117,10 +137,18 @@ class Slot:
         self.node = node
         self.key = key
 
-    def raw(self) -> str:
-        """The name as ``named_parameters`` spells it."""
-        above = self.node.raw() if self.node else ""
-        return f"{above}.{self.key}" if above else self.key
+    def raw(self, *, wrappers: bool = True) -> str:
+        """The name as ``named_parameters`` spells it, or that without wrappers.
+
+        Of a bare tensor the canonical name, the only one that is kept.
+        """
+        if self.node is None:
+            return self.name
+        return _joined(self.node.raw(wrappers=wrappers), self.key)
+
+
+def _joined(path: str, leaf: str) -> str:
+    return f"{path}.{leaf}" if path else leaf
 
 
 def nodes(model: nn.Module) -> Iterator[Node]:
@@ -129,41 +157,38 @@ def nodes(model: nn.Module) -> Iterator[Node]:
     Unlike ``named_modules`` a shared module is met at each of its places.
     """
     seen: set[nn.Module] = set()
-    stack = [Node(model, None, "", "", "")]
+    stack = [Node(model, None, "", "")]
     while stack:
         node = stack.pop()
         module = node.module
-        if module in seen and any(up.module is module for up in node.above() if up is not node):
-            continue  # a module inside itself
+        if module in seen and _inside_itself(node):
+            continue
         seen.add(module)
         yield node
-        children = module._modules
-        if children:
-            stack.extend(
-                _child(node, attr, child)
-                for attr, child in reversed(list(children.items()))
-                if child is not None
-            )
+        if module._modules:
+            stack.extend(reversed(_children(node)))
 
 
-def _child(node: Node, attr: str, child: nn.Module) -> Node:
-    cls = type(node.module)
-    if attr in _dropped(cls):
-        return Node(child, node, attr, node.path, node.full)
-    full = f"{node.full}.{attr}" if node.full else attr
-    if attr in _folded(cls) or _holds_saved_copies(node):
-        return Node(child, node, attr, node.path, full)
-    return Node(child, node, attr, f"{node.path}.{attr}" if node.path else attr, full)
+def _inside_itself(node: Node) -> bool:
+    return any(up.module is node.module for up in node.above() if up is not node)
 
 
-def _holds_saved_copies(node: Node) -> bool:
-    """Whether the children of this node are PEFT's ``modules_to_save.<adapter>``."""
+def _children(node: Node) -> list[Node]:
+    unnamed = _unnamed_attrs(node.cls)
+    path = node.path
+    prefix = f"{path}." if path else ""
+    # The children of PEFT's `modules_to_save` are named after adapters.
+    saved = node.attr == "modules_to_save" and _is_unnamed(node)
+    return [
+        Node(child, node, attr, path if saved or attr in unnamed else prefix + attr)
+        for attr, child in node.module._modules.items()
+        if child is not None
+    ]
+
+
+def _is_unnamed(node: Node) -> bool:
     parent = node.parent
-    return (
-        node.attr == "modules_to_save"
-        and parent is not None
-        and "modules_to_save" in _folded(type(parent.module))
-    )
+    return parent is not None and node.attr in _unnamed_attrs(parent.cls)
 
 
 def parametrized_owner(node: Node, key: str) -> Node | None:
@@ -177,7 +202,33 @@ def parametrized_owner(node: Node, key: str) -> Node | None:
     return None
 
 
-def slots(source: "Source") -> list[Slot]:
+def reparametrized(module: nn.Module, key: str) -> str | None:
+    """The attribute that old-style weight_norm, spectral_norm or prune computes from ``key``.
+
+    Those put ``weight_g`` and ``weight_v``, or ``weight_orig``, where ``weight`` was, which
+    stays behind as a plain tensor.
+    """
+    base, _, suffix = key.rpartition("_")
+    if suffix not in {"g", "v", "orig"} or base in module._parameters:
+        return None
+    return base if isinstance(getattr(module, base, None), Tensor) else None
+
+
+def owner_of(node: Node, key: str) -> tuple[Node, str]:
+    """The module that a parameter belongs to, and the parameter's name there.
+
+    Parameter lists and dicts, parametrizations, weight norm and pruning are looked through.
+    """
+    while isinstance(node.module, TRANSPARENT) and node.parent is not None:
+        key = node.attr if key.isdigit() else key
+        node = node.parent
+    owner = parametrized_owner(node, key)
+    if owner is not None:
+        return owner, node.attr
+    return node, reparametrized(node.module, key) or key
+
+
+def slots(source: Source) -> list[Slot]:
     """Every place of every parameter, in the order of ``parameters()``.
 
     Tied tensors appear once for each name, and the first name is the one that
@@ -189,63 +240,71 @@ def slots(source: "Source") -> list[Slot]:
     Raises:
         NnlrError: If the source is something else, or two bare tensors share a name.
     """
-    return _module_slots(source) if isinstance(source, nn.Module) else _bare_slots(source)
+    if isinstance(source, nn.Module):
+        return _module_slots(source)
+    return _bare_slots(_pairs(source))
 
 
 def _module_slots(model: nn.Module) -> list[Slot]:
     found = []
-    holders: dict[str, Tensor] = {}
-    collided = set()
     for node in nodes(model):
-        parameters = node.module._parameters
-        if not parameters:
+        if not node.module._parameters:
             continue
         prefix = f"{node.path}." if node.path else ""
-        for key, tensor in parameters.items():
+        for key, tensor in node.module._parameters.items():
             if tensor is None:
                 continue
             owner = parametrized_owner(node, key)
-            name = prefix + key if owner is None else _under(owner, node.attr)
-            if holders.setdefault(name, tensor) is not tensor:
-                collided.add(name)
+            name = prefix + key if owner is None else _joined(owner.path, node.attr)
             found.append(Slot(name, tensor, node, key))
-    return _told_apart(found, collided) if collided else found
-
-
-def _under(node: Node, key: str) -> str:
-    return f"{node.path}.{key}" if node.path else key
-
-
-def _told_apart(found: list[Slot], collided: set[str]) -> list[Slot]:
-    """Give slots whose canonical names collide the parts of their names back."""
-    for slot in found:
-        if slot.name in collided and slot.node is not None:
-            slot.name = f"{slot.node.full}.{slot.key}" if slot.node.full else slot.key
-    holders: dict[str, Tensor] = {}
-    again = {
-        slot.name for slot in found if holders.setdefault(slot.name, slot.tensor) is not slot.tensor
-    }
-    for slot in found:
-        if slot.name in again:
-            slot.name = slot.raw()
+    for spelled in (_without_wrappers, Slot.raw):
+        collided = _collided(found)
+        for slot in found if collided else ():
+            if slot.name in collided:
+                slot.name = spelled(slot)
     return found
 
 
-def _bare_slots(source: "Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]") -> list[Slot]:
-    pairs = _pairs(source)
+def _without_wrappers(slot: Slot) -> str:
+    return slot.raw(wrappers=False)
+
+
+def _collided(found: list[Slot]) -> set[str]:
+    """Names that two tensors share."""
+    if len({slot.name for slot in found}) == len(found):
+        return set()
+    holders: dict[str, Tensor] = {}
+    return {
+        slot.name
+        for slot in found
+        if holders.setdefault(slot.name, slot.tensor) is not slot.tensor
+    }
+
+
+def _bare_slots(pairs: list[tuple[str, Tensor]]) -> list[Slot]:
     names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise NnlrError(f"The same name is given twice: {twice[0]!r}.", names=twice)
-    prefix = ""
-    while shared := next(
-        (p for p in PREFIXES if names and all(n.startswith(prefix + p) for n in names)), None
-    ):
-        prefix += shared
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise NnlrError(
+            f"{listed(map(repr, twice))}: each name may be given once.", names=twice
+        )
+    start = _shared_prefix(names)
     return [
-        Slot(name.removeprefix(prefix), tensor, None, name.rpartition(".")[2])
+        Slot(name[start:], tensor, None, name.rpartition(".")[2])
         for name, tensor in pairs
     ]
+
+
+def _shared_prefix(names: list[str]) -> int:
+    """Length of the wrappers' segments that all names begin with."""
+    start = 0
+    while names and (
+        prefix := next(
+            (p for p in PREFIXES if all(name.startswith(p, start) for name in names)),
+            None,
+        )
+    ):
+        start += len(prefix)
+    return start
 
 
 def _pairs(source: object) -> list[tuple[str, Tensor]]:
@@ -268,65 +327,62 @@ def _pairs(source: object) -> list[tuple[str, Tensor]]:
                 if isinstance(pair, Tensor)
                 else ""
             )
-            raise NnlrError(f"model must be {wanted}; it holds {type(pair).__name__}.{hint}")
+            raise NnlrError(
+                f"model must be {wanted}; it holds {type(pair).__name__}.{hint}"
+            )
     return pairs
-
-
-Source = nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DDP, compile, PEFT and other wrappers around the whole of it."""
-    while attrs := _dropped(type(model)) & model._modules.keys():
-        inner = model._modules[next(iter(attrs))]
-        if inner is None:
-            break
-        model = inner
-    return model
+    *_, innermost = _unwrapping(model)
+    return innermost
 
 
 def inside_ddp(model: nn.Module) -> bool:
     """Whether the model, or a wrapper around the whole of it, is a DDP instance."""
-    while DDP not in lineage(type(model)):
-        attrs = _dropped(type(model)) & model._modules.keys()
-        inner = model._modules[next(iter(attrs))] if attrs else None
-        if inner is None:
-            return False
-        model = inner
-    return True
+    classes: list[type] = [type(layer) for layer in _unwrapping(model)]
+    return any(DDP in lineage(cls) for cls in classes)
+
+
+def _unwrapping(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, what it wraps, what that wraps, and so on."""
+    inner: nn.Module | None = model
+    while inner is not None:
+        yield inner
+        held = inner._modules
+        cls: type = type(inner)
+        attrs = wrapped_attrs(cls)
+        inner = next((held[attr] for attr in attrs if attr in held), None)
 
 
 def resolve_name(name: str, known: Collection[str]) -> str | None:
     """The known canonical name that a raw or canonical spelling means, or ``None``.
 
+    Of several that fit, the longest: the one for which the least is left out.
+
     Examples:
         >>> resolve_name("module._orig_mod.fc.weight", {"fc.weight"})
+        'fc.weight'
+        >>> resolve_name("fc.parametrizations.weight.original", {"fc.weight"})
         'fc.weight'
     """
     if name in known:
         return name
-    plain = _without_wrappers(name.split("."))
-    for segments in (plain, _without_parts(plain)):
-        if (short := ".".join(segments)) in known:
-            return short
-    return None
+    spellings: set[tuple[str, ...]] = {()}
+    before = ""
+    for segment in name.split("."):
+        kept = {(*spelling, segment) for spelling in spellings}
+        spellings = kept | spellings if _may_go(segment, before) else kept
+        before = segment
+    fits = [fit for spelling in spellings if (fit := ".".join(spelling)) in known]
+    return max(fits, key=lambda fit: (fit.count("."), fit), default=None)
 
 
-def _without_wrappers(segments: list[str]) -> list[str]:
-    text = ".".join(segments).removeprefix("base_model.model.")
-    always = WRAPPERS.keys() - {"base_model", "model"}
-    return [segment for segment in text.split(".") if segment not in always]
-
-
-def _without_parts(segments: list[str]) -> list[str]:
-    kept: list[str] = []
-    rest = iter(segments)
-    for segment in rest:
-        if segment == "modules_to_save":
-            next(rest, None)  # the adapter's name
-        elif segment == "parametrizations":
-            kept.append(next(rest, ""))
-            next(rest, None)  # "original"
-        elif segment != "base_layer":
-            kept.append(segment)
-    return kept
+def _may_go(segment: str, before: str) -> bool:
+    """Whether a segment of a raw name may be missing in the canonical one."""
+    if segment == "model":
+        return before == "base_model"
+    computed = segment in {"parametrizations", "original"}
+    adapter = before == "modules_to_save"
+    return computed or adapter or segment in WRAPPERS or segment in PARTS

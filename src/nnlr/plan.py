@@ -1,7 +1,6 @@
 """Plans: what was decided for one model, and everything that can be done with it."""
 
 import json
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
@@ -10,123 +9,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nnlr import apply, report
-from nnlr.checks import Finding, plan_findings
-from nnlr.declared import Declarations
-from nnlr.describe import ModelInfo, check_role, describe, with_roles
+from nnlr.checks import Finding
 from nnlr.errors import ConfigError, NnlrError, nearest_hint
-from nnlr.groups import Group, Locked, ParamGroup, make_groups, param_groups as fill
+from nnlr.groups import Group, Locked, ParamGroup, make_groups
+from nnlr.groups import param_groups as fill
 from nnlr.marks import init_applied
 from nnlr.names import Source, resolve_name, unwrap
-from nnlr.rows import DECAYS, Bases, Decay, PlanRow, make_rows, with_bases, with_groups
-from nnlr.scheme import Factor, Scheme, Step, Trace, as_schemes, merge
-from nnlr.select import Selector, as_selector, must_match
+from nnlr.rows import Bases, Decay, PlanRow, make_bases, with_bases, with_groups
 from nnlr.serial import plan_facts, plan_from_facts
-from nnlr.tensors import locate, set_locks, unlock, vectors
-from nnlr.ties import check_settled, settle
-from nnlr.values import number
+from nnlr.tensors import locate, plan_locks, plan_unlock, vectors
 
 Opt = TypeVar("Opt", bound=Optimizer)
 
-_SPARSE = Factor(wd_mult=0.0, why="optimizers cannot decay what has sparse gradients")
-
-
-def resolve(
-    model: Source,
-    *schemes: Scheme,
-    lr: float,
-    weight_decay: float,
-    decay: Decay = "coupled",
-    tied: Mapping[str, str] | None = None,
-    roles: Mapping[str | Selector, str] | None = None,
-) -> "Plan":
-    """Work out the learning rate and weight decay of every parameter.
-
-    ``lr = base_lr * product(lr_mult)`` and ``weight_decay = base * product(wd_mult)``, over
-    the factors of all schemes and of what is declared on the modules. The model is not
-    touched.
-
-    Args:
-        model: A module, a mapping of names to tensors, or ``(name, tensor)`` pairs.
-        *schemes: Schemes, which multiply.
-        lr: Base learning rate, finite, > 0.
-        weight_decay: Base weight decay, finite, >= 0.
-        decay: What a small ``lr_mult`` does to decay under AdamW, which shrinks weights by
-            ``lr * weight_decay``: ``"coupled"`` shrinks them less (torch's own way),
-            ``"independent"`` divides ``wd_mult`` by ``lr_mult`` so that they shrink as
-            before, ``"sqrt"`` divides by its root.
-        tied: For tied tensors with declarations that disagree, ``{alias: name}``: what
-            reached the tensor by ``alias`` does not count.
-        roles: ``{selector: role}``, to correct what :mod:`nnlr.roles` found.
-
-    Raises:
-        NnlrError: If an argument is out of range.
-        PatternError: If a selector matches nothing or a rule has no effect.
-        CoverageError: If ``rules(..., complete=True)`` leaves parameters over.
-        ConfigError: If two schemes set one option differently.
-
-    Examples:
-        >>> import nnlr
-        >>> from torch import nn
-        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> plan = nnlr.resolve(net, nnlr.rule("0.*", lr_mult=0.1), lr=0.01, weight_decay=0.1)
-        >>> plan["0.weight"].lr
-        0.001
-        >>> plan
-        Plan(Sequential: 4 parameters, 2 groups, lr=0.01, weight_decay=0.1)
-    """
-    bases = _bases(lr, weight_decay, decay)
-    checked = as_schemes(schemes)
-    settled = dict(tied or {})
-    info = describe(model)
-    if roles:
-        info = _with_user_roles(info, roles)
-    check_settled(settled, info)
-    said = merge(
-        [_sparse(info), *(s.steps(info) for s in (Declarations(settled), *checked))]
-    )
-    rows = make_rows(info.params, settle(said, info, settled), bases)
-    return Plan(rows, bases, info.label, plan_findings(rows, info.module), _reference(model, info))
-
-
-def _bases(lr: object, weight_decay: object, decay: object) -> Bases:
-    if decay not in DECAYS:
-        raise NnlrError(f"decay must be one of {', '.join(map(repr, DECAYS))}, got {decay!r}.")
-    return Bases(
-        lr=number(lr, "lr", above=0),
-        weight_decay=number(weight_decay, "weight_decay"),
-        decay=next(known for known in DECAYS if known == decay),
-    )
-
-
-def _with_user_roles(info: ModelInfo, roles: Mapping[str | Selector, str]) -> ModelInfo:
-    chosen: dict[int, str] = {}
-    for selector, role in roles.items():
-        what = f"roles {selector!r}"
-        matched = must_match(as_selector(selector, "roles"), info, what)
-        chosen.update(dict.fromkeys(matched, check_role(role)))
-    return with_roles(info, chosen)
-
-
-def _sparse(info: ModelInfo) -> dict[int, Trace]:
-    trace = (Step("sparse gradient", _SPARSE),)
-    return {index: trace for index, param in enumerate(info.params) if param.sparse}
-
-
 Reference = Callable[[], Source | None]
-
-
-def _reference(model: Source, info: ModelInfo) -> Reference:
-    """A weak way back to the model; of bare tensors, each is held weakly."""
-    if isinstance(model, nn.Module):
-        # A compile or DDP wrapper is often a temporary; what it wraps is not.
-        return weakref.ref(unwrap(model))
-    held = {places[0].name: weakref.ref(places[0].tensor) for places in info.places}
-
-    def tensors() -> Mapping[str, Tensor] | None:
-        found = {name: tensor for name, ref in held.items() if (tensor := ref()) is not None}
-        return found if len(found) == len(held) else None
-
-    return tensors
 
 
 def _gone() -> None:
@@ -136,7 +31,7 @@ def _gone() -> None:
 class Plan:
     """The rates of every parameter of one model: names and numbers, and how they came about.
 
-    Made by :func:`resolve`. A plan holds no tensors; what needs them looks them up by name in
+    Made by :func:`nnlr.resolve`. A plan holds no tensors; what needs them looks them up by name in
     the model, which it remembers weakly, or in the ``model=`` it is given.
 
     Attributes:
@@ -158,7 +53,9 @@ class Plan:
         reference: Reference = _gone,
     ) -> None:
         self.groups = make_groups(rows)
-        self.rows = with_groups(rows, {name: g.name for g in self.groups for name in g.names})
+        self.rows = with_groups(
+            rows, {name: g.name for g in self.groups for name in g.names}
+        )
         self._bases = bases
         self.label = label
         self.findings = findings
@@ -196,7 +93,8 @@ class Plan:
         if known is None:
             hint = nearest_hint(str(name), self._by_name)
             raise NnlrError(
-                f"The plan for {self.label} has no parameter {name!r}. {hint}".rstrip(), name=name
+                f"The plan for {self.label} has no parameter {name!r}. {hint}".rstrip(),
+                name=name,
             )
         return self._by_name[known]
 
@@ -241,7 +139,9 @@ class Plan:
             full: Show every row. Otherwise equal siblings share a line
                 (``blocks.{0..11}.norm1.weight``) and the table has at most 60.
         """
-        return report.table(self.rows, self.groups, self._bases, self.label, self.findings, full)
+        return report.table(
+            self.rows, self.groups, self._bases, self.label, self.findings, full=full
+        )
 
     def explain(self, name: str) -> str:
         """How the rates of one parameter came about: every factor, and what it was shadowed by.
@@ -262,20 +162,26 @@ class Plan:
 
     # --- vary and keep --------------------------------------------------------------
 
-    def with_rates(self, *, lr: float | None = None, weight_decay: float | None = None) -> "Plan":
+    def with_rates(
+        self, *, lr: float | None = None, weight_decay: float | None = None
+    ) -> "Plan":
         """The same plan on other base rates; rates that a rule sets absolutely stay.
 
         Args:
             lr: New base learning rate; ``None`` keeps it.
             weight_decay: New base weight decay; ``None`` keeps it.
         """
-        bases = _bases(
+        bases = make_bases(
             self.lr if lr is None else lr,
             self.weight_decay if weight_decay is None else weight_decay,
             self.decay,
         )
         return Plan(
-            with_bases(self.rows, bases), bases, self.label, self.findings, self._reference
+            with_bases(self.rows, bases),
+            bases,
+            self.label,
+            self.findings,
+            self._reference,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -293,7 +199,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as JSON text."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        return json.dumps(self.to_dict(), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -310,7 +216,8 @@ class Plan:
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep: all but the way back to the model."""
-        return {**self.__dict__, "_reference": _gone}
+        kept = {key: value for key, value in vars(self).items() if key != "_by_name"}
+        return {**kept, "_reference": _gone}
 
     # --- apply ----------------------------------------------------------------------
 
@@ -328,12 +235,14 @@ class Plan:
             NnlrError: If the model is inside DDP already.
         """
         source = self._model(model)
-        return set_locks(locate(self.rows, source, partial=partial), source)
+        return plan_locks(locate(self.rows, source, partial=partial), source).apply()
 
-    def unlock(self, model: Source | None = None, *, partial: bool = False) -> list[str]:
+    def unlock(
+        self, model: Source | None = None, *, partial: bool = False
+    ) -> list[str]:
         """Undo the locks of nnlr, and no others; returns the names."""
         source = self._model(model)
-        return unlock(locate(self.rows, source, partial=partial), source)
+        return plan_unlock(locate(self.rows, source, partial=partial), source).apply()
 
     def vectors(self, model: Source | None = None) -> tuple[Tensor, Tensor]:
         """Learning rate and weight decay of every element of the flattened parameters.
@@ -386,7 +295,7 @@ class Plan:
         located = locate(self.rows, source, partial=partial)
         self._check_init(source, init)
         ready = fill(groups, located, names=names, tensor_lr=tensor_lr, eps=eps)
-        set_locks(located, source, keep=locked == "keep")
+        plan_locks(located, source, keep=locked == "keep").apply()
         return ready
 
     def optimizer(
@@ -426,24 +335,18 @@ class Plan:
             >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
             [('lr1_wd1', 0.1), ('lr2_wd1', 0.2)]
         """
-        for base in ("lr", "weight_decay"):
-            if base in settings:
-                raise ConfigError(
-                    f"{base}={settings[base]!r} is not passed here: the plan has {base}="
-                    f"{getattr(self, base)!r}. Use plan.with_rates({base}={settings[base]!r}).",
-                    setting=base,
-                )
-        signature = apply.Signature(cls)
-        groups = self._groups(locked)
-        apply.refuse_unfit(signature, groups, self.rows)
+        signature = apply.Signature.of(cls)
+        apply.refuse_rates(signature, settings, self._bases)
         source = self._model(model)
+        groups = self._groups(locked)
         located = locate(self.rows, source, partial=partial)
         self._check_init(source, init)
+        apply.refuse_unfit(signature, groups, located)
         eps = settings.get("eps", signature.defaults.get("eps"))
         ready = fill(groups, located, names=names, tensor_lr=tensor_lr, eps=eps)
-        apply.warn_about_decay(cls, settings, groups, self._bases)
-        optimizer: Opt = apply.build(cls, ready, self._bases, settings)
-        set_locks(located, source, keep=locked == "keep")
+        locks = plan_locks(located, source, keep=locked == "keep")
+        optimizer = apply.build(cls, ready, self._bases, settings)
+        locks.apply()
         return optimizer
 
     def _groups(self, locked: object) -> tuple[Group, ...]:
@@ -481,74 +384,3 @@ class Plan:
 
 def _count(number_of: int, what: str) -> str:
     return f"{number_of} {what}{'' if number_of == 1 else 's'}"
-
-
-def param_groups(
-    model: Source,
-    *schemes: Scheme,
-    lr: float,
-    weight_decay: float,
-    decay: Decay = "coupled",
-    names: bool = True,
-    locked: Locked = "drop",
-) -> list[ParamGroup]:
-    """Parameter groups in one call: ``resolve(...).param_groups(...)``.
-
-    Examples:
-        >>> import nnlr, torch
-        >>> net = torch.nn.Linear(2, 1)
-        >>> groups = nnlr.param_groups(net, nnlr.rule("bias", wd_mult=0), lr=0.1, weight_decay=0.01)
-        >>> optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.01)
-        >>> [group["weight_decay"] for group in optimizer.param_groups]
-        [0.01, 0.0]
-    """
-    plan = resolve(model, *schemes, lr=lr, weight_decay=weight_decay, decay=decay)
-    return plan.param_groups(model, names=names, locked=locked)
-
-
-def regroup(
-    optimizer: Optimizer,
-    plan: Plan,
-    *,
-    model: Source | None = None,
-    partial: bool = False,
-    locked: Locked = "drop",
-    init: str | None = None,
-) -> None:
-    """Apply a new plan to a live optimizer; what it knows of each parameter stays.
-
-    State follows a parameter's tensor, or its name where the tensor was replaced, and is
-    dropped for parameters that the plan locks. Settings the plan does not speak of keep their
-    values. If a scheduler has begun, its progress carries over, with a warning to rebuild it.
-
-    Args:
-        optimizer: The optimizer; it is changed in place, or not at all.
-        plan: The new plan.
-        model: The model; ``None`` for the one the plan was made for.
-        partial: The model is one stage or shard of it.
-        locked: As in :meth:`Plan.param_groups`.
-        init: As in :meth:`Plan.param_groups`.
-
-    Raises:
-        ConfigError: If the optimizer does not fit the plan.
-        PlanMismatchError: If the model does not fit the plan.
-
-    Examples:
-        >>> import nnlr, torch
-        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
-        >>> head_first = nnlr.resolve(net, nnlr.rule("0.*", lr_mult=0), lr=0.1, weight_decay=0)
-        >>> optimizer = head_first.optimizer(torch.optim.Adam)
-        >>> nnlr.regroup(optimizer, nnlr.resolve(net, lr=0.1, weight_decay=0))
-        >>> [len(group["params"]) for group in optimizer.param_groups]
-        [4]
-    """
-    if not isinstance(optimizer, Optimizer):
-        raise NnlrError(f"regroup needs a torch optimizer, got {type(optimizer).__name__}.")
-    if not isinstance(plan, Plan):
-        raise NnlrError(f"regroup needs a Plan, got {type(plan).__name__}.")
-    source = plan._model(model)
-    groups = plan._groups(locked)
-    located = locate(plan.rows, source, partial=partial)
-    plan._check_init(source, init)
-    apply.regroup(optimizer, groups, located, plan.rows, plan._bases)
-    set_locks(located, source, keep=locked == "keep")

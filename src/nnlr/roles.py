@@ -15,8 +15,8 @@ basis          the role follows from
 """
 
 import re
-from collections.abc import Iterator
 from functools import cache
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrizations import _WeightNorm
 
-from nnlr.names import Node, Slot, lineage, parametrized_owner
+from nnlr.names import TRANSPARENT, Node, Slot, owner_of, unwrap
+from nnlr.surroundings import Surroundings, class_facts, module_class, named_head
 
 ROLES: Final = {
     "embedding": "a table of vectors looked up by index",
@@ -55,58 +56,100 @@ class Role(NamedTuple):
     basis: str
 
 
+_BY_TYPE: Final = {role: Role(role, "type") for role in ROLES}
+
+
 class Trait(NamedTuple):
-    """One row of :data:`TABLE`: raw parameters of this leaf name and number of axes."""
+    """One row of a table of names.
+
+    Attributes:
+        role: The role.
+        pattern: Regular expression for the whole name in lower case.
+        axes: How many axes are longer than 1.
+        beside: Regular expression for the name of another parameter that the owner must
+            have: a ``D`` means little, a ``D`` beside an ``A_log`` a lot.
+    """
 
     role: str
     pattern: str
     axes: range = range(10)
+    beside: str | None = None
 
 
-# Raw parameters, by leaf name (lower case, whole name) and number of axes that are not 1.
-# The first row that fits wins.
+_VECTOR: Final = range(1, 2)
+_MATRIX: Final = range(2, 3)
+_UP_TO_VECTOR: Final = range(2)
+_FROM_VECTOR: Final = range(1, 10)
+_FROM_MATRIX: Final = range(2, 10)
+
+# Parameters of torch.nn's own classes, as these document them. The first that fits wins.
+TYPES: Final[tuple[tuple[type | tuple[type, ...], str, str], ...]] = (
+    (nn.MultiheadAttention, r"(in|q|k|v)_proj_weight", "matrix"),
+    (nn.MultiheadAttention, r"in_proj_bias|bias_k|bias_v", "bias"),
+    ((nn.RNNBase, nn.RNNCellBase), r"weight_.*", "matrix"),
+    ((nn.RNNBase, nn.RNNCellBase), r"bias_.*", "bias"),
+    ((_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), r"weight|bias", "norm"),
+    ((nn.Embedding, nn.EmbeddingBag), r"weight", "embedding"),
+    (nn.PReLU, r"weight", "gain"),
+    (_ConvNd, r"weight", "conv"),
+    ((nn.Linear, nn.Bilinear), r"weight", "matrix"),
+    ((_ConvNd, nn.Linear, nn.Bilinear), r"bias", "bias"),
+)
+
+# What a subclass's name may make of these.
+_SUBCLASSES: Final = {("matrix", "router"), ("embedding", "position")}
+
+# Raw parameters of users' own classes, by the name of the class. It speaks of them only if
+# the module holds no other module with weights.
+CLASSES: Final = (
+    Trait("gain", r".*layerscale.*", _UP_TO_VECTOR),
+    Trait("router", r".*(router|gating|topkgate).*", _FROM_MATRIX),
+    Trait("position", r"(?!.*(token|word)).*position.*embed.*", _MATRIX),
+    Trait("embedding", r".*embedding.*", _MATRIX),
+    Trait("matrix", r".*linear.*", _FROM_MATRIX),
+)
+
+# All other raw parameters, by their own name.
 TABLE: Final = (
     Trait("lora_a", r".*lora_?(embedding_?)?a\d*|.*lora_?down"),
     Trait("lora_b", r".*lora_?(embedding_?)?b\d*|.*lora_?up"),
-    Trait("position", r".*rel(ative)?_?pos.*|.*attention_bias(es)?|.*bias_table"),
-    Trait("position", r"(.*_)?pos(ition)?(al)?(_?(emb|enc|embed)\w*)?(_[a-z0-9]+)?"),
-    Trait("token", r".*_tokens?(_\w+)?|(cls|class|mask|reg|dist)_?(embed\w*|token\w*)|.*quer(y|ies)"),
-    Trait("token", r".*(prompt|latent)s?(_embed\w*)?|probe"),
-    Trait("state", r"a_log|dt_bias|a_logs|ds?|log_dt|dt|lambda_(re|im)|log_a_real|a_imag", range(3)),
-    Trait("bias", r"(.*_)?bias(_\w+)?|b(ias)?\d*|.*_b|beta\d*", range(3)),
-    Trait("gain", r"(.*_)?(gamma|gain|scale|scales|g|alpha)\w{0,2}|.*layer_?scale.*|ls\d*", range(1, 2)),
-    Trait("gain", r"(.*_)?lambda.*|.*magnitude.*", range(1, 2)),
-    Trait("embedding", r".*embed.*", range(2, 3)),
+    Trait("state", r"(a|nu|theta|gamma)_logs?|log_(a|a_real|dt)|a_imag|dt_bias"),
+    Trait("state", r"lambda_(re|im)|(.*_)?decay", _FROM_VECTOR),
+    Trait("state", r"ds?|dt|inv_dt", beside=r"a|(a|nu)_logs?|log_a\w*|lambda_re"),
+    Trait(
+        "position", r".*rel(ative)?_?(pos|emb).*|emb_rel.*|.*bias_table", _FROM_VECTOR
+    ),
+    Trait("position", r".*attention_bias(es)?", _FROM_MATRIX),
+    Trait("position", r"(.*_)?(pos|positions?|positional)(_[a-z])?|wpe", _FROM_VECTOR),
+    Trait("position", r"(.*_)?pos(ition)?(al)?_?(emb|enc)\w*", _FROM_VECTOR),
+    Trait("position", r"(.*_)?pos(ition)?(al)?_(table|bias)", _FROM_VECTOR),
+    Trait("matrix", r"quer(y|ies)", _FROM_MATRIX, beside=r"keys?"),
+    Trait("token", r"(.*_)?(tokens?|registers?)(_\w+)?|probe", _FROM_VECTOR),
+    Trait("token", r"(?!w_).*quer(y|ies)|(.*_)?(prompt|latent)s?(_\dd)?", _FROM_VECTOR),
+    # A bias of experts or of attention heads has an axis for these.
+    Trait("bias", r"(.*_)?bias(es)?\d*(_[a-z0-9]{1,2})?", range(3)),
+    Trait("bias", r"b\d*|.*_b|beta\d*|shift", _UP_TO_VECTOR),
     Trait("scalar", r".*", range(1)),
-    Trait("vector", r".*", range(1, 2)),
+    Trait(
+        "gain",
+        r"(.*_)?(gamma|gain|scales?|scaling|alpha|gate|g)(_?\d|_[a-z])?",
+        _VECTOR,
+    ),
+    Trait("gain", r"(.*_)?lambda.*|.*layer_?scale.*|ls\d*|.*magnitude.*", _VECTOR),
+    Trait("token", r".*emb(ed\w*)?(_.*)?", _VECTOR),
+    Trait("vector", r".*", _VECTOR),
+    Trait("embedding", r".*emb(ed\w*)?", range(2, 4)),
     Trait("matrix", r".*"),
 )
 
-# Names of output layers. Exact segments: a "head" inside an attention layer is not one.
-HEADS: Final = frozenset(
-    "head heads classifier lm_head cls_head fc_out embed_out score logits qa_outputs "
-    "output_layer output_projection pre_logits".split()
+# Weights of torch.nn's classes, by the attribute that holds the module.
+_POSITION: Final = re.compile(
+    r"(.*_)?(pos|positions?|positional|wpe|rel|relative|distance)(_.*)?"
+    r"|.*(pos|position)_?emb.*"
 )
-
-_POSITION = re.compile(r"(.*_)?(pos|position|positional|wpe)(_.*)?|.*(pos_?emb|position_?emb|relative_att).*")
-_ROUTER = re.compile(r"(.*_)?(router|gate|gating)")
-_LORA = {"lora_a": "lora_a", "lora_down": "lora_a", "lora_b": "lora_b", "lora_up": "lora_b"}
-
-
-def assign(slots: list[Slot], model: nn.Module | None) -> Iterator[Role]:
-    """Yield the role of every slot, in order."""
-    outputs, inputs = _embedding_weights(model)
-    last = next((slot.node for slot in reversed(slots) if slot.node), None)
-    for slot in slots:
-        if slot.node is None:
-            yield _by_name_alone(slot)
-            continue
-        role = _adapter(slot) or _by_type(slot)
-        if role is None:
-            role = _by_table(slot)
-        elif role.basis == "type" and role.role in {"matrix", "conv", "embedding"}:
-            role = _refined(slot.node, slot.tensor, role, last, outputs, inputs)
-        yield role
+_ROUTER: Final = re.compile(r"(.*_)?(router|gate|gating)")
+_BARE_NORM: Final = re.compile(r"norm|(^|_)(ln|bn)(_|\d|$)")
+_LORA: Final = re.compile(r"lora_?(?:(?P<lora_a>a|down)|(?P<lora_b>b|up))")
 
 
 def axes(tensor: Tensor) -> int:
@@ -114,214 +157,224 @@ def axes(tensor: Tensor) -> int:
     return sum(length != 1 for length in tensor.shape)
 
 
-def _by_type(slot: Slot) -> Role | None:
-    node, key = slot.node, slot.key
-    if node is None:
-        return None
-    owner = parametrized_owner(node, key)
-    if owner is not None:
-        magnitude = key == "original0" and any(
-            isinstance(step, _WeightNorm) for step in node.module.children()
-        )
-        if magnitude:
-            return Role("gain", "type")
-        return _of_module(owner.module, node.attr, slot.tensor)
-    return _of_module(node.module, key, slot.tensor)
+class Roles:
+    """Finds the roles of one model's parameters.
 
-
-def _of_module(module: nn.Module, key: str, tensor: Tensor) -> Role | None:
-    role = _known_leaf(module_class(module), key)
-    if role is None and (base := reparametrized(module, key)):
-        role = "gain" if key.endswith("_g") else _known_leaf(module_class(module), base)
-    if role is None:
-        role = _by_class_name(module, tensor)
-    return Role(role, "type") if role else None
-
-
-def module_class(module: nn.Module) -> type:
-    """The class a user wrote: without what scripting, sharding or parametrizing puts on top."""
-    if (original := getattr(module, "original_name", None)) and _is_script(type(module)):
-        return getattr(nn, str(original), type(module))
-    return _written_class(type(module))
-
-
-@cache
-def _is_script(cls: type) -> bool:
-    return "torch.jit._script.RecursiveScriptModule" in lineage(cls)
-
-
-@cache
-def _written_class(cls: type) -> type:
-    made = (
-        cls.__module__ == "torch.nn.utils.parametrize"
-        or cls.__name__.startswith("FSDP")
-        and "FSDPModule" in {base.__name__ for base in cls.__bases__}
-    )
-    written = (base for base in cls.__bases__ if base.__name__ != "FSDPModule")
-    return _written_class(next(written)) if made and len(cls.__bases__) else cls
-
-
-@cache
-def _known_leaf(cls: type, key: str) -> str | None:
-    """Role of a parameter that the class is documented to have."""
-    if issubclass(cls, nn.MultiheadAttention):
-        if key in {"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"}:
-            return "matrix"
-        return "bias" if key in {"in_proj_bias", "bias_k", "bias_v"} else None
-    if issubclass(cls, nn.RNNBase | nn.RNNCellBase):
-        return {"weight": "matrix", "bias": "bias"}.get(key.partition("_")[0])
-    if key not in {"weight", "bias"}:
-        return None
-    if issubclass(cls, _NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm):
-        return "norm"
-    if issubclass(cls, nn.Embedding | nn.EmbeddingBag):
-        return "position" if "position" in cls.__name__.lower() else "embedding"
-    if issubclass(cls, nn.PReLU):
-        return "gain"
-    if issubclass(cls, _ConvNd):
-        return "conv" if key == "weight" else "bias"
-    if issubclass(cls, nn.Linear | nn.Bilinear):
-        routes = re.search(r"router|gating|topkgate", cls.__name__.lower())
-        return "bias" if key == "bias" else "router" if routes else "matrix"
-    return None
-
-
-def _by_class_name(module: nn.Module, tensor: Tensor) -> str | None:
-    """Role in a module of the user's own class, from the class's name and the shapes."""
-    if any(child is not None for child in module._modules.values()):
-        return None
-    name = module_class(module).__name__.lower()
-    count = axes(tensor)
-    if "norm" in name and _owns_vectors_of_one_length(module):
-        return "norm"
-    if "layerscale" in name and count <= 1:
-        return "gain"
-    if tensor.ndim < 2 or count < 2:
-        return None
-    if "router" in name or "gating" in name or "topkgate" in name:
-        return "router"
-    if "embedding" in name and tensor.ndim == 2:
-        return "position" if "position" in name else "embedding"
-    if "conv" in name and tensor.ndim > 2:
-        return "conv"
-    if "linear" in name or ("conv1d" in name and tensor.ndim == 2):
-        return "matrix"
-    return None
-
-
-def _owns_vectors_of_one_length(module: nn.Module) -> bool:
-    own = [tensor for tensor in module._parameters.values() if tensor is not None]
-    lengths = {tensor.numel() for tensor in own}
-    return len(lengths) == 1 and all(tensor.numel() in {0, *tensor.shape} for tensor in own)
-
-
-def reparametrized(module: nn.Module, key: str) -> str | None:
-    """The attribute that old-style weight_norm, spectral_norm or prune computes from ``key``.
-
-    Those put ``weight_g`` and ``weight_v``, or ``weight_orig``, where ``weight`` was, which
-    stays behind as a plain tensor.
+    Args:
+        model: The model, or ``None`` where there are only tensors.
+        around: What stands around its modules.
+        last: Its last parameter.
     """
-    base = re.sub(r"_(g|v|orig)$", "", key)
-    computed = base != key and base not in module._parameters
-    return base if computed and isinstance(getattr(module, base, None), Tensor) else None
+
+    def __init__(
+        self, model: nn.Module | None, around: Surroundings, last: Slot | None
+    ) -> None:
+        inner = model if model is None else unwrap(model)
+        inputs, table = _asked(inner, "get_input_embeddings")
+        self._table = table if inputs is not None and _is_table(inputs) else None
+        self._outputs = _asked(inner, "get_output_embeddings", "get_classifier")
+        self._around = around
+        self._last = owner_of(last.node, last.key)[0] if last and last.node else None
+
+    def of(self, slot: Slot, owner: Node, leaf: str) -> Role:
+        """The role of a parameter that belongs to ``owner`` under the name ``leaf``."""
+        node = slot.node or owner
+        self._around.scope(node)
+        if node in self._around.tuners:
+            adapted = _adapter(slot, *self._around.tuners[node])
+            if adapted is not None:
+                return Role(adapted, "attribute")
+        role = _by_type(slot, owner.module, leaf)
+        if role in {"matrix", "conv"}:
+            return self._of_weights(slot.tensor, owner, role)
+        if role == "embedding" and _POSITION.fullmatch(owner.attr.lower()):
+            return Role("position", "name")
+        if role is not None:
+            return _BY_TYPE[role]
+        return Role(_by_table(slot.tensor, owner.module, leaf), "table")
+
+    def _of_weights(self, tensor: Tensor, owner: Node, role: str) -> Role:
+        """What the model's own hooks, and then names, add to a matrix or convolution."""
+        head, weight = self._outputs
+        if tensor is self._table:
+            return Role("embedding", "attribute")
+        if owner.module is head or tensor is weight:
+            return Role("head", "attribute")
+        named = _by_attr(owner, owner.parent) if owner.parent is not None else None
+        if named is not None:
+            return named
+        if owner in self._around.heads or (owner is self._last and owner.attr == "fc"):
+            return Role("head", "name")
+        return _BY_TYPE[role]
 
 
-def _adapter(slot: Slot) -> Role | None:
-    """Role of a parameter that belongs to a PEFT adapter."""
-    node: Node | None = slot.node
-    attr = slot.key
-    while node is not None:
-        if "peft.tuners.tuners_utils.BaseTunerLayer" in lineage(type(node.module)):
-            names = getattr(node.module, "adapter_layer_names", ())
-            if attr not in names:
-                return None
-            lower = attr.lower()
-            if "magnitude" in lower:
-                return Role("gain", "attribute")
-            kind = "lora_a" if lower.endswith("_a") else "lora_b" if lower.endswith("_b") else ""
-            return Role(kind if "lora" in lower and kind else "adapter", "attribute")
-        node, attr = node.parent, node.attr
-    return None
+def _asked(
+    model: nn.Module | None, *hooks: str
+) -> tuple[nn.Module | None, Tensor | None]:
+    """The layer that a model's own hook names, and its weight."""
+    for hook in hooks:
+        try:
+            layer = getattr(model, hook)()
+            weight = layer.weight
+        except Exception:  # noqa: BLE001, S112  a hook that does not apply raises anything
+            continue
+        if isinstance(layer, nn.Module) and isinstance(weight, Tensor):
+            return layer, weight
+    return None, None
 
 
-def _by_table(slot: Slot) -> Role:
-    name = slot.key
-    if slot.node is not None and name.isdigit() and slot.node.attr:
-        name = slot.node.attr  # a ParameterList says nothing; the list's own name does
-    return Role(_table_role(name.lower(), axes(slot.tensor), slot.tensor.ndim), "table")
+def _is_table(layer: nn.Module) -> bool:
+    return _known_leaf(module_class(layer), "weight") == "embedding"
+
+
+def _by_attr(owner: Node, parent: Node) -> Role | None:
+    """The role of a router, or of a low-rank adapter written by hand."""
+    cls = class_facts(parent.cls).written
+    if cls is not None and _class_role(cls, 2) == "router":
+        return _BY_TYPE["router"]
+    role = _named(owner.attr, parent.attr)
+    if role == "router" and not _holds_experts(parent.module):
+        return None
+    return Role(role, "name") if role else None
 
 
 @cache
-def _table_role(leaf: str, count: int, ndim: int) -> str:
-    for role, pattern, where in TABLE:
-        # A bias of experts has an axis for the experts, all else counts its long axes.
-        if (ndim if role == "bias" else count) in where and re.fullmatch(pattern, leaf):
-            return role
-    return "matrix"
+def _named(attr: str, above: str) -> str | None:
+    for name in (attr.lower(), above.lower()):
+        if lora := _LORA.fullmatch(name):
+            return lora.lastgroup
+    return "router" if _ROUTER.fullmatch(attr.lower()) else None
 
 
-def _refined(
-    node: Node,
-    tensor: Tensor,
-    role: Role,
-    last: Node | None,
-    outputs: Tensor | None,
-    inputs: Tensor | None,
-) -> Role:
-    """What names and the model's own hooks add to a role found by type."""
-    if role.role == "embedding":
-        return Role("position", "name") if _POSITION.fullmatch(node.attr.lower()) else role
-    if tensor is inputs:
-        return Role("embedding", "attribute")
-    if tensor is outputs:
-        return Role("head", "attribute")
-    attr = node.attr.lower()
-    if node.parent is not None and _ROUTER.fullmatch(attr) and _has_experts(node.parent.module):
-        return Role("router", "name")
-    if attr in _LORA or (node.parent is not None and node.parent.attr.lower() in _LORA):
-        return Role(_LORA.get(attr) or _LORA[node.parent.attr.lower()], "name")  # type: ignore[union-attr]
-    if any(up.attr in HEADS for up in node.above()) or (node.attr == "fc" and node is last):
-        return Role("head", "name")
-    return role
-
-
-def _has_experts(module: nn.Module) -> bool:
+def _holds_experts(module: nn.Module) -> bool:
     return any("expert" in attr.lower() for attr in module._modules)
 
 
-def _embedding_weights(model: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
-    """Output and input weights, as the model's own accessors name them."""
-    found: list[Tensor | None] = []
-    for hooks in (("get_output_embeddings", "get_classifier"), ("get_input_embeddings",)):
-        weight = None
-        for hook in hooks:
-            accessor = getattr(model, hook, None)
-            if weight is None and callable(accessor):
-                try:
-                    weight = getattr(accessor(), "weight", None)
-                except Exception:  # noqa: BLE001  a hook that does not apply says nothing
-                    weight = None
-        found.append(weight if isinstance(weight, Tensor) else None)
-    return found[0], found[1]
+def _adapter(slot: Slot, tuner: nn.Module, attr: str) -> str | None:
+    """The role of what a PEFT layer has added under ``attr``; ``None`` for the rest."""
+    leaf = attr or slot.key
+    if slot.key == "bias" or leaf not in getattr(tuner, "adapter_layer_names", ()):
+        return None
+    if "magnitude" in leaf:
+        return "gain"
+    lora = re.fullmatch(r"lora_(embedding_)?([ab])", leaf.lower())
+    return f"lora_{lora[2]}" if lora else "adapter"
 
 
-def _by_name_alone(slot: Slot) -> Role:
-    """Role of a bare tensor: its name and shape are all there is."""
+def _by_type(slot: Slot, module: nn.Module, leaf: str) -> str | None:
+    """The role of a parameter by the class of the module it belongs to."""
+    if leaf != slot.key and _is_magnitude(slot):
+        return "gain"
+    cls = module_class(module)
+    return _known_leaf(cls, leaf) or _by_class_name(cls, module, slot.tensor)
+
+
+def _is_magnitude(slot: Slot) -> bool:
+    """Whether weight norm, new or old, has split this off: a gain, not a matrix."""
+    if slot.key == "original0" and slot.node is not None:
+        return any(
+            isinstance(step, _WeightNorm) for step in slot.node.module.children()
+        )
+    return slot.key.endswith("_g")
+
+
+@cache
+def _known_leaf(cls: type, leaf: str) -> str | None:
+    # A subclass may say more: a Linear that routes, an Embedding of positions.
+    named = _class_role(cls, 2)
+    for classes, pattern, role in TYPES:
+        if issubclass(cls, classes) and re.fullmatch(pattern, leaf):
+            return named if (role, named) in _SUBCLASSES else role
+    return None
+
+
+def _by_class_name(cls: type, module: nn.Module, tensor: Tensor) -> str | None:
+    """The role of a raw parameter by the name of the user's class and the shapes."""
+    count = axes(tensor)
+    if not _may_be_named(cls, count) or _holds_weights(module):
+        return None
+    if "norm" in cls.__name__.lower() and _are_vectors_of_one_length(module):
+        return "norm"
+    if "conv" in cls.__name__.lower() and count > 1:  # (out, in, 1, 1) has 2 long axes
+        return "conv" if tensor.ndim > 2 else "matrix"
+    return _class_role(cls, count)
+
+
+@cache
+def _class_role(cls: type, count: int) -> str | None:
+    """What the name of a class says of its parameters with so many axes."""
+    name = cls.__name__.lower()
+    return next((t.role for t in CLASSES if _fits(t, name, count)), None)
+
+
+@cache
+def _may_be_named(cls: type, count: int) -> bool:
+    """Whether the name of a class says anything at all, before its instances are asked."""
+    named = re.search("norm|conv", cls.__name__.lower())
+    return named is not None or _class_role(cls, count) is not None
+
+
+def _holds_weights(module: nn.Module) -> bool:
+    """Whether weights hang below a module, other than its own in lists or parametrized."""
+    return any(
+        axes(tensor) > 1
+        for attr, child in module._modules.items()
+        if child is not None
+        and attr != "parametrizations"
+        and not isinstance(child, TRANSPARENT)
+        for tensor in child.parameters()
+    )
+
+
+def _are_vectors_of_one_length(module: nn.Module) -> bool:
+    own = [tensor for tensor in module._parameters.values() if tensor is not None]
+    lengths = {tensor.numel() for tensor in own}
+    return len(lengths) == 1 and all(tensor.numel() in tensor.shape for tensor in own)
+
+
+def _by_table(tensor: Tensor, module: nn.Module, leaf: str) -> str:
+    others = [other.lower() for other in module._parameters]
+    return next(
+        trait.role
+        for trait in _rows(leaf.lower(), axes(tensor))
+        if trait.beside is None or any(re.fullmatch(trait.beside, o) for o in others)
+    )
+
+
+@cache
+def _rows(leaf: str, count: int) -> tuple[Trait, ...]:
+    """The rows of the table that a name and a number of axes fit."""
+    return tuple(trait for trait in TABLE if _fits(trait, leaf, count))
+
+
+def _fits(trait: Trait, name: str, count: int) -> bool:
+    return count in trait.axes and re.fullmatch(trait.pattern, name) is not None
+
+
+def role_of_bare(slot: Slot) -> Role:
+    """The role of a tensor without a module: its name and shape are all there is."""
     *path, leaf = slot.name.lower().split(".")
     owner = path[-1] if path else ""
     count = axes(slot.tensor)
-    if count <= 1 and re.search(r"(^|_)(norm|ln|bn|layernorm|batchnorm)(_|\d|$)|norm", owner):
+    if leaf in {"weight", "bias"} and count <= 1 and _BARE_NORM.search(owner):
         return Role("norm", "name")
-    if count == 2 and leaf == "weight":
-        if _POSITION.fullmatch(owner):
-            return Role("position", "name")
-        if re.search(r"embed|wte|shared", owner):
-            return Role("embedding", "name")
-        if HEADS & set(path):
-            return Role("head", "name")
-        if owner in _LORA:
-            return Role(_LORA[owner], "name")
-    if leaf == "weight":
-        kinds = {0: "scalar", 1: "vector", 2: "matrix"}
-        return Role("conv" if slot.tensor.ndim > 2 else kinds[count], "name")
-    return Role(_table_role(leaf, count, slot.tensor.ndim), "name")
+    if leaf != "weight":
+        traits = (t for t in _rows(leaf, count) if t.beside is None)
+        return Role(next(traits).role, "name")
+    return Role(_bare_weight(path, owner, slot.tensor.ndim, count), "name")
+
+
+def _bare_weight(path: list[str], owner: str, ndim: int, count: int) -> str:
+    """The role of a tensor called ``weight``, by the names of the modules around it."""
+    if count < 2:
+        return "vector" if count else "scalar"
+    if _POSITION.fullmatch(owner):
+        return "position"
+    if count == 2 and re.search(r"embed(?!.*proj)|^wte$|^shared$", owner):
+        return "embedding"
+    if lora := _named(owner, ""):
+        return lora
+    before_numbers = takewhile(lambda segment: not segment.isdigit(), path)
+    if any(map(named_head, before_numbers)):
+        return "head"
+    return "conv" if ndim > 2 else "matrix"

@@ -7,10 +7,12 @@ from typing import Any, Final, Literal
 
 from nnlr.describe import ParamInfo
 from nnlr.errors import ConfigError, NnlrError
-from nnlr.scheme import Factor, Step, Trace
+from nnlr.scheme import Step, Trace
+from nnlr.values import number
 
 Decay = Literal["coupled", "independent", "sqrt"]
 DECAYS: Final[tuple[Decay, ...]] = ("coupled", "independent", "sqrt")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bases:
@@ -26,6 +28,25 @@ class Bases:
     lr: float
     weight_decay: float
     decay: Decay = "coupled"
+
+
+def make_bases(lr: object, weight_decay: object, decay: object) -> Bases:
+    """Check base rates and the decay mode.
+
+    Raises:
+        NnlrError: If a rate is out of range or the mode is unknown.
+    """
+    known = next((mode for mode in DECAYS if mode == decay), None)
+    if known is None:
+        raise NnlrError(
+            f"decay must be one of {', '.join(map(repr, DECAYS))}, got {decay!r}.",
+            value=decay,
+        )
+    return Bases(
+        lr=number(lr, "lr", above=0),
+        weight_decay=number(weight_decay, "weight_decay"),
+        decay=known,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,51 +145,89 @@ def combine(trace: Trace, bases: Bases, name: str) -> Rates:
             base decay of 0.
         ConfigError: If two schemes set one option, or the tag, to different values.
     """
-    lr_factors = [(_lr_factor(step.factor, bases), step.factor) for step in trace]
-    lr_mult = _finite_product([value for value, _ in lr_factors], "lr_mult", name)
-    wd_mult = _finite_product([_wd_factor(step, bases) for step in trace], "wd_mult", name)
-    if lr_mult and bases.decay != "coupled":
-        rest = product(value for value, factor in lr_factors if not factor.compensates_decay)
+    for rate in ("lr", "weight_decay"):
+        _refuse_two_absolutes(trace, rate, name)
+    lr_factors = [_lr_factor(step, bases) for step in trace]
+    wd_factors = [_wd_factor(step, bases) for step in trace]
+    lr_mult = _product(lr_factors, "lr_mult", name)
+    wd_mult = _product(wd_factors, "wd_mult", name)
+    if lr_mult and wd_mult and bases.decay != "coupled":
+        rest = product(
+            value
+            for value, step in zip(lr_factors, trace, strict=True)
+            if not step.factor.compensates_decay
+        )
         wd_mult /= rest if bases.decay == "independent" else math.sqrt(rest)
+        if not 0 < wd_mult < math.inf:
+            raise NnlrError(
+                f"wd_mult of {name!r} is out of range: decay={bases.decay!r} divides it by "
+                f"what lr_mult={lr_mult!r} makes too small or too large.",
+                name=name,
+            )
     return Rates(
-        lr=bases.lr * lr_mult,
-        weight_decay=bases.weight_decay * wd_mult,
+        lr=_product([bases.lr, lr_mult], "lr", name),
+        weight_decay=_product([bases.weight_decay, wd_mult], "weight_decay", name),
         lr_mult=lr_mult,
         wd_mult=wd_mult,
-        eps_mult=_finite_product([s.factor.eps_mult for s in trace], "eps_mult", name),
-        init_mult=_finite_product([s.factor.init_mult for s in trace], "init_mult", name),
-        unlocked_lr_mult=product(value for value, _ in lr_factors if value),
+        eps_mult=_product([s.factor.eps_mult for s in trace], "eps_mult", name),
+        init_mult=_product([s.factor.init_mult for s in trace], "init_mult", name),
+        unlocked_lr_mult=_product(filter(None, lr_factors), "unlocked_lr_mult", name),
         options=_joined_options(trace, name),
         tag=_only_tag(trace, name),
     )
 
 
-def _lr_factor(factor: Factor, bases: Bases) -> float:
-    return factor.lr_mult if factor.lr is None else factor.lr / bases.lr
+def _refuse_two_absolutes(trace: Trace, rate: str, name: str) -> None:
+    said = [(s.source, v) for s in trace if (v := getattr(s.factor, rate)) is not None]
+    if len(said) > 1:
+        (one, first), (two, second) = said[:2]
+        raise ConfigError(
+            f"{rate} of {name!r} is set absolutely twice: {first!r} by {one}, {second!r} "
+            f"by {two}. Restrict one of them with .where(selector), or put the rules in "
+            "nnlr.rules([...]), where the first counts.",
+            name=name,
+        )
+
+
+def _lr_factor(step: Step, bases: Bases) -> float:
+    value = step.factor.lr
+    return step.factor.lr_mult if value is None else _share(value, bases.lr, step, "lr")
 
 
 def _wd_factor(step: Step, bases: Bases) -> float:
     value = step.factor.weight_decay
     if value is None:
         return step.factor.wd_mult
-    if bases.weight_decay:
-        return value / bases.weight_decay
-    if value:
+    if value and not bases.weight_decay:
         raise NnlrError(
             f"{step.source} sets weight_decay={value!r}, but the base weight decay is 0 and "
             "no multiplier of 0 gives that. Pass a base weight_decay > 0 (and wd_mult=0 where "
             "nothing should decay).",
             value=value,
         )
-    return 0.0
+    return _share(value, bases.weight_decay, step, "weight_decay") if value else 0.0
 
 
-def _finite_product(values: list[float], what: str, name: str) -> float:
+def _share(value: float, base: float, step: Step, what: str) -> float:
+    """An absolute rate as a multiple of the base rate."""
+    result = value / base
+    if value and (not result or math.isinf(result)):
+        raise NnlrError(
+            f"{step.source} sets {what}={value!r}, which is {result!r} times the base "
+            f"{what} of {base!r} in a float.",
+            value=value,
+        )
+    return result
+
+
+def _product(values: Iterable[float], what: str, name: str) -> float:
+    values = list(values)
     result = product(values)
     if not math.isfinite(result) or (not result and all(values)):
         raise NnlrError(
             f"{what} of {name!r} is out of range: the product of "
-            f"{' x '.join(f'{value:g}' for value in values)} is {result!r} in a float.",
+            f"{' x '.join(f'{value:g}' for value in values)} is {result!r} in a float. "
+            "Bring the multipliers nearer to 1.",
             name=name,
         )
     return result
@@ -193,10 +252,16 @@ def _joined_options(trace: Trace, name: str) -> Mapping[str, Any]:
 
 
 def _only_tag(trace: Trace, name: str) -> str | None:
-    tags = {step.factor.tag: step.source for step in trace if step.factor.tag is not None}
+    tags = {
+        step.factor.tag: step.source for step in trace if step.factor.tag is not None
+    }
     if len(tags) > 1:
         said = ", ".join(f"{tag!r} by {source}" for tag, source in tags.items())
-        raise ConfigError(f"{name!r} is sent to two optimizers: {said}.", name=name)
+        raise ConfigError(
+            f"{name!r} is sent to two optimizers: {said}. Restrict one of them with "
+            ".where(selector).",
+            name=name,
+        )
     return next(iter(tags), None)
 
 
@@ -213,10 +278,14 @@ def with_bases(rows: Iterable[PlanRow], bases: Bases) -> list[PlanRow]:
     return changed
 
 
-def with_groups(rows: Iterable[PlanRow], group_of: Mapping[str, str]) -> tuple[PlanRow, ...]:
+def with_groups(
+    rows: Iterable[PlanRow], group_of: Mapping[str, str]
+) -> tuple[PlanRow, ...]:
     """The same rows with the names of their groups."""
     return tuple(
-        row if row.group == (name := group_of.get(row.name)) else replace(row, group=name)
+        row
+        if row.group == (name := group_of.get(row.name))
+        else replace(row, group=name)
         for row in rows
     )
 

@@ -5,35 +5,36 @@ Nothing is ever matched as a substring. Of a tied tensor any name may match.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+from dataclasses import replace
 from fnmatch import translate
 from functools import cache
-from typing import Final
+from numbers import Integral
 
 from nnlr.describe import ModelInfo, ParamInfo, check_role
-from nnlr.errors import NnlrError, PatternError
+from nnlr.errors import NnlrError
+from nnlr.names import Slot
+from nnlr.surroundings import module_class
 
 Indices = frozenset[int]
 
-# More names than this are not searched for near misses; the message is for a person.
-_NEAR_MISS_LIMIT: Final = 5000
 
-
-class Selector:
+class Selector(ABC):
     """Chooses parameters of a model. Combine with ``&``, ``|`` and ``~``.
 
     Build one with :func:`glob`, :func:`regex`, :func:`module_type`, :func:`role`,
     :func:`ndim` or :func:`predicate`.
     """
 
+    @abstractmethod
     def matches(self, model: ModelInfo) -> Indices:
         """Positions in ``model.params`` of the parameters it chooses."""
-        raise NotImplementedError
 
-    def reach(self, param: ParamInfo) -> frozenset[str]:
+    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
         """The names of a tied parameter by which this chooses it."""
-        alone = ModelInfo(params=(param,), module=None, label="", places=())
+        param = model.params[index]
+        alone = replace(model, params=(param,), places=(model.places[index],))
         return frozenset(param.names) if self.matches(alone) else frozenset()
 
     def __and__(self, other: "Selector | str") -> "Selector":
@@ -56,9 +57,13 @@ class Selector:
         """Parameters that this one does not choose."""
         return _Not(self)
 
+    @abstractmethod
     def __repr__(self) -> str:
         """The selector as a user would write it."""
-        raise NotImplementedError
+
+    def parts(self) -> tuple["Selector", ...]:
+        """What ``&``, ``|`` and ``~`` put together; the selector itself if nothing."""
+        return (self,)
 
 
 def as_selector(value: object, where: str) -> Selector:
@@ -93,8 +98,10 @@ def glob(pattern: str) -> Selector:
         [1.0, 2.0, 1.0, 2.0]
     """
     if not isinstance(pattern, str) or not pattern:
-        raise NnlrError(f"glob needs a pattern such as 'head.*', got {pattern!r}.", value=pattern)
-    return _Glob(pattern)
+        raise NnlrError(
+            f"glob needs a pattern such as 'head.*', got {pattern!r}.", value=pattern
+        )
+    return Glob(pattern)
 
 
 def regex(pattern: str) -> Selector:
@@ -104,10 +111,18 @@ def regex(pattern: str) -> Selector:
         >>> regex(r"blocks\.([0-5])\..*")
         regex('blocks\\.([0-5])\\..*')
     """
+    if not isinstance(pattern, str):
+        raise NnlrError(
+            f"regex needs a string such as r'blocks\\.[0-5]\\..*', got {pattern!r}.",
+            value=pattern,
+        )
     try:
-        return _Regex(re.compile(pattern))
-    except (re.error, TypeError) as error:
-        raise NnlrError(f"regex({pattern!r}) is no regular expression: {error}.") from None
+        re.compile(pattern)
+    except re.error as error:
+        raise NnlrError(
+            f"regex({pattern!r}) is no regular expression: {error}.", value=pattern
+        ) from None
+    return Regex(pattern)
 
 
 def module_type(*types: type) -> Selector:
@@ -119,7 +134,9 @@ def module_type(*types: type) -> Selector:
         module_type(LayerNorm, BatchNorm2d)
     """
     if not types or not all(isinstance(cls, type) for cls in types):
-        raise NnlrError(f"module_type needs classes such as nn.LayerNorm, got {types!r}.")
+        raise NnlrError(
+            f"module_type needs classes such as nn.LayerNorm, got {types!r}."
+        )
     return _ModuleType(types)
 
 
@@ -132,10 +149,10 @@ def role(*roles: str) -> Selector:
     """
     if not roles:
         raise NnlrError("role needs at least one role, such as role('norm', 'bias').")
-    return _Role(tuple(map(check_role, roles)))
+    return Role(tuple(map(check_role, roles)))
 
 
-def ndim(*, min: int | None = None, max: int | None = None) -> Selector:  # noqa: A002  the words users know
+def ndim(*, min: int | None = None, max: int | None = None) -> Selector:
     """Choose by the number of axes, both ends included.
 
     Examples:
@@ -144,12 +161,18 @@ def ndim(*, min: int | None = None, max: int | None = None) -> Selector:  # noqa
     """
     bounds = {"min": min, "max": max}
     for name, bound in bounds.items():
-        if bound is not None and (not isinstance(bound, int) or isinstance(bound, bool)):
-            raise NnlrError(f"ndim needs whole numbers, got {name}={bound!r}.", value=bound)
+        if bound is not None and (
+            not isinstance(bound, Integral) or isinstance(bound, bool)
+        ):
+            raise NnlrError(
+                f"ndim needs whole numbers, got {name}={bound!r}.", value=bound
+            )
     if min is None and max is None:
         raise NnlrError("ndim needs min=, max= or both.")
     if min is not None and max is not None and min > max:
-        raise NnlrError(f"ndim(min={min}, max={max}) can never match: min is above max.")
+        raise NnlrError(
+            f"ndim(min={min}, max={max}) can never match: min is above max."
+        )
     return _Ndim(min, max)
 
 
@@ -161,27 +184,31 @@ def predicate(test: Callable[[ParamInfo], bool]) -> Selector:
         >>> large = nnlr.predicate(lambda param: param.numel > 1_000_000)
     """
     if not callable(test):
-        raise NnlrError(f"predicate needs a function of ParamInfo, got {test!r}.", value=test)
+        raise NnlrError(
+            f"predicate needs a function of ParamInfo, got {test!r}.", value=test
+        )
     return _Predicate(test)
 
 
 class _ByName(Selector):
     """A selector that looks at names only."""
 
+    @abstractmethod
     def accepted(self, names: list[str]) -> Iterable[int]:
         """Positions of the names it accepts."""
-        raise NotImplementedError
 
     def matches(self, model: ModelInfo) -> Indices:
         names, positions = model.spellings
         return frozenset([positions[i] for i in self.accepted(names)])
 
-    def reach(self, param: ParamInfo) -> frozenset[str]:
-        names = list(param.names)
+    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
+        names = list(model.params[index].names)
         return frozenset(names[i] for i in self.accepted(names))
 
 
-class _Glob(_ByName):
+class Glob(_ByName):
+    """A glob; made by :func:`glob`."""
+
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
 
@@ -207,7 +234,11 @@ class _Glob(_ByName):
             hits = [i for i in hits if piece in names[i]]
         if not pieces:
             shortest = len(head) + len(tail)
-            return [i for i in hits if len(names[i]) >= shortest] if head and tail else hits
+            return (
+                [i for i in hits if len(names[i]) >= shortest]
+                if head and tail
+                else hits
+            )
         alone = len(pieces) == 1 and not head and not tail
         return hits if alone else self._by_regex(names, hits)
 
@@ -219,16 +250,19 @@ class _Glob(_ByName):
         return repr(self.pattern)
 
 
-class _Regex(_ByName):
-    def __init__(self, pattern: re.Pattern[str]) -> None:
+class Regex(_ByName):
+    """A regular expression; made by :func:`regex`."""
+
+    def __init__(self, pattern: str) -> None:
         self.pattern = pattern
 
     def accepted(self, names: list[str]) -> Iterable[int]:
-        match = self.pattern.fullmatch
+        """Positions of the names that match as a whole."""
+        match = re.compile(self.pattern).fullmatch
         return [i for i, name in enumerate(names) if match(name)]
 
     def __repr__(self) -> str:
-        return f"regex({self.pattern.pattern!r})"
+        return f"regex({self.pattern!r})"
 
 
 class _ModuleType(Selector):
@@ -239,19 +273,44 @@ class _ModuleType(Selector):
         types = self.types
         # Neighbours share their tuple of ancestors, so each is looked at once.
         inside = cache(lambda above: any(issubclass(cls, types) for _, cls in above))
-        return frozenset([i for i, p in enumerate(model.params) if inside(p.ancestors)])
+        return frozenset(
+            index
+            for index, param in enumerate(model.params)
+            if inside(param.ancestors)
+            or (param.aliases and self._reaching(model.places[index]))
+        )
+
+    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
+        return self._reaching(model.places[index])
+
+    def _reaching(self, places: Iterable[Slot]) -> frozenset[str]:
+        """The names whose place is inside one of the types."""
+        return frozenset(
+            place.name
+            for place in places
+            if place.node is not None
+            and any(
+                issubclass(module_class(up.module), self.types)
+                for up in place.node.above()
+            )
+        )
 
     def __repr__(self) -> str:
         return f"module_type({', '.join(cls.__name__ for cls in self.types)})"
 
 
-class _Role(Selector):
+class Role(Selector):
+    """A choice of roles; made by :func:`role`."""
+
     def __init__(self, roles: tuple[str, ...]) -> None:
         self.roles = roles
 
     def matches(self, model: ModelInfo) -> Indices:
+        """Positions of the parameters of these roles."""
         roles = self.roles
-        return frozenset([i for i, param in enumerate(model.params) if param.role in roles])
+        return frozenset(
+            [i for i, param in enumerate(model.params) if param.role in roles]
+        )
 
     def __repr__(self) -> str:
         return f"role({', '.join(map(repr, self.roles))})"
@@ -265,11 +324,15 @@ class _Ndim(Selector):
     def matches(self, model: ModelInfo) -> Indices:
         least = 0 if self.least is None else self.least
         most = float("inf") if self.most is None else self.most
-        return frozenset([i for i, p in enumerate(model.params) if least <= len(p.shape) <= most])
+        return frozenset(
+            [i for i, p in enumerate(model.params) if least <= len(p.shape) <= most]
+        )
 
     def __repr__(self) -> str:
         bounds = {"min": self.least, "max": self.most}
-        given = (f"{name}={bound}" for name, bound in bounds.items() if bound is not None)
+        given = (
+            f"{name}={bound}" for name, bound in bounds.items() if bound is not None
+        )
         return f"ndim({', '.join(given)})"
 
 
@@ -285,36 +348,44 @@ class _Predicate(Selector):
         return f"predicate({getattr(self.test, '__name__', repr(self.test))})"
 
 
-class _Both(Selector):
+class _Pair(Selector):
+    """Two selectors and the sign between them."""
+
+    sign = ""
+
     def __init__(self, left: Selector, right: Selector) -> None:
         self.left = left
         self.right = right
+
+    def parts(self) -> tuple[Selector, ...]:
+        return (*self.left.parts(), *self.right.parts())
+
+    def __repr__(self) -> str:
+        return f"{_operand(self.left)} {self.sign} {_operand(self.right)}"
+
+
+class _Both(_Pair):
+    sign = "&"
 
     def matches(self, model: ModelInfo) -> Indices:
         return self.left.matches(model) & self.right.matches(model)
 
-    def reach(self, param: ParamInfo) -> frozenset[str]:
-        left, right = self.left.reach(param), self.right.reach(param)
+    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
+        left, right = self.left.reach(model, index), self.right.reach(model, index)
+        if not left or not right:
+            return frozenset()
         # Two names of one tensor, each matched by one side: both have led here.
         return left & right or left | right
 
-    def __repr__(self) -> str:
-        return f"({self.left!r} & {self.right!r})"
 
-
-class _Either(Selector):
-    def __init__(self, left: Selector, right: Selector) -> None:
-        self.left = left
-        self.right = right
+class _Either(_Pair):
+    sign = "|"
 
     def matches(self, model: ModelInfo) -> Indices:
         return self.left.matches(model) | self.right.matches(model)
 
-    def reach(self, param: ParamInfo) -> frozenset[str]:
-        return self.left.reach(param) | self.right.reach(param)
-
-    def __repr__(self) -> str:
-        return f"({self.left!r} | {self.right!r})"
+    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
+        return self.left.reach(model, index) | self.right.reach(model, index)
 
 
 class _Not(Selector):
@@ -324,57 +395,15 @@ class _Not(Selector):
     def matches(self, model: ModelInfo) -> Indices:
         return frozenset(range(len(model.params))) - self.inner.matches(model)
 
+    def parts(self) -> tuple[Selector, ...]:
+        return self.inner.parts()
+
     def __repr__(self) -> str:
-        return f"~{self.inner!r}"
+        return f"~{_operand(self.inner)}"
 
 
-def must_match(selector: Selector, model: ModelInfo, what: str) -> Indices:
-    """Positions that a user's selector matches, which must be some.
-
-    Args:
-        selector: What the user wrote.
-        model: The model.
-        what: How to call it in the message, for example ``"rule 2 'encoder.layr.*'"``.
-
-    Raises:
-        PatternError: If it matches nothing.
-    """
-    found = selector.matches(model)
-    if found:
-        return found
-    nearest = near_misses(selector, model)
-    count = len(model.params)
-    raise PatternError(
-        f"{what} matches no parameter of {model.label} ({count} parameters).\n"
-        + (f"  Nearest: {'; '.join(nearest)}.\n" if nearest else "")
-        + "  Fix the pattern, or pass optional=True if it may match nothing.",
-        pattern=getattr(selector, "pattern", repr(selector)),
-        nearest=nearest,
-    )
-
-
-def near_misses(selector: Selector, model: ModelInfo) -> list[str]:
-    """Patterns close to a glob that matches nothing, with what they would match."""
-    if not isinstance(selector, _Glob):
-        return []
-    pattern = selector.pattern
-    names, _ = model.spellings
-    wider = [f"{pattern}.*", f"*.{pattern}", f"*.{pattern}.*"]
-    close = [guess for guess in wider if "*" not in pattern and _count(guess, model)]
-    if not close:
-        depth = pattern.removesuffix(".*").count(".") + 1
-        prefixes = {
-            ".".join(name.split(".")[:depth]) + (".*" if name.count(".") >= depth else "")
-            for name in names
-        }
-        candidates = sorted(prefixes | set(names))[:_NEAR_MISS_LIMIT]
-        close = get_close_matches(pattern, candidates, n=2, cutoff=0.6)
-    return [
-        f"{guess!r} ({count} parameter{'s' if count != 1 else ''})"
-        for guess in close[:2]
-        if (count := _count(guess, model))
-    ]
-
-
-def _count(pattern: str, model: ModelInfo) -> int:
-    return len(_Glob(pattern).matches(model))
+def _operand(selector: Selector) -> str:
+    """A selector beside a sign, where a plain string would not do."""
+    if isinstance(selector, Glob):
+        return f"glob({selector.pattern!r})"
+    return f"({selector!r})" if isinstance(selector, _Pair) else repr(selector)

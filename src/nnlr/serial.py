@@ -5,14 +5,16 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 
 from nnlr.checks import Finding
-from nnlr.errors import ConfigError, NnlrError
-from nnlr.rows import Bases, PlanRow
+from nnlr.errors import ConfigError
+from nnlr.rows import Bases, PlanRow, make_bases, with_bases
 from nnlr.scheme import NEUTRAL, Factor, Step
 
 # Raised when the layout changes in a way that older readers would misread.
 VERSION: Final = 1
 
-_ROW_FIELDS: Final = tuple(f.name for f in fields(PlanRow) if f.name not in {"trace", "group"})
+_ROW_FIELDS: Final = tuple(
+    f.name for f in fields(PlanRow) if f.name not in {"trace", "group"}
+)
 
 
 def plan_facts(
@@ -20,7 +22,7 @@ def plan_facts(
 ) -> dict[str, Any]:
     """The parts of a plan as plain dicts, lists, strings and numbers."""
     position: dict[int, int] = {}
-    steps = []
+    steps: list[dict[str, Any]] = []
     for row in rows:
         for step in row.trace:
             if id(step) not in position:
@@ -51,7 +53,9 @@ def plan_from_facts(
         ConfigError: If something is missing or not as written.
     """
     if not isinstance(facts, Mapping) or "nnlr_plan" not in facts:
-        raise ConfigError("This is not a plan: it has no 'nnlr_plan' version. See Plan.to_dict.")
+        raise ConfigError(
+            "This is not a plan: it has no 'nnlr_plan' version. See Plan.to_dict."
+        )
     if facts["nnlr_plan"] != VERSION:
         raise ConfigError(
             f"This plan has the layout {facts['nnlr_plan']!r}; this nnlr reads {VERSION}."
@@ -59,16 +63,22 @@ def plan_from_facts(
     try:
         steps = [_step(step) for step in facts["steps"]]
         rows = [_row(row, steps) for row in facts["rows"]]
-        bases = Bases(**{field.name: facts[field.name] for field in fields(Bases)})
+        bases = make_bases(facts["lr"], facts["weight_decay"], facts["decay"])
         findings = tuple(Finding(**_tuples(finding)) for finding in facts["findings"])
-        return rows, bases, str(facts["model"]), findings
-    except NnlrError:
-        raise
+        derived = with_bases(rows, bases)
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"This plan cannot be read ({type(error).__name__}: {error}). It must be what "
             "Plan.to_dict or Plan.to_json wrote."
         ) from error
+    for row, expected in zip(rows, derived, strict=True):
+        if row != expected:
+            raise ConfigError(
+                f"This plan has been changed: the rates of {row.name!r} do not follow from its "
+                "trace. Change the scheme and call nnlr.resolve again.",
+                name=row.name,
+            )
+    return rows, bases, str(facts["model"]), findings
 
 
 def _step_facts(step: Step) -> dict[str, Any]:
@@ -77,11 +87,21 @@ def _step_facts(step: Step) -> dict[str, Any]:
         for f in fields(Factor)
         if getattr(step.factor, f.name) != getattr(NEUTRAL, f.name)
     }
-    return {"source": step.source, "via": list(step.via), "factor": said}
+    return {
+        "source": step.source,
+        "explicit": step.explicit,
+        "via": list(step.via),
+        "factor": said,
+    }
 
 
 def _step(facts: Mapping[str, Any]) -> Step:
-    return Step(str(facts["source"]), Factor(**_tuples(facts["factor"])), tuple(facts["via"]))
+    return Step(
+        str(facts["source"]),
+        Factor(**_tuples(facts["factor"])),
+        explicit=bool(facts["explicit"]),
+        via=tuple(facts["via"]),
+    )
 
 
 def _row(facts: Mapping[str, Any], steps: Sequence[Step]) -> PlanRow:
@@ -89,7 +109,7 @@ def _row(facts: Mapping[str, Any], steps: Sequence[Step]) -> PlanRow:
     return PlanRow(**values, trace=tuple(steps[index] for index in facts["trace"]))
 
 
-def _lists(value: Any) -> Any:
+def _lists(value: object) -> Any:  # noqa: ANN401 - whatever JSON has
     """Tuples as lists, all the way down: what JSON has."""
     if isinstance(value, list | tuple):
         return [_lists(item) for item in value]
@@ -98,7 +118,7 @@ def _lists(value: Any) -> Any:
     return value
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: object) -> Any:  # noqa: ANN401 - whatever JSON has
     """Lists as tuples, all the way down: what rows and factors hold."""
     if isinstance(value, list | tuple):
         return tuple(_tuples(item) for item in value)

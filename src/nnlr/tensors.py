@@ -34,7 +34,9 @@ class Located:
         return any(marks.is_locked(*_holder(place)) for place in self.places)
 
 
-def locate(rows: Sequence[PlanRow], model: Source, *, partial: bool = False) -> list[Located]:
+def locate(
+    rows: Sequence[PlanRow], model: Source, *, partial: bool = False
+) -> list[Located]:
     """Find the tensor of each row, and refuse a model the rows do not speak of.
 
     Args:
@@ -44,48 +46,66 @@ def locate(rows: Sequence[PlanRow], model: Source, *, partial: bool = False) -> 
             are left out, and shapes are not compared.
 
     Returns:
-        The rows that have a tensor, in the order of the rows.
+        The rows that have a tensor, in the order of the model's parameters.
 
     Raises:
         PlanMismatchError: At the first difference.
     """
+    planned = {row.name: row for row in rows}
     hung: dict[int, list[Slot]] = {}
     for slot in slots(model):
         hung.setdefault(id(slot.tensor), []).append(slot)
     by_name = {places[0].name: tuple(places) for places in hung.values()}
-    label = type(model).__name__ if isinstance(model, nn.Module) else "the given tensors"
-    _check_names(rows, by_name, label, partial=partial)
-    located = [Located(row, by_name[row.name]) for row in rows if row.name in by_name]
+    label = (
+        type(model).__name__ if isinstance(model, nn.Module) else "the given tensors"
+    )
+    _check_names(planned, by_name, label, partial=partial)
+    located = [Located(planned[name], places) for name, places in by_name.items()]
     for found in located:
         _check_tensor(found, partial=partial)
     return located
 
 
 def _check_names(
-    rows: Sequence[PlanRow], by_name: Mapping[str, tuple[Slot, ...]], label: str, *, partial: bool
+    planned: Mapping[str, PlanRow],
+    by_name: Mapping[str, tuple[Slot, ...]],
+    label: str,
+    *,
+    partial: bool,
 ) -> None:
-    planned = {row.name: row for row in rows}
-    new = [name for name in by_name if name not in planned]
-    if new:
+    if new := [name for name in by_name if name not in planned]:
+        first_of = {
+            alias: row.name for row in planned.values() for alias in row.aliases
+        }
+        hint = nearest_hint(new[0], planned)
+        if new[0] in first_of:
+            hint = f"It was tied to {first_of[new[0]]!r} when the plan was made."
         raise PlanMismatchError(
-            f"{label} has {len(new)} parameter{'s' if len(new) > 1 else ''} that the plan does "
-            f"not know: {listed(new)}. {nearest_hint(new[0], planned)}\n"
-            "  The model changed after it was resolved: call nnlr.resolve again.",
+            f"{label} has {_count(new)} that the plan does not know: {listed(new)}. "
+            f"{hint}".rstrip()
+            + "\n  The model changed after it was resolved: call nnlr.resolve again.",
             name=new[0],
             names=new,
         )
-    missing = [row.name for row in rows if row.name not in by_name]
+    missing = [name for name in planned if name not in by_name]
     if missing and not partial:
-        other = {place.name: name for name, places in by_name.items() for place in places}
-        tied = f" It is now tied to {other[missing[0]]!r}." if missing[0] in other else ""
+        other = {
+            place.name: name for name, places in by_name.items() for place in places
+        }
+        tied = (
+            f" It is now tied to {other[missing[0]]!r}." if missing[0] in other else ""
+        )
         raise PlanMismatchError(
-            f"{label} lacks {len(missing)} parameter{'s' if len(missing) > 1 else ''} of the "
-            f"plan: {listed(missing)}.{tied}\n"
+            f"{label} lacks {_count(missing)} of the plan: {listed(missing)}.{tied}\n"
             "  Call nnlr.resolve again, or pass partial=True if this is one stage of the "
             "resolved model.",
             name=missing[0],
             names=missing,
         )
+
+
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names)} parameter{'' if len(names) == 1 else 's'}"
 
 
 def _check_tensor(found: Located, *, partial: bool) -> None:
@@ -106,7 +126,30 @@ def _check_tensor(found: Located, *, partial: bool) -> None:
         )
 
 
-def set_locks(located: Sequence[Located], model: Source, *, keep: bool = False) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Locks:
+    """Gradients to switch off and on: checked, and not touched before :meth:`apply`."""
+
+    off: tuple[Located, ...]
+    on: tuple[Located, ...]
+
+    def apply(self) -> list[str]:
+        """Switch them, note on the owners what was done, and return the names."""
+        for found in self.off:
+            found.tensor.requires_grad_(False)
+            # An optimizer would go on applying it, and clipping would count it.
+            found.tensor.grad = None
+        for found in self.on:
+            found.tensor.requires_grad_(True)
+        for changed, locked in ((self.off, True), (self.on, False)):
+            for place in (place for found in changed for place in found.places):
+                marks.set_locked(*_holder(place), locked=locked)
+        return [found.row.name for found in (*self.off, *self.on)]
+
+
+def plan_locks(
+    located: Sequence[Located], model: Source, *, keep: bool = False
+) -> Locks:
     """Lock what the rows lock, and restore what nnlr locked before and they train.
 
     Args:
@@ -114,58 +157,48 @@ def set_locks(located: Sequence[Located], model: Source, *, keep: bool = False) 
         model: The model they are from.
         keep: Leave locked rows trainable; they are kept in a group of learning rate 0.
 
-    Returns:
-        Names whose ``requires_grad`` was changed.
-
     Raises:
         NnlrError: If that would change a model that is already inside DDP.
     """
-    off = [
-        found
-        for found in located
-        if found.row.locked and not keep and (found.tensor.requires_grad or _stale(found))
+    off, on = [], []
+    for found in located:
+        if found.row.locked and not keep:
+            if found.tensor.requires_grad or found.tensor.grad is not None:
+                off.append(found)
+        elif found.locked_by_nnlr:
+            on.append(found)
+    return _checked(off, on, model)
+
+
+def plan_unlock(located: Sequence[Located], model: Source) -> Locks:
+    """Restore what nnlr locked, and nothing else.
+
+    Raises:
+        NnlrError: As :func:`plan_locks`.
+    """
+    return _checked([], [found for found in located if found.locked_by_nnlr], model)
+
+
+def _checked(off: Sequence[Located], on: Sequence[Located], model: Source) -> Locks:
+    changed = [
+        *(found for found in off if found.tensor.requires_grad),
+        *(found for found in on if not found.tensor.requires_grad),
     ]
-    on = [found for found in located if found.locked_by_nnlr and (found.row.trainable or keep)]
-    _flip(off, on, model)
-    return [found.row.name for found in located if found in off or found in on]
-
-
-def unlock(located: Sequence[Located], model: Source) -> list[str]:
-    """Restore what nnlr locked, and nothing else; returns the names."""
-    on = [found for found in located if found.locked_by_nnlr]
-    _flip([], on, model)
-    return [found.row.name for found in on]
-
-
-def _stale(found: Located) -> bool:
-    """Whether a locked tensor still carries a gradient, which an optimizer would apply."""
-    return found.tensor.grad is not None
-
-
-def _flip(off: Sequence[Located], on: Sequence[Located], model: Source) -> None:
-    changed = [*(f for f in off if f.tensor.requires_grad), *on]
+    names = [found.row.name for found in changed]
     if changed and isinstance(model, nn.Module) and inside_ddp(model):
-        names = [found.row.name for found in changed]
         raise NnlrError(
             f"{listed(names)} cannot be locked or unlocked inside DistributedDataParallel, "
-            "which has already decided whose gradients to exchange. Call plan.lock() or build "
-            "the optimizer before wrapping.",
+            "which has already decided whose gradients to exchange. Call plan.lock() or "
+            "build the optimizer before wrapping.",
             names=names,
         )
     if bent := [found.row.name for found in changed if not found.tensor.is_leaf]:
         raise NnlrError(
-            f"{listed(bent)} cannot be locked: the tensor is computed from others. Pass the "
-            "leaf tensors.",
+            f"{listed(bent)} cannot be locked: the tensor is computed from others. Pass "
+            "the leaf tensors.",
             names=bent,
         )
-    for found in off:
-        found.tensor.requires_grad_(False)
-        found.tensor.grad = None
-    for found in on:
-        found.tensor.requires_grad_(True)
-    for found, locked in [*((f, True) for f in off), *((f, False) for f in on)]:
-        for place in found.places:
-            marks.set_locked(*_holder(place), locked=locked)
+    return Locks(tuple(off), tuple(on))
 
 
 def _holder(place: Slot) -> tuple[nn.Module | Tensor, str]:

@@ -1,36 +1,41 @@
 """Tied parameters: declarations that reach one tensor by different names must agree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any, Final
 
 from nnlr.describe import ModelInfo, ParamInfo
 from nnlr.errors import NnlrError, nearest_hint
-from nnlr.scheme import Factor, Step, Trace
+from nnlr.scheme import NEUTRAL, Factor, Step, Trace
 
-# What a declaration can set, and the value that says it does not.
-_SETTINGS = {"lr_mult": 1.0, "wd_mult": 1.0, "lr": None, "weight_decay": None}
+# What a declaration can say, and the fields of a factor in which it says it.
+_SETTINGS: Final = (("lr_mult", "lr"), ("wd_mult", "weight_decay"))
 
 
-def check_settled(tied: Mapping[str, str], model: ModelInfo) -> None:
-    """Check ``resolve(..., tied={alias: name})``.
+def check_settled(tied: object, model: ModelInfo) -> dict[str, str]:
+    """Return ``resolve(..., tied={alias: name})``, or refuse it.
 
     Raises:
         NnlrError: If an alias and its name are not two names of one tensor.
     """
+    if not isinstance(tied, Mapping):
+        raise NnlrError(f"tied must be a mapping {{alias: name}}, got {tied!r}.")
     by_name = {name: param for param in model.params for name in param.names}
     for alias, name in tied.items():
+        said = f"tied={{{alias!r}: {name!r}}}"
         for spelled in (alias, name):
             if spelled not in by_name:
                 hint = nearest_hint(str(spelled), by_name)
                 raise NnlrError(
-                    f"tied={{{alias!r}: {name!r}}}: {model.label} has no parameter "
-                    f"{spelled!r}. {hint}".rstrip(),
+                    f"{said}: {model.label} has no parameter {spelled!r}. {hint}".rstrip(),
                     name=spelled,
                 )
         if by_name[alias] is not by_name[name] or alias == name:
             raise NnlrError(
-                f"tied={{{alias!r}: {name!r}}}: these are not two names of one tensor.",
-                name=alias,
+                f"{said}: these are not two names of one tensor.", name=alias
             )
+    return dict(tied)
 
 
 def settle(
@@ -46,53 +51,92 @@ def settle(
     """
     settled = dict(traces)
     for index, trace in traces.items():
-        if sum(bool(step.via) for step in trace) > 1:
-            settled[index] = _agreed(trace, model.params[index], tied)
+        if any(step.via for step in trace):
+            settled[index] = _settled(trace, model.params[index], tied)
     return settled
 
 
-def _agreed(trace: Trace, param: ParamInfo, tied: Mapping[str, str]) -> Trace:
-    kept: list[Step] = []
-    for step in trace:
-        if step.via and tied.keys() >= set(step.via):
-            continue  # reached only by names that the user overruled
-        others = [other for other in kept if other.via and not set(other.via) & set(step.via)]
-        for other in others if step.via else ():
-            if _disagree(step.factor, other.factor):
-                raise conflict(param, _said(other), _said(step))
-        if not any(step.via and _same(step.factor, other.factor) for other in others):
-            kept.append(step)
-    return tuple(kept)
-
-
-def _disagree(one: Factor, two: Factor) -> bool:
-    return any(
-        getattr(one, key) != neutral != getattr(two, key)
-        and getattr(one, key) != getattr(two, key)
-        for key, neutral in _SETTINGS.items()
+def _settled(trace: Trace, param: ParamInfo, tied: Mapping[str, str]) -> Trace:
+    kept = [step for step in trace if not step.via or not tied.keys() >= set(step.via)]
+    before = list(kept)
+    for fields in _SETTINGS:
+        said = {
+            i: step for i, step in enumerate(kept) if step.via and _said(step, fields)
+        }
+        _check_agreement(said.values(), fields, param)
+        for index in _repeated(said, fields, param.names):
+            neutral = {field: getattr(NEUTRAL, field) for field in fields}
+            kept[index] = replace(
+                kept[index], factor=replace(kept[index].factor, **neutral)
+            )
+    return tuple(
+        now
+        for was, now in zip(before, kept, strict=True)
+        if now is was or _speaks(now.factor)
     )
 
 
-def _same(one: Factor, two: Factor) -> bool:
-    return all(getattr(one, key) == getattr(two, key) for key in (*_SETTINGS, "options"))
+def _said(step: Step, fields: Iterable[str]) -> dict[str, float]:
+    """What a step says of one setting: its fields that are not neutral."""
+    values = {field: getattr(step.factor, field) for field in fields}
+    return {f: value for f, value in values.items() if value != getattr(NEUTRAL, f)}
 
 
-def conflict(param: ParamInfo, one: tuple[str, str], two: tuple[str, str]) -> NnlrError:
-    """The error for two declarations, each a text and the name by which it came."""
-    said = " and ".join(f"{text} by the name {name!r}" for text, name in (one, two))
+def _check_agreement(
+    steps: Iterable[Step], fields: Sequence[str], param: ParamInfo
+) -> None:
+    for one, two in combinations(steps, 2):
+        apart = not set(one.via) & set(two.via)
+        if apart and _said(one, fields) != _said(two, fields):
+            raise conflict(
+                param,
+                (_text(one.source, _said(one, fields)), one.via),
+                (_text(two.source, _said(two, fields)), two.via),
+            )
+
+
+def _repeated(
+    said: Mapping[int, Step], fields: Sequence[str], names: Sequence[str]
+) -> list[int]:
+    """Steps that say again, by another name, what counts already.
+
+    Of equal declarations those count that came by one name, the one most of them came by, so
+    that the order of the schemes makes no difference.
+    """
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for index, step in said.items():
+        alike.setdefault(tuple(_said(step, fields).items()), []).append(index)
+    repeated = []
+    for indices in alike.values():
+        # The first of the names that most of them came by.
+        elected = max(names, key=[n for i in indices for n in said[i].via].count)
+        repeated += [i for i in indices if elected not in said[i].via]
+    return repeated
+
+
+def _speaks(factor: Factor) -> bool:
+    """Whether a factor still says anything."""
+    return replace(factor, why="", shadowed=()) != NEUTRAL
+
+
+def _text(source: str, said: Mapping[str, float]) -> str:
+    return f"{source} ({', '.join(f'{key}={value!r}' for key, value in said.items())})"
+
+
+Said = tuple[str, Sequence[str]]
+
+
+def conflict(param: ParamInfo, one: Said, two: Said) -> NnlrError:
+    """The error for two declarations, each a text and the names by which it came."""
+    said = " and ".join(
+        f"{text} by the name {' and '.join(map(repr, via))}" for text, via in (one, two)
+    )
+    settled = dict.fromkeys(two[1], one[1][0])
     return NnlrError(
-        f"{param.name!r} is one tensor with the names {', '.join(map(repr, param.names))}, and "
-        f"two declarations that reach it disagree: {said}.\n"
-        f"  Say which counts: resolve(..., tied={{{two[1]!r}: {one[1]!r}}}) keeps the first, "
+        f"{param.name!r} is one tensor with the names {', '.join(map(repr, param.names))}, "
+        f"and two declarations that reach it disagree: {said}.\n"
+        f"  Say which counts: resolve(..., tied={settled!r}) keeps the first, "
         "the other way round the second.",
         name=param.name,
+        names=param.names,
     )
-
-
-def _said(step: Step) -> tuple[str, str]:
-    settings = ", ".join(
-        f"{key}={getattr(step.factor, key)!r}"
-        for key, neutral in _SETTINGS.items()
-        if getattr(step.factor, key) != neutral
-    )
-    return f"{step.source} ({settings})", step.via[0]

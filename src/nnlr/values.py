@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import TypeAlias
 
 import torch
 
 from nnlr.errors import ConfigError, NnlrError
+
+Plain: TypeAlias = "bool | int | float | str | tuple[Plain, ...] | None"
 
 # Group keys that nnlr or torch writes; as an option they would be overwritten in silence.
 RESERVED_OPTIONS = frozenset(
@@ -58,7 +60,7 @@ def number(
             f"{wanted}, got {value!r} ({type(value).__name__}).", what=what, value=value
         )
     try:
-        result = float(value)
+        result = float(value) + 0.0  # -0.0 is 0.0
     except OverflowError:
         result = math.inf
     too_small = result <= above if above is not None else result < minimum
@@ -67,7 +69,7 @@ def number(
     return result
 
 
-def options(values: object, where: str) -> dict[str, Any]:
+def options(values: object, where: str) -> dict[str, Plain]:
     """Return per-group settings as plain Python values, or refuse them.
 
     Only plain values survive ``torch.load(weights_only=True)``, which trainers use to
@@ -96,12 +98,14 @@ def options(values: object, where: str) -> dict[str, Any]:
                 "lr_mult": "pass lr_mult= beside options",
                 "wd_mult": "pass wd_mult= beside options",
             }.get(key, "leave it out, it is written for you")
-            raise ConfigError(f"options of {where} may not set {key!r}: {fix}.", key=key)
+            raise ConfigError(
+                f"options of {where} may not set {key!r}: {fix}.", key=key
+            )
         plain[key] = _plain(value, f"option {key!r} of {where}")
     return plain
 
 
-def _plain(value: object, what: str) -> Any:
+def _plain(value: object, what: str) -> Plain:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, Integral):

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from nnlr.errors import listed
-from nnlr.report.text import plural, rate
+from nnlr.report.text import WIDTH, plural, rate
 from nnlr.rows import PlanRow
 from nnlr.scheme import Step
 
@@ -35,15 +36,18 @@ class PlanDiff:
         lines: list[str] = []
         for title, rows in (("added", self.added), ("removed", self.removed)):
             if rows:
-                names = listed(row.name for row in rows)
-                lines.append(f"{title} {plural(len(rows), 'parameter')}: {names}")
+                lines.append(_heading(title, [row.name for row in rows]))
         alike: dict[str, list[str]] = {}
         for old, new in self.changed:
             alike.setdefault(_change(old, new), []).append(new.name)
         for change, names in alike.items():
-            lines.append(f"changed {plural(len(names), 'parameter')}: {listed(names)}")
-            lines.append(change)
+            lines += [_heading("changed", names), change]
         return "\n".join(lines)
+
+
+def _heading(title: str, names: Sequence[str]) -> str:
+    text = f"{title} {plural(len(names), 'parameter')}: {listed(names)}"
+    return "\n".join(wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False))
 
 
 def diff(old: Sequence[PlanRow], new: Sequence[PlanRow]) -> PlanDiff:
@@ -62,7 +66,14 @@ def diff(old: Sequence[PlanRow], new: Sequence[PlanRow]) -> PlanDiff:
 
 
 def _facts(row: PlanRow) -> tuple[object, ...]:
-    rates = (row.lr, row.weight_decay, row.lr_mult, row.wd_mult, row.eps_mult, row.init_mult)
+    rates = (
+        row.lr,
+        row.weight_decay,
+        row.lr_mult,
+        row.wd_mult,
+        row.eps_mult,
+        row.init_mult,
+    )
     return (*rates, dict(row.options), row.tag, row.locked, row.trainable, row.shape)
 
 

@@ -1,8 +1,9 @@
 """The story of one row: every factor, who said it, and why."""
 
 from collections.abc import Callable
+from textwrap import wrap
 
-from nnlr.report.text import rate
+from nnlr.report.text import WIDTH, rate
 from nnlr.rows import Bases, PlanRow
 from nnlr.scheme import Factor, Step
 
@@ -11,15 +12,15 @@ def explain(row: PlanRow, bases: Bases) -> str:
     """Tell how the rates of a parameter came about; see :meth:`nnlr.Plan.explain`."""
     lines = [
         row.name,
-        f"  {'shape':<13}{_shape(row.shape)}, {row.numel:,} elements",
-        f"  {'role':<13}{row.role} (by {row.role_basis})",
+        f"  {'shape':<14}{_shape(row.shape)}, {row.numel:,} elements",
+        f"  {'role':<14}{row.role} (by {row.role_basis})",
     ]
     if row.aliases:
-        lines.append(f"  {'tied to':<13}{', '.join(row.aliases)}")
+        lines.append(f"  {'tied to':<14}{', '.join(row.aliases)}")
     if row.depth is not None:
         tower = f" of {row.tower}" if row.tower else ""
-        lines.append(f"  {'depth':<13}layer {row.depth[0]} of {row.depth[1]}{tower}")
-    lines.append(f"  {'state':<13}{_state(row)}")
+        lines.append(f"  {'depth':<14}layer {row.depth[0]} of {row.depth[1]}{tower}")
+    lines.append(f"  {'state':<14}{_state(row)}")
     lines += _story("lr", row.lr, bases.lr, row, _lr_text)
     lines += _story("weight decay", row.weight_decay, bases.weight_decay, row, _wd_text)
     if bases.decay != "coupled" and row.lr_mult and row.lr_mult != 1:
@@ -28,10 +29,16 @@ def explain(row: PlanRow, bases: Bases) -> str:
     lines += _other_factors(row)
     for key, value in sorted(row.options.items()):
         source = next(s.source for s in row.trace if key in s.factor.options)
-        lines.append(f"  {key:<13}{value!r} ({source})")
+        lines.append(f"  {'option':<14}{key}={value!r} ({source})")
     if shadowed := [name for step in row.trace for name in step.factor.shadowed]:
-        lines.append(f"  {'shadowed':<13}{', '.join(shadowed)}")
-    return "\n".join(lines)
+        lines.append(f"  {'shadowed':<14}{', '.join(shadowed)}")
+    return "\n".join(piece for line in lines for piece in _wrapped(line))
+
+
+def _wrapped(line: str) -> list[str]:
+    return wrap(line, WIDTH, subsequent_indent=" " * 16, break_long_words=False) or [
+        line
+    ]
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -54,9 +61,13 @@ def _story(
     row: PlanRow,
     text: Callable[[Factor, float], str | None],
 ) -> list[str]:
-    said = [(step, part) for step in row.trace if (part := text(step.factor, base)) is not None]
+    said = [
+        (step, part)
+        for step in row.trace
+        if (part := text(step.factor, base)) is not None
+    ]
     mult = row.lr_mult if what == "lr" else row.wd_mult
-    first = f"  {what:<13}{rate(value)} = {rate(base)} x {rate(mult)}"
+    first = f"  {what:<14}{rate(value)} = {rate(base)} x {rate(mult)}"
     if not said:
         return [f"{first} (no scheme speaks of it)" if mult == 1 else first]
     return [first, *(f"      x {part:<10} {_by(step)}" for step, part in said)]
@@ -83,5 +94,12 @@ def _wd_text(factor: Factor, base: float) -> str | None:
 
 
 def _other_factors(row: PlanRow) -> list[str]:
-    named = {"eps": row.eps_mult, "initial weight": row.init_mult}
-    return [f"  {name:<13}x {rate(mult)}" for name, mult in named.items() if mult != 1]
+    lines = []
+    for name in ("eps_mult", "init_mult"):
+        said = [step for step in row.trace if getattr(step.factor, name) != 1]
+        if said:
+            lines.append(f"  {name:<14}{rate(getattr(row, name))}")
+            lines += [
+                f"      x {rate(getattr(s.factor, name)):<10} {_by(s)}" for s in said
+            ]
+    return lines

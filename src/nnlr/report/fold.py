@@ -6,8 +6,9 @@ enough, names are cut to fewer and fewer segments (``blocks.3.*``).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from nnlr.rows import PlanRow
 
@@ -16,10 +17,17 @@ _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Rows of equal rates, under one label."""
+    """Rows of equal rates, under one label.
+
+    Attributes:
+        label: A name, or a pattern that all their names fit.
+        rows: The rows.
+        cut: Whether the label was cut, so that other lines may have it too.
+    """
 
     label: str
     rows: tuple[PlanRow, ...]
+    cut: bool = False
 
     @property
     def numel(self) -> int:
@@ -27,32 +35,26 @@ class Line:
         return sum(row.numel for row in self.rows)
 
 
-def fold(rows: Sequence[PlanRow], limit: int) -> list[Line]:
-    """At most ``limit`` lines, if there is any depth at which that can be."""
-    lines = _fold(rows, None)
-    depth = max((row.name.count(".") for row in rows), default=0)
-    while len(lines) > limit and depth > 0:
-        lines = _fold(rows, depth)
-        depth -= 1
-    return lines
-
-
 def unfolded(rows: Sequence[PlanRow]) -> list[Line]:
     """A line for each row."""
     return [Line(row.name, (row,)) for row in rows]
 
 
+def folds(rows: Sequence[PlanRow]) -> Iterator[list[Line]]:
+    """The rows folded less, then more and more."""
+    yield _fold(rows, None)
+    deepest = max((row.name.count(".") for row in rows), default=0)
+    for depth in range(deepest, 0, -1):
+        yield _fold(rows, depth)
+
+
 def _fold(rows: Sequence[PlanRow], depth: int | None) -> list[Line]:
-    folded: dict[object, list[PlanRow]] = {}
+    together: dict[object, list[PlanRow]] = {}
     for row in rows:
         stem = _NUMBER.sub("{}", _cut(row.name, depth))
         role = row.role if depth is None else None
-        folded.setdefault((stem, role, _settings(row)), []).append(row)
-    return [
-        Line(label, members)
-        for together in folded.values()
-        for label, members in _labelled(together, depth)
-    ]
+        together.setdefault((stem, role, _settings(row)), []).append(row)
+    return [line for members in together.values() for line in _lines(members, depth)]
 
 
 def _cut(name: str, depth: int | None) -> str:
@@ -64,28 +66,34 @@ def _cut(name: str, depth: int | None) -> str:
 
 def _settings(row: PlanRow) -> object:
     options = tuple(sorted((key, repr(value)) for key, value in row.options.items()))
-    return row.lr, row.weight_decay, row.lr_mult, row.wd_mult, row.locked, row.frozen, options
+    return (
+        row.lr,
+        row.weight_decay,
+        row.lr_mult,
+        row.wd_mult,
+        row.locked,
+        row.frozen,
+        options,
+    )
 
 
-def _labelled(
-    rows: Sequence[PlanRow], depth: int | None
-) -> list[tuple[str, tuple[PlanRow, ...]]]:
-    """Labels for rows whose names differ by numbers only; several if they leave gaps."""
+def _lines(rows: Sequence[PlanRow], depth: int | None) -> Iterator[Line]:
+    """One line for rows whose names differ by numbers only; several if they leave gaps."""
     by_name: dict[str, list[PlanRow]] = {}
     for row in rows:
         by_name.setdefault(_cut(row.name, depth), []).append(row)
     names = list(by_name)
-    if len(names) == 1:
-        return [(names[0], tuple(rows))]
-    columns = list(zip(*(map(int, _NUMBER.findall(name)) for name in names), strict=True))
+    columns = list(
+        zip(*(map(int, _NUMBER.findall(name)) for name in names), strict=True)
+    )
     values = [sorted(set(column)) for column in columns]
-    size = 1
-    for column in values:
-        size *= len(column)
-    if size != len(names):  # not every combination is there: no braces would be true
-        return [(name, tuple(members)) for name, members in by_name.items()]
-    texts = iter(_braced(column) for column in values)
-    return [(_NUMBER.sub(lambda _: next(texts), names[0]), tuple(rows))]
+    if prod(map(len, values)) == len(names):
+        texts = iter(_braced(column) for column in values)
+        label = _NUMBER.sub(lambda _: next(texts), names[0])
+        yield Line(label, tuple(rows), cut=label.endswith(".*"))
+    else:  # not every combination is there, so braces would say too much
+        for name, members in by_name.items():
+            yield Line(name, tuple(members), cut=name.endswith(".*"))
 
 
 def _braced(values: Sequence[int]) -> str:

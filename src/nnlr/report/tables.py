@@ -1,16 +1,27 @@
 """The plan as a table of 80 columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Final
 
 from nnlr.checks import Finding
 from nnlr.errors import listed
 from nnlr.groups import Group
-from nnlr.report.fold import Line, fold, unfolded
-from nnlr.report.text import amount, plural, rate, render
+from nnlr.report.fold import Line, folds, unfolded
+from nnlr.report.text import WIDTH, amount, options_text, plural, rate, render
 from nnlr.rows import Bases, PlanRow
 
+# Lines of a folded table, headings and footer included.
 LIMIT: Final = 60
+
+# Fewest columns that a parameter's name gets, whatever else there is to say.
+_NARROWEST: Final = 24
+
+# Findings and ties that a folded table tells in full.
+_TOLD: Final = 3
+
+# Text of a group's options -> the number it is shown under.
+Footnotes = Mapping[str, int]
 
 
 def table(
@@ -19,21 +30,32 @@ def table(
     bases: Bases,
     label: str,
     findings: Sequence[Finding],
-    full: bool,  # noqa: FBT001  the one switch there is
+    *,
+    full: bool,
 ) -> str:
     """Draw the table; see :meth:`nnlr.Plan.table`."""
     head = _head(rows, groups, bases, label)
-    foot = _foot(rows, findings, full=full)
     if not rows:
-        return "\n".join([*head, *foot])
-    fixed = len(head) + len(foot) + 3  # column names, the rules above and below the rows
-    lines = unfolded(rows) if full else fold(rows, LIMIT - fixed)
-    hidden = 0 if full else max(0, len(lines) - (LIMIT - fixed))
-    if hidden:
-        hidden += 1
-        foot = [f"... and {plural(hidden, 'more line')}; table(full=True) has all.", *foot]
-        lines = lines[: len(lines) - hidden]
-    return "\n".join([*head, _body(lines), *foot])
+        return "\n".join(head)
+    footnotes = _footnotes(rows)
+    foot = _foot(rows, findings, footnotes, full=full)
+    if full:
+        return "\n".join([*head, *_body(unfolded(rows), footnotes), *foot])
+    room = LIMIT - len(head) - len(foot)
+    lines: list[Line] = []
+    for lines in folds(rows):
+        if len(lines) <= room and len(body := _body(lines, footnotes)) <= room:
+            return "\n".join([*head, *body, *foot])
+    return "\n".join([*head, *_cropped(lines, footnotes, room), *foot])
+
+
+def _cropped(lines: list[Line], footnotes: Footnotes, room: int) -> list[str]:
+    """As many lines as there is room for, and a word on the rest."""
+    shown = room
+    while (over := len(body := _body(lines[:shown], footnotes)) - (room - 1)) > 0:
+        shown -= max(1, over // 4)  # a line is rarely higher than that
+    rest = plural(len(lines) - shown, "more line")
+    return [*body, f"... and {rest}: see table(full=True)"]
 
 
 def _head(
@@ -41,58 +63,97 @@ def _head(
 ) -> list[str]:
     total = sum(row.numel for row in rows)
     mode = "" if bases.decay == "coupled" else f", decay {bases.decay}"
+    counts = f"{plural(len(rows), 'parameter')} ({amount(total)})"
     return [
-        f"{label}: {plural(len(rows), 'parameter')} ({amount(total)}), "
-        f"{plural(len(groups), 'group')}",
+        f"{label}: {counts}, {plural(len(groups), 'group')}",
         f"base lr {rate(bases.lr)}, base weight decay {rate(bases.weight_decay)}{mode}",
     ]
 
 
-def _body(lines: Sequence[Line]) -> str:
+def _body(lines: Sequence[Line], footnotes: Footnotes) -> list[str]:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    tensors = any(len(line.rows) > 1 for line in lines)
-    notes = [_note(line.rows) for line in lines]
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    grid.add_column("parameter", overflow="fold", ratio=1)
-    if tensors:
-        grid.add_column("tensors", justify="right", no_wrap=True)
-    grid.add_column("numel", justify="right", no_wrap=True)
-    for column in ("lr_mult", "lr", "wd_mult", "decay"):
-        grid.add_column(column, justify="right", no_wrap=True)
-    if any(notes):
-        grid.add_column("", overflow="fold", max_width=16)
-    for line, note in zip(lines, notes, strict=True):
-        row = line.rows[0]
-        cells = [line.label]
-        if tensors:
-            cells.append(f"{len(line.rows):,}" if len(line.rows) > 1 else "")
-        cells.append(amount(line.numel))
-        if row.frozen:
-            cells += ["-", "-", "-", "-"]
-        else:
-            cells += [rate(row.lr_mult), rate(row.lr), rate(row.wd_mult), rate(row.weight_decay)]
-        if any(notes):
-            cells.append(note)
-        grid.add_row(*map(Text, cells))
-    return render(grid)
+    columns = _columns(lines, footnotes)
+    taken = sum(max(map(len, (title, *cells))) + 2 for title, cells in columns.items())
+    room = max(WIDTH - taken, _NARROWEST)
+    grid = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
+    )
+    grid.add_column("parameter", no_wrap=True, min_width=_NARROWEST)
+    for title in columns:
+        words = title == ""
+        grid.add_column(title, justify="left" if words else "right", no_wrap=not words)
+    for line, *cells in zip(lines, *columns.values(), strict=True):
+        name = "\n".join(_at_dots(line.label, room))
+        grid.add_row(Text(name), *map(Text, cells))
+    return render(grid).splitlines()
 
 
-def _note(rows: Sequence[PlanRow]) -> str:
-    row = rows[0]
-    state = "locked" if row.locked else "frozen" if row.frozen else ""
-    options = ", ".join(f"{key}={_plain(value)}" for key, value in sorted(row.options.items()))
-    tied = "tied" if len(rows) == 1 and row.aliases else ""
-    return ", ".join(filter(None, (state, options, tied)))
+def _columns(lines: Sequence[Line], footnotes: Footnotes) -> dict[str, list[str]]:
+    """Titles and cells of every column but the names; those with nothing to say are out."""
+    first = [line.rows[0] for line in lines]
+    columns = {
+        "tensors": [
+            f"{len(line.rows):,}" if len(line.rows) > 1 else "" for line in lines
+        ],
+        "numel": [amount(line.numel) for line in lines],
+        "lr_mult": [_unless_frozen(row, row.lr_mult) for row in first],
+        "lr": [_unless_frozen(row, row.lr) for row in first],
+        "wd_mult": [_unless_frozen(row, row.wd_mult) for row in first],
+        "decay": [_unless_frozen(row, row.weight_decay) for row in first],
+        "": [_note(line, footnotes) for line in lines],
+    }
+    plain_decay = {row.wd_mult for row in first} <= {0.0, 1.0}
+    silent = {title for title, cells in columns.items() if not any(cells)}
+    if plain_decay:
+        silent.add("wd_mult")
+    return {title: cells for title, cells in columns.items() if title not in silent}
 
 
-def _plain(value: object) -> str:
-    return rate(value) if isinstance(value, float) else str(value)
+def _unless_frozen(row: PlanRow, value: float) -> str:
+    return "-" if row.frozen else rate(value)
 
 
-def _foot(rows: Sequence[PlanRow], findings: Sequence[Finding], *, full: bool) -> list[str]:
+def _note(line: Line, footnotes: Footnotes) -> str:
+    """What the numbers do not say: state, roles under a cut name, options, ties."""
+    row = line.rows[0]
+    notes = ["locked" if row.locked else "frozen" if row.frozen else ""]
+    if line.cut:
+        roles = list(dict.fromkeys(member.role for member in line.rows))
+        notes.append(", ".join(roles) if len(roles) <= 2 else "mixed")
+    if row.options:
+        notes.append(f"[{footnotes[options_text(row.options)]}]")
+    if len(line.rows) == 1 and row.aliases:
+        notes.append("tied")
+    return ", ".join(filter(None, notes))
+
+
+def _at_dots(name: str, room: int) -> list[str]:
+    """The name in pieces of at most ``room`` columns, broken after dots where it has any."""
+    pieces = [piece + "." for piece in name.split(".")]
+    pieces[-1] = pieces[-1][:-1]
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and len(lines[-1]) + len(piece) > room:
+            lines.append("  ")
+        lines[-1] += piece
+    return [part for line in lines for part in wrap(line, room, drop_whitespace=False)]
+
+
+def _footnotes(rows: Sequence[PlanRow]) -> Footnotes:
+    texts = dict.fromkeys(options_text(row.options) for row in rows if row.options)
+    return {text: number for number, text in enumerate(texts, start=1)}
+
+
+def _foot(
+    rows: Sequence[PlanRow],
+    findings: Sequence[Finding],
+    footnotes: Footnotes,
+    *,
+    full: bool,
+) -> list[str]:
     states = {
         "trained": [row for row in rows if row.trainable],
         "locked": [row for row in rows if row.locked],
@@ -103,18 +164,19 @@ def _foot(rows: Sequence[PlanRow], findings: Sequence[Finding], *, full: bool) -
         for state, members in states.items()
         if members
     ]
-    lines = [", ".join(counts)] if counts else []
+    lines = [", ".join(counts)]
+    lines += [f"[{number}] {text}" for text, number in footnotes.items()]
     tied = [f"{row.name} = {' = '.join(row.aliases)}" for row in rows if row.aliases]
     if tied:
-        lines.append(f"tied: {listed(tied, len(tied) if full else 2)}")
-    return [*_wrapped(lines), *_wrapped(list(map(str, findings)))]
-
-
-def _wrapped(paragraphs: Sequence[str]) -> list[str]:
-    from textwrap import wrap
-
+        lines.append(f"tied: {listed(tied, len(tied) if full else _TOLD)}")
+    told = findings if full else findings[:_TOLD]
+    lines += map(str, told)
+    if rest := len(findings) - len(told):
+        lines.append(f"... and {plural(rest, 'more finding')}: see plan.findings")
     return [
-        line
-        for paragraph in paragraphs
-        for line in wrap(paragraph, 80, subsequent_indent="  ", break_on_hyphens=False)
+        piece
+        for paragraph in lines
+        for piece in wrap(
+            paragraph, WIDTH, subsequent_indent="  ", break_on_hyphens=False
+        )
     ]

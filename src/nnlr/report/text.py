@@ -1,6 +1,7 @@
 """Numbers and rich tables as plain text."""
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,6 +43,16 @@ def plural(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def options_text(options: Mapping[str, Any]) -> str:
+    """Group options as they would be written in a call.
+
+    Examples:
+        >>> options_text({"betas": (0.9, 0.95), "amsgrad": True})
+        'amsgrad=True, betas=(0.9, 0.95)'
+    """
+    return ", ".join(f"{key}={value!r}" for key, value in sorted(options.items()))
+
+
 def render(content: "RenderableType") -> str:
     """Draw with rich, without colours, in :data:`WIDTH` columns."""
     from io import StringIO
@@ -50,7 +61,11 @@ def render(content: "RenderableType") -> str:
 
     out = StringIO()
     console = Console(
-        file=out, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False
+        file=out,
+        width=WIDTH,
+        color_system=None,
+        force_terminal=False,
+        legacy_windows=False,
     )
     console.print(content)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -1,0 +1,123 @@
+"""A selector that a user writes must match something; if not, say what it may have meant."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from fnmatch import filter as matching
+from itertools import islice, product
+from typing import Final
+
+from nnlr.describe import ModelInfo
+from nnlr.errors import PatternError, listed
+from nnlr.names import PREFIXES
+from nnlr.select import Glob, Indices, Regex, Role, Selector
+
+_NUMBER: Final = re.compile(r"(?<![^.])\d+(?![^.])")
+
+# Names that a pattern is compared with, at most; the message is for a person who waits.
+_LIMIT: Final = 2000
+
+
+def must_match(
+    selector: Selector, model: ModelInfo, what: str, *, may_be_optional: bool = True
+) -> Indices:
+    """Positions that a user's selector matches, which must be some.
+
+    Args:
+        selector: What the user wrote.
+        model: The model.
+        what: How to call it in the message, for example ``"rule 2 'encoder.layr.*'"``.
+        may_be_optional: Whether the call that takes it has an ``optional=``.
+
+    Raises:
+        PatternError: If it matches nothing.
+    """
+    if found := selector.matches(model):
+        return found
+    nearest = near_misses(selector, model)
+    lines = [f"{what} matches no parameter of {model.label} ({_count(model.params)})."]
+    if len(parts := selector.parts()) > 1:
+        counts = [f"{part!r} {len(part.matches(model))}" for part in parts]
+        lines.append(f"  By themselves its parts match: {listed(counts)}.")
+    if nearest:
+        texts = [f"{guess!r} ({_count(hits)})" for guess, hits in nearest.items()]
+        lines.append(f"  Nearest: {'; '.join(texts)}.")
+    if isinstance(selector, Role):
+        present = sorted({param.role for param in model.params})
+        lines.append(f"  Roles it has: {', '.join(present) or 'none'}.")
+    fix = ", or pass optional=True if it may match nothing" if may_be_optional else ""
+    lines.append(f"  Fix the {_kind(selector)}{fix}.")
+    raise PatternError(
+        "\n".join(lines),
+        pattern=getattr(selector, "pattern", repr(selector)),
+        nearest=[guess.pattern for guess in nearest],
+    )
+
+
+def _count(things: Iterable[object]) -> str:
+    number = len(list(things))
+    return f"{number} parameter{'' if number == 1 else 's'}"
+
+
+def _kind(selector: Selector) -> str:
+    return "pattern" if isinstance(selector, Glob | Regex) else "selector"
+
+
+def near_misses(selector: Selector, model: ModelInfo) -> dict[Glob | Regex, Indices]:
+    """At most two patterns close to one that matches nothing, and what they match."""
+    if isinstance(selector, Regex):
+        return _hits([Regex(f".*({selector.pattern}).*")], model)
+    if not isinstance(selector, Glob):
+        return {}
+    names, _ = model.spellings
+    for guesses in (_wider, _respelled, _alike):
+        if found := _hits(map(Glob, guesses(selector.pattern, names)), model):
+            return found
+    return {}
+
+
+def _hits(
+    guesses: Iterable[Glob | Regex], model: ModelInfo
+) -> dict[Glob | Regex, Indices]:
+    found: dict[Glob | Regex, Indices] = {}
+    for guess in guesses:
+        hits = guess.matches(model)
+        if hits and hits not in found.values():
+            found[guess] = hits
+        if len(found) == 2:
+            break
+    return found
+
+
+def _wider(pattern: str, _: list[str]) -> list[str]:
+    """The pattern without a wrapper's prefix, and with stars that it may lack."""
+    unwrapped = [pattern.removeprefix(p) for p in PREFIXES if pattern.startswith(p)]
+    stars = ["{}.*", "*.{}", "*.{}.*"]
+    if "*" not in pattern:
+        stars.append("*{}*")
+    return unwrapped + [star.format(pattern) for star in stars]
+
+
+def _respelled(pattern: str, names: list[str]) -> list[str]:
+    """The pattern with segments that occur in no name replaced by similar ones."""
+    known = {segment for name in names for segment in name.split(".")}
+    words = sorted(segment for segment in known if not segment.isdigit())[:_LIMIT]
+    choices = []
+    for segment in pattern.split("."):
+        if segment in known or ("*" in segment and matching(known, segment)):
+            choices.append([segment])
+        elif segment.isdigit():
+            choices.append(["*"])
+        else:
+            choices.append(get_close_matches(segment, words, n=2, cutoff=0.6))
+    return [".".join(chosen) for chosen in islice(product(*choices), 8)]
+
+
+def _alike(pattern: str, names: list[str]) -> list[str]:
+    """Whole names that look like the pattern; numbers in names do not count."""
+    stems: dict[str, str] = {}
+    for name in names:
+        stems.setdefault(_NUMBER.sub("0", name), name)
+    near = list(islice(stems, _LIMIT))
+    close = get_close_matches(_NUMBER.sub("0", pattern), near, n=2, cutoff=0.6)
+    return [stems[stem] for stem in close]

@@ -1,0 +1,138 @@
+"""From schemes to a plan: what every parameter's factors are, and what they come to."""
+
+import weakref
+from collections.abc import Mapping
+from typing import Final
+
+from torch import Tensor, nn
+
+from nnlr.checks import plan_findings
+from nnlr.declared import declarations
+from nnlr.describe import ModelInfo, check_role, describe, with_roles
+from nnlr.errors import NnlrError
+from nnlr.groups import Locked, ParamGroup
+from nnlr.names import Source, inside_ddp, unwrap
+from nnlr.nearest import must_match
+from nnlr.plan import Plan, Reference
+from nnlr.rows import Decay, make_bases, make_rows
+from nnlr.scheme import Factor, Scheme, Step, Trace, as_schemes, merge
+from nnlr.select import Selector, as_selector
+from nnlr.ties import check_settled, settle
+
+_SPARSE: Final = Factor(
+    wd_mult=0.0, why="optimizers cannot decay what has sparse gradients"
+)
+
+
+def resolve(
+    model: Source,
+    *schemes: Scheme,
+    lr: float,
+    weight_decay: float,
+    decay: Decay = "coupled",
+    tied: Mapping[str, str] | None = None,
+    roles: Mapping[str | Selector, str] | None = None,
+) -> Plan:
+    """Work out the learning rate and weight decay of every parameter.
+
+    ``lr = base_lr * product(lr_mult)`` and ``weight_decay = base * product(wd_mult)``, over
+    the factors of all schemes and of what is declared on the modules. The model is not
+    touched.
+
+    Args:
+        model: A module, a mapping of names to tensors, or ``(name, tensor)`` pairs.
+        *schemes: Schemes, which multiply.
+        lr: Base learning rate, finite, > 0.
+        weight_decay: Base weight decay, finite, >= 0.
+        decay: What a small ``lr_mult`` does to decay under AdamW, which shrinks weights by
+            ``lr * weight_decay``: ``"coupled"`` shrinks them less (torch's own way),
+            ``"independent"`` divides ``wd_mult`` by ``lr_mult`` so that they shrink as
+            before, ``"sqrt"`` divides by its root.
+        tied: For tied tensors with declarations that disagree, ``{alias: name}``: what
+            reached the tensor by ``alias`` does not count.
+        roles: ``{selector: role}``, to correct what :mod:`nnlr.roles` found.
+
+    Raises:
+        NnlrError: If an argument is out of range.
+        PatternError: If a selector matches nothing or a rule has no effect.
+        CoverageError: If ``rules(..., complete=True)`` leaves parameters over.
+        ConfigError: If two schemes set one option differently.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> plan = nnlr.resolve(net, nnlr.rule("0.*", lr_mult=0.1), lr=0.01, weight_decay=0.1)
+        >>> plan["0.weight"].lr
+        0.001
+        >>> plan
+        Plan(Sequential: 4 parameters, 2 groups, lr=0.01, weight_decay=0.1)
+    """
+    bases = make_bases(lr, weight_decay, decay)
+    checked = as_schemes(schemes)
+    info = _with_user_roles(describe(model), {} if roles is None else roles)
+    settled = check_settled({} if tied is None else tied, info)
+    said = [_sparse(info), declarations(info, settled)]
+    said += [scheme.steps(info) for scheme in checked]
+    rows = make_rows(info.params, settle(merge(said), info, settled), bases)
+    findings = plan_findings(rows, info.module)
+    return Plan(rows, bases, info.label, findings, _reference(model, info))
+
+
+def _with_user_roles(info: ModelInfo, roles: object) -> ModelInfo:
+    if not isinstance(roles, Mapping):
+        raise NnlrError(f"roles must be a mapping {{selector: role}}, got {roles!r}.")
+    chosen: dict[int, str] = {}
+    for selector, role in roles.items():
+        what = f"roles={{{selector!r}: {role!r}}}"
+        matched = must_match(
+            as_selector(selector, "roles"), info, what, may_be_optional=False
+        )
+        chosen.update(dict.fromkeys(matched, check_role(role)))
+    return with_roles(info, chosen) if chosen else info
+
+
+def _sparse(info: ModelInfo) -> dict[int, Trace]:
+    trace = (Step("sparse gradient", _SPARSE),)
+    return {index: trace for index, param in enumerate(info.params) if param.sparse}
+
+
+def _reference(model: Source, info: ModelInfo) -> Reference:
+    """A weak way back to the model; of bare tensors, each is held weakly."""
+    if isinstance(model, nn.Module):
+        # A compile wrapper is often a temporary; what it wraps is not. DDP has to be seen.
+        return weakref.ref(model if inside_ddp(model) else unwrap(model))
+    held = {places[0].name: weakref.ref(places[0].tensor) for places in info.places}
+
+    def tensors() -> Mapping[str, Tensor] | None:
+        found = {
+            name: tensor for name, ref in held.items() if (tensor := ref()) is not None
+        }
+        return found if len(found) == len(held) else None
+
+    return tensors
+
+
+def param_groups(
+    model: Source,
+    *schemes: Scheme,
+    lr: float,
+    weight_decay: float,
+    decay: Decay = "coupled",
+    names: bool = True,
+    locked: Locked = "drop",
+) -> list[ParamGroup]:
+    """Parameter groups in one call: ``resolve(...).param_groups(...)``.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> net = torch.nn.Linear(2, 1)
+        >>> groups = nnlr.param_groups(net, nnlr.rule("bias", wd_mult=0), lr=0.1, weight_decay=0.01)
+        >>> optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.01)
+        >>> [group["weight_decay"] for group in optimizer.param_groups]
+        [0.01, 0.0]
+    """
+    plan = resolve(model, *schemes, lr=lr, weight_decay=weight_decay, decay=decay)
+    # An iterator of pairs is used up by now; the plan remembers its tensors.
+    again = model if isinstance(model, nn.Module | Mapping) else None
+    return plan.param_groups(again, names=names, locked=locked)

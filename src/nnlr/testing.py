@@ -1,0 +1,252 @@
+"""Laws that every scheme keeps, ready to be inherited by a scheme's tests.
+
+A test class names the schemes; pytest collects the laws with it::
+
+    class TestHalfForBiases(nnlr.testing.SchemeLaws):
+        def schemes(self):
+            return [HalfForBiases(), HalfForBiases(floor=0.1)]
+
+The laws are plain methods with plain ``assert``, so that nothing but a test runner is needed
+and this module does not import one. Every assertion has a message of its own, because pytest
+explains only the asserts of files that it collects.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from nnlr.describe import ModelInfo, describe
+from nnlr.errors import NnlrError
+from nnlr.plan import Plan
+from nnlr.resolving import resolve
+from nnlr.rulebook import rule
+from nnlr.scheme import Factor, Scheme
+from nnlr.select import predicate
+
+LR = 1e-3
+WEIGHT_DECAY = 0.05
+
+
+class SchemeLaws:
+    """The laws; subclass, name the class ``Test...`` and write :meth:`schemes`.
+
+    Examples:
+        >>> import nnlr
+        >>> class TestRules(SchemeLaws):
+        ...     def schemes(self):
+        ...         return [nnlr.rule("*.bias", lr_mult=2)]
+        >>> TestRules().test_resolve_gives_the_same_plan_twice()
+    """
+
+    def schemes(self) -> Sequence[Scheme]:
+        """The schemes that must keep the laws."""
+        raise NnlrError(f"{type(self).__name__} must say which schemes() to test.")
+
+    def models(self) -> Sequence[nn.Module]:
+        """The models to try them on; override it if the schemes need others."""
+        tied = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5))
+        tied[1].weight = tied[0].weight
+        frozen = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+        frozen[0].requires_grad_(False)
+        blocks = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4)), nn.Linear(3, 2))
+        conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
+        return [tied, frozen, blocks, conv]
+
+    def _cases(self) -> Iterator[tuple[Scheme, nn.Module]]:
+        schemes = self.schemes()
+        assert schemes, (
+            f"{type(self).__name__}.schemes() is empty, so nothing is tested"
+        )
+        for model in self.models():
+            for scheme in schemes:
+                yield scheme, model
+
+    def test_every_parameter_gets_one_finite_row(self) -> None:
+        """One row for each parameter, multipliers finite and >= 0, no factor left over."""
+        for scheme, model in self._cases():
+            info = describe(model)
+            strays = scheme.steps(info).keys() - set(range(len(info.params)))
+            assert not strays, (
+                f"{scheme!r} speaks of positions without a parameter: {strays}"
+            )
+            plan = _resolve(model, scheme)
+            count = len(list(model.parameters()))
+            assert len(plan) == count, (
+                f"{scheme!r}: {len(plan)} rows for {count} parameters"
+            )
+            for row in plan:
+                rates = (row.lr_mult, row.wd_mult, row.eps_mult, row.init_mult)
+                good = all(math.isfinite(rate) and rate >= 0 for rate in rates)
+                assert good, f"{scheme!r} gives {row.name!r} {rates}"
+
+    def test_resolve_gives_the_same_plan_twice(self) -> None:
+        """Nothing random, nothing remembered."""
+        for scheme, model in self._cases():
+            same = _resolve(model, scheme) == _resolve(model, scheme)
+            assert same, f"{scheme!r} says something else the second time"
+
+    def test_resolve_leaves_the_model_alone(self) -> None:
+        """Weights, gradients, ``requires_grad`` and attributes are as they were."""
+        for scheme, model in self._cases():
+            before = _state(model)
+            _resolve(model, scheme)
+            after = _state(model)
+            changed = [key for key in before | after if not _same(before, after, key)]
+            assert not changed, f"{scheme!r} changed {changed} of the model"
+
+    def test_a_rule_that_sets_nothing_is_neutral(self) -> None:
+        """Multiplying with ``rule("*")`` from either side changes no bit."""
+        for scheme, model in self._cases():
+            alone = rates(_resolve(model, scheme))
+            for both in (scheme * rule("*"), rule("*") * scheme):
+                assert alone == rates(_resolve(model, both)), (
+                    f"{both!r} is not {scheme!r}"
+                )
+
+    def test_order_and_nesting_of_a_product_change_no_bit(self) -> None:
+        """``*`` with other schemes commutes and associates exactly."""
+        one, two = _Other(3), _Other(7)
+        for scheme, model in self._cases():
+            expected = rates(_resolve(model, scheme * one * two))
+            for other in (
+                one * scheme * two,
+                two * (one * scheme),
+                (two * one) * scheme,
+            ):
+                assert expected == rates(_resolve(model, other)), f"{other!r} differs"
+            given = rates(_resolve(model, two, scheme, one))
+            assert expected == given, f"{scheme!r} differs as an argument of resolve"
+
+    def test_wrapping_changes_no_row(self) -> None:
+        """``torch.compile`` and ``AveragedModel`` leave every rate as it is."""
+        for scheme, model in self._cases():
+            expected = rates(_resolve(model, scheme))
+            for wrapped in (
+                torch.compile(model, backend="eager"),
+                AveragedModel(model),
+            ):
+                assert isinstance(wrapped, nn.Module), "a wrapper is a module"
+                found = rates(_resolve(wrapped, scheme))
+                assert expected == found, (
+                    f"{scheme!r} differs in {type(wrapped).__name__}"
+                )
+
+    def test_where_everything_is_the_scheme_itself(self) -> None:
+        """Restricting to all parameters changes no bit."""
+        for scheme, model in self._cases():
+            found = rates(_resolve(model, scheme.where("*")))
+            assert rates(_resolve(model, scheme)) == found, (
+                f"{scheme!r}.where('*') differs"
+            )
+
+    def test_where_nothing_is_the_identity(self) -> None:
+        """Restricting to no parameter leaves every rate at its base."""
+        nothing = predicate(lambda param: False)
+        for scheme, model in self._cases():
+            found = rates(_resolve(model, scheme.where(nothing, optional=True)))
+            assert rates(_resolve(model)) == found, f"{scheme!r} acts where it must not"
+
+    def test_outside_of_where_nothing_changes(self) -> None:
+        """Restricted to biases, a scheme acts on them as before, and on nothing else."""
+        biases = predicate(lambda param: param.leaf == "bias")
+        for scheme, model in self._cases():
+            whole, base = rates(_resolve(model, scheme)), rates(_resolve(model))
+            expected = {
+                name: (whole if name.rpartition(".")[2] == "bias" else base)[name]
+                for name in whole
+            }
+            found = rates(_resolve(model, scheme.where(biases, optional=True)))
+            assert expected == found, f"{scheme!r}.where(biases) acts elsewhere"
+
+    def test_a_plan_survives_a_dict_and_json(self) -> None:
+        """``from_dict(to_dict())`` and ``from_json(to_json())`` give the plan back."""
+        for scheme, model in self._cases():
+            plan = _resolve(model, scheme)
+            assert Plan.from_dict(plan.to_dict()) == plan, (
+                f"{scheme!r}: dict changes it"
+            )
+            assert Plan.from_json(plan.to_json()) == plan, (
+                f"{scheme!r}: JSON changes it"
+            )
+
+    def test_other_base_rates_give_the_same_plan_by_both_ways(self) -> None:
+        """``with_rates`` equals resolving at the new rates."""
+        for scheme, model in self._cases():
+            moved = _resolve(model, scheme).with_rates(lr=0.3, weight_decay=0.7)
+            fresh = resolve(model, scheme, lr=0.3, weight_decay=0.7)
+            assert moved == fresh, f"{scheme!r}: with_rates differs from resolve"
+
+
+def rates(plan: Plan) -> dict[str, tuple[Any, ...]]:
+    """Everything a plan decided of each parameter, without the story behind it.
+
+    Examples:
+        >>> import nnlr
+        >>> plan = nnlr.resolve(nn.Linear(1, 1, bias=False), lr=0.5, weight_decay=0.1)
+        >>> rates(plan)["weight"][:2]
+        (0.5, 0.1)
+    """
+    return {
+        row.name: (
+            row.lr,
+            row.weight_decay,
+            row.lr_mult,
+            row.wd_mult,
+            row.eps_mult,
+            row.init_mult,
+            row.unlocked_lr_mult,
+            dict(row.options),
+            row.tag,
+            row.locked,
+            row.trainable,
+        )
+        for row in plan
+    }
+
+
+class _Other(Scheme):
+    """Factors whose product shows in its last bits in which order it was taken."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def factors(self, model: ModelInfo) -> Sequence[Factor]:
+        """Thirds, sevenths and so on, different for neighbours."""
+        return [
+            Factor(lr_mult=1 / (self.seed + i % 5), wd_mult=(self.seed + i % 3) / 10)
+            for i in range(len(model.params))
+        ]
+
+
+def _resolve(model: nn.Module, *schemes: Scheme) -> Plan:
+    return resolve(model, *schemes, lr=LR, weight_decay=WEIGHT_DECAY)
+
+
+def _state(model: nn.Module) -> dict[str, Any]:
+    """What a scheme must not change, by name."""
+    state: dict[str, Any] = {
+        f"value of {name}": value.clone() for name, value in model.state_dict().items()
+    }
+    for name, tensor in model.named_parameters():
+        state[f"requires_grad of {name}"] = tensor.requires_grad
+        state[f"gradient of {name}"] = copy.copy(tensor.grad)
+        state[f"identity of {name}"] = id(tensor)
+    for path, module in model.named_modules():
+        plain = {k: v for k, v in vars(module).items() if isinstance(v, dict | bool)}
+        state[f"attributes of {path or 'the model'}"] = {
+            key: sorted(map(str, value)) if isinstance(value, dict) else value
+            for key, value in plain.items()
+        } | {"all": sorted(vars(module))}
+    return state
+
+
+def _same(before: dict[str, Any], after: dict[str, Any], key: str) -> bool:
+    old, new = before.get(key), after.get(key)
+    if isinstance(old, Tensor) and isinstance(new, Tensor):
+        return torch.equal(old, new)
+    return bool(old == new)
