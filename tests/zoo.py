@@ -48,34 +48,31 @@ def tied():
     return net
 
 
-def tied_head_first():
-    """The same, with the head registered before the embedding."""
-    return _with_hooks(head_first=True)
+class Hooked(nn.Module):
+    """A model that says itself which layers are its input and its output."""
 
+    def __init__(self, *, head_first=False):
+        super().__init__()
+        self.out = nn.Linear(4, 10, bias=False)
+        self.wte = nn.Embedding(10, 4)
+        if head_first:
+            self.out.weight = self.wte.weight
 
-def _with_hooks(*, head_first=False):
-    class Hooked(nn.Module):
-        def __init__(self):
-            super().__init__()
-            wte, out = nn.Embedding(10, 4), nn.Linear(4, 10, bias=False)
-            parts = {"out": out, "wte": wte} if head_first else {"wte": wte, "out": out}
-            for name, part in parts.items():
-                self.add_module(name, part)
-            if head_first:
-                out.weight = wte.weight
+    def get_input_embeddings(self):
+        return self.wte
 
-        def get_input_embeddings(self):
-            return self.wte
-
-        def get_output_embeddings(self):
-            return self.out
-
-    return Hooked()
+    def get_output_embeddings(self):
+        return self.out
 
 
 def hooked():
-    """A model that says itself which layers are its input and its output."""
-    return _with_hooks()
+    """Output and input under names that say little."""
+    return Hooked()
+
+
+def tied_head_first():
+    """A tied head that is registered before the embedding."""
+    return Hooked(head_first=True)
 
 
 def shared_module():
@@ -118,7 +115,9 @@ def old_weight_norm():
 
 def spectral_norm():
     """Spectral norm: one parametrized weight."""
-    return nn.Sequential(OrderedDict(fc=parametrizations.spectral_norm(nn.Linear(3, 4))))
+    return nn.Sequential(
+        OrderedDict(fc=parametrizations.spectral_norm(nn.Linear(3, 4)))
+    )
 
 
 def orthogonal():
@@ -128,9 +127,10 @@ def orthogonal():
 
 def pruned():
     """A pruned weight: `weight_orig`, a mask buffer and a computed `weight`."""
-    return nn.Sequential(
-        OrderedDict(fc=prune.l1_unstructured(nn.Linear(3, 4), "weight", amount=0.5))
-    )
+    layer = prune.l1_unstructured(nn.Linear(3, 4), "weight", amount=0.5)
+    with torch.no_grad():  # recompute `weight` without a graph, which cannot be copied
+        layer(torch.zeros(1, 3))
+    return nn.Sequential(OrderedDict(fc=layer))
 
 
 def attention():
@@ -154,7 +154,7 @@ def gru_cell():
 
 
 def transformer_layer():
-    """torch's own encoder layer."""
+    """An encoder layer of torch's own."""
     return nn.TransformerEncoderLayer(8, 2, 16)
 
 
@@ -194,7 +194,9 @@ def sparse_embedding():
 def int8():
     """A frozen int8 weight with a trained scale, as quantised layers have."""
     layer = nn.Linear(2, 2, bias=False)
-    layer.weight = nn.Parameter(torch.zeros(2, 2, dtype=torch.int8), requires_grad=False)
+    layer.weight = nn.Parameter(
+        torch.zeros(2, 2, dtype=torch.int8), requires_grad=False
+    )
     layer.scale = nn.Parameter(torch.ones(2))
     return nn.Sequential(layer)
 
@@ -556,7 +558,11 @@ def renamed(model, word):
             module._modules.clear()
             for child in children:
                 module._modules[word()] = child
-        if not type(module).__module__.startswith("torch."):
+        # torch.nn's layers, and subclasses of these, define what their parameters are called.
+        bases = {
+            base.__module__ for base in type(module).__mro__ if base is not nn.Module
+        }
+        if not any(base.startswith("torch.nn.modules.") for base in bases):
             parameters = list(module._parameters.values())
             module._parameters.clear()
             for parameter in parameters:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from math import prod
 from typing import Final, NamedTuple
 
@@ -120,9 +121,9 @@ class ModelInfo:
         """
         if self.module is None:
             inside = {
-                param.name.removeprefix(f"{path}."): place[0].tensor
-                for param, place in zip(self.params, self.places, strict=True)
-                if param.name.startswith(f"{path}.")
+                slot.name.removeprefix(f"{path}."): slot.tensor
+                for slot in chain.from_iterable(self.places)
+                if slot.name.startswith(f"{path}.")
             }
             if inside:
                 return describe(inside)

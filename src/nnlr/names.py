@@ -191,6 +191,13 @@ def _is_unnamed(node: Node) -> bool:
     return parent is not None and node.attr in _unnamed_attrs(parent.cls)
 
 
+def outermost(node: Node) -> Node:
+    """The place that a module's name is from: that of what wraps it, if anything does."""
+    while node.parent is not None and node.path == node.parent.path:
+        node = node.parent
+    return node
+
+
 def parametrized_owner(node: Node, key: str) -> Node | None:
     """The module whose tensor is computed from this one by a parametrization, if any."""
     if (
@@ -219,9 +226,12 @@ def owner_of(node: Node, key: str) -> tuple[Node, str]:
 
     Parameter lists and dicts, parametrizations, weight norm and pruning are looked through.
     """
-    while isinstance(node.module, TRANSPARENT) and node.parent is not None:
-        key = node.attr if key.isdigit() else key
-        node = node.parent
+    while isinstance(node.module, TRANSPARENT):
+        place = outermost(node)
+        if place.parent is None:
+            break
+        key = place.attr if key.isdigit() else key
+        node = place.parent
     owner = parametrized_owner(node, key)
     if owner is not None:
         return owner, node.attr

@@ -210,7 +210,7 @@ class Plan:
         """
         try:
             facts = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"This is not a plan: {error}.") from None
         return cls.from_dict(facts)
 

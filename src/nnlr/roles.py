@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrizations import _WeightNorm
 
-from nnlr.names import TRANSPARENT, Node, Slot, owner_of, unwrap
+from nnlr.names import TRANSPARENT, Node, Slot, outermost, owner_of, unwrap
 from nnlr.surroundings import Surroundings, class_facts, module_class, named_head
 
 ROLES: Final = {
@@ -187,7 +187,7 @@ class Roles:
         role = _by_type(slot, owner.module, leaf)
         if role in {"matrix", "conv"}:
             return self._of_weights(slot.tensor, owner, role)
-        if role == "embedding" and _POSITION.fullmatch(owner.attr.lower()):
+        if role == "embedding" and _POSITION.fullmatch(outermost(owner).attr.lower()):
             return Role("position", "name")
         if role is not None:
             return _BY_TYPE[role]
@@ -200,10 +200,10 @@ class Roles:
             return Role("embedding", "attribute")
         if owner.module is head or tensor is weight:
             return Role("head", "attribute")
-        named = _by_attr(owner, owner.parent) if owner.parent is not None else None
-        if named is not None:
+        place = outermost(owner)
+        if place.parent is not None and (named := _by_attr(place, place.parent)):
             return named
-        if owner in self._around.heads or (owner is self._last and owner.attr == "fc"):
+        if owner in self._around.heads or (owner is self._last and place.attr == "fc"):
             return Role("head", "name")
         return _BY_TYPE[role]
 
@@ -219,7 +219,7 @@ def _asked(
         except Exception:  # noqa: BLE001, S112  a hook that does not apply raises anything
             continue
         if isinstance(layer, nn.Module) and isinstance(weight, Tensor):
-            return layer, weight
+            return unwrap(layer), weight
     return None, None
 
 
@@ -227,12 +227,12 @@ def _is_table(layer: nn.Module) -> bool:
     return _known_leaf(module_class(layer), "weight") == "embedding"
 
 
-def _by_attr(owner: Node, parent: Node) -> Role | None:
+def _by_attr(place: Node, parent: Node) -> Role | None:
     """The role of a router, or of a low-rank adapter written by hand."""
     cls = class_facts(parent.cls).written
     if cls is not None and _class_role(cls, 2) == "router":
         return _BY_TYPE["router"]
-    role = _named(owner.attr, parent.attr)
+    role = _named(place.attr, outermost(parent).attr)
     if role == "router" and not _holds_experts(parent.module):
         return None
     return Role(role, "name") if role else None

@@ -221,6 +221,8 @@ def _hint(value: object) -> str:
             " Schemes are given one by one: resolve(model, *schemes, ...). A list of which "
             "the first match counts is nnlr.rules([...])."
         )
+    if isinstance(value, Selector | str):
+        return f" A selector says where; say what as well: nnlr.rule({value!r}, lr_mult=...)."
     if isinstance(value, type) and issubclass(value, Scheme):
         return f" Make one: {value.__name__}()."
     return ""

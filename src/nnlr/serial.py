@@ -13,7 +13,7 @@ from nnlr.scheme import NEUTRAL, Factor, Step
 VERSION: Final = 1
 
 _ROW_FIELDS: Final = tuple(
-    f.name for f in fields(PlanRow) if f.name not in {"trace", "group"}
+    name for name in PlanRow._fields if name not in {"trace", "group"}
 )
 
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from torch import nn
 
-from nnlr.names import Node, lineage, wrapped_attrs
+from nnlr.names import Node, lineage, unwrap, wrapped_attrs
 
 _HEAD: Final = re.compile(
     r"(.*_)?(heads?|classifier)|score|(pre_)?logits|fc_out|embed_out|qa_outputs"
@@ -131,4 +131,5 @@ def _repeated(node: Node) -> bool:
     if node.parent is None or not node.attr.isdigit():
         return False
     siblings = node.parent.module._modules.values()
-    return sum(type(sibling) is type(node.module) for sibling in siblings) > 1
+    inner = [type(unwrap(sibling)) for sibling in siblings if sibling is not None]
+    return inner.count(type(unwrap(node.module))) > 1

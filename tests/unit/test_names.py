@@ -123,7 +123,10 @@ class TestBareTensors:
     )
     def test_wrappers_that_all_names_begin_with_are_dropped(self, prefix):
         """A state dict of a wrapped model speaks of the same parameters."""
-        pairs = {f"{prefix}fc.weight": torch.ones(2, 2), f"{prefix}fc.bias": torch.ones(2)}
+        pairs = {
+            f"{prefix}fc.weight": torch.ones(2, 2),
+            f"{prefix}fc.bias": torch.ones(2),
+        }
         found = slots(pairs)
         assert [slot.name for slot in found] == ["fc.weight", "fc.bias"]
         assert [slot.raw() for slot in found] == ["fc.weight", "fc.bias"]
@@ -155,14 +158,18 @@ class TestBareTensors:
     def test_a_name_given_twice_is_refused(self):
         """Two tensors of one name cannot be told apart."""
         pairs = [("a", torch.ones(1)), ("a", torch.ones(2))]
-        with pytest.raises(NnlrError, match=r"'a': each name may be given once") as error:
+        with pytest.raises(
+            NnlrError, match=r"'a': each name may be given once"
+        ) as error:
             slots(pairs)
         assert error.value.names == ["a"]
 
     @pytest.mark.parametrize("source", [3, "model", torch.ones(2), None])
     def test_what_is_no_model_is_refused(self, source):
         """The message says what is wanted."""
-        with pytest.raises(NnlrError, match=r"model must be a torch.nn.Module, a mapping"):
+        with pytest.raises(
+            NnlrError, match=r"model must be a torch.nn.Module, a mapping"
+        ):
             slots(source)
 
     @pytest.mark.parametrize(
@@ -220,7 +227,9 @@ class TestResolveName:
         """Wherever the wrappers stand."""
         assert resolve_name(raw, {known, "other"}) == known
 
-    @pytest.mark.parametrize("name", ["fc.wieght", "fc", "x.fc.weight", "model.fc.weight"])
+    @pytest.mark.parametrize(
+        "name", ["fc.wieght", "fc", "x.fc.weight", "model.fc.weight"]
+    )
     def test_anything_else_means_nothing(self, name):
         """A part of the model's own is never left out."""
         assert resolve_name(name, {"fc.weight"}) is None

@@ -245,6 +245,7 @@ class TestRoundTrips:
             ("{", "This is not a plan: Expecting"),
             ("[]", "no 'nnlr_plan'"),
             ("3", "no 'nnlr_plan'"),
+            (3, "This is not a plan: the JSON object must be str"),
         ],
     )
     def test_text_that_is_no_plan_is_refused(self, text, message):

@@ -145,7 +145,7 @@ class TestDecayModes:
         ):
             rates(Factor(lr_mult=1e-300, wd_mult=1e300), decay="independent")
 
-    @pytest.mark.parametrize("bad", ["independant", None, 0])
+    @pytest.mark.parametrize("bad", ["independant", None, 0, ["sqrt"]], ids=repr)
     def test_an_unknown_mode_is_an_error(self, bad):
         """The message lists the modes."""
         with pytest.raises(

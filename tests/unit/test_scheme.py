@@ -204,6 +204,11 @@ class TestProduct:
             ([nnlr.rule("*")], r"given one by one: resolve\(model, \*schemes"),
             ((nnlr.rule("*"),), r"first match counts is nnlr.rules\(\["),
             (Custom, r"got <class .*Custom'> \(type\). Make one: Custom\(\)"),
+            ("head.*", r"say what as well: nnlr.rule\('head.\*', lr_mult=...\)"),
+            (
+                nnlr.role("norm"),
+                r"say what as well: nnlr.rule\(role\('norm'\), lr_mult=",
+            ),
             (0.1, r"Expected a scheme such as .* got 0.1 \(float\)\.$"),
             (int, r"got <class 'int'> \(type\)\.$"),
         ],
@@ -253,6 +258,15 @@ class TestWhereAndWithin:
         assert {"head.bias": 2} == mults(
             plan_of(nnlr.rule("bias", lr_mult=2).within("head"), model=tensors)
         )
+
+    def test_within_reaches_bare_tensors_by_any_name(self):
+        """A tied tensor is inside the part if one of its names is."""
+        weight = nn.Linear(2, 2).weight
+        plan = plan_of(
+            nnlr.rule("weight", lr_mult=2).within("head"),
+            model={"embed.weight": weight, "head.weight": weight},
+        )
+        assert {"embed.weight": 2} == mults(plan)
 
     def test_a_path_that_is_nowhere_is_an_error(self):
         """An unknown path names the nearest."""
