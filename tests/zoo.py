@@ -412,7 +412,7 @@ class MoeBlock(nn.Module):
 def moe_tree(layers, experts, width=4):
     """A mixture of experts on meta: ``layers * (7 + 3 * experts) + 2`` tensors.
 
-    ``moe_tree(52, 256)`` has 40,302 tensors and 66,979 modules.
+    ``moe_tree(52, 256)`` has 40,302 tensors and 66,928 modules.
     """
     with torch.device("meta"):
         return nn.Sequential(

@@ -229,10 +229,10 @@ def _refuse_lazy(found: list[Slot]) -> None:
 
 
 def _param(places: tuple[Slot, ...], roles: Roles, around: Surroundings) -> ParamInfo:
-    slot, *others = places
+    slot = places[0]
     tensor = slot.tensor
     shape = tuple(tensor.shape)
-    aliases = _aliases(slot, others) if others else ()
+    aliases = _aliases(places) if len(places) > 1 else ()
     trained = tensor.requires_grad or any(map(_is_locked, places))
     if slot.node is None:
         role, basis = role_of_bare(slot)
@@ -252,8 +252,9 @@ def _param(places: tuple[Slot, ...], roles: Roles, around: Surroundings) -> Para
     owner, leaf = owner_of(slot.node, slot.key)
     scope = around.scope(owner)
     module = owner.module
-    role, basis = roles.of(slot, owner, leaf)
-    fan_in, fan_out = fans(module, role, shape)
+    cls = module_class(module)
+    role, basis = roles.of(slot, owner, leaf, cls)
+    fan_in, fan_out = fans(module, cls, role, shape)
     return ParamInfo(
         name=slot.name,
         leaf=leaf,
@@ -271,10 +272,9 @@ def _param(places: tuple[Slot, ...], roles: Roles, around: Surroundings) -> Para
     )
 
 
-def _aliases(first: Slot, others: list[Slot]) -> tuple[str, ...]:
-    names = dict.fromkeys(slot.name for slot in others)
-    names.pop(first.name, None)
-    return tuple(names)
+def _aliases(places: tuple[Slot, ...]) -> tuple[str, ...]:
+    names = dict.fromkeys(slot.name for slot in places)
+    return tuple(names)[1:]
 
 
 def _is_locked(slot: Slot) -> bool:
@@ -282,10 +282,9 @@ def _is_locked(slot: Slot) -> bool:
 
 
 def fans(
-    module: nn.Module, role: str, shape: tuple[int, ...]
+    module: nn.Module, cls: type, role: str, shape: tuple[int, ...]
 ) -> tuple[int | None, int | None]:
     """Fan-in and fan-out of a parameter, or ``None`` where the words have no meaning."""
-    cls = module_class(module)
     if len(shape) < 2 or role not in _WITH_FANS:
         return None, None
     if issubclass(cls, _ConvNd):

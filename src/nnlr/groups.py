@@ -101,7 +101,6 @@ def _group(members: Sequence[PlanRow]) -> dict[str, Any]:
 def _rank(group: Mapping[str, Any]) -> tuple[object, ...]:
     lr_mult, wd_mult = group["lr_mult"], group["wd_mult"]
     return (
-        lr_mult == 0,
         lr_mult != 1,
         -lr_mult,
         wd_mult != 1,

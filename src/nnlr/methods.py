@@ -97,7 +97,16 @@ def install() -> Installed:
 
 
 def uninstall() -> None:
-    """Take the methods of :func:`install` off; what was declared with them stays."""
+    """Take the methods of :func:`install` off; what was declared with them stays.
+
+    Examples:
+        >>> from torch import nn
+        >>> _ = install()
+        >>> layer = nn.Linear(1, 1).learning_rate("weight", 0.5)
+        >>> uninstall()
+        >>> get_optim_config(layer, 1.0, 0.0)[0]
+        tensor([0.5000, 1.0000])
+    """
     for name, method in _METHODS.items():
         if vars(nn.Module).get(name) is method:
             delattr(nn.Module, name)

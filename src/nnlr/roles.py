@@ -176,15 +176,15 @@ class Roles:
         self._around = around
         self._last = owner_of(last.node, last.key)[0] if last and last.node else None
 
-    def of(self, slot: Slot, owner: Node, leaf: str) -> Role:
-        """The role of a parameter that belongs to ``owner`` under the name ``leaf``."""
+    def of(self, slot: Slot, owner: Node, leaf: str, cls: type) -> Role:
+        """The role of a parameter, given its owner, its name there and the owner's class."""
         node = slot.node or owner
         self._around.scope(node)
         if node in self._around.tuners:
             adapted = _adapter(slot, *self._around.tuners[node])
             if adapted is not None:
                 return Role(adapted, "attribute")
-        role = _by_type(slot, owner.module, leaf)
+        role = _by_type(slot, owner.module, leaf, cls)
         if role in {"matrix", "conv"}:
             return self._of_weights(slot.tensor, owner, role)
         if role == "embedding" and _POSITION.fullmatch(outermost(owner).attr.lower()):
@@ -229,13 +229,17 @@ def _is_table(layer: nn.Module) -> bool:
 
 def _by_attr(place: Node, parent: Node) -> Role | None:
     """The role of a router, or of a low-rank adapter written by hand."""
-    cls = class_facts(parent.cls).written
-    if cls is not None and _class_role(cls, 2) == "router":
+    if _routes(parent.cls):
         return _BY_TYPE["router"]
     role = _named(place.attr, outermost(parent).attr)
     if role == "router" and not _holds_experts(parent.module):
         return None
     return Role(role, "name") if role else None
+
+
+@cache
+def _routes(cls: type) -> bool:
+    return _class_role(class_facts(cls).written or cls, 2) == "router"
 
 
 @cache
@@ -261,11 +265,10 @@ def _adapter(slot: Slot, tuner: nn.Module, attr: str) -> str | None:
     return f"lora_{lora[2]}" if lora else "adapter"
 
 
-def _by_type(slot: Slot, module: nn.Module, leaf: str) -> str | None:
+def _by_type(slot: Slot, module: nn.Module, leaf: str, cls: type) -> str | None:
     """The role of a parameter by the class of the module it belongs to."""
     if leaf != slot.key and _is_magnitude(slot):
         return "gain"
-    cls = module_class(module)
     return _known_leaf(cls, leaf) or _by_class_name(cls, module, slot.tensor)
 
 

@@ -247,7 +247,8 @@ def _joined_options(trace: Trace, name: str) -> Mapping[str, Any]:
                     name=name,
                     option=key,
                 )
-            joined[key] = value
+            # 1, 1.0 and True are equal: which one is kept must not depend on the order.
+            joined[key] = min(joined.get(key, value), value, key=repr)
             said_by[key] = step.source
     return joined
 

@@ -15,7 +15,7 @@ from numbers import Integral
 from nnlr.describe import ModelInfo, ParamInfo, check_role
 from nnlr.errors import NnlrError
 from nnlr.names import Slot
-from nnlr.surroundings import module_class
+from nnlr.surroundings import Scope, module_class
 
 Indices = frozenset[int]
 
@@ -271,12 +271,17 @@ class _ModuleType(Selector):
 
     def matches(self, model: ModelInfo) -> Indices:
         types = self.types
-        # Neighbours share their tuple of ancestors, so each is looked at once.
-        inside = cache(lambda above: any(issubclass(cls, types) for _, cls in above))
+
+        @cache  # parameters of one module share its scope, modules those above them
+        def inside(scope: Scope | None) -> bool:
+            if scope is None or scope.cls is None:
+                return False
+            return issubclass(scope.cls, types) or inside(scope.above)
+
         return frozenset(
             index
             for index, param in enumerate(model.params)
-            if inside(param.ancestors)
+            if inside(param.scope)
             or (param.aliases and self._reaching(model.places[index]))
         )
 

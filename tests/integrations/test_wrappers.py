@@ -319,11 +319,12 @@ def sharded(model):
 
 def fsdp2():
     """fully_shard changes classes in place; names, classes and global shapes stay."""
-    cases = (zoo.plain, zoo.tied, zoo.mixtures, zoo.norms, zoo.transformer_layer)
+    cases = (zoo.plain, zoo.mixtures, zoo.norms, zoo.transformer_layer)
     for case in cases:
         assert_unchanged(case, sharded)
         assert_unchanged(case, lambda m: sharded(checkpointed(m)))
         assert_unchanged(case, lambda m: compiled(sharded(m)))
+    assert_unchanged(zoo.tied, fully_shard)  # tied tensors must be in one shard group
     model = sharded(zoo.plain())
     assert all(isinstance(p, DTensor) for p in model.parameters())
     make, config = PEFT_CONFIGS["lora"]

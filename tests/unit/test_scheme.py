@@ -478,6 +478,15 @@ class TestOptions:
         rule = nnlr.rule("*", options={"eps": 1e-6})
         assert {"eps": 1e-6} == plan_of(rule * rule)["head.bias"].options
 
+    def test_equal_values_of_two_types_do_not_depend_on_the_order(self):
+        """True and 1 are equal and not the same setting; one of them is always kept."""
+        rules = [nnlr.rule("*", options={"foreach": value}) for value in (True, 1)]
+        kept = [
+            plan_of(*order)["head.bias"].options["foreach"]
+            for order in (rules, rules[::-1])
+        ]
+        assert ["1", "1"] == list(map(repr, kept))
+
     def test_two_tags_are_a_conflict(self):
         """A parameter goes to one optimizer."""
 
