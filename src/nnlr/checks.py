@@ -42,59 +42,58 @@ def plan_findings(
     rows: Sequence[PlanRow], model: nn.Module | None
 ) -> tuple[Finding, ...]:
     """Look a plan over."""
-    by_source = _rows_by_source(rows)
+    statements = _statements(rows)
     return (
-        *_only_frozen(by_source),
-        *_absolute_looking(by_source),
+        *_only_frozen(statements),
+        *_absolute_looking(statements),
         *(_running_statistics(rows, model) if model is not None else ()),
     )
 
 
-def _rows_by_source(
-    rows: Iterable[PlanRow],
-) -> Mapping[str, list[tuple[PlanRow, float]]]:
-    """For each rule or other explicit source, its rows and the ``lr_mult`` it gives."""
+# For each explicit source, such as a rule: the multipliers it gives, and to which rows.
+Statements = Mapping[str, list[tuple[float, list[PlanRow]]]]
+
+
+def _statements(rows: Iterable[PlanRow]) -> Statements:
+    """What the explicit sources say; a recipe may well come to tiny multipliers."""
     sharing: dict[int, list[PlanRow]] = {}
     for row in rows:
-        sharing.setdefault(id(row.trace), []).append(row)
-    spoken: dict[str, list[tuple[PlanRow, float]]] = {}
+        if row.trace:
+            sharing.setdefault(id(row.trace), []).append(row)
+    said: dict[str, list[tuple[float, list[PlanRow]]]] = {}
     for members in sharing.values():
         for step in members[0].trace:
-            if not step.explicit:
-                continue  # a recipe may well come to tiny multipliers
-            value = step.factor.lr_mult
-            spoken.setdefault(step.source, []).extend([(row, value) for row in members])
-    return spoken
+            if step.explicit:
+                said.setdefault(step.source, []).append((step.factor.lr_mult, members))
+    return said
 
 
-def _only_frozen(by_source: Mapping[str, list[tuple[PlanRow, float]]]) -> list[Finding]:
+def _only_frozen(statements: Statements) -> list[Finding]:
     return [
         Finding(
             severity="warning",
             kind="rule-on-frozen",
-            names=tuple(row.name for row, _ in spoken),
+            names=tuple(row.name for _, members in said for row in members),
             cause=f"{source} reaches only parameters that are frozen, so it does nothing",
             fix="Unfreeze them before resolve, or drop it.",
         )
-        for source, spoken in by_source.items()
-        if all(row.frozen for row, _ in spoken)
+        for source, said in statements.items()
+        if all(row.frozen for _, members in said for row in members)
     ]
 
 
-def _absolute_looking(
-    by_source: Mapping[str, list[tuple[PlanRow, float]]],
-) -> list[Finding]:
+def _absolute_looking(statements: Statements) -> list[Finding]:
     found = []
-    for source, spoken in by_source.items():
-        small = [(row, value) for row, value in spoken if 0 < value <= LOOKS_ABSOLUTE]
+    for source, said in statements.items():
+        small = [pair for pair in said if 0 < pair[0] <= LOOKS_ABSOLUTE]
         if small:
             found.append(
                 Finding(
                     severity="warning",
                     kind="looks-absolute",
-                    names=tuple(row.name for row, _ in small),
+                    names=tuple(row.name for _, members in small for row in members),
                     cause=(
-                        f"{source} gives the relative rate {small[0][1]:g}, which looks like "
+                        f"{source} gives the relative rate {small[0][0]:g}, which looks like "
                         "an absolute one"
                     ),
                     fix="A multiplier of 1 is the base rate; use rule(..., lr=) to set a rate.",

@@ -59,12 +59,13 @@ def declared_at(place: Slot) -> Values:
     node, key = place.node, place.key
     if node is None:
         return {}
+    here = declared(node.module)
     owner = parametrized_owner(node, key)
     if owner is not None:
-        around = declared(owner.module).get(node.attr, {})
-        return {**around, **declared(node.module).get(key, {})}
-    here = declared(node.module)
-    base = reparametrized(node.module, key) if here else None
+        return {**declared(owner.module).get(node.attr, {}), **here.get(key, {})}
+    if not here:
+        return {}
+    base = reparametrized(node.module, key)
     return {**(here.get(base, {}) if base else {}), **here.get(key, {})}
 
 

@@ -71,8 +71,8 @@ def make_groups(
 
 
 def _settings(row: PlanRow) -> object:
-    options = tuple(sorted(row.options.items(), key=lambda item: item[0]))
-    return row.lr, row.weight_decay, row.eps_mult, _hashable(options), row.tag
+    options = _hashable(tuple(sorted(row.options.items()))) if row.options else ()
+    return row.lr, row.weight_decay, row.eps_mult, options, row.tag
 
 
 def _hashable(value: object) -> object:

@@ -52,6 +52,9 @@ PREFIXES: Final = (
 
 DDP: Final = "torch.nn.parallel.distributed.DistributedDataParallel"
 
+# What most parameters are called; these are neither magnitudes nor pruned originals.
+_PLAIN_KEYS: Final = frozenset({"weight", "bias"})
+
 # Containers that a parameter's owner is looked for behind.
 TRANSPARENT: Final = (nn.ParameterList, nn.ParameterDict)
 
@@ -151,10 +154,14 @@ def _joined(path: str, leaf: str) -> str:
     return f"{path}.{leaf}" if path else leaf
 
 
-def nodes(model: nn.Module) -> Iterator[Node]:
+def nodes(model: nn.Module, *, bare: bool = True) -> Iterator[Node]:
     """Visit every place of the module tree, parents first, in ``named_modules`` order.
 
     Unlike ``named_modules`` a shared module is met at each of its places.
+
+    Args:
+        model: The root.
+        bare: Visit modules too that hold neither parameters nor modules.
     """
     seen: set[nn.Module] = set()
     stack = [Node(model, None, "", "")]
@@ -166,14 +173,14 @@ def nodes(model: nn.Module) -> Iterator[Node]:
         seen.add(module)
         yield node
         if module._modules:
-            stack.extend(reversed(_children(node)))
+            stack.extend(reversed(_children(node, bare=bare)))
 
 
 def _inside_itself(node: Node) -> bool:
     return any(up.module is node.module for up in node.above() if up is not node)
 
 
-def _children(node: Node) -> list[Node]:
+def _children(node: Node, *, bare: bool) -> list[Node]:
     unnamed = _unnamed_attrs(node.cls)
     path = node.path
     prefix = f"{path}." if path else ""
@@ -182,7 +189,7 @@ def _children(node: Node) -> list[Node]:
     return [
         Node(child, node, attr, path if saved or attr in unnamed else prefix + attr)
         for attr, child in node.module._modules.items()
-        if child is not None
+        if child is not None and (bare or child._parameters or child._modules)
     ]
 
 
@@ -200,13 +207,10 @@ def outermost(node: Node) -> Node:
 
 def parametrized_owner(node: Node, key: str) -> Node | None:
     """The module whose tensor is computed from this one by a parametrization, if any."""
-    if (
-        key.startswith("original")
-        and isinstance(node.module, ParametrizationList)
-        and node.parent is not None
-    ):
-        return node.parent.parent  # owner > ModuleDict "parametrizations" > this list
-    return None
+    if node.cls is not ParametrizationList or not key.startswith("original"):
+        return None
+    holder = node.parent  # owner > ModuleDict "parametrizations" > this list
+    return None if holder is None else holder.parent
 
 
 def reparametrized(module: nn.Module, key: str) -> str | None:
@@ -221,11 +225,19 @@ def reparametrized(module: nn.Module, key: str) -> str | None:
     return base if isinstance(getattr(module, base, None), Tensor) else None
 
 
+@cache
+def _stands_between(cls: type) -> bool:
+    """Whether modules of this class hold parameters for others."""
+    return issubclass(cls, (*TRANSPARENT, ParametrizationList))
+
+
 def owner_of(node: Node, key: str) -> tuple[Node, str]:
     """The module that a parameter belongs to, and the parameter's name there.
 
     Parameter lists and dicts, parametrizations, weight norm and pruning are looked through.
     """
+    if key in _PLAIN_KEYS and not _stands_between(node.cls):
+        return node, key
     while isinstance(node.module, TRANSPARENT):
         place = outermost(node)
         if place.parent is None:
@@ -257,7 +269,7 @@ def slots(source: Source) -> list[Slot]:
 
 def _module_slots(model: nn.Module) -> list[Slot]:
     found = []
-    for node in nodes(model):
+    for node in nodes(model, bare=False):
         if not node.module._parameters:
             continue
         prefix = f"{node.path}." if node.path else ""

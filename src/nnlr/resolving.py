@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nnlr.checks import plan_findings
 from nnlr.declared import declarations
-from nnlr.describe import ModelInfo, check_role, describe, with_roles
+from nnlr.describe import ModelInfo, check_role, describe, uncollected, with_roles
 from nnlr.errors import NnlrError
 from nnlr.groups import Locked, ParamGroup
 from nnlr.names import Source, inside_ddp, unwrap
@@ -24,6 +24,7 @@ _SPARSE: Final = Factor(
 )
 
 
+@uncollected()
 def resolve(
     model: Source,
     *schemes: Scheme,

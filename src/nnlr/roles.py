@@ -152,6 +152,9 @@ _BARE_NORM: Final = re.compile(r"norm|(^|_)(ln|bn)(_|\d|$)")
 _LORA: Final = re.compile(r"lora_?(?:(?P<lora_a>a|down)|(?P<lora_b>b|up))")
 
 
+_ROUTER_BY_NAME: Final = Role("router", "name")
+
+
 def axes(tensor: Tensor) -> int:
     """Number of axes longer than 1: 0 for a scalar, 1 for (1, 1, D) and (C, 1, 1)."""
     return sum(length != 1 for length in tensor.shape)
@@ -179,7 +182,8 @@ class Roles:
     def of(self, slot: Slot, owner: Node, leaf: str, cls: type) -> Role:
         """The role of a parameter, given its owner, its name there and the owner's class."""
         node = slot.node or owner
-        self._around.scope(node)
+        if node is not owner:
+            self._around.scope(node)
         if node in self._around.tuners:
             adapted = _adapter(slot, *self._around.tuners[node])
             if adapted is not None:
@@ -229,25 +233,20 @@ def _is_table(layer: nn.Module) -> bool:
 
 def _by_attr(place: Node, parent: Node) -> Role | None:
     """The role of a router, or of a low-rank adapter written by hand."""
-    if _routes(parent.cls):
-        return _BY_TYPE["router"]
-    role = _named(place.attr, outermost(parent).attr)
-    if role == "router" and not _holds_experts(parent.module):
+    role = _named(place.attr, outermost(parent).attr, parent.cls)
+    if role is _ROUTER_BY_NAME and not _holds_experts(parent.module):
         return None
-    return Role(role, "name") if role else None
+    return role
 
 
 @cache
-def _routes(cls: type) -> bool:
-    return _class_role(class_facts(cls).written or cls, 2) == "router"
-
-
-@cache
-def _named(attr: str, above: str) -> str | None:
+def _named(attr: str, above: str, cls: type) -> Role | None:
+    if _class_role(class_facts(cls).written or cls, 2) == "router":
+        return _BY_TYPE["router"]
     for name in (attr.lower(), above.lower()):
-        if lora := _LORA.fullmatch(name):
-            return lora.lastgroup
-    return "router" if _ROUTER.fullmatch(attr.lower()) else None
+        if (lora := _LORA.fullmatch(name)) and lora.lastgroup:
+            return Role(lora.lastgroup, "name")
+    return _ROUTER_BY_NAME if _ROUTER.fullmatch(attr.lower()) else None
 
 
 def _holds_experts(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple
 
 from nnlr.describe import ParamInfo
@@ -288,6 +289,9 @@ def with_groups(
     return tuple([PlanRow._make((*row[:-1], name_of(row.name))) for row in rows])
 
 
+_described = attrgetter("name", "aliases", "shape", "numel", "role", "role_basis")
+
+
 def make_rows(
     params: Iterable[ParamInfo], traces: Mapping[int, Trace], bases: Bases
 ) -> list[PlanRow]:
@@ -302,28 +306,11 @@ def make_rows(
         if rates is None:
             rates = known[key] = combine(trace, bases, param.name)
         locked = rates.lr_mult == 0 and param.requires_grad
+        trainable = param.requires_grad and not locked
+        # In the order of the fields; by keyword it takes twice as long.
         rows.append(
-            PlanRow(
-                name=param.name,
-                aliases=param.aliases,
-                shape=param.shape,
-                numel=param.numel,
-                role=param.role,
-                role_basis=param.role_basis,
-                tower=None,
-                depth=None,
-                lr=rates.lr,
-                weight_decay=rates.weight_decay,
-                lr_mult=rates.lr_mult,
-                wd_mult=rates.wd_mult,
-                eps_mult=rates.eps_mult,
-                init_mult=rates.init_mult,
-                unlocked_lr_mult=rates.unlocked_lr_mult,
-                options=rates.options,
-                tag=rates.tag,
-                locked=locked,
-                trainable=param.requires_grad and not locked,
-                trace=trace,
+            PlanRow._make(
+                (*_described(param), None, None, *rates, locked, trainable, trace, None)
             )
         )
     return rows

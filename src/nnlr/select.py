@@ -215,34 +215,19 @@ class Glob(_ByName):
     def accepted(self, names: list[str]) -> Iterable[int]:
         """Positions of the names it accepts.
 
-        The literal pieces between the stars sort out nearly all names at the speed of
-        ``str`` methods, so that a rule costs next to nothing on a model of 40,000 tensors.
+        Its longest literal piece sorts out nearly all names at the speed of ``in``, so that
+        a rule costs next to nothing on a model of 40,000 tensors.
         """
-        hits: Iterable[int] = range(len(names))
-        head, *rest = self.pattern.split("*")
-        if "?" in self.pattern or "[" in self.pattern:
-            return self._by_regex(names, hits)
-        if not rest:
-            return [i for i, name in enumerate(names) if name == head]
-        *middle, tail = rest
-        if head:
-            hits = [i for i in hits if names[i].startswith(head)]
-        if tail:
-            hits = [i for i in hits if names[i].endswith(tail)]
-        pieces = [piece for piece in middle if piece]
-        for piece in pieces:
-            hits = [i for i in hits if piece in names[i]]
-        if not pieces:
-            shortest = len(head) + len(tail)
-            return (
-                [i for i in hits if len(names[i]) >= shortest]
-                if head and tail
-                else hits
-            )
-        alone = len(pieces) == 1 and not head and not tail
-        return hits if alone else self._by_regex(names, hits)
-
-    def _by_regex(self, names: list[str], hits: Iterable[int]) -> list[int]:
+        piece = max(re.split(r"[*?]", self.pattern.partition("[")[0]), key=len)
+        hits = [i for i, name in enumerate(names) if piece in name]
+        simple: dict[str, Callable[[str, str], bool]] = {
+            piece: str.__eq__,
+            f"{piece}*": str.startswith,
+            f"*{piece}": str.endswith,
+            f"*{piece}*": str.__contains__,
+        }
+        if test := simple.get(self.pattern):
+            return [i for i in hits if test(names[i], piece)]
         match = re.compile(translate(self.pattern)).match
         return [i for i in hits if match(names[i])]
 

@@ -94,18 +94,15 @@ class Surroundings:
         found = self._scopes.get(node)
         if found is None:
             cls = class_facts(node.cls)
-            above = self._above(node)
+            parent, above = node.parent, None
+            if parent is not None:
+                above = self.scope(parent)
+                if class_facts(parent.cls).wraps:
+                    above = above.above
             found = Scope(node.path, cls.written or module_class(node.module), above)
             self._scopes[node] = found
             self._inherit(node, cls)
         return found
-
-    def _above(self, node: Node) -> Scope | None:
-        parent = node.parent
-        if parent is None:
-            return None
-        scope = self.scope(parent)
-        return scope.above if class_facts(parent.cls).wraps else scope
 
     def _inherit(self, node: Node, cls: ClassFacts) -> None:
         parent = node.parent
@@ -115,7 +112,7 @@ class Surroundings:
             self.heads.add(node)
         if cls.tunes:
             self.tuners[node] = (node.module, "")
-        elif parent in self.tuners:
+        elif self.tuners and parent in self.tuners:
             tuner, attr = self.tuners[parent]
             self.tuners[node] = (tuner, attr or node.attr)
 

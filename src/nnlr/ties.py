@@ -50,9 +50,9 @@ def settle(
         NnlrError: If two declarations disagree and ``tied`` does not settle it.
     """
     settled = dict(traces)
-    for index, trace in traces.items():
-        if any(step.via for step in trace):
-            settled[index] = _settled(trace, model.params[index], tied)
+    for index, param in enumerate(model.params):
+        if param.aliases and index in settled:
+            settled[index] = _settled(settled[index], param, tied)
     return settled
 
 
