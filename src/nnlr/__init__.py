@@ -68,7 +68,6 @@ _HOME = {
     "apply_init": "init",
     "testing": "testing",
     "torch7": "torch7",
-    "testing": "testing",
     "NnlrError": "errors",
     "PatternError": "errors",
     "CoverageError": "errors",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr.errors import ConfigError, NnlrWarning, listed, nearest_hint
+from nnlr.errors import ConfigError, NnlrWarning, listed, nearest_hint, shown
 from nnlr.groups import Group, ParamGroup
 from nnlr.rows import Bases
 from nnlr.tensors import Located
@@ -68,9 +68,14 @@ class Signature:
             ConfigError: If it cannot be called.
         """
         if not callable(factory):
+            fix = (
+                f" Pass the class: {type(factory).__name__}."
+                if isinstance(factory, Optimizer)
+                else ""
+            )
             raise ConfigError(
                 "optimizer needs an optimizer class such as torch.optim.AdamW, or a function "
-                f"that builds one, got {factory!r} ({type(factory).__name__})."
+                f"that builds one, got {shown(factory, typed=True)}.{fix}"
             )
         partial = factory if isinstance(factory, functools.partial) else None
         inner = partial.func if partial else factory
@@ -114,7 +119,7 @@ def refuse_rates(
     for base in ("lr", "weight_decay"):
         if base in given:
             raise ConfigError(
-                f"{base}={given[base]!r} is not passed here: the plan has {base}="
+                f"{base}={shown(given[base])} is not passed here: the plan has {base}="
                 f"{getattr(bases, base)!r}. Use plan.with_rates({base}={given[base]!r}).",
                 setting=base,
             )
@@ -208,6 +213,13 @@ def build(
     """
     signature = Signature.of(factory)
     given = dict(settings)
+    for setting in given:
+        if not signature.knows(setting):
+            hint = nearest_hint(setting, signature.defaults)
+            raise ConfigError(
+                f"{signature.name} has no argument {setting!r}. {hint}".rstrip(),
+                setting=setting,
+            )
     if "lr" in signature.defaults:
         # Constructors check what they do with a tensor on this one only.
         tensor = isinstance(groups[0]["lr"], Tensor) if groups else False

@@ -10,9 +10,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nnlr.errors import listed
 from nnlr.names import Node, nodes
 from nnlr.rows import PlanRow
+from nnlr.scheme import Factor
 
 # A relative rate at or below this was probably meant as an absolute one.
 LOOKS_ABSOLUTE: Final = 1e-4
+
+# Each multiplier, what would set it absolutely, and what to call it.
+_RELATIVE: Final = (
+    ("lr_mult", "lr", "rate"),
+    ("wd_mult", "weight_decay", "weight decay"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +57,8 @@ def plan_findings(
     )
 
 
-# For each explicit source, such as a rule: the multipliers it gives, and to which rows.
-Statements = Mapping[str, list[tuple[float, list[PlanRow]]]]
+# For each explicit source, such as a rule: the factors it gives, and to which rows.
+Statements = Mapping[str, list[tuple[Factor, list[PlanRow]]]]
 
 
 def _statements(rows: Iterable[PlanRow]) -> Statements:
@@ -60,11 +67,11 @@ def _statements(rows: Iterable[PlanRow]) -> Statements:
     for row in rows:
         if row.trace:
             sharing.setdefault(id(row.trace), []).append(row)
-    said: dict[str, list[tuple[float, list[PlanRow]]]] = {}
+    said: dict[str, list[tuple[Factor, list[PlanRow]]]] = {}
     for members in sharing.values():
         for step in members[0].trace:
             if step.explicit:
-                said.setdefault(step.source, []).append((step.factor.lr_mult, members))
+                said.setdefault(step.source, []).append((step.factor, members))
     return said
 
 
@@ -85,20 +92,28 @@ def _only_frozen(statements: Statements) -> list[Finding]:
 def _absolute_looking(statements: Statements) -> list[Finding]:
     found = []
     for source, said in statements.items():
-        small = [pair for pair in said if 0 < pair[0] <= LOOKS_ABSOLUTE]
-        if small:
-            found.append(
-                Finding(
-                    severity="warning",
-                    kind="looks-absolute",
-                    names=tuple(row.name for _, members in small for row in members),
-                    cause=(
-                        f"{source} gives the relative rate {small[0][0]:g}, which looks like "
-                        "an absolute one"
-                    ),
-                    fix="A multiplier of 1 is the base rate; use rule(..., lr=) to set a rate.",
+        for mult, absolute, what in _RELATIVE:
+            small = [
+                (value, members)
+                for factor, members in said
+                if 0 < (value := getattr(factor, mult)) <= LOOKS_ABSOLUTE
+            ]
+            if small:
+                found.append(
+                    Finding(
+                        severity="warning",
+                        kind="looks-absolute",
+                        names=tuple(row.name for _, rows in small for row in rows),
+                        cause=(
+                            f"{source} gives the relative {what} {small[0][0]:g}, which looks "
+                            "like an absolute one"
+                        ),
+                        fix=(
+                            f"A multiplier of 1 is the base {what}; use rule(..., "
+                            f"{absolute}=) to set a {what}."
+                        ),
+                    )
                 )
-            )
     return found
 
 

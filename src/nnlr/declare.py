@@ -5,6 +5,7 @@ descendants that own a parameter of that name. The last call wins, at whatever l
 modules added later are not reached.
 """
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 from torch import nn
@@ -108,8 +109,20 @@ def _write(module: Module, name: str, **values: float) -> Module:
     if not owners:
         raise _nobody_owns(module, name)
     for owner in owners:
-        marks.declare(owner, name, values)
+        for holder, key in _written_as(owner, name):
+            marks.declare(holder, key, values)
     return module
+
+
+def _written_as(owner: nn.Module, name: str) -> Iterator[tuple[nn.Module, str]]:
+    """A name, and the originals it is computed from: the last call wins for them too."""
+    yield owner, name
+    for key in owner._parameters:
+        if reparametrized(owner, key) == name:
+            yield owner, key
+    if is_parametrized(owner, name):
+        made = owner.parametrizations[name]  # type: ignore[union-attr, index]
+        yield from ((made, key) for key in made._parameters)
 
 
 def owned(module: nn.Module) -> set[str]:

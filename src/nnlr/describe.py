@@ -130,7 +130,9 @@ class ModelInfo:
             raise NnlrError(
                 f"No parameter's name starts with {path + '.'!r}.", path=path
             )
-        modules = {node.path: node.module for node in nodes(self.module)}
+        modules: dict[str, nn.Module] = {}
+        for node in nodes(self.module):  # a wrapped part and its wrapper share a path
+            modules.setdefault(node.path, node.module)
         if path not in modules:
             hint = nearest_hint(path, modules)
             raise NnlrError(
@@ -195,15 +197,28 @@ def describe(model: Source) -> ModelInfo:
 
 
 def with_roles(model: ModelInfo, roles: Mapping[int, str]) -> ModelInfo:
-    """The same model with some roles set by the user, by position.
+    """The same model with some roles set by the user, by position, and fans to match.
 
     Raises:
         NnlrError: If a role is not one of :data:`nnlr.roles.ROLES`.
     """
     params = list(model.params)
     for index, role in roles.items():
-        params[index] = params[index]._replace(role=role, role_basis="user")
+        param, slot = params[index], model.places[index][0]
+        fan_in, fan_out = _fans_as(check_role(role), param, slot)
+        params[index] = param._replace(
+            role=role, role_basis="user", fan_in=fan_in, fan_out=fan_out
+        )
     return replace(model, params=tuple(params))
+
+
+def _fans_as(role: str, param: ParamInfo, slot: Slot) -> tuple[int | None, int | None]:
+    """The fans that a described parameter has in another role."""
+    if slot.node is None:
+        return None, None
+    owner, _ = owner_of(slot.node, slot.key)
+    cls = param.owner_type or module_class(owner.module)
+    return fans(owner.module, cls, role, param.shape)
 
 
 def check_role(role: object) -> str:
@@ -275,7 +290,7 @@ def _aliases(places: tuple[Slot, ...]) -> tuple[str, ...]:
 
 
 def _is_locked(slot: Slot) -> bool:
-    return is_locked(slot.node.module if slot.node else slot.tensor, slot.key)
+    return is_locked(slot.tensor, slot.module, slot.key)
 
 
 def fans(

@@ -25,6 +25,8 @@ __all__ = [
     "PlanMismatchError",
     "listed",
     "nearest_hint",
+    "plural",
+    "shown",
 ]
 
 
@@ -94,6 +96,16 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
+def plural(number: int, what: str) -> str:
+    """A count and its noun.
+
+    Examples:
+        >>> plural(1, "group"), plural(2, "group")
+        ('1 group', '2 groups')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def nearest_hint(name: str, candidates: Iterable[str], limit: int = 3) -> str:
     """Return a sentence with the candidates that look like ``name``, or ``""``.
 
@@ -103,3 +115,23 @@ def nearest_hint(name: str, candidates: Iterable[str], limit: int = 3) -> str:
     """
     close = get_close_matches(name, list(candidates), n=limit, cutoff=0.6)
     return f"Nearest: {', '.join(map(repr, close))}." if close else ""
+
+
+def shown(value: object, *, typed: bool = False) -> str:
+    """Return a user's value as it was written, or only what it is if that would be long.
+
+    Args:
+        value: Any object, such as a model that got into the wrong argument.
+        typed: Add the type, where 0.1 and '0.1' must be told apart.
+
+    Examples:
+        >>> shown("0.1", typed=True)
+        "'0.1' (str)"
+        >>> shown(list(range(100)))
+        'a list'
+    """
+    kind = type(value).__name__
+    text = repr(value)
+    if len(text) > 80 or "\n" in text:
+        return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
+    return f"{text} ({kind})" if typed else text

@@ -11,6 +11,10 @@ note             value                                       written by
 ``_nnlr_locked``  names of parameters nnlr has locked         ``plan.lock``
 ``_nnlr_init``   ``True`` once the weights were scaled       ``apply_init``
 ===============  ==========================================  =======================
+
+A lock is noted on the tensor too (``_nnlr_locked = True``), since the same tensor may come
+bare the next time. Copies and replacements of parameters lose that; then the module's note
+counts.
 """
 
 from collections.abc import Mapping
@@ -35,17 +39,29 @@ def declare(module: nn.Module, name: str, values: Mapping[str, float]) -> None:
     module.__dict__[_DECLARED] = {**old, name: {**old.get(name, {}), **values}}
 
 
-def is_locked(holder: nn.Module | Tensor, key: str) -> bool:
-    """Whether nnlr has locked the parameter ``key`` of a module, or a bare tensor."""
-    return key in holder.__dict__.get(_LOCKED, ())
+def is_locked(tensor: Tensor, module: nn.Module | None, key: str) -> bool:
+    """Whether nnlr has locked a tensor, or what is ``key`` in the module that holds it."""
+    own: bool | None = tensor.__dict__.get(_LOCKED)
+    if own is not None or module is None:
+        return bool(own)
+    return key in module.__dict__.get(_LOCKED, ())
 
 
-def set_locked(holder: nn.Module | Tensor, key: str, *, locked: bool) -> None:
-    """Note on the owner, or on a bare tensor, that nnlr has locked it or no longer does."""
-    keys = set(holder.__dict__.get(_LOCKED, ()))
-    (keys.add if locked else keys.discard)(key)
-    if keys:
-        holder.__dict__[_LOCKED] = sorted(keys)
+def set_locked(
+    tensor: Tensor, module: nn.Module | None, key: str, *, locked: bool
+) -> None:
+    """Note on a tensor and the module that holds it that nnlr has locked it, or not."""
+    if module is None:
+        tensor.__dict__[_LOCKED] = locked  # False overrules a module out of reach
+        return
+    _note(tensor, locked)
+    keys = {*module.__dict__.get(_LOCKED, ())} - {key}
+    _note(module, sorted(keys | {key} if locked else keys))
+
+
+def _note(holder: nn.Module | Tensor, value: bool | list[str]) -> None:
+    if value:
+        holder.__dict__[_LOCKED] = value
     else:
         holder.__dict__.pop(_LOCKED, None)
 

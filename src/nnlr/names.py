@@ -140,6 +140,11 @@ class Slot:
         self.node = node
         self.key = key
 
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that holds it; ``None`` for bare tensors."""
+        return self.node.module if self.node else None
+
     def raw(self, *, wrappers: bool = True) -> str:
         """The name as ``named_parameters`` spells it, or that without wrappers.
 
@@ -222,7 +227,8 @@ def reparametrized(module: nn.Module, key: str) -> str | None:
     base, _, suffix = key.rpartition("_")
     if suffix not in {"g", "v", "orig"} or base in module._parameters:
         return None
-    return base if isinstance(getattr(module, base, None), Tensor) else None
+    # Not getattr: a user's property of that name must not run, and a buffer is no result.
+    return base if isinstance(module.__dict__.get(base), Tensor) else None
 
 
 @cache
@@ -280,8 +286,9 @@ def _module_slots(model: nn.Module) -> list[Slot]:
             name = prefix + key if owner is None else _joined(owner.path, node.attr)
             found.append(Slot(name, tensor, node, key))
     for spelled in (_without_wrappers, Slot.raw):
-        collided = _collided(found)
-        for slot in found if collided else ():
+        if not (collided := _collided(found)):
+            break
+        for slot in found:
             if slot.name in collided:
                 slot.name = spelled(slot)
     return found

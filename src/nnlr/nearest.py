@@ -1,14 +1,14 @@
 """A selector that a user writes must match something; if not, say what it may have meant."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from fnmatch import filter as matching
 from itertools import islice, product
 from typing import Final
 
 from nnlr.describe import ModelInfo
-from nnlr.errors import PatternError, listed
+from nnlr.errors import PatternError, listed, plural
 from nnlr.names import PREFIXES
 from nnlr.select import Glob, Indices, Regex, Role, Selector
 
@@ -54,9 +54,8 @@ def must_match(
     )
 
 
-def _count(things: Iterable[object]) -> str:
-    number = len(list(things))
-    return f"{number} parameter{'' if number == 1 else 's'}"
+def _count(things: Collection[object]) -> str:
+    return plural(len(things), "parameter")
 
 
 def _kind(selector: Selector) -> str:
@@ -65,11 +64,11 @@ def _kind(selector: Selector) -> str:
 
 def near_misses(selector: Selector, model: ModelInfo) -> dict[Glob | Regex, Indices]:
     """At most two patterns close to one that matches nothing, and what they match."""
+    names, _ = model.spellings
     if isinstance(selector, Regex):
-        return _hits([Regex(f".*({selector.pattern}).*")], model)
+        return _hits(_around(selector.pattern, names), model)
     if not isinstance(selector, Glob):
         return {}
-    names, _ = model.spellings
     for guesses in (_wider, _respelled, _alike):
         if found := _hits(map(Glob, guesses(selector.pattern, names)), model):
             return found
@@ -87,6 +86,17 @@ def _hits(
         if len(found) == 2:
             break
     return found
+
+
+def _around(pattern: str, names: list[str]) -> list[Glob | Regex]:
+    """A regular expression that may match anywhere, or else the names that have a match."""
+    wider = f".*(?:{pattern}).*"
+    try:
+        re.compile(wider)
+    except re.error:  # flags such as (?i) stand at the very front or nowhere
+        search = re.compile(pattern).search
+        return [Glob(name) for name in names if search(name)]
+    return [Regex(wider)]
 
 
 def _wider(pattern: str, _: list[str]) -> list[str]:

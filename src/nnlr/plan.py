@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from nnlr import apply, report
 from nnlr.checks import Finding
-from nnlr.errors import ConfigError, NnlrError, nearest_hint
+from nnlr.errors import ConfigError, NnlrError, nearest_hint, plural
 from nnlr.groups import Group, Locked, ParamGroup, make_groups
 from nnlr.groups import param_groups as fill
 from nnlr.marks import init_applied
@@ -121,7 +121,7 @@ class Plan:
 
     def __repr__(self) -> str:
         """One line."""
-        counts = f"{_count(len(self.rows), 'parameter')}, {_count(len(self.groups), 'group')}"
+        counts = f"{plural(len(self.rows), 'parameter')}, {plural(len(self.groups), 'group')}"
         mode = "" if self.decay == "coupled" else f", decay={self.decay!r}"
         return (
             f"Plan({self.label}: {counts}, lr={self.lr:g}, "
@@ -380,7 +380,3 @@ class Plan:
             "weights are as they should be.",
             names=scaled,
         )
-
-
-def _count(number_of: int, what: str) -> str:
-    return f"{number_of} {what}{'' if number_of == 1 else 's'}"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nnlr.checks import plan_findings
 from nnlr.declared import declarations
-from nnlr.describe import ModelInfo, check_role, describe, uncollected, with_roles
+from nnlr.describe import ModelInfo, describe, uncollected, with_roles
 from nnlr.errors import NnlrError
 from nnlr.groups import Locked, ParamGroup
 from nnlr.names import Source, inside_ddp, unwrap
@@ -89,7 +89,14 @@ def _with_user_roles(info: ModelInfo, roles: object) -> ModelInfo:
         matched = must_match(
             as_selector(selector, "roles"), info, what, may_be_optional=False
         )
-        chosen.update(dict.fromkeys(matched, check_role(role)))
+        if twice := [i for i in matched if chosen.get(i, role) != role]:
+            name, other = info.params[min(twice)].name, chosen[min(twice)]
+            raise NnlrError(
+                f"{what} makes {name!r} {role!r}, and an earlier selector of roles= makes it "
+                f"{other!r}. Narrow one of them.",
+                name=name,
+            )
+        chosen.update(dict.fromkeys(matched, role))
     return with_roles(info, chosen) if chosen else info
 
 

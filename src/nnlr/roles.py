@@ -233,20 +233,28 @@ def _is_table(layer: nn.Module) -> bool:
 
 def _by_attr(place: Node, parent: Node) -> Role | None:
     """The role of a router, or of a low-rank adapter written by hand."""
-    role = _named(place.attr, outermost(parent).attr, parent.cls)
+    role = _at(place.attr, outermost(parent).attr, parent.cls)
     if role is _ROUTER_BY_NAME and not _holds_experts(parent.module):
         return None
     return role
 
 
 @cache
-def _named(attr: str, above: str, cls: type) -> Role | None:
+def _at(attr: str, above: str, cls: type) -> Role | None:
     if _class_role(class_facts(cls).written or cls, 2) == "router":
         return _BY_TYPE["router"]
+    named = _named(attr, above)
+    if named == "router":
+        return _ROUTER_BY_NAME
+    return Role(named, "name") if named else None
+
+
+@cache
+def _named(attr: str, above: str) -> str | None:
     for name in (attr.lower(), above.lower()):
-        if (lora := _LORA.fullmatch(name)) and lora.lastgroup:
-            return Role(lora.lastgroup, "name")
-    return _ROUTER_BY_NAME if _ROUTER.fullmatch(attr.lower()) else None
+        if lora := _LORA.fullmatch(name):
+            return lora.lastgroup
+    return "router" if _ROUTER.fullmatch(attr.lower()) else None
 
 
 def _holds_experts(module: nn.Module) -> bool:

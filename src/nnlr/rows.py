@@ -23,7 +23,7 @@ class Bases:
         lr: Base learning rate, > 0.
         weight_decay: Base weight decay, >= 0.
         decay: ``"coupled"`` leaves ``wd_mult`` alone, ``"independent"`` divides it by
-            ``lr_mult``, ``"sqrt"`` by its square root.
+            ``lr_mult``, ``"sqrt"`` by its square root; a decay set absolutely stays.
     """
 
     lr: float
@@ -153,7 +153,7 @@ def combine(trace: Trace, bases: Bases, name: str) -> Rates:
     wd_factors = [_wd_factor(step, bases) for step in trace]
     lr_mult = _product(lr_factors, "lr_mult", name)
     wd_mult = _product(wd_factors, "wd_mult", name)
-    if lr_mult and wd_mult and bases.decay != "coupled":
+    if lr_mult and wd_mult and decay_mode_acts(trace, bases):
         rest = product(
             value
             for value, step in zip(lr_factors, trace, strict=True)
@@ -176,6 +176,13 @@ def combine(trace: Trace, bases: Bases, name: str) -> Rates:
         unlocked_lr_mult=_product(filter(None, lr_factors), "unlocked_lr_mult", name),
         options=_joined_options(trace, name),
         tag=_only_tag(trace, name),
+    )
+
+
+def decay_mode_acts(trace: Trace, bases: Bases) -> bool:
+    """Whether the decay mode has a say: an absolute weight decay stays as it was set."""
+    return bases.decay != "coupled" and all(
+        step.factor.weight_decay is None for step in trace
     )
 
 
@@ -269,14 +276,18 @@ def _only_tag(trace: Trace, name: str) -> str | None:
 
 
 def with_bases(rows: Iterable[PlanRow], bases: Bases) -> list[PlanRow]:
-    """The same rows on other base rates."""
+    """The same rows on other base rates, with the state that their traces lead to."""
     known: dict[tuple[int, ...], Rates] = {}
     changed = []
     for row in rows:
         key = tuple(map(id, row.trace))
         if key not in known:
             known[key] = combine(row.trace, bases, row.name)
-        changed.append(row._replace(**known[key]._asdict(), group=None))
+        rates = known[key]
+        wanted = row.locked or row.trainable  # not frozen by the user
+        locked = rates.lr_mult == 0 and wanted
+        state = {"locked": locked, "trainable": wanted and not locked, "group": None}
+        changed.append(row._replace(**rates._asdict(), **state))
     return changed
 
 

@@ -9,14 +9,26 @@ from dataclasses import replace
 from typing import Any
 
 from nnlr.describe import ModelInfo
-from nnlr.errors import CoverageError, NnlrError, PatternError, listed
+from nnlr.errors import CoverageError, NnlrError, PatternError, listed, plural
 from nnlr.nearest import must_match
 from nnlr.scheme import NEUTRAL, Factor, Scheme, Step, Trace, flag
 from nnlr.select import Indices, Selector, as_selector
 from nnlr.values import options as checked_options
 
 
-class Rule(Scheme):
+class _Claims(Scheme):
+    """At most one step for each parameter: the steps give the factors."""
+
+    def factors(self, model: ModelInfo) -> Sequence[Factor]:
+        """The factor of each parameter's step; neutral where nothing is said."""
+        said = self.steps(model)
+        return [
+            said[i][0].factor if i in said else NEUTRAL
+            for i in range(len(model.params))
+        ]
+
+
+class Rule(_Claims):
     """A selector and what it sets; made by :func:`rule`."""
 
     def __init__(self, selector: Selector, factor: Factor, *, optional: bool) -> None:
@@ -39,13 +51,6 @@ class Rule(Scheme):
             if model.params[index].aliases:
                 said[index] = (replace(step, via=self.via(model, index)),)
         return said
-
-    def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """Its factor where it matches."""
-        chosen = self.matches(model, "rule")
-        return [
-            self.factor if i in chosen else NEUTRAL for i in range(len(model.params))
-        ]
 
     def via(self, model: ModelInfo, index: int) -> tuple[str, ...]:
         """The names by which the rule reaches a tied parameter."""
@@ -83,7 +88,8 @@ def rule(
         lr_mult: Factor on the learning rate, finite, >= 0. 0 locks the parameters.
         wd_mult: Factor on the weight decay, finite, >= 0.
         lr: Absolute learning rate >= 0, instead of ``lr_mult``.
-        weight_decay: Absolute weight decay >= 0, instead of ``wd_mult``.
+        weight_decay: Absolute weight decay >= 0, instead of ``wd_mult``; the ``decay`` of
+            ``resolve`` leaves it as it is.
         options: Other settings of the group: ``betas``, ``eps``, ``momentum``, ...
         optional: Whether the rule may match nothing.
 
@@ -111,7 +117,7 @@ def rule(
     return Rule(chosen, factor, optional=flag(optional, "optional"))
 
 
-class Rules(Scheme):
+class Rules(_Claims):
     """An ordered list of rules; made by :func:`rules`."""
 
     def __init__(self, members: tuple[Rule, ...], *, complete: bool) -> None:
@@ -146,14 +152,6 @@ class Rules(Scheme):
                 via = self.members[key[0]].via(model, index)
                 said[index] = (replace(said[index][0], via=via),)
         return said
-
-    def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """The claiming rule's factor for each parameter."""
-        said = self.steps(model)
-        return [
-            said[i][0].factor if i in said else NEUTRAL
-            for i in range(len(model.params))
-        ]
 
     def _step(self, position: int, later: tuple[int, ...]) -> Step:
         member = self.members[position]
@@ -191,8 +189,8 @@ class Rules(Scheme):
         ]
         if missing:
             raise CoverageError(
-                f"No rule claims {len(missing)} trainable parameter"
-                f"{'s' if len(missing) != 1 else ''} of {model.label}: {listed(missing)}.\n"
+                f"No rule claims {plural(len(missing), 'trainable parameter')} of "
+                f"{model.label}: {listed(missing)}.\n"
                 "  Add a rule for them, end the list with nnlr.rule('*'), or drop complete=True.",
                 names=missing,
             )
@@ -224,6 +222,10 @@ def rules(members: Iterable[Scheme], *, complete: bool = False) -> Scheme:
     """
     if isinstance(members, Scheme):
         raise NnlrError(f"rules takes a list of rules: nnlr.rules([{members!r}]).")
+    if isinstance(members, str) or not isinstance(members, Iterable):
+        raise NnlrError(
+            f"rules takes a list of rules: nnlr.rules([nnlr.rule(...)]), got {members!r}."
+        )
     checked = []
     for position, member in enumerate(members):
         if not isinstance(member, Rule):

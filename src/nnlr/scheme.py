@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from nnlr.describe import ModelInfo, with_roles
-from nnlr.errors import NnlrError
+from nnlr.errors import NnlrError, PatternError, plural
 from nnlr.nearest import must_match
 from nnlr.select import Selector, as_selector
 from nnlr.values import number, options
@@ -26,7 +26,8 @@ class Factor:
         eps_mult: Factor on the optimizer's ``eps``, finite, > 0.
         init_mult: Factor on the initial weights, finite, > 0; ``nnlr.apply_init`` applies it.
         lr: Absolute learning rate instead of ``lr_mult``; becomes ``lr / base`` at resolve.
-        weight_decay: Absolute decay instead of ``wd_mult``; likewise.
+        weight_decay: Absolute decay instead of ``wd_mult``; likewise. The weight decay modes
+            of ``resolve`` leave it alone.
         options: Other settings of the parameter's group, such as ``{"betas": (0.9, 0.95)}``.
         why: One short phrase for the trace: ``"0.75^9, block 4 of 13"``.
         compensates_decay: The factor already corrects decay for its ``lr_mult``, so the
@@ -135,7 +136,7 @@ class Scheme:
         count = len(model.params)
         if not isinstance(factors, Sequence) or len(factors) != count:
             got = (
-                f"{len(factors)} factor{'' if len(factors) == 1 else 's'}"
+                plural(len(factors), "factor")
                 if isinstance(factors, Sequence)
                 else f"a {type(factors).__name__}"
             )
@@ -162,10 +163,11 @@ class Scheme:
 
         Args:
             selector: A pattern over whole names or a selector.
-            optional: Whether the selector may match nothing.
+            optional: Whether the scheme may have nothing to act on there.
 
         Raises:
-            PatternError: At resolve, if nothing matches and that is not optional.
+            PatternError: At resolve, if nothing matches or the scheme says nothing of what
+                does, and that is not optional.
         """
         return Where(
             self, as_selector(selector, "where"), optional=flag(optional, "optional")
@@ -291,7 +293,27 @@ class Where(_Combined):
             chosen = self.selector.matches(model)
         else:
             chosen = must_match(self.selector, model, f"where({self.selector!r})")
-        return {i: trace for i, trace in self.inner.steps(model).items() if i in chosen}
+        said = self.inner.steps(model)
+        kept = {i: trace for i, trace in said.items() if i in chosen}
+        if said and not kept and not self.optional:
+            raise self._apart(model, min(said))
+        renamed = _renamed(kept, f"where {self.selector!r}")
+        for index, trace in renamed.items():
+            if model.params[index].aliases:
+                reach = self.selector.reach(model, index)
+                renamed[index] = tuple(_narrowed(step, reach) for step in trace)
+        return renamed
+
+    def _apart(self, model: ModelInfo, spoken: int) -> PatternError:
+        return PatternError(
+            f"{self!r} has no effect: {self.inner!r} speaks of parameters of {model.label} "
+            f"(such as {model.params[spoken].name}), but of none that "
+            f"{self.selector!r} chooses.\n"
+            "  Fix one of the two selections, or pass optional=True if they may have nothing "
+            "in common.",
+            pattern=repr(self.selector),
+            nearest=[],
+        )
 
     def __repr__(self) -> str:
         optional = ", optional=True" if self.optional else ""
@@ -317,7 +339,8 @@ class Within(_Combined):
         }
         part = with_roles(part, roles)
         said = {}
-        for inner, trace in self.inner.steps(part).items():
+        renamed = _renamed(self.inner.steps(part), f"within {self.path!r}")
+        for inner, trace in renamed.items():
             said[position[inner]] = (
                 tuple(
                     self._seen_from_outside(step, part.params[inner].name)
@@ -335,6 +358,24 @@ class Within(_Combined):
 
     def __repr__(self) -> str:
         return f"{_bracketed(self.inner)}.within({self.path!r})"
+
+
+def _renamed(said: Mapping[int, Trace], restriction: str) -> dict[int, Trace]:
+    """The same traces, whose sources name a restriction; steps that were shared stay so."""
+    steps = {id(step): step for trace in said.values() for step in trace}
+    named = {
+        key: replace(step, source=f"{step.source} {restriction}")
+        for key, step in steps.items()
+    }
+    return {i: tuple([named[id(step)] for step in t]) for i, t in said.items()}
+
+
+def _narrowed(step: Step, reach: frozenset[str]) -> Step:
+    """A declaration on a tied parameter, by those of its names that a selector reaches."""
+    via = frozenset(step.via)
+    # Two names of one tensor, each reached by one side: both have led here.
+    names = tuple(sorted(via & reach or via | reach))
+    return replace(step, via=names) if step.explicit else step
 
 
 def _bracketed(scheme: Scheme) -> str:

@@ -13,7 +13,7 @@ from functools import cache
 from numbers import Integral
 
 from nnlr.describe import ModelInfo, ParamInfo, check_role
-from nnlr.errors import NnlrError
+from nnlr.errors import NnlrError, shown
 from nnlr.names import Slot
 from nnlr.surroundings import Scope, module_class
 
@@ -57,6 +57,13 @@ class Selector(ABC):
         """Parameters that this one does not choose."""
         return _Not(self)
 
+    def __bool__(self) -> bool:
+        """Refused: ``and`` and ``or`` would drop one side without a word."""
+        raise NnlrError(
+            f"The selector {self!r} is neither true nor false: combine selectors with &, | "
+            "and ~, not and/or/not."
+        )
+
     @abstractmethod
     def __repr__(self) -> str:
         """The selector as a user would write it."""
@@ -78,9 +85,20 @@ def as_selector(value: object, where: str) -> Selector:
         return glob(value)
     raise NnlrError(
         f"{where} needs a selector: a pattern such as 'head.*', or nnlr.glob, nnlr.regex, "
-        f"nnlr.role and so on; got {value!r} ({type(value).__name__}).",
+        f"nnlr.role and so on; got {shown(value, typed=True)}.{_instead_of(value)}",
         value=value,
     )
+
+
+def _instead_of(value: object) -> str:
+    """What to write instead of something that is no selector."""
+    if isinstance(value, type):
+        return f" Of a class: nnlr.module_type({value.__name__})."
+    if isinstance(value, re.Pattern):
+        return f" Of a regular expression: nnlr.regex({shown(value.pattern)})."
+    if isinstance(value, list | tuple | set | frozenset):
+        return " Join patterns with |: nnlr.glob('head.*') | 'norm.*'."
+    return ""
 
 
 def glob(pattern: str) -> Selector:
@@ -99,7 +117,9 @@ def glob(pattern: str) -> Selector:
     """
     if not isinstance(pattern, str) or not pattern:
         raise NnlrError(
-            f"glob needs a pattern such as 'head.*', got {pattern!r}.", value=pattern
+            f"glob needs a pattern such as 'head.*', got {shown(pattern)}."
+            f"{_instead_of(pattern)}",
+            value=pattern,
         )
     return Glob(pattern)
 
@@ -113,7 +133,7 @@ def regex(pattern: str) -> Selector:
     """
     if not isinstance(pattern, str):
         raise NnlrError(
-            f"regex needs a string such as r'blocks\\.[0-5]\\..*', got {pattern!r}.",
+            f"regex needs a string such as r'blocks\\.[0-5]\\..*', got {shown(pattern)}.",
             value=pattern,
         )
     try:
@@ -135,7 +155,7 @@ def module_type(*types: type) -> Selector:
     """
     if not types or not all(isinstance(cls, type) for cls in types):
         raise NnlrError(
-            f"module_type needs classes such as nn.LayerNorm, got {types!r}."
+            f"module_type needs classes such as nn.LayerNorm, got {shown(types)}."
         )
     return _ModuleType(types)
 
@@ -149,6 +169,13 @@ def role(*roles: str) -> Selector:
     """
     if not roles:
         raise NnlrError("role needs at least one role, such as role('norm', 'bias').")
+    for name in roles:
+        if isinstance(name, list | tuple | set | frozenset):
+            raise NnlrError(
+                f"role takes roles one by one: role({', '.join(map(repr, name))}), "
+                f"not {shown(name)}.",
+                value=name,
+            )
     return Role(tuple(map(check_role, roles)))
 
 
@@ -165,7 +192,7 @@ def ndim(*, min: int | None = None, max: int | None = None) -> Selector:
             not isinstance(bound, Integral) or isinstance(bound, bool)
         ):
             raise NnlrError(
-                f"ndim needs whole numbers, got {name}={bound!r}.", value=bound
+                f"ndim needs whole numbers, got {name}={shown(bound)}.", value=bound
             )
     if min is None and max is None:
         raise NnlrError("ndim needs min=, max= or both.")
@@ -185,7 +212,7 @@ def predicate(test: Callable[[ParamInfo], bool]) -> Selector:
     """
     if not callable(test):
         raise NnlrError(
-            f"predicate needs a function of ParamInfo, got {test!r}.", value=test
+            f"predicate needs a function of ParamInfo, got {shown(test)}.", value=test
         )
     return _Predicate(test)
 

@@ -1,11 +1,12 @@
 """Plans as plain dicts, and back."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final
 
 from nnlr.checks import Finding
-from nnlr.errors import ConfigError
+from nnlr.errors import ConfigError, listed
 from nnlr.rows import Bases, PlanRow, make_bases, with_bases
 from nnlr.scheme import NEUTRAL, Factor, Step
 
@@ -71,11 +72,17 @@ def plan_from_facts(
             f"This plan cannot be read ({type(error).__name__}: {error}). It must be what "
             "Plan.to_dict or Plan.to_json wrote."
         ) from error
+    counts = Counter(row.name for row in rows)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ConfigError(
+            f"This plan has been changed: it has more than one row for {listed(twice)}.",
+            name=twice[0],
+        )
     for row, expected in zip(rows, derived, strict=True):
         if row != expected:
             raise ConfigError(
-                f"This plan has been changed: the rates of {row.name!r} do not follow from its "
-                "trace. Change the scheme and call nnlr.resolve again.",
+                f"This plan has been changed: the rates or the state of {row.name!r} do not "
+                "follow from its trace. Change the scheme and call nnlr.resolve again.",
                 name=row.name,
             )
     return rows, bases, str(facts["model"]), findings
@@ -106,6 +113,10 @@ def _step(facts: Mapping[str, Any]) -> Step:
 
 def _row(facts: Mapping[str, Any], steps: Sequence[Step]) -> PlanRow:
     values = {name: _tuples(facts[name]) for name in _ROW_FIELDS}
+    if not all(type(size) is int and size >= 0 for size in values["shape"]):
+        raise ConfigError(
+            f"the shape of {values['name']!r} is not made of whole numbers"
+        )
     return PlanRow(**values, trace=tuple(steps[index] for index in facts["trace"]))
 
 

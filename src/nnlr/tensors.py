@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nnlr import marks
-from nnlr.errors import NnlrError, PlanMismatchError, listed, nearest_hint
+from nnlr.errors import NnlrError, PlanMismatchError, listed, nearest_hint, plural
 from nnlr.names import Slot, Source, inside_ddp, slots
 from nnlr.rows import PlanRow
 
@@ -31,7 +31,10 @@ class Located:
     @property
     def locked_by_nnlr(self) -> bool:
         """Whether nnlr has switched its gradient off."""
-        return any(marks.is_locked(*_holder(place)) for place in self.places)
+        return any(
+            marks.is_locked(place.tensor, place.module, place.key)
+            for place in self.places
+        )
 
 
 def locate(
@@ -81,7 +84,7 @@ def _check_names(
         if new[0] in first_of:
             hint = f"It was tied to {first_of[new[0]]!r} when the plan was made."
         raise PlanMismatchError(
-            f"{label} has {_count(new)} that the plan does not know: {listed(new)}. "
+            f"{label} has {plural(len(new), 'parameter')} that the plan does not know: {listed(new)}. "
             f"{hint}".rstrip()
             + "\n  The model changed after it was resolved: call nnlr.resolve again.",
             name=new[0],
@@ -96,16 +99,12 @@ def _check_names(
             f" It is now tied to {other[missing[0]]!r}." if missing[0] in other else ""
         )
         raise PlanMismatchError(
-            f"{label} lacks {_count(missing)} of the plan: {listed(missing)}.{tied}\n"
+            f"{label} lacks {plural(len(missing), 'parameter')} of the plan: {listed(missing)}.{tied}\n"
             "  Call nnlr.resolve again, or pass partial=True if this is one stage of the "
             "resolved model.",
             name=missing[0],
             names=missing,
         )
-
-
-def _count(names: Sequence[str]) -> str:
-    return f"{len(names)} parameter{'' if len(names) == 1 else 's'}"
 
 
 def _check_tensor(found: Located, *, partial: bool) -> None:
@@ -143,7 +142,7 @@ class Locks:
             found.tensor.requires_grad_(True)
         for changed, locked in ((self.off, True), (self.on, False)):
             for place in (place for found in changed for place in found.places):
-                marks.set_locked(*_holder(place), locked=locked)
+                marks.set_locked(place.tensor, place.module, place.key, locked=locked)
         return [found.row.name for found in (*self.off, *self.on)]
 
 
@@ -199,11 +198,6 @@ def _checked(off: Sequence[Located], on: Sequence[Located], model: Source) -> Lo
             names=bent,
         )
     return Locks(tuple(off), tuple(on))
-
-
-def _holder(place: Slot) -> tuple[nn.Module | Tensor, str]:
-    """Where the lock of a parameter is noted: on its module, or on a bare tensor itself."""
-    return (place.node.module if place.node else place.tensor), place.key
 
 
 def vectors(located: Sequence[Located]) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,8 @@ def check_settled(tied: object, model: ModelInfo) -> dict[str, str]:
     """
     if not isinstance(tied, Mapping):
         raise NnlrError(f"tied must be a mapping {{alias: name}}, got {tied!r}.")
+    if not tied:
+        return {}
     by_name = {name: param for param in model.params for name in param.names}
     for alias, name in tied.items():
         said = f"tied={{{alias!r}: {name!r}}}"

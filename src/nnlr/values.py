@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import torch
 
-from nnlr.errors import ConfigError, NnlrError
+from nnlr.errors import ConfigError, NnlrError, shown
 
 Plain: TypeAlias = "bool | int | float | str | tuple[Plain, ...] | None"
 
@@ -57,7 +57,7 @@ def number(
         )
     if isinstance(value, bool) or not isinstance(value, Real):
         raise NnlrError(
-            f"{wanted}, got {value!r} ({type(value).__name__}).", what=what, value=value
+            f"{wanted}, got {shown(value, typed=True)}.", what=what, value=value
         )
     try:
         result = float(value) + 0.0  # -0.0 is 0.0
@@ -65,7 +65,7 @@ def number(
         result = math.inf
     too_small = result <= above if above is not None else result < minimum
     if not math.isfinite(result) or too_small:
-        raise NnlrError(f"{wanted}, got {value!r}.", what=what, value=value)
+        raise NnlrError(f"{wanted}, got {shown(value)}.", what=what, value=value)
     return result
 
 
@@ -81,13 +81,13 @@ def options(values: object, where: str) -> dict[str, Plain]:
     if not isinstance(values, Mapping):
         raise ConfigError(
             f"options of {where} must be a mapping such as {{'betas': (0.9, 0.95)}}, "
-            f"got {values!r} ({type(values).__name__})."
+            f"got {shown(values, typed=True)}."
         )
     plain = {}
     for key, value in values.items():
         if not isinstance(key, str) or not key.isidentifier():
             raise ConfigError(
-                f"options of {where} has the key {key!r}: a key must be the name of an "
+                f"options of {where} has the key {shown(key)}: a key must be the name of an "
                 "optimizer argument.",
                 key=key,
             )
@@ -118,6 +118,6 @@ def _plain(value: object, what: str) -> Plain:
         return tuple(_plain(item, what) for item in value)
     raise ConfigError(
         f"{what} must be a number, a string, a bool, None or a tuple of these (what a "
-        f"checkpoint can hold), got {value!r} ({type(value).__name__}).",
+        f"checkpoint can hold), got {shown(value, typed=True)}.",
         value=value,
     )

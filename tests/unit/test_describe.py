@@ -258,21 +258,21 @@ class TestTrained:
         """A later plan may train it again."""
         model = zoo.plain()
         model.embed.weight.requires_grad_(False)
-        marks.set_locked(model.embed, "weight", locked=True)
+        marks.set_locked(model.embed.weight, model.embed, "weight", locked=True)
         assert params_of(model)["embed.weight"].requires_grad
 
     def test_a_lock_on_any_place_of_a_tied_tensor_counts(self):
         """The lock may have been set by the other name."""
         model = zoo.tied()
         model.head.weight.requires_grad_(False)
-        marks.set_locked(model.head, "weight", locked=True)
+        marks.set_locked(model.head.weight, model.head, "weight", locked=True)
         assert params_of(model)["embed.weight"].requires_grad
 
     def test_a_locked_bare_tensor_counts_as_trained(self):
         """Its note is on the tensor."""
         tensor = torch.ones(2)
         assert not params_of({"a": tensor})["a"].requires_grad
-        marks.set_locked(tensor, "a", locked=True)
+        marks.set_locked(tensor, None, "a", locked=True)
         assert params_of({"a": tensor})["a"].requires_grad
 
 

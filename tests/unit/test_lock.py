@@ -228,6 +228,18 @@ class TestSurvival:
         assert ["a"] == resolved(tensors).unlock()
         assert tensors["a"].requires_grad
 
+    @pytest.mark.parametrize("bare_first", [True, False])
+    def test_modules_and_their_bare_tensors_know_each_others_locks(self, bare_first):
+        """Locked as one and resolved as the other, it is restored, and nobody's any more."""
+        net = network()
+        sources = [dict(net.named_parameters()), net]
+        first, then = sources if bare_first else reversed(sources)
+        assert ["0.weight"] == resolved(first, "0.weight").lock()
+        assert ["0.weight"] == resolved(then).lock()
+        assert [True] * 6 == flags(net)
+        net[0].weight.requires_grad_(False)
+        assert [True, True] == [resolved(each)["0.weight"].frozen for each in sources]
+
     def test_tensors_computed_from_others_cannot_be_locked(self):
         """Autograd decides for them; the leaves are to be passed."""
         leaf = torch.ones(2, requires_grad=True)

@@ -10,10 +10,18 @@ from torch import nn
 from nnlr import marks
 
 
+def lock(layer, name, locked=True):
+    marks.set_locked(getattr(layer, name), layer, name, locked=locked)
+
+
+def locked(layer, name):
+    return marks.is_locked(getattr(layer, name), layer, name)
+
+
 def noted():
     layer = nn.Linear(2, 2)
     marks.declare(layer, "weight", {"lr_mult": 0.5})
-    marks.set_locked(layer, "bias", locked=True)
+    lock(layer, "bias")
     marks.set_init_applied(layer)
     return layer
 
@@ -23,7 +31,7 @@ class TestNotes:
         """Nothing declared, nothing locked, nothing scaled."""
         layer = nn.Linear(2, 2)
         assert marks.declared(layer) == {}
-        assert not marks.is_locked(layer, "weight")
+        assert not locked(layer, "weight")
         assert not marks.init_applied(layer)
 
     def test_a_declaration_adds_to_what_was_declared_before(self):
@@ -42,21 +50,28 @@ class TestNotes:
         """An unlocked module looks as it did before."""
         layer = nn.Linear(2, 2)
         before = set(vars(layer))
-        marks.set_locked(layer, "weight", locked=True)
-        marks.set_locked(layer, "bias", locked=True)
-        marks.set_locked(layer, "weight", locked=False)
-        assert (False, True) == tuple(
-            marks.is_locked(layer, k) for k in ("weight", "bias")
-        )
-        marks.set_locked(layer, "bias", locked=False)
-        marks.set_locked(layer, "bias", locked=False)
+        lock(layer, "weight")
+        lock(layer, "bias")
+        lock(layer, "weight", locked=False)
+        assert [False, True] == [locked(layer, name) for name in ("weight", "bias")]
+        lock(layer, "bias", locked=False)
+        lock(layer, "bias", locked=False)
         assert before == set(vars(layer))
+        assert [{}, {}] == [vars(layer.weight), vars(layer.bias)]
 
     def test_a_bare_tensor_can_be_locked(self):
         """Where there is no module, the tensor itself carries the note."""
         tensor = torch.ones(2, requires_grad=True)
-        marks.set_locked(tensor, "a", locked=True)
-        assert marks.is_locked(tensor, "a")
+        marks.set_locked(tensor, None, "a", locked=True)
+        assert marks.is_locked(tensor, None, "a")
+
+    def test_either_note_is_enough(self):
+        """The tensor's own, whoever holds it now, or the module's, where it was replaced."""
+        layer, other = nn.Linear(2, 2), nn.Linear(2, 2)
+        lock(layer, "weight")
+        other.weight = layer.weight
+        layer.weight = nn.Parameter(torch.ones(2, 2))
+        assert [True, True] == [locked(each, "weight") for each in (layer, other)]
 
 
 class TestTravel:
@@ -73,7 +88,7 @@ class TestTravel:
         """Copies, saved models and moved models keep what was said of them."""
         layer = journey(noted())
         assert marks.declared(layer) == {"weight": {"lr_mult": 0.5}}
-        assert marks.is_locked(layer, "bias")
+        assert locked(layer, "bias")
         assert marks.init_applied(layer)
 
     def test_notes_stay_out_of_the_state_dict(self):
@@ -85,9 +100,9 @@ class TestTravel:
         layer = noted()
         twin = copy.copy(layer)
         marks.declare(twin, "weight", {"lr_mult": 9.0})
-        marks.set_locked(twin, "weight", locked=True)
+        lock(twin, "weight")
         assert marks.declared(layer) == {"weight": {"lr_mult": 0.5}}
-        assert not marks.is_locked(layer, "weight")
+        assert not locked(layer, "weight")
 
     def test_a_compiled_module_does_not_show_the_notes_of_the_one_inside(self):
         """OptimizedModule forwards attributes; a note would count twice."""

@@ -72,7 +72,8 @@ def test_planning_loads_torch_only():
     code = f"""
 import sys, torch, nnlr
 before = set(sys.modules)
-plan = nnlr.resolve(torch.nn.Linear(1, 1), nnlr.rule("*"), lr=1, weight_decay=0)
+model = torch.nn.Linear(1, 1)
+plan = nnlr.resolve(model, nnlr.rule("*"), lr=1, weight_decay=0)
 plan.optimizer(torch.optim.SGD); plan.vectors(); plan.to_json()
 loaded = {{m.partition(".")[0] for m in set(sys.modules) - before}}
 print(sorted(loaded & set({FORBIDDEN.split()!r}) - {{"numpy"}}))

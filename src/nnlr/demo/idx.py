@@ -32,6 +32,7 @@ _TYPES: Final = {
     0x0E: "64-bit floats",
 }
 _AGAIN: Final = "Download it again."
+_BLOCK: Final = 1 << 20
 
 
 def read_split(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
@@ -155,13 +156,21 @@ def _parse(path: Path, stream: BinaryIO | gzip.GzipFile, axes: int) -> Tensor:
     if shape[0] == 0:
         raise _bad(path, f"holds no {kind}", "at least one", _AGAIN)
     size = math.prod(shape)
-    values = bytearray(stream.read(size + 1))  # one more, to see a file that goes on
+    values = _read(stream, size + 1)  # one more, to see a file that goes on
     if len(values) != size:
         found = f"only {len(values):,} of them" if len(values) < size else "more"
         raise _bad(
             path, f"holds {found}", f"{size:,} bytes for {shape[0]:,} {kind}", _AGAIN
         )
     return torch.frombuffer(values, dtype=torch.uint8).reshape(shape)
+
+
+def _read(stream: BinaryIO | gzip.GzipFile, most: int) -> bytearray:
+    """Read so many bytes, or as many as there are: a header may promise terabytes."""
+    values = bytearray()
+    while block := stream.read(min(_BLOCK, most - len(values))):
+        values += block
+    return values
 
 
 def _bad(path: Path, found: str, expected: str, fix: str) -> NnlrError:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from nnlr.errors import NnlrError
+from nnlr.errors import NnlrError, plural
 
 
 class Method(StrEnum):
@@ -75,7 +75,7 @@ class Options:
     @property
     def duration(self) -> str:
         """``1 epoch``, ``10 epochs``."""
-        return f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
+        return plural(self.epochs, "epoch")
 
 
 def missing_extra(package: str, purpose: str, instead: str) -> NnlrError:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
-from nnlr.errors import listed
-from nnlr.report.text import WIDTH, plural, rate
+from nnlr.errors import listed, plural
+from nnlr.report.text import WIDTH, rate
 from nnlr.rows import PlanRow
 from nnlr.scheme import Step
 
@@ -92,7 +92,7 @@ def _change(old: PlanRow, new: PlanRow) -> str:
     for key in sorted({*old.options, *new.options}):
         settings[key] = (old.options.get(key), new.options.get(key))
     lines = [
-        f"  {name:<13}{_plain(was)} -> {_plain(now)}"
+        f"  {name:<13}{_arrow(was, now)}"
         for name, (was, now) in settings.items()
         if was != now
     ]
@@ -128,6 +128,13 @@ def _text(step: Step) -> str:
 
 def _state(row: PlanRow) -> str:
     return "locked" if row.locked else "frozen" if row.frozen else "trained"
+
+
+def _arrow(was: object, now: object) -> str:
+    """Old and new, in full where four digits do not tell them apart."""
+    short = (_plain(was), _plain(now))
+    old, new = short if short[0] != short[1] else (repr(was), repr(now))
+    return f"{old} -> {new}"
 
 
 def _plain(value: object) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from textwrap import wrap
 
 from nnlr.report.text import WIDTH, rate
-from nnlr.rows import Bases, PlanRow
+from nnlr.rows import Bases, PlanRow, decay_mode_acts
 from nnlr.scheme import Factor, Step
 
 
@@ -23,7 +23,7 @@ def explain(row: PlanRow, bases: Bases) -> str:
     lines.append(f"  {'state':<14}{_state(row)}")
     lines += _story("lr", row.lr, bases.lr, row, _lr_text)
     lines += _story("weight decay", row.weight_decay, bases.weight_decay, row, _wd_text)
-    if bases.decay != "coupled" and row.lr_mult and row.lr_mult != 1:
+    if row.lr_mult not in {0, 1} and decay_mode_acts(row.trace, bases):
         how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"
         lines.append(f"      divided by {how}: decay={bases.decay!r}")
     lines += _other_factors(row)

@@ -5,10 +5,10 @@ from textwrap import wrap
 from typing import Final
 
 from nnlr.checks import Finding
-from nnlr.errors import listed
+from nnlr.errors import listed, plural
 from nnlr.groups import Group
 from nnlr.report.fold import Line, folds, unfolded
-from nnlr.report.text import WIDTH, amount, options_text, plural, rate, render
+from nnlr.report.text import WIDTH, amount, options_text, rate, render
 from nnlr.rows import Bases, PlanRow
 
 # Lines of a folded table, headings and footer included.

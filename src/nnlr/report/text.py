@@ -33,16 +33,6 @@ def amount(number: int) -> str:
     return f"{number:,}"
 
 
-def plural(number: int, what: str) -> str:
-    """A count and its noun.
-
-    Examples:
-        >>> plural(1, "group"), plural(2, "group")
-        ('1 group', '2 groups')
-    """
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def options_text(options: Mapping[str, Any]) -> str:
     """Group options as they would be written in a call.
 
