@@ -2,8 +2,9 @@
 
 import functools
 import inspect
+import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -35,6 +36,8 @@ _MUON: Final = getattr(torch.optim, "Muon", ())
 
 # What nnlr puts in a group beside the settings of the optimizer.
 _OURS: Final = {"params", "name", "lr", "weight_decay", "lr_mult", "wd_mult"}
+
+_RATES: Final = ("lr", "weight_decay")
 
 _KEYWORDS: Final = (
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -136,8 +139,8 @@ def refuse_unfit(
     name = signature.name
     if not groups:
         raise ConfigError(
-            "The plan trains nothing: every parameter is locked or frozen, so there is "
-            f"nothing to give {name}."
+            "The plan trains nothing: every parameter of the model, or of this stage, is "
+            f"locked or frozen, so there is nothing to give {name}."
         )
     if len(tags := {group.tag for group in groups}) > 1:
         raise ConfigError(
@@ -199,6 +202,7 @@ def _refuse_special(
 def build(
     factory: Callable[..., Opt],
     groups: Sequence[ParamGroup],
+    located: Sequence[Located],
     bases: Bases,
     settings: Mapping[str, Any],
 ) -> Opt:
@@ -222,7 +226,7 @@ def build(
             )
     if "lr" in signature.defaults:
         # Constructors check what they do with a tensor on this one only.
-        tensor = isinstance(groups[0]["lr"], Tensor) if groups else False
+        tensor = isinstance(groups[0]["lr"], Tensor)
         given["lr"] = torch.tensor(bases.lr) if tensor else bases.lr
     if "weight_decay" in signature.defaults:
         given["weight_decay"] = bases.weight_decay
@@ -231,13 +235,18 @@ def build(
     try:
         optimizer = factory(ready, **given)
     except Exception as error:
+        named = isinstance(groups[0]["params"][0], tuple)
+        confused = named and "tuple" in str(error)
+        hint = " It may want plain tensors: pass names=False." if confused else ""
         raise ConfigError(
             f"{signature.name} cannot be built on the plan's {len(ready)} groups: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}{hint}"
         ) from error
     defaults = getattr(optimizer, "defaults", None)
     if isinstance(defaults, dict):
         _check_heard(signature.name, defaults, groups, said)
+    _check_kept(signature.name, optimizer, groups, located)
+    if isinstance(defaults, dict):
         set_bases(defaults, bases)
     warn_about_decay(optimizer, groups, bases)
     return optimizer
@@ -272,6 +281,59 @@ def _check_heard(
             f"{listed(sorted(defaults), 10)}.",
             option=unknown[0],
         )
+
+
+def _check_kept(
+    name: str,
+    optimizer: object,
+    groups: Sequence[ParamGroup],
+    located: Sequence[Located],
+) -> None:
+    """Refuse an optimizer that does not hold each parameter at the rates it was given."""
+    held = getattr(optimizer, "param_groups", None)
+    if held is None:
+        raise ConfigError(
+            f"{name} gave {type(optimizer).__name__}, which has no param_groups and so is "
+            "no optimizer."
+        )
+    said, kept = _rates_by_id(groups), _rates_by_id(held)
+    for found in located:
+        wanted, actual = (rates.get(id(found.tensor), {}) for rates in (said, kept))
+        if not _agree(wanted, actual):
+            raise ConfigError(
+                f"{name} does not keep the groups of the plan: {found.row.name!r} trains "
+                f"{_spelled(actual)}; the plan trains it {_spelled(wanted)}. Use a class or "
+                "function that hands the groups to the optimizer as they are.",
+                name=found.row.name,
+            )
+
+
+def _rates_by_id(groups: Iterable[ParamGroup]) -> dict[int, dict[str, float]]:
+    """The rates at which groups train each of their tensors, named or not."""
+    rates = {}
+    for group in groups:
+        own = {
+            rate: float(group[rate]) for rate in _RATES if group.get(rate) is not None
+        }
+        for param in group["params"]:
+            rates[id(param[1] if isinstance(param, tuple) else param)] = own
+    return rates
+
+
+def _agree(wanted: Mapping[str, float], actual: Mapping[str, float]) -> bool:
+    """Whether rates are the same, up to float32; some optimizers have no decay."""
+    if not wanted or not actual:
+        return not wanted and not actual
+    return "lr" in actual and all(
+        math.isclose(wanted[rate], value, rel_tol=1e-6)
+        for rate, value in actual.items()
+    )
+
+
+def _spelled(rates: Mapping[str, float]) -> str:
+    if not rates:
+        return "not at all"
+    return "at " + ", ".join(f"{rate}={value:g}" for rate, value in rates.items())
 
 
 def set_bases(defaults: dict[str, Any], bases: Bases) -> None:

@@ -7,8 +7,9 @@ from typing import Final, Literal
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nnlr.describe import ModelInfo
 from nnlr.errors import listed
-from nnlr.names import Node, nodes
+from nnlr.names import Node, Slot, nodes
 from nnlr.rows import PlanRow
 from nnlr.scheme import Factor
 
@@ -45,15 +46,14 @@ class Finding:
         return f"{self.severity}: {self.cause} ({listed(self.names)}). {self.fix}"
 
 
-def plan_findings(
-    rows: Sequence[PlanRow], model: nn.Module | None
-) -> tuple[Finding, ...]:
-    """Look a plan over."""
+def plan_findings(rows: Sequence[PlanRow], model: ModelInfo) -> tuple[Finding, ...]:
+    """Look a plan over, and the model it was made for."""
     statements = _statements(rows)
     return (
         *_only_frozen(statements),
         *_absolute_looking(statements),
-        *(_running_statistics(rows, model) if model is not None else ()),
+        *_restored(rows, model.places),
+        *(_running_statistics(rows, model.module) if model.module is not None else ()),
     )
 
 
@@ -115,6 +115,31 @@ def _absolute_looking(statements: Statements) -> list[Finding]:
                     )
                 )
     return found
+
+
+def _restored(
+    rows: Iterable[PlanRow], places: Iterable[tuple[Slot, ...]]
+) -> list[Finding]:
+    """What an earlier plan locked and this one trains; others may rely on the lock."""
+    names = tuple(
+        row.name
+        for row, (slot, *_) in zip(rows, places, strict=True)
+        if not slot.tensor.requires_grad and row.trainable
+    )
+    if not names:
+        return []
+    return [
+        Finding(
+            severity="note",
+            kind="restored",
+            names=names,
+            cause=(
+                "nnlr locked these for an earlier plan, and applying this one switches "
+                "their gradients on again, whoever may have frozen them since"
+            ),
+            fix="Give them lr_mult=0 if they must stay as they are.",
+        )
+    ]
 
 
 def _running_statistics(rows: Sequence[PlanRow], model: nn.Module) -> list[Finding]:

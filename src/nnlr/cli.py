@@ -1,5 +1,6 @@
 """The command line: ``nnlr demo``."""
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,5 +138,6 @@ def main() -> None:
     """Entry point of the ``nnlr`` command."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character shows '?' for it, rather than a traceback.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="replace")
     app(prog_name="nnlr")

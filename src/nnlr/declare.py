@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from nnlr import marks
-from nnlr.errors import NnlrError, listed, nearest_hint
+from nnlr.errors import NnlrError, listed, nearest_hint, shown
 from nnlr.names import reparametrized
 from nnlr.values import number
 
@@ -103,7 +103,7 @@ def _write(module: Module, name: str, **values: float) -> Module:
         )
     if not isinstance(name, str):
         raise NnlrError(
-            f"name must be a parameter's name such as 'weight', got {name!r}."
+            f"name must be a parameter's name such as 'weight', got {shown(name)}."
         )
     owners = [inner for inner in module.modules() if name in owned(inner)]
     if not owners:
@@ -121,7 +121,7 @@ def _written_as(owner: nn.Module, name: str) -> Iterator[tuple[nn.Module, str]]:
         if reparametrized(owner, key) == name:
             yield owner, key
     if is_parametrized(owner, name):
-        made = owner.parametrizations[name]  # type: ignore[union-attr, index]
+        made: nn.Module = owner.parametrizations[name]  # type: ignore[index, assignment]
         yield from ((made, key) for key in made._parameters)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
-from nnlr.errors import NnlrError, nearest_hint
+from nnlr.errors import NnlrError, nearest_hint, shown
 from nnlr.marks import is_locked
 from nnlr.names import Slot, Source, nodes, owner_of, slots, unwrap
 from nnlr.roles import ROLES, Roles, role_of_bare
@@ -224,9 +224,9 @@ def _fans_as(role: str, param: ParamInfo, slot: Slot) -> tuple[int | None, int |
 def check_role(role: object) -> str:
     """Return the role, or refuse a name that is none."""
     if not isinstance(role, str) or role not in ROLES:
-        hint = nearest_hint(str(role), ROLES)
+        hint = nearest_hint(shown(role), ROLES)
         raise NnlrError(
-            f"{role!r} is no role. Roles: {', '.join(ROLES)}. {hint}".rstrip(),
+            f"{shown(role)} is no role. Roles: {', '.join(ROLES)}. {hint}".rstrip(),
             role=role,
         )
     return role

@@ -13,6 +13,7 @@ Every message says what happened, where, why, and what to do. The facts in it ar
 attributes of the exception too, so that a caller need not parse the text.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -26,6 +27,7 @@ __all__ = [
     "listed",
     "nearest_hint",
     "plural",
+    "selector_hint",
     "shown",
 ]
 
@@ -91,9 +93,9 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
         'a, b and 1 more'
     """
     names = list(names)
-    shown = ", ".join(names[:limit])
+    first = ", ".join(names[:limit])
     rest = len(names) - limit
-    return f"{shown} and {rest} more" if rest > 0 else shown
+    return f"{first} and {rest} more" if rest > 0 else first
 
 
 def plural(number: int, what: str) -> str:
@@ -135,3 +137,18 @@ def shown(value: object, *, typed: bool = False) -> str:
     if len(text) > 80 or "\n" in text:
         return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
     return f"{text} ({kind})" if typed else text
+
+
+def selector_hint(value: object) -> str:
+    """Return a sentence on what to write instead of something that is no selector, or ``""``.
+
+    Examples:
+        >>> selector_hint(dict)
+        ' Of a class: nnlr.module_type(dict).'
+    """
+    if isinstance(value, type):
+        return f" Of a class: nnlr.module_type({value.__name__})."
+    if isinstance(value, re.Pattern):
+        return f" Of a regular expression: nnlr.regex({shown(value.pattern)})."
+    many = isinstance(value, list | tuple | set)
+    return " Join patterns with |: nnlr.glob('head.*') | 'norm.*'." if many else ""

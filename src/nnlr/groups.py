@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nnlr.errors import NnlrError
-from nnlr.rows import PlanRow
-from nnlr.tensors import Located
+from nnlr.rows import Bases, PlanRow
+from nnlr.tensors import Located, Locks
 from nnlr.values import number
 
 Locked = Literal["drop", "keep"]
@@ -149,6 +149,44 @@ def _short(values: Sequence[float]) -> dict[float, str]:
     return {value: f"{value:.17g}" for value in distinct}  # tells any two floats apart
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A plan on one model: checked, and nothing touched yet.
+
+    Attributes:
+        groups: The groups that have a tensor there; a pipeline stage lacks some.
+        located: The rows and their tensors.
+        locks: The locks that go with the groups.
+        bases: The base rates.
+    """
+
+    groups: tuple[Group, ...]
+    located: Sequence[Located]
+    locks: Locks
+    bases: Bases
+
+    @classmethod
+    def of(
+        cls,
+        groups: Iterable[Group],
+        located: Sequence[Located],
+        locks: Locks,
+        bases: Bases,
+    ) -> "Fit":
+        """Keep the groups that have a tensor among the located ones."""
+        here = {found.row.name for found in located}
+        present = (group for group in groups if not here.isdisjoint(group.names))
+        return cls(tuple(present), located, locks, bases)
+
+    def fill(
+        self, *, names: bool = True, tensor_lr: bool = False, eps: object = None
+    ) -> list[ParamGroup]:
+        """The groups with their tensors; see :func:`param_groups`."""
+        return param_groups(
+            self.groups, self.located, names=names, tensor_lr=tensor_lr, eps=eps
+        )
+
+
 def param_groups(
     groups: Iterable[Group],
     located: Iterable[Located],
@@ -160,7 +198,7 @@ def param_groups(
     """Put tensors into groups, in the form that ``torch.optim`` takes.
 
     A group is split where its tensors live on different device meshes, which no optimizer
-    step can mix. Groups whose tensors are all elsewhere (pipeline stages) are left out.
+    step can mix. Tensors that are elsewhere (pipeline stages) are left out.
 
     Args:
         groups: The groups of a plan.

@@ -1,5 +1,6 @@
 """A live optimizer is given the groups of a new plan."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -16,7 +17,7 @@ from nnlr.apply import (
     without_decay,
 )
 from nnlr.errors import ConfigError, NnlrWarning
-from nnlr.groups import Group, ParamGroup, param_groups
+from nnlr.groups import Fit, ParamGroup
 from nnlr.names import resolve_name
 from nnlr.rows import Bases
 from nnlr.tensors import Located
@@ -24,52 +25,54 @@ from nnlr.tensors import Located
 # What schedulers keep in a group in proportion to its learning rate.
 _SCHEDULED: Final = ("lr", "initial_lr", "max_lr", "min_lr")
 
+# What the new groups bring themselves.
+_RENEWED: Final = {
+    *_SCHEDULED,
+    *("params", "param_names", "weight_decay", "eps", "name", "lr_mult", "wd_mult"),
+}
 
-def regroup(
-    optimizer: Optimizer,
-    groups: Sequence[Group],
-    located: Sequence[Located],
-    bases: Bases,
-) -> None:
+
+def regroup(optimizer: Optimizer, fit: Fit) -> None:
     """Give a live optimizer new groups; what it knows of a parameter stays with it.
 
     State follows the tensor, or its name where the tensor was replaced; that of
     parameters which are in no group any more is dropped. Settings that the new groups do
     not speak of keep the value on which all old groups agree, but for ``eps``, which
-    ``eps_mult`` multiplies and which is the optimizer's default again. If a scheduler has
-    begun (groups carry ``initial_lr``), its progress on the reference group carries over
-    to every new rate.
+    ``eps_mult`` multiplies and which is the optimizer's default again. If a scheduler or a
+    hand has moved the rates, the progress of the reference group carries over to every new
+    rate.
 
     Raises:
         ConfigError: If the optimizer refuses; it is then as it was.
     """
     signature = Signature.of_live(optimizer)
-    refuse_unfit(signature, groups, located)
+    refuse_unfit(signature, fit.groups, fit.located)
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError(
             "LBFGS keeps one flat history of all parameters; build it anew."
         )
     old = optimizer.param_groups
-    ready = param_groups(groups, located, eps=optimizer.defaults.get("eps"))
-    warn_about_decay(optimizer, ready, bases)
-    scheduled = _scheduled(old)
+    ready = fit.fill(eps=optimizer.defaults.get("eps"))
+    warn_about_decay(optimizer, ready, fit.bases)
+    scheduled = _scheduled(old) or _moved(old, optimizer.defaults, fit.bases)
     if scheduled is not None:
         warnings.warn(
-            "A scheduler was built on this optimizer and still holds the old rates. The "
-            f"new groups continue at {scheduled['lr']:g} of their base rates; build the "
-            "scheduler anew.",
+            "The rates of this optimizer are in the hands of a scheduler, or were set by "
+            f"hand. The new groups continue at {scheduled['lr']:g} of their base rates; "
+            "build the scheduler anew: the old one holds the old rates, and its next step "
+            "may fail.",
             NnlrWarning,
             stacklevel=3,  # the caller of nnlr.regroup
         )
-    _warn_about_lost(optimizer, located)
-    agreed = _agreed_settings(old, optimizer.defaults)
+    _warn_about_lost(optimizer, fit.located)
+    agreed = _agreed_settings(old)
     like = next((g["lr"] for g in old if isinstance(g["lr"], Tensor)), None)
     fresh = [
         {**agreed, **group, **_rates(group["lr"], scheduled or {"lr": 1.0}, like)}
         for group in without_decay(ready, signature)
     ]
     _replace(optimizer, fresh, _state_by_name(optimizer, fresh))
-    set_bases(optimizer.defaults, bases)
+    set_bases(optimizer.defaults, fit.bases)
 
 
 def _warn_about_lost(optimizer: Optimizer, located: Sequence[Located]) -> None:
@@ -93,28 +96,52 @@ def _warn_about_lost(optimizer: Optimizer, located: Sequence[Located]) -> None:
         )
 
 
-def _agreed_settings(
-    groups: Sequence[ParamGroup], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Settings that all groups share; the others will be the optimizer's defaults."""
-    agreed = {}
-    for key in defaults.keys() - {"lr", "weight_decay", "eps"}:
-        values = [group.get(key) for group in groups]
-        if all(type(v) is type(values[0]) and v == values[0] for v in values):
-            agreed[key] = values[0]
-    return agreed
+def _agreed_settings(groups: Sequence[ParamGroup]) -> dict[str, Any]:
+    """What all groups share, be it a setting or a scheduler's note; rates are not meant.
+
+    A setting on which they differ will be the optimizer's default.
+    """
+    first, *others = groups
+    return {
+        key: value
+        for key, value in first.items()
+        if key not in _RENEWED
+        and all(key in group and _same(group[key], value) for group in others)
+    }
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other or (not isinstance(one, Tensor) and one == other)
 
 
 def _scheduled(groups: Sequence[ParamGroup]) -> dict[str, float] | None:
     """How far a scheduler has moved the reference group, relative to its peak.
 
-    ``None`` if there is no scheduler. One-cycle schedules start far under their peak and
+    ``None`` if there is no note of a scheduler. One-cycle schedules start far under their peak and
     note it in the group; for the others the peak is where they started.
     """
     for group in groups:
         peak = group.get("max_lr") or group.get("initial_lr")
         if peak:
             return {key: float(group[key] / peak) for key in _SCHEDULED if key in group}
+    return None
+
+
+def _moved(
+    groups: Sequence[ParamGroup], defaults: Mapping[str, Any], bases: Bases
+) -> dict[str, float] | None:
+    """How far the reference group is from its base rate, moved by what left no note.
+
+    ``None`` if it is where it started, or where the new plan would have it.
+    """
+    for group in groups:
+        if lr_mult := group.get("lr_mult"):
+            base = float(group["lr"]) / lr_mult
+            start = float(defaults["lr"])
+            known = (start, bases.lr)
+            if any(math.isclose(base, each, rel_tol=1e-6) for each in known):
+                return None
+            return {"lr": base / start} if start else None
     return None
 
 

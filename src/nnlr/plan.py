@@ -5,26 +5,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr import apply, report
 from nnlr.checks import Finding
-from nnlr.errors import ConfigError, NnlrError, nearest_hint, plural
-from nnlr.groups import Group, Locked, ParamGroup, make_groups
-from nnlr.groups import param_groups as fill
-from nnlr.marks import init_applied
-from nnlr.names import Source, resolve_name, unwrap
+from nnlr.errors import ConfigError, NnlrError, nearest_hint, plural, shown
+from nnlr.groups import Fit, Group, Locked, ParamGroup, make_groups
+from nnlr.names import Source, resolve_name
 from nnlr.rows import Bases, Decay, PlanRow, make_bases, with_bases, with_groups
 from nnlr.serial import plan_facts, plan_from_facts
-from nnlr.tensors import locate, plan_locks, plan_unlock, vectors
+from nnlr.tensors import locate, plan_locks, plan_unlock, refuse_unscaled, vectors
 
 Opt = TypeVar("Opt", bound=Optimizer)
 
 Reference = Callable[[], Source | None]
 
 
-def _gone() -> None:
+def _unknown() -> None:
     """The model of a plan that never saw one."""
 
 
@@ -50,7 +48,7 @@ class Plan:
         bases: Bases,
         label: str,
         findings: tuple[Finding, ...] = (),
-        reference: Reference = _gone,
+        reference: Reference = _unknown,
     ) -> None:
         self.groups = make_groups(rows)
         self.rows = with_groups(
@@ -93,7 +91,7 @@ class Plan:
         if known is None:
             hint = nearest_hint(str(name), self._by_name)
             raise NnlrError(
-                f"The plan for {self.label} has no parameter {name!r}. {hint}".rstrip(),
+                f"The plan for {self.label} has no parameter {shown(name)}. {hint}".rstrip(),
                 name=name,
             )
         return self._by_name[known]
@@ -217,7 +215,7 @@ class Plan:
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep: all but the way back to the model."""
         kept = {key: value for key, value in vars(self).items() if key != "_by_name"}
-        return {**kept, "_reference": _gone}
+        return {**kept, "_reference": _unknown}
 
     # --- apply ----------------------------------------------------------------------
 
@@ -225,7 +223,8 @@ class Plan:
         """Switch off the gradients of locked parameters, and restore what an earlier plan locked.
 
         Sets ``requires_grad=False`` and ``.grad=None``, and notes on the owner that nnlr did
-        it. ``param_groups`` and ``optimizer`` do this last.
+        it. ``param_groups`` and ``optimizer`` do this last. With DDP, lock or build the
+        optimizer before wrapping: DDP decides at construction whose gradients it exchanges.
 
         Returns:
             Names of the parameters that were changed.
@@ -290,12 +289,9 @@ class Plan:
             PlanMismatchError: If the model is not the one resolved.
             NnlrError: If the plan needs ``eps`` or ``apply_init`` first.
         """
-        source = self._model(model)
-        groups = self._groups(locked)
-        located = locate(self.rows, source, partial=partial)
-        self._check_init(source, init)
-        ready = fill(groups, located, names=names, tensor_lr=tensor_lr, eps=eps)
-        plan_locks(located, source, keep=locked == "keep").apply()
+        fit = self.fit(model, partial=partial, locked=locked, init=init)
+        ready = fit.fill(names=names, tensor_lr=tensor_lr, eps=eps)
+        fit.locks.apply()
         return ready
 
     def optimizer(
@@ -310,7 +306,9 @@ class Plan:
         init: str | None = None,
         **settings: Any,
     ) -> Opt:
-        """Build an optimizer of any class on the plan's groups.
+        """Build an optimizer of any class on the plan's groups, and lock what they leave out.
+
+        With DDP, build it before wrapping, or call :meth:`lock` before.
 
         Args:
             cls: The optimizer class.
@@ -337,46 +335,50 @@ class Plan:
         """
         signature = apply.Signature.of(cls)
         apply.refuse_rates(signature, settings, self._bases)
+        fit = self.fit(model, partial=partial, locked=locked, init=init)
+        apply.refuse_unfit(signature, fit.groups, fit.located)
+        eps = settings.get("eps", signature.defaults.get("eps"))
+        ready = fit.fill(names=names, tensor_lr=tensor_lr, eps=eps)
+        optimizer = apply.build(cls, ready, fit.located, fit.bases, settings)
+        fit.locks.apply()
+        return optimizer
+
+    def fit(
+        self,
+        model: Source | None = None,
+        *,
+        partial: bool = False,
+        locked: Locked = "drop",
+        init: str | None = None,
+    ) -> Fit:
+        """What :meth:`param_groups`, :meth:`optimizer` and ``regroup`` go by; locks nothing.
+
+        Takes their arguments and raises their errors.
+        """
         source = self._model(model)
         groups = self._groups(locked)
         located = locate(self.rows, source, partial=partial)
-        self._check_init(source, init)
-        apply.refuse_unfit(signature, groups, located)
-        eps = settings.get("eps", signature.defaults.get("eps"))
-        ready = fill(groups, located, names=names, tensor_lr=tensor_lr, eps=eps)
+        refuse_unscaled(self.rows, source, init)
         locks = plan_locks(located, source, keep=locked == "keep")
-        optimizer = apply.build(cls, ready, self._bases, settings)
-        locks.apply()
-        return optimizer
+        return Fit.of(groups, located, locks, self._bases)
 
     def _groups(self, locked: object) -> tuple[Group, ...]:
         if locked == "drop":
             return self.groups
         if locked == "keep":
             return make_groups(self.rows, locked="keep")
-        raise NnlrError(f"locked must be 'drop' or 'keep', got {locked!r}.")
+        raise NnlrError(f"locked must be 'drop' or 'keep', got {shown(locked)}.")
 
     def _model(self, model: Source | None) -> Source:
         if model is not None:
             return model
         found = self._reference()
+        if self._reference is _unknown:
+            raise NnlrError(
+                "This plan was loaded or copied and remembers no model: pass model=."
+            )
         if found is None:
             raise NnlrError(
                 f"The model this plan was made for ({self.label}) is gone: pass model=."
             )
         return found
-
-    def _check_init(self, source: Source, init: str | None) -> None:
-        if init not in (None, "done"):
-            raise NnlrError(f"init must be None or 'done', got {init!r}.")
-        scaled = [row.name for row in self.rows if row.init_mult != 1]
-        if not scaled or init == "done":
-            return
-        if isinstance(source, nn.Module) and init_applied(unwrap(source)):
-            return
-        raise NnlrError(
-            f"The plan scales the initial weights of {len(scaled)} parameters, and that has not "
-            "been done: call nnlr.apply_init(model, plan) once, or pass init='done' if the "
-            "weights are as they should be.",
-            names=scaled,
-        )

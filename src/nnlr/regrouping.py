@@ -7,7 +7,6 @@ from nnlr.errors import NnlrError
 from nnlr.groups import Locked
 from nnlr.names import Source
 from nnlr.plan import Plan
-from nnlr.tensors import locate, plan_locks
 
 
 def regroup(
@@ -23,7 +22,9 @@ def regroup(
 
     State follows a parameter's tensor, or its name where the tensor was replaced, and is
     dropped for parameters that the plan locks. Settings the plan does not speak of keep their
-    values. If a scheduler has begun, its progress carries over, with a warning to rebuild it.
+    values, also those that the old plan's options gave to all groups; where groups differ,
+    they are the optimizer's defaults again. If a scheduler has begun, or rates were set by
+    hand, the progress carries over, with a warning to rebuild the scheduler.
 
     Args:
         optimizer: The optimizer; it is changed in place, or not at all.
@@ -52,10 +53,6 @@ def regroup(
         )
     if not isinstance(plan, Plan):
         raise NnlrError(f"regroup needs a Plan, got {type(plan).__name__}.")
-    source = plan._model(model)
-    groups = plan._groups(locked)
-    located = locate(plan.rows, source, partial=partial)
-    plan._check_init(source, init)
-    locks = plan_locks(located, source, keep=locked == "keep")
-    live.regroup(optimizer, groups, located, plan._bases)
-    locks.apply()
+    fit = plan.fit(model, partial=partial, locked=locked, init=init)
+    live.regroup(optimizer, fit)
+    fit.locks.apply()

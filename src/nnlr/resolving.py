@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nnlr.checks import plan_findings
 from nnlr.declared import declarations
 from nnlr.describe import ModelInfo, describe, uncollected, with_roles
-from nnlr.errors import NnlrError
+from nnlr.errors import NnlrError, shown
 from nnlr.groups import Locked, ParamGroup
 from nnlr.names import Source, inside_ddp, unwrap
 from nnlr.nearest import must_match
@@ -48,10 +48,11 @@ def resolve(
         decay: What a small ``lr_mult`` does to decay under AdamW, which shrinks weights by
             ``lr * weight_decay``: ``"coupled"`` shrinks them less (torch's own way),
             ``"independent"`` divides ``wd_mult`` by ``lr_mult`` so that they shrink as
-            before, ``"sqrt"`` divides by its root.
+            before, ``"sqrt"`` divides by its root. A decay set absolutely stays.
         tied: For tied tensors with declarations that disagree, ``{alias: name}``: what
             reached the tensor by ``alias`` does not count.
-        roles: ``{selector: role}``, to correct what :mod:`nnlr.roles` found.
+        roles: ``{selector: role}``, to correct what :mod:`nnlr.roles` found. Entries that
+            reach one parameter must agree.
 
     Raises:
         NnlrError: If an argument is out of range.
@@ -76,27 +77,29 @@ def resolve(
     said = [_sparse(info), declarations(info, settled)]
     said += [scheme.steps(info) for scheme in checked]
     rows = make_rows(info.params, settle(merge(said), info, settled), bases)
-    findings = plan_findings(rows, info.module)
+    findings = plan_findings(rows, info)
     return Plan(rows, bases, info.label, findings, _reference(model, info))
 
 
 def _with_user_roles(info: ModelInfo, roles: object) -> ModelInfo:
     if not isinstance(roles, Mapping):
-        raise NnlrError(f"roles must be a mapping {{selector: role}}, got {roles!r}.")
+        raise NnlrError(
+            f"roles must be a mapping {{selector: role}}, got {shown(roles)}."
+        )
     chosen: dict[int, str] = {}
     for selector, role in roles.items():
         what = f"roles={{{selector!r}: {role!r}}}"
         matched = must_match(
             as_selector(selector, "roles"), info, what, may_be_optional=False
         )
-        if twice := [i for i in matched if chosen.get(i, role) != role]:
-            name, other = info.params[min(twice)].name, chosen[min(twice)]
-            raise NnlrError(
-                f"{what} makes {name!r} {role!r}, and an earlier selector of roles= makes it "
-                f"{other!r}. Narrow one of them.",
-                name=name,
-            )
-        chosen.update(dict.fromkeys(matched, role))
+        for index in sorted(matched):
+            if (earlier := chosen.setdefault(index, role)) != role:
+                name = info.params[index].name
+                raise NnlrError(
+                    f"{what} speaks of {name!r}, which an earlier entry of roles= makes "
+                    f"{earlier!r}. Narrow one of them, so that each parameter has one role.",
+                    name=name,
+                )
     return with_roles(info, chosen) if chosen else info
 
 

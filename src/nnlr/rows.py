@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple
 
 from nnlr.describe import ParamInfo
-from nnlr.errors import ConfigError, NnlrError
+from nnlr.errors import ConfigError, NnlrError, shown
 from nnlr.scheme import Step, Trace
 from nnlr.values import number
 
@@ -40,7 +40,7 @@ def make_bases(lr: object, weight_decay: object, decay: object) -> Bases:
     known = {mode: mode for mode in DECAYS}
     if not isinstance(decay, str) or decay not in known:
         raise NnlrError(
-            f"decay must be one of {', '.join(map(repr, DECAYS))}, got {decay!r}.",
+            f"decay must be one of {', '.join(map(repr, DECAYS))}, got {shown(decay)}.",
             value=decay,
         )
     return Bases(
@@ -286,8 +286,13 @@ def with_bases(rows: Iterable[PlanRow], bases: Bases) -> list[PlanRow]:
         rates = known[key]
         wanted = row.locked or row.trainable  # not frozen by the user
         locked = rates.lr_mult == 0 and wanted
-        state = {"locked": locked, "trainable": wanted and not locked, "group": None}
-        changed.append(row._replace(**rates._asdict(), **state))
+        now = row._replace(
+            **rates._asdict(),
+            locked=locked,
+            trainable=wanted and not locked,
+            group=None,
+        )
+        changed.append(now)
     return changed
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from nnlr.describe import ModelInfo
-from nnlr.errors import CoverageError, NnlrError, PatternError, listed, plural
+from nnlr.errors import CoverageError, NnlrError, PatternError, listed, plural, shown
 from nnlr.nearest import must_match
 from nnlr.scheme import NEUTRAL, Factor, Scheme, Step, Trace, flag
 from nnlr.select import Indices, Selector, as_selector
@@ -221,17 +221,17 @@ def rules(members: Iterable[Scheme], *, complete: bool = False) -> Scheme:
         (2.0, 0.5)
     """
     if isinstance(members, Scheme):
-        raise NnlrError(f"rules takes a list of rules: nnlr.rules([{members!r}]).")
+        raise NnlrError(f"rules takes a list of rules: nnlr.rules([{shown(members)}]).")
     if isinstance(members, str) or not isinstance(members, Iterable):
         raise NnlrError(
-            f"rules takes a list of rules: nnlr.rules([nnlr.rule(...)]), got {members!r}."
+            f"rules takes a list of rules: nnlr.rules([nnlr.rule(...)]), got {shown(members)}."
         )
     checked = []
     for position, member in enumerate(members):
         if not isinstance(member, Rule):
             raise NnlrError(
-                f"rules takes nnlr.rule(...) objects; member {position} is {member!r} "
-                f"({type(member).__name__}). Multiply other schemes with *."
+                f"rules takes nnlr.rule(...) objects; member {position} is "
+                f"{shown(member, typed=True)}. Multiply other schemes with *."
             )
         checked.append(member)
     if not checked:

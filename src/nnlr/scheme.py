@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from torch import nn
+
 from nnlr.describe import ModelInfo, with_roles
-from nnlr.errors import NnlrError, PatternError, plural
+from nnlr.errors import NnlrError, PatternError, plural, shown
 from nnlr.nearest import must_match
 from nnlr.select import Selector, as_selector
 from nnlr.values import number, options
@@ -72,7 +74,9 @@ class Factor:
         for words in ("why", "tag"):
             text = getattr(self, words)
             if not isinstance(text, str | None):
-                raise NnlrError(f"{words} must be a string, got {text!r}.", value=text)
+                raise NnlrError(
+                    f"{words} must be a string, got {shown(text)}.", value=text
+                )
 
 
 NEUTRAL: Final = Factor()
@@ -151,7 +155,7 @@ class Scheme:
         for index, factor in enumerate(factors):
             if not isinstance(factor, Factor):
                 raise NnlrError(
-                    f"{self!r} gave {factor!r} for {model.params[index].name!r}: "
+                    f"{self!r} gave {shown(factor)} for {model.params[index].name!r}: "
                     "factors(model) returns nnlr.Factor objects."
                 )
             if factor.why or factor != NEUTRAL:
@@ -184,7 +188,7 @@ class Scheme:
         """
         if not isinstance(path, str) or not path:
             raise NnlrError(
-                f"within needs a module's path such as 'backbone', got {path!r}."
+                f"within needs a module's path such as 'backbone', got {shown(path)}."
             )
         return Within(self, path)
 
@@ -209,8 +213,8 @@ def as_schemes(schemes: Iterable[object]) -> tuple[Scheme, ...]:
     for scheme in schemes:
         if not isinstance(scheme, Scheme):
             raise NnlrError(
-                f"Expected a scheme such as nnlr.rule('head.*', lr_mult=10), got {scheme!r} "
-                f"({type(scheme).__name__}).{_hint(scheme)}",
+                f"Expected a scheme such as nnlr.rule('head.*', lr_mult=10), got "
+                f"{shown(scheme, typed=True)}.{_hint(scheme)}",
                 value=scheme,
             )
         checked.append(scheme)
@@ -218,6 +222,8 @@ def as_schemes(schemes: Iterable[object]) -> tuple[Scheme, ...]:
 
 
 def _hint(value: object) -> str:
+    if isinstance(value, nn.Module):
+        return " The model comes first: resolve(model, scheme, ...)."
     if isinstance(value, list | tuple):
         return (
             " Schemes are given one by one: resolve(model, *schemes, ...). A list of which "
@@ -237,7 +243,9 @@ def flag(value: object, what: str) -> bool:
         NnlrError: If the value is neither True nor False.
     """
     if not isinstance(value, bool):
-        raise NnlrError(f"{what} must be True or False, got {value!r}.", value=value)
+        raise NnlrError(
+            f"{what} must be True or False, got {shown(value)}.", value=value
+        )
     return value
 
 

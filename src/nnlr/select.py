@@ -13,7 +13,7 @@ from functools import cache
 from numbers import Integral
 
 from nnlr.describe import ModelInfo, ParamInfo, check_role
-from nnlr.errors import NnlrError, shown
+from nnlr.errors import NnlrError, selector_hint, shown
 from nnlr.names import Slot
 from nnlr.surroundings import Scope, module_class
 
@@ -60,8 +60,7 @@ class Selector(ABC):
     def __bool__(self) -> bool:
         """Refused: ``and`` and ``or`` would drop one side without a word."""
         raise NnlrError(
-            f"The selector {self!r} is neither true nor false: combine selectors with &, | "
-            "and ~, not and/or/not."
+            f"{self!r} is not true or false: combine selectors with &, | and ~, not and/or/not."
         )
 
     @abstractmethod
@@ -85,20 +84,9 @@ def as_selector(value: object, where: str) -> Selector:
         return glob(value)
     raise NnlrError(
         f"{where} needs a selector: a pattern such as 'head.*', or nnlr.glob, nnlr.regex, "
-        f"nnlr.role and so on; got {shown(value, typed=True)}.{_instead_of(value)}",
+        f"nnlr.role and so on; got {shown(value, typed=True)}.{selector_hint(value)}",
         value=value,
     )
-
-
-def _instead_of(value: object) -> str:
-    """What to write instead of something that is no selector."""
-    if isinstance(value, type):
-        return f" Of a class: nnlr.module_type({value.__name__})."
-    if isinstance(value, re.Pattern):
-        return f" Of a regular expression: nnlr.regex({shown(value.pattern)})."
-    if isinstance(value, list | tuple | set | frozenset):
-        return " Join patterns with |: nnlr.glob('head.*') | 'norm.*'."
-    return ""
 
 
 def glob(pattern: str) -> Selector:
@@ -116,10 +104,9 @@ def glob(pattern: str) -> Selector:
         [1.0, 2.0, 1.0, 2.0]
     """
     if not isinstance(pattern, str) or not pattern:
+        got = f"{shown(pattern)}.{selector_hint(pattern)}"
         raise NnlrError(
-            f"glob needs a pattern such as 'head.*', got {shown(pattern)}."
-            f"{_instead_of(pattern)}",
-            value=pattern,
+            f"glob needs a pattern such as 'head.*', got {got}", value=pattern
         )
     return Glob(pattern)
 
@@ -154,9 +141,8 @@ def module_type(*types: type) -> Selector:
         module_type(LayerNorm, BatchNorm2d)
     """
     if not types or not all(isinstance(cls, type) for cls in types):
-        raise NnlrError(
-            f"module_type needs classes such as nn.LayerNorm, got {shown(types)}."
-        )
+        got = ", ".join(map(shown, types)) or "none"
+        raise NnlrError(f"module_type needs classes such as nn.LayerNorm, got {got}.")
     return _ModuleType(types)
 
 
@@ -169,13 +155,10 @@ def role(*roles: str) -> Selector:
     """
     if not roles:
         raise NnlrError("role needs at least one role, such as role('norm', 'bias').")
-    for name in roles:
-        if isinstance(name, list | tuple | set | frozenset):
-            raise NnlrError(
-                f"role takes roles one by one: role({', '.join(map(repr, name))}), "
-                f"not {shown(name)}.",
-                value=name,
-            )
+    if strays := [shown(name) for name in roles if not isinstance(name, str)]:
+        raise NnlrError(
+            f"role takes names one by one, such as role('norm'), got {strays[0]}."
+        )
     return Role(tuple(map(check_role, roles)))
 
 
@@ -211,8 +194,9 @@ def predicate(test: Callable[[ParamInfo], bool]) -> Selector:
         >>> large = nnlr.predicate(lambda param: param.numel > 1_000_000)
     """
     if not callable(test):
+        got = shown(test)
         raise NnlrError(
-            f"predicate needs a function of ParamInfo, got {shown(test)}.", value=test
+            f"predicate needs a function of ParamInfo, got {got}.", value=test
         )
     return _Predicate(test)
 

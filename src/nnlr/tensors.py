@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nnlr import marks
 from nnlr.errors import NnlrError, PlanMismatchError, listed, nearest_hint, plural
-from nnlr.names import Slot, Source, inside_ddp, slots
+from nnlr.names import Slot, Source, inside_ddp, slots, unwrap
 from nnlr.rows import PlanRow
 
 
@@ -84,8 +84,8 @@ def _check_names(
         if new[0] in first_of:
             hint = f"It was tied to {first_of[new[0]]!r} when the plan was made."
         raise PlanMismatchError(
-            f"{label} has {plural(len(new), 'parameter')} that the plan does not know: {listed(new)}. "
-            f"{hint}".rstrip()
+            f"{label} has {plural(len(new), 'parameter')} that the plan does not know: "
+            f"{listed(new)}. {hint}".rstrip()
             + "\n  The model changed after it was resolved: call nnlr.resolve again.",
             name=new[0],
             names=new,
@@ -99,7 +99,8 @@ def _check_names(
             f" It is now tied to {other[missing[0]]!r}." if missing[0] in other else ""
         )
         raise PlanMismatchError(
-            f"{label} lacks {plural(len(missing), 'parameter')} of the plan: {listed(missing)}.{tied}\n"
+            f"{label} lacks {plural(len(missing), 'parameter')} of the plan: "
+            f"{listed(missing)}.{tied}\n"
             "  Call nnlr.resolve again, or pass partial=True if this is one stage of the "
             "resolved model.",
             name=missing[0],
@@ -198,6 +199,27 @@ def _checked(off: Sequence[Located], on: Sequence[Located], model: Source) -> Lo
             names=bent,
         )
     return Locks(tuple(off), tuple(on))
+
+
+def refuse_unscaled(rows: Sequence[PlanRow], model: Source, init: str | None) -> None:
+    """Refuse a model whose initial weights should have been scaled and are not.
+
+    Raises:
+        NnlrError: Unless ``apply_init`` has run, or ``init`` is ``"done"``.
+    """
+    if init not in (None, "done"):
+        raise NnlrError(f"init must be None or 'done', got {init!r}.")
+    scaled = [row.name for row in rows if row.init_mult != 1]
+    if not scaled or init == "done":
+        return
+    if isinstance(model, nn.Module) and marks.init_applied(unwrap(model)):
+        return
+    raise NnlrError(
+        f"The plan scales the initial weights of {plural(len(scaled), 'parameter')}, and that "
+        "has not been done: call nnlr.apply_init(model, plan) once, or pass init='done' if the "
+        "weights are as they should be.",
+        names=scaled,
+    )
 
 
 def vectors(located: Sequence[Located]) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any, Final
 
 from nnlr.describe import ModelInfo, ParamInfo
-from nnlr.errors import NnlrError, nearest_hint
+from nnlr.errors import NnlrError, nearest_hint, shown
 from nnlr.scheme import NEUTRAL, Factor, Step, Trace
 
 # What a declaration can say, and the fields of a factor in which it says it.
@@ -20,7 +20,7 @@ def check_settled(tied: object, model: ModelInfo) -> dict[str, str]:
         NnlrError: If an alias and its name are not two names of one tensor.
     """
     if not isinstance(tied, Mapping):
-        raise NnlrError(f"tied must be a mapping {{alias: name}}, got {tied!r}.")
+        raise NnlrError(f"tied must be a mapping {{alias: name}}, got {shown(tied)}.")
     if not tied:
         return {}
     by_name = {name: param for param in model.params for name in param.names}

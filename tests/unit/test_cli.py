@@ -105,6 +105,14 @@ def test_the_version_is_the_packages(monkeypatch, capsys):
     assert f"nnlr {nnlr.__version__}\n" == capsys.readouterr().out
 
 
+def test_a_closed_output_is_no_crash(monkeypatch):
+    """Python sets it to None; there is nothing to prepare, and nobody to tell."""
+    monkeypatch.setattr(sys, "argv", ["nnlr", "--version"])
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+
+
 class TestDemo:
     def test_without_options_it_takes_the_defaults(self, seen):
         """Those of Options, which the help shows too."""

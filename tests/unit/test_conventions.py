@@ -48,5 +48,7 @@ def test_the_checks_themselves_can_fail(tmp_path):
     """A file that breaks both rules is found out."""
     bad = tmp_path / "test_bad.py"
     bad.write_text("def test_x():\n    with pytest.raises(ValueError):\n        pass\n")
-    assert [test.name for test in functions(bad) if not ast.get_docstring(test)] == ["test_x"]
+    assert [test.name for test in functions(bad) if not ast.get_docstring(test)] == [
+        "test_x"
+    ]
     assert unmatched_raises(bad) == [2]

@@ -268,6 +268,18 @@ class TestReach:
         plan = nnlr.resolve(layer, lr=1, weight_decay=0)
         assert [0.2, 0.1] == [plan["weight_g"].lr, plan["weight_v"].lr]
 
+    @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+    def test_the_last_call_wins_over_originals_too(self):
+        """What is said of the whole weight later replaces what was said of a part of it."""
+        new = parametrizations.weight_norm(nn.Linear(2, 2, bias=False))
+        nnlr.learning_rate(new, "original0", 0.2)
+        old = weight_norm(nn.Linear(2, 2, bias=False))
+        nnlr.learning_rate(old, "weight_g", 0.2)
+        for layer in (new, old):
+            nnlr.learning_rate(layer, "weight", 0.1)
+            plan = nnlr.resolve(layer, lr=1, weight_decay=0)
+            assert [0.1, 0.1] == [row.lr for row in plan]
+
     def test_nothing_to_set_is_an_error(self):
         """A call of annotate without a multiplier is a forgotten argument."""
         with pytest.raises(nnlr.NnlrError, match="Nothing to set: pass lr_mult="):

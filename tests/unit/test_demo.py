@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import math
+import re
 import sys
 
 import pytest
@@ -279,6 +280,17 @@ class TestIdx:
         assert "\n  Fix: " in str(caught.value)
         assert caught.value.path == path
 
+    @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["raw", "gz"])
+    def test_a_header_that_promises_terabytes_is_refused(self, folder, pack):
+        """Only what is there is read; a single request of that size runs out of memory."""
+        path = folder / FILES[0]
+        content = path.read_bytes()
+        path.write_bytes(pack(content[:4] + b"\xff" * 4 + content[8:]))
+        with pytest.raises(
+            nnlr.NnlrError, match=r"only 31,360 of them; .* for 4,294,967,295 images"
+        ):
+            quiet(data=folder)
+
     @pytest.mark.parametrize("name", FILES)
     def test_a_missing_file_is_named_with_all_its_spellings(self, folder, name):
         """So that one sees what was looked for."""
@@ -326,6 +338,20 @@ class TestIdx:
 
 
 class TestTraining:
+    def test_the_clock_runs_while_training_only(self, folder, monkeypatch):
+        """Building the first optimizer of a process imports much, which is not training."""
+        now = [0.0]
+        build = training._stepper
+
+        def slow(*given):
+            now[0] += 1000
+            return build(*given)
+
+        monkeypatch.setattr(training, "_stepper", slow)
+        monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+        outcome, _ = quiet(data=folder, epochs=1)
+        assert (0, 0) == (outcome.declared.seconds, outcome.uniform.seconds)
+
     def test_a_seed_gives_the_same_numbers_twice(self, folder):
         """Bit for bit on the CPU, whatever the caller drew from torch's generator."""
         first, _ = quiet(data=folder)
@@ -523,6 +549,35 @@ class TestPrinted:
         assert "\x1b" not in text
         assert max(map(len, text.splitlines())) <= 80
 
+    @pytest.mark.parametrize("width", [40, 60, 76])
+    def test_a_narrow_console_gets_the_numbers_without_the_tracks(self, folder, width):
+        """Whole rows, nothing cut and no blanks at the ends of lines."""
+        console = Console(file=io.StringIO(), width=width, highlight=False)
+        demo(Options(data=folder, epochs=1, batch_size=10), console)
+        lines = console.file.getvalue().partition("How far")[2].splitlines()
+        assert max(map(len, lines)) <= width
+        assert any(
+            re.fullmatch(r"conv2   0\.1 / 0\.2 +[\d.]+ +[\d.]+", x) for x in lines
+        )
+        assert "●" not in "".join(lines)
+        assert "…" not in "".join(lines)
+        assert [] == [line for line in lines if line.endswith(" ")]
+
+    def test_the_tracks_need_77_columns(self, folder):
+        """And get them."""
+        console = Console(file=io.StringIO(), width=77, highlight=False)
+        demo(Options(data=folder, epochs=1, batch_size=10), console)
+        lines = console.file.getvalue().partition("How far")[2].splitlines()
+        assert any(line.startswith("conv1 ") and "●─" in line for line in lines)
+        assert lines[-1] == "locked: it went on learning."
+        assert lines[-2].endswith("is not")
+
+    @pytest.mark.parametrize(("count", "text"), [(1, "1 thread"), (2, "2 threads")])
+    def test_threads_are_counted(self, folder, monkeypatch, count, text):
+        """One is not several."""
+        monkeypatch.setattr(torch, "get_num_threads", lambda: count)
+        assert f"on cpu, {text}\n" in quiet(data=folder, epochs=1)[1]
+
     def test_the_base_rates_of_adamw_are_printed(self, folder):
         """It has rates of its own."""
         _, text = quiet(data=folder, epochs=1, optimizer=Method.adamw)
@@ -579,6 +634,14 @@ class TestDevice:
             nnlr.NnlrError, match=r"--device .*cannot be used \(.*\n.*: cpu"
         ):
             usable_device(name)
+
+    def test_a_long_reason_is_cut(self):
+        """Torch lists every backend there is."""
+        with pytest.raises(
+            nnlr.NnlrError, match=r"\(Expected one of cpu.* \.\.\.\)"
+        ) as e:
+            usable_device("fridge")
+        assert len(str(e.value).splitlines()[0]) <= 150
 
     def test_an_accelerator_is_offered(self, monkeypatch):
         """By its type, beside the CPU."""

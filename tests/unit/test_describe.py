@@ -4,6 +4,7 @@ import copy
 import gc
 import statistics
 import time
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -138,6 +139,23 @@ class TestSpecialParameters:
         layer.other_v = nn.Parameter(torch.ones(2))
         leaves = [param.leaf for param in describe(layer).params]
         assert leaves == ["weight", "weight_g", "other_v"]
+
+    def test_a_property_of_the_user_is_not_run(self):
+        """Only a plain tensor is what weight_norm leaves behind: no property, no buffer."""
+
+        class Fused(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight_v = nn.Parameter(torch.ones(2))
+                self.scale_g = nn.Parameter(torch.ones(2))
+                self.register_buffer("scale", torch.ones(2))
+
+            @property
+            def weight(self):
+                raise RuntimeError("too expensive to look at")
+
+        leaves = [param.leaf for param in describe(Fused()).params]
+        assert leaves == ["weight_v", "scale_g"]
 
     def test_removing_a_parametrization_gives_a_new_parameter_of_the_old_name(self):
         """Names hold while tensors change."""
@@ -338,6 +356,14 @@ class TestModelInfo:
         info = describe(dict(zoo.plain().named_parameters())).submodel("blocks.1")
         assert [p.name for p in info.params] == names_of(zoo.Block())
 
+    def test_a_wrapped_part_is_the_wrapper_with_what_it_adds(self):
+        """A wrapper and the layer inside it share a path; the path means the whole."""
+        peft = pytest.importorskip("peft")
+        model = nn.Sequential(OrderedDict(fc=nn.Linear(2, 2), head=nn.Linear(2, 1)))
+        adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["fc"]))
+        names = [param.name for param in describe(adapted).submodel("fc").params]
+        assert {"weight", "lora_A.default.weight"} <= set(names)
+
     def test_a_part_that_is_not_there_is_refused(self):
         """With the nearest names."""
         with pytest.raises(
@@ -360,6 +386,23 @@ class TestModelInfo:
         )
         assert info.params[1] == changed.params[1]
         assert info.params[0].role == "matrix"
+
+    def test_a_role_set_by_the_user_has_its_own_fans(self):
+        """The rows of an embedding are inputs, those of a matrix outputs; a norm has neither."""
+        info = describe(nn.Linear(2, 5))
+        found = [
+            (param.fan_in, param.fan_out)
+            for role in ("matrix", "embedding", "norm")
+            for param in with_roles(info, {0: role}).params[:1]
+        ]
+        assert [(2, 5), (5, 2), (None, None)] == found
+        bare = with_roles(describe({"w": torch.zeros(5, 2)}), {0: "embedding"})
+        assert (None, None) == (bare.params[0].fan_in, bare.params[0].fan_out)
+
+    def test_only_a_role_can_be_set(self):
+        """By position too, a role that is none is refused."""
+        with pytest.raises(NnlrError, match="'haed' is no role"):
+            with_roles(describe(nn.Linear(2, 2)), {0: "haed"})
 
     @pytest.mark.parametrize("role", ["nrom", "", None, 3])
     def test_a_role_that_is_none_is_refused(self, role):

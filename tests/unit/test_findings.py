@@ -53,7 +53,7 @@ class TestRulesOnFrozen:
         """A lock of nnlr does not make a later rule a mistake."""
         model = normed()
         nnlr.resolve(model, nnlr.rule("1.*", lr_mult=0), lr=1, weight_decay=0).lock()
-        assert {} == findings(model, nnlr.rule("1.*", lr_mult=0.5))
+        assert "rule-on-frozen" not in findings(model, nnlr.rule("1.*", lr_mult=0.5))
 
     def test_a_recipe_may_speak_of_frozen_parameters(self):
         """Schemes that are not aimed at names are no finding."""
@@ -85,6 +85,18 @@ class TestAbsoluteLooking:
         assert "rule(..., lr=)" in str(finding)
         assert ("weight", "bias") == finding.names
 
+    @pytest.mark.parametrize(
+        ("value", "expected"), [(1e-4, True), (1.1e-4, False), (0, False)]
+    )
+    def test_a_relative_decay_that_looks_absolute(self, value, expected):
+        """Above 0 and at most 1e-4 it was probably meant as a weight decay."""
+        found = findings(nn.Linear(1, 1), nnlr.rule("bias", wd_mult=value))
+        assert expected == ("looks-absolute" in found)
+        if expected:
+            text = str(found["looks-absolute"])
+            assert "gives the relative weight decay 0.0001, which looks" in text
+            assert "rule(..., weight_decay=) to set a weight decay" in text
+
     def test_absolute_rates_and_recipes_are_fine(self):
         """lr= is what it looks like, and a deep recipe may come to tiny multipliers."""
 
@@ -94,6 +106,27 @@ class TestAbsoluteLooking:
 
         assert {} == findings(nn.Linear(1, 1), nnlr.rule("*", lr=1e-5))
         assert {} == findings(nn.Linear(1, 1), Deep())
+
+
+class TestRestored:
+    @pytest.mark.parametrize("bare", [False, True])
+    def test_what_a_plan_trains_again_is_noted(self, bare):
+        """Somebody else may have frozen it since; applying the plan opens it."""
+        net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
+        source = dict(net.named_parameters()) if bare else net
+        net[2].requires_grad_(False)
+        lock = nnlr.rule("0.*", lr_mult=0) * nnlr.rule("1.bias", lr_mult=0)
+        assert {} == findings(source, lock)
+        nnlr.resolve(source, lock, lr=0.1, weight_decay=0).lock()
+        assert {} == findings(source, lock)
+        found = findings(source, nnlr.rule("0.weight", lr_mult=0))
+        assert ["restored"] == list(found)
+        assert ("note", ("0.bias", "1.bias")) == (
+            found["restored"].severity,
+            found["restored"].names,
+        )
+        nnlr.resolve(source, lr=0.1, weight_decay=0).lock()
+        assert {} == findings(source)
 
 
 class TestRunningStatistics:

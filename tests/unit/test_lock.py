@@ -308,7 +308,7 @@ class TestFailures:
         ("settings", "message"),
         [
             ({"lr": 0.5}, "lr=0.5 is not passed here"),
-            ({"momentun": 0.9}, "unexpected keyword argument"),
+            ({"momentun": 0.9}, "SGD has no argument 'momentun'"),
             ({"momentum": -1.0}, "Invalid momentum value"),
             ({"fused": True, "foreach": True}, "cannot be `True` together"),
             ({"locked": "yes"}, "locked must be"),

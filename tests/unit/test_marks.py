@@ -102,7 +102,9 @@ class TestTravel:
         marks.declare(twin, "weight", {"lr_mult": 9.0})
         lock(twin, "weight")
         assert marks.declared(layer) == {"weight": {"lr_mult": 0.5}}
-        assert not locked(layer, "weight")
+        assert [["bias"], ["bias", "weight"]] == [
+            vars(each)["_nnlr_locked"] for each in (layer, twin)
+        ]
 
     def test_a_compiled_module_does_not_show_the_notes_of_the_one_inside(self):
         """OptimizedModule forwards attributes; a note would count twice."""

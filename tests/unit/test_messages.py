@@ -120,8 +120,10 @@ CASES = {
     "number_lr_tensor": lambda: resolve(lr=torch.tensor(1e-3)),
     "number_base_zero": lambda: resolve(lr=0),
     "number_out_of_range": lambda: resolve(*[rule("norm.*", lr_mult=1e-200)] * 2),
+    "roles_apart": lambda: resolve(roles={"*": "matrix", "norm.*": "norm"}),
     "decay_unknown": lambda: resolve(decay="decoupled"),
     # schemes
+    "where_apart": lambda: resolve(rule("*.bias", lr_mult=2).where("head.*")),
     "scheme_list": lambda: resolve([rule("*")]),
     "scheme_class": lambda: resolve(Short),
     "scheme_short": lambda: resolve(Short()),

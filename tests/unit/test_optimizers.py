@@ -351,12 +351,33 @@ class TestRefusals:
         assert layer.weight.requires_grad
 
     def test_a_stage_without_parameters_is_refused(self):
-        """Torch's own reason is passed on."""
-        plan = nnlr.resolve(nn.Linear(2, 2), lr=0.1, weight_decay=0)
-        with pytest.raises(
-            nnlr.ConfigError, match="0 groups: ValueError: optimizer got an"
-        ):
-            plan.optimizer(torch.optim.SGD, model={}, partial=True)
+        """Also one of which everything is locked."""
+        layer = nn.Linear(2, 2)
+        lock = nnlr.rule("bias", lr_mult=0)
+        plan = nnlr.resolve(layer, lock, lr=0.1, weight_decay=0)
+        for stage in ({}, {"bias": layer.bias}):
+            with pytest.raises(nnlr.ConfigError, match="The plan trains nothing: ever"):
+                plan.optimizer(torch.optim.SGD, model=stage, partial=True)
+
+    @pytest.mark.parametrize(
+        ("cls", "elsewhere", "message"),
+        [
+            (torch.optim.LBFGS, {"lr_mult": 0.5, "wd_mult": 0}, "and the plan has 2"),
+            (torch.optim.Rprop, {"lr_mult": 0.5}, "Rprop has no weight decay"),
+            (torch.optim.SGD, {"options": {"betas": (0.9, 0.9)}}, "know the option"),
+        ],
+        ids=["groups", "decay", "options"],
+    )
+    def test_groups_of_other_stages_are_not_its_business(self, cls, elsewhere, message):
+        """What is refused for them is not refused here."""
+        net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        schemes = (nnlr.rule("0.*", wd_mult=0), nnlr.rule("1.*", **elsewhere))
+        plan = nnlr.resolve(net, *schemes, lr=0.1, weight_decay=0.1)
+        with pytest.raises(nnlr.ConfigError, match=message):
+            plan.optimizer(cls)
+        stage = {"0.weight": net[0].weight, "0.bias": net[0].bias}
+        optimizer = plan.optimizer(cls, model=stage, partial=True)
+        assert [2] == [len(group["params"]) for group in optimizer.param_groups]
 
     def test_a_plan_for_two_optimizers_is_refused(self):
         """Tags route parameters; one optimizer cannot be two."""
@@ -388,9 +409,9 @@ class TestRefusals:
             plan.optimizer(functools.partial(torch.optim.SGD, **{base: 0.5}))
 
     def test_an_unknown_setting_is_refused_with_the_reason(self):
-        """A typing error in a keyword is the constructor's to name."""
+        """A typing error in a keyword is told with the nearest one."""
         with pytest.raises(
-            nnlr.ConfigError, match=r"SGD cannot be built .* argument 'momentun'"
+            nnlr.ConfigError, match=r"SGD has no argument 'momentun'\. .*'momentum'"
         ):
             planned(Matrices()).optimizer(torch.optim.SGD, momentun=0.9)
 
@@ -499,6 +520,43 @@ def make_open(groups, **settings):
     return torch.optim.AdamW(groups, **settings)
 
 
+class Flattening(torch.optim.SGD):
+    """A third-party class that makes one group of all it is given."""
+
+    def __init__(self, params, lr, weight_decay=0.0):
+        flat = [pair for group in params for pair in group["params"]]
+        super().__init__(flat, lr=lr, weight_decay=weight_decay)
+
+
+class Undecaying(torch.optim.SGD):
+    """A third-party class that decays only its first group."""
+
+    def __init__(self, params, lr, weight_decay=0.0):
+        super().__init__(params, lr=lr, weight_decay=weight_decay)
+        for group in self.param_groups[1:]:
+            group["weight_decay"] = 0.0
+
+
+class Unscheduled(torch.optim.SGD):
+    """A third-party class whose groups lose their rate."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr)
+        for group in self.param_groups:
+            group["lr"] = None
+
+
+class Picky(torch.optim.SGD):
+    """A third-party class that sorts its tensors by size, and cannot take names."""
+
+    def __init__(self, params, lr):
+        groups = [
+            {**g, "params": sorted(g["params"], key=lambda p: p.numel())}
+            for g in params
+        ]
+        super().__init__(groups, lr=lr)
+
+
 class TestFactories:
     """Whatever builds an optimizer from groups will do."""
 
@@ -557,6 +615,87 @@ class TestFactories:
             planned(model).optimizer(Broken)
         assert isinstance(caught.value.__cause__, LookupError)
         assert model.locked.requires_grad
+
+    @pytest.mark.parametrize("settings", [{}, {"names": False}, {"tensor_lr": True}])
+    @pytest.mark.parametrize(
+        ("factory", "message"),
+        [
+            (
+                Flattening,
+                "'b' trains at lr=0.01, weight_decay=0.1; the plan trains it at lr=0.001, ",
+            ),
+            (
+                Undecaying,
+                r"'b' trains at lr=0.001, weight_decay=0; .* weight_decay=0\.1\. Use a ",
+            ),
+            (
+                Unscheduled,
+                "'a' trains at weight_decay=0; the plan trains it at lr=0.01",
+            ),
+            (
+                lambda groups: torch.optim.SGD(groups[:1], lr=BASE, weight_decay=DECAY),
+                "'b' trains not at all; the plan trains it at lr=0.001",
+            ),
+            (lambda groups: None, "gave NoneType, which has no param_groups"),
+        ],
+        ids=["flat", "decay", "no-rate", "dropped", "nothing"],
+    )
+    def test_an_optimizer_that_ignores_the_groups_is_refused(
+        self, factory, message, settings
+    ):
+        """It would train at other rates than the plan shows; nothing is locked."""
+        model = Matrices()
+        decay = 0.0 if factory is Unscheduled else DECAY
+        with pytest.raises(nnlr.ConfigError, match=message):
+            planned(model, weight_decay=decay).optimizer(factory, **settings)
+        assert model.locked.requires_grad
+
+    def test_a_factory_that_builds_from_the_model_is_refused(self):
+        """Also where one rate is right for all, as it would train what is locked."""
+        model = Matrices()
+        plan = nnlr.resolve(
+            model, nnlr.rule("locked", lr_mult=0), lr=BASE, weight_decay=DECAY
+        )
+
+        def build(groups, lr, weight_decay):
+            return torch.optim.SGD(model.parameters(), lr=lr, weight_decay=weight_decay)
+
+        message = (
+            "'locked' trains at lr=0.01, weight_decay=0.1; the plan trains it not at"
+        )
+        with pytest.raises(nnlr.ConfigError, match=message) as caught:
+            plan.optimizer(build)
+        assert "locked" == caught.value.name
+        assert model.locked.requires_grad
+
+    def test_a_constructor_that_chokes_on_names_is_told_of_plain_tensors(self):
+        """Which names=False gives it; other failures get no such advice."""
+        with pytest.raises(
+            nnlr.ConfigError, match=r"'tuple' object .*It may want .* names=False\.$"
+        ):
+            planned(Matrices()).optimizer(Picky)
+        optimizer = planned(Matrices()).optimizer(Picky, names=False)
+        assert 3 == len(optimizer.param_groups)
+        for factory, settings, message in (
+            (Broken, {}, "no licence$"),
+            (lambda groups: 1 + (), {"names": False}, "'tuple'$"),
+        ):
+            with pytest.raises(nnlr.ConfigError, match=message):
+                planned(Matrices()).optimizer(factory, **settings)
+
+    def test_rates_are_compared_by_value(self):
+        """A class that keeps them as float32 tensors keeps the groups."""
+
+        def build(groups, lr):
+            optimizer = torch.optim.SGD(groups, lr=lr)
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"])
+            return optimizer
+
+        optimizer = planned(Matrices()).optimizer(build)
+        assert [BASE, BASE * 0.1, BASE * 0.01] == pytest.approx(
+            [group["lr"].item() for group in optimizer.param_groups]
+        )
 
     def test_a_wrapper_without_defaults_is_taken_as_it_is(self):
         """There is nothing to ask, so there is nothing to refuse."""

@@ -189,7 +189,7 @@ class TestRoundTrips:
         """A plan from a file knows no model until it is given one."""
         model = Tied()
         again = nnlr.Plan.from_json(planned(model).to_json())
-        with pytest.raises(nnlr.NnlrError, match=r"\(Tied\) is gone: pass model="):
+        with pytest.raises(nnlr.NnlrError, match=r"loaded .* no model: pass model=\.$"):
             again.param_groups()
         assert 1 == len(again.param_groups(model))
 
@@ -224,7 +224,11 @@ class TestRoundTrips:
             (lambda f: f["steps"][0]["factor"].update(speed=1), "unexpected keyword"),
             (
                 lambda f: f["rows"][1].update(lr=7),
-                "changed: the rates of 'body.weight' do not",
+                "changed: the rates or the state of 'body.weight' do not",
+            ),
+            (
+                lambda f: f["rows"].append(f["rows"][1]),
+                "more than one row for body.weight",
             ),
             (
                 lambda f: f["findings"].append({"kind": "x"}),
@@ -236,6 +240,27 @@ class TestRoundTrips:
         """A missing, wrong or edited entry is an error that says which."""
         facts = planned(Tied(), SCHEME).to_dict()
         change(facts)
+        with pytest.raises(nnlr.ConfigError, match=message):
+            nnlr.Plan.from_dict(facts)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "message"),
+        [
+            ("locked", True, "the rates or the state of 'body.weight' do not follow"),
+            (
+                "trainable",
+                "yes",
+                "the rates or the state of 'body.weight' do not follow",
+            ),
+            ("shape", [2.5, 2], "shape of 'body.weight' is not made of whole numbers"),
+            ("shape", [-2, 2], "shape of 'body.weight' is not made of whole numbers"),
+        ],
+        ids=str,
+    )
+    def test_an_entry_that_cannot_be_is_refused(self, field, value, message):
+        """A state that the trace does not lead to, and a shape of no tensor."""
+        facts = planned(Tied(), SCHEME).to_dict()
+        facts["rows"][1][field] = value
         with pytest.raises(nnlr.ConfigError, match=message):
             nnlr.Plan.from_dict(facts)
 

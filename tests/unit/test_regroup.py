@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.optim.optimizer import required
 
 import nnlr
@@ -237,6 +237,28 @@ class TestSettings:
             betas[f"{i}.weight"] for i in range(3)
         ]
 
+    def test_options_that_the_old_plan_set_for_all_stay(self):
+        """Nobody can tell them from settings that were changed in training."""
+        net = network()
+        old = nnlr.rule("*", options={"betas": (0.5, 0.6)})
+        optimizer = resolved(net, old).optimizer(torch.optim.Adam)
+        nnlr.regroup(optimizer, resolved(net))
+        assert [(0.5, 0.6)] == [group["betas"] for group in optimizer.param_groups]
+
+    def test_what_others_noted_in_the_groups_is_kept_where_it_is_one_thing(self):
+        """Tensors are not compared, as that may be neither true nor false."""
+        net = network()
+        split = nnlr.rule("0.*", lr_mult=0.5)
+        optimizer = resolved(net, split).optimizer(torch.optim.Adam)
+        one = torch.ones(2)
+        for index, group in enumerate(optimizer.param_groups):
+            group |= {"one": one, "two": torch.ones(2), "count": 3, "index": index}
+        optimizer.param_groups[0]["mine"] = True
+        nnlr.regroup(optimizer, resolved(net))
+        (group,) = optimizer.param_groups
+        assert (True, 3) == (group["one"] is one, group["count"])
+        assert {"two", "index", "mine"}.isdisjoint(group)
+
     def test_eps_mult_multiplies_the_default_eps_each_time(self):
         """Never what an earlier plan has multiplied already."""
 
@@ -321,7 +343,7 @@ class TestSchedules:
         scheduler = LambdaLR(optimizer, lambda step: 0.5**step)
         steps(net, optimizer, 1)
         scheduler.step()
-        with pytest.warns(nnlr.NnlrWarning, match="A scheduler was built"):
+        with pytest.warns(nnlr.NnlrWarning, match="in the hands of a scheduler"):
             nnlr.regroup(optimizer, resolved(net, nnlr.rule("0.*", lr_mult=0.1)))
         scheduler = LambdaLR(optimizer, lambda step: 0.5**step, last_epoch=1)
         steps(net, optimizer, 1)
@@ -339,11 +361,68 @@ class TestSchedules:
             steps(net, optimizer, 1)
             scheduler.step()
         before = dict(optimizer.param_groups[0])
-        with pytest.warns(nnlr.NnlrWarning, match="A scheduler was built"):
+        with pytest.warns(nnlr.NnlrWarning, match="in the hands of a scheduler"):
             nnlr.regroup(optimizer, resolved(net, nnlr.rule("0.*", lr_mult=0.1)))
         for group, mult in zip(optimizer.param_groups, (1, 0.1), strict=True):
             for key in ("lr", "initial_lr", "max_lr", "min_lr"):
                 assert before[key] * mult == pytest.approx(group[key]), key
+
+    @pytest.mark.parametrize("by", ["plateau", "hand"])
+    @pytest.mark.parametrize("tensor_lr", [False, True])
+    def test_progress_without_a_schedulers_note_carries_over(self, by, tensor_lr):
+        """ReduceLROnPlateau writes no initial_lr; the group's lr_mult tells the base."""
+        net = network()
+        slow = nnlr.rule("0.*", lr_mult=0.1)
+        optimizer = resolved(net, slow).optimizer(torch.optim.SGD, tensor_lr=tensor_lr)
+        if by == "plateau":
+            scheduler = ReduceLROnPlateau(optimizer, factor=0.001, patience=0)
+            for loss in (1.0, 2.0):
+                scheduler.step(loss)
+        else:
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * 0.001
+        for lr in (LR, 2 * LR):
+            plan = resolved(net, nnlr.rule("0.*", lr_mult=0.5), lr=lr)
+            with pytest.warns(
+                nnlr.NnlrWarning,
+                match=r"were set by hand\. The new groups continue at 0\.001 of their base",
+            ):
+                nnlr.regroup(optimizer, plan)
+            expected = [lr / 1000, lr / 2000]
+            found = [float(group["lr"]) for group in optimizer.param_groups]
+            assert expected == pytest.approx(found)
+
+    @pytest.mark.parametrize(
+        ("default", "lr"), [(LR, 0.5), (7.0, LR), (0.0, 0.5)], ids=["as", "new", "zero"]
+    )
+    def test_rates_that_nobody_moved_are_the_new_plans(self, default, lr, recwarn):
+        """At the base, at that of the new plan, or where no base is known."""
+        net = network()
+        groups = resolved(net, nnlr.rule("0.*", lr_mult=0.1)).param_groups()
+        optimizer = torch.optim.SGD(groups, lr=default)
+        nnlr.regroup(optimizer, resolved(net, lr=lr))
+        assert [lr] == [group["lr"] for group in optimizer.param_groups]
+        assert [] == list(recwarn)
+
+    @pytest.mark.parametrize(
+        ("cls", "momentum"),
+        [(torch.optim.SGD, "momentum"), (torch.optim.AdamW, "betas")],
+    )
+    def test_the_old_one_cycle_schedule_can_go_on(self, cls, momentum):
+        """What it notes in the groups is there; the new ratio holds."""
+        net = network()
+        settings = {"momentum": 0.9} if momentum == "momentum" else {}
+        optimizer = resolved(net).optimizer(cls, **settings)
+        scheduler = OneCycleLR(optimizer, max_lr=LR, total_steps=10)
+        steps(net, optimizer, 1)
+        scheduler.step()
+        with pytest.warns(nnlr.NnlrWarning, match=r"and its next step may fail\."):
+            nnlr.regroup(optimizer, resolved(net, nnlr.rule("0.*", lr_mult=0.1)))
+        steps(net, optimizer, 1)
+        scheduler.step()
+        first, second = optimizer.param_groups
+        assert first[momentum] == second[momentum]
+        assert 0.1 == pytest.approx(second["lr"] / first["lr"])
 
     def test_a_warning_turned_into_an_error_changes_nothing(self):
         """It comes before the first change."""
@@ -351,7 +430,7 @@ class TestSchedules:
         optimizer = resolved(net).optimizer(torch.optim.SGD)
         LambdaLR(optimizer, lambda step: 1.0)
         before = snapshot(optimizer, net)
-        with pytest.raises(nnlr.NnlrWarning, match="A scheduler was built"):
+        with pytest.raises(nnlr.NnlrWarning, match="in the hands of a scheduler"):
             nnlr.regroup(optimizer, resolved(net, nnlr.rule("0.*", lr_mult=0)))
         unchanged(before, snapshot(optimizer, net))
 

@@ -237,6 +237,14 @@ class TestDiff:
         slower = old.with_rates(lr=1e-4)
         assert [(1e-3, 1e-4)] * 2 == [(a.lr, b.lr) for a, b in old.diff(slower).changed]
 
+    def test_what_looks_alike_is_told_in_full(self):
+        """Four digits where they differ, all digits where they do not."""
+        old = resolved(nn.Linear(1, 1), nnlr.rule("*", lr_mult=0.1))
+        text = str(
+            old.diff(resolved(nn.Linear(1, 1), nnlr.rule("*", lr_mult=0.1000001)))
+        )
+        assert "lr_mult      0.1 -> 0.1000001" in text
+
     def test_only_plans_are_compared(self):
         """Anything else is refused."""
         with pytest.raises(nnlr.NnlrError, match="diff compares with a Plan, got dict"):

@@ -159,6 +159,19 @@ class TestDecayModes:
         assert "decay='sqrt'" in repr(plan)
         assert "sqrt" == plan.with_rates(lr=1).decay
 
+    @pytest.mark.parametrize("decay", ["independent", "sqrt"])
+    def test_an_absolute_decay_is_what_was_set(self, decay):
+        """It is no multiple that a mode could correct, at other base rates neither."""
+        plan = linear(
+            nnlr.rule("bias", weight_decay=0.02),
+            nnlr.rule("bias", lr_mult=0.25),
+            decay=decay,
+        )
+        assert 0.02 == plan["bias"].weight_decay
+        moved = plan.with_rates(lr=3, weight_decay=0.5)
+        assert 0.02 == moved["bias"].weight_decay
+        assert "divided by" not in plan.explain("bias")
+
 
 class TestRanges:
     @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, True, None, "0.1"])
@@ -250,10 +263,13 @@ class TestRows:
         assert (0, "sparse gradient") == (row.weight_decay, row.trace[0].source)
 
     def test_roles_can_be_corrected(self):
-        """roles= sets what a selector matches; later entries win."""
+        """roles= sets what a selector matches."""
         model = nn.Linear(2, 2)
         plan = nnlr.resolve(
-            model, roles={"*": "head", nnlr.glob("bias"): "norm"}, lr=1, weight_decay=0
+            model,
+            roles={"weight": "head", nnlr.glob("bias"): "norm"},
+            lr=1,
+            weight_decay=0,
         )
         assert [("head", "user"), ("norm", "user")] == [
             (r.role, r.role_basis) for r in plan
@@ -262,3 +278,17 @@ class TestRows:
             nnlr.resolve(model, roles={"*": "haed"}, lr=1, weight_decay=0)
         with pytest.raises(nnlr.NnlrError, match="roles must be a mapping"):
             nnlr.resolve(model, roles=["head"], lr=1, weight_decay=0)
+
+    def test_roles_that_disagree_are_refused(self):
+        """A parameter has one role: two entries may reach it if they say the same."""
+        model = nn.Linear(2, 2)
+        agreeing = {"*": "norm", "bias": "norm"}
+        plan = nnlr.resolve(model, roles=agreeing, lr=1, weight_decay=0)
+        assert ["norm", "norm"] == [row.role for row in plan]
+        with pytest.raises(
+            nnlr.NnlrError,
+            match=r"'bias': 'norm'} speaks of 'bias', which an earlier .* makes 'head'",
+        ):
+            nnlr.resolve(
+                model, roles={"*": "head", "bias": "norm"}, lr=1, weight_decay=0
+            )

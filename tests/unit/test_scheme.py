@@ -284,6 +284,36 @@ class TestWhereAndWithin:
         plan = plan_of(scheme, roles={"backbone.1.weight": "head"})
         assert {"backbone.1.weight": 2} == mults(plan)
 
+    def test_a_restriction_is_told_with_its_scheme(self):
+        """The trace says who speaks and where, however restrictions nest."""
+        rule = nnlr.rule("*", lr_mult=2)
+        plan = plan_of(rule.where("bias").within("head"))
+        assert ["rule '*' where 'bias' within 'head'"] == [
+            step.source for step in plan["head.bias"].trace
+        ]
+        assert "rule '*' where 'bias' within 'head'" in plan.explain("head.bias")
+
+    def test_restricted_parameters_share_their_steps(self):
+        """Rates are worked out once for all that one statement reaches."""
+        both = nnlr.rule("*", lr_mult=2) * nnlr.rule("*", wd_mult=3)
+        for scheme in (both.where("backbone.*"), both.within("backbone")):
+            plan = plan_of(scheme)
+            steps = {id(s) for row in plan for s in row.trace}
+            assert 2 == len(steps)
+
+    def test_where_without_anything_in_common_is_an_error(self):
+        """A scheme that speaks, but of nothing that is chosen, has no effect."""
+        apart = nnlr.rule("*.bias", lr_mult=2).where("*.weight", optional=True)
+        assert {} == mults(plan_of(apart))
+        with pytest.raises(
+            nnlr.PatternError,
+            match=r"(?s)where\('\*\.weight'\) has no effect: .*such as backbone\.0\.bias",
+        ) as caught:
+            plan_of(nnlr.rule("*.bias", lr_mult=2).where("*.weight"))
+        assert "'*.weight'" == caught.value.pattern
+        silent = Custom(lambda model: [nnlr.Factor()] * len(model.params))
+        assert {} == mults(plan_of(silent.where("*.weight")))
+
     def test_where_must_match_unless_optional(self):
         """A selector that matches nothing is an error, or identity if that is said."""
         with pytest.raises(
@@ -437,6 +467,8 @@ class TestRules:
                 "member 1 is .*Product",
             ),
             (nnlr.rule("*"), r"takes a list of rules: nnlr.rules\(\[rule\('\*'\)\]\)"),
+            (None, r"takes a list of rules: .*, got None"),
+            ("head.*", r"takes a list of rules: .*, got 'head"),
         ],
     )
     def test_only_rules_make_a_list(self, members, message):

@@ -181,6 +181,20 @@ class TestCombination:
         assert 7 == len(chosen("head*" | norms))
         assert 9 == len(chosen(~(heads & ~nnlr.glob("nothing"))))
 
+    def test_and_or_not_are_refused(self):
+        """Python's words would drop one side without a word."""
+        norm = nnlr.role("norm")
+        for slip in (
+            lambda: "*.weight" and norm and "x",
+            lambda: norm or "*.weight",
+            lambda: not norm,
+        ):
+            with pytest.raises(
+                nnlr.NnlrError,
+                match=r"role\('norm'\) is not true or false: .* &, \| and ~, not and",
+            ):
+                slip()
+
     def test_something_else_is_refused(self):
         """A selector combines with selectors and strings only."""
         with pytest.raises(nnlr.NnlrError, match=r"& needs a selector: .* got 3"):
@@ -295,9 +309,24 @@ class TestNothingMatches:
     def test_a_regex_that_would_match_within_names_says_so(self):
         """The usual slip is to forget that the whole name must match."""
         with pytest.raises(
-            nnlr.PatternError, match=r"Nearest: regex\('.\*\(norm\).\*'\) \(4 "
+            nnlr.PatternError, match=r"Nearest: nnlr.regex\('.\*\(\?:norm\).\*'\) \(4 "
         ):
             nnlr.resolve(Net(), nnlr.rule(nnlr.regex("norm")), lr=1, weight_decay=0)
+
+    @pytest.mark.parametrize(
+        ("pattern", "nearest"),
+        [
+            ("(?i)NORM", "blocks.0.norm.weight"),
+            (r"(n)or\1|norm", r".*(?:(n)or\1|norm).*"),
+            ("(?x)nor  # no m", "blocks.0.norm.weight"),
+            ("(?i)QQQ", None),
+        ],
+    )
+    def test_what_is_suggested_for_a_regex_is_one(self, pattern, nearest):
+        """Flags and groups that cannot be wrapped are answered by whole names."""
+        with pytest.raises(nnlr.PatternError, match="matches no parameter") as caught:
+            nnlr.resolve(Net(), nnlr.rule(nnlr.regex(pattern)), lr=1, weight_decay=0)
+        assert nearest == next(iter(caught.value.nearest), None)
 
     def test_a_role_says_which_roles_there_are(self):
         """No router here, but these."""
@@ -337,7 +366,7 @@ class TestNothingMatches:
             ("qqq.*", None),
         ]:
             start = time.perf_counter()
-            with pytest.raises(nnlr.PatternError, match="40000 parameters") as caught:
+            with pytest.raises(nnlr.PatternError, match="40,000 parameters") as caught:
                 nnlr.rule(pattern).steps(info)
             assert time.perf_counter() - start < 1
             assert nearest is None or nearest in caught.value.nearest

@@ -44,6 +44,22 @@ class TestDisagreement:
         assert "tied={'head.weight': 'embed.weight'}) keeps the first" in text
         assert "embed.weight" == caught.value.name
 
+    def test_two_restricted_rules(self):
+        """A restriction says by which name a rule was meant to reach the tensor."""
+        one = rule("*", 0.5).where("embed.*")
+        two = rule("*", 2).where("head.*")
+        with pytest.raises(
+            nnlr.NnlrError,
+            match=r"where 'embed\.\*' \(lr_mult=0\.5\) by the name 'embed\.weight' and",
+        ):
+            row(one * two)
+        assert 0.5 == row(one * two, tied={"head.weight": "embed.weight"}).lr
+
+    def test_a_restriction_by_the_other_name(self):
+        """A rule by one name, restricted by another: both have led to the tensor."""
+        found = row(rule("embed.*", 0.5).where("head.*"))
+        assert ("embed.weight", "head.weight") == found.trace[0].via
+
     def test_two_declarations_on_modules(self):
         """Two modules that share a tensor and were told different rates."""
         model = Tied()

@@ -1,6 +1,7 @@
 """The demo itself: two runs from one beginning, and what came out."""
 
 import copy
+import textwrap
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -78,7 +79,8 @@ def usable_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:
         found = torch.accelerator.current_accelerator()
         here = "cpu" if found is None else f"cpu, {found.type}"
-        reason = str(error).splitlines()[0].rstrip(".")
+        first = str(error).partition("\n")[0].rstrip(".")
+        reason = textwrap.shorten(first, 100, placeholder=" ...")
         raise nnlr.NnlrError(
             f"--device {name}: cannot be used ({reason}).\n  Fix: choose what is here: {here}.",
             device=name,

@@ -18,6 +18,7 @@ from nnlr.demo.movement import Layer, ticks
 from nnlr.demo.options import Options
 from nnlr.demo.record import NUMBERS, PICTURE, Outcome
 from nnlr.demo.train import Run, batch_count
+from nnlr.errors import plural
 
 # The two series: blue and orange, which every kind of colour vision tells apart, and two
 # shapes for when there is no colour.
@@ -28,6 +29,7 @@ _UNIFORM: Final = ("○", "dark_orange")
 _BOTH: Final = ("◉", "bold")
 TRACK: Final = 36  # characters of the scale
 GAP: Final = 3  # of these, between an exact 0 and the rest
+WIDE: Final = 77  # columns that the table takes with its tracks; 38 without
 
 
 def head(console: Console, options: Options, data: Digits) -> None:
@@ -35,7 +37,11 @@ def head(console: Console, options: Options, data: Digits) -> None:
     recipe = options.recipe
     settings = "".join(f", {key} {value:g}" for key, value in recipe.settings.items())
     steps = batch_count(len(data.train_labels), options.batch_size)
-    threads = f", {torch.get_num_threads()} threads" if options.device == "cpu" else ""
+    threads = (
+        f", {plural(torch.get_num_threads(), 'thread')}"
+        if options.device == "cpu"
+        else ""
+    )
     lines = {
         "data": data.source,
         "split": f"{len(data.train_labels):,} to train, {len(data.test_labels):,} to test",
@@ -45,7 +51,7 @@ def head(console: Console, options: Options, data: Digits) -> None:
         "base rates": f"lr {recipe.lr:g}, weight decay {recipe.weight_decay:g}",
     }
     for name, text in lines.items():
-        console.print(Text.assemble((f"{name:12}", "dim"), text))
+        _say(console, Text.assemble((f"{name:12}", "dim"), text))
 
 
 def show_plan(console: Console, plan: nnlr.Plan) -> None:
@@ -68,22 +74,24 @@ def progress(console: Console) -> Progress:
 
 def outcome(console: Console, options: Options, found: Outcome) -> None:
     """Show how far each layer moved in both runs, and what they came to."""
-    console.print(
-        Text(f"How far each layer moved in {options.duration}: |Δw| / |w|", "bold")
-    )
-    console.print(_table(found.layers))
-    console.print(
-        Text.assemble(
-            _DECLARED, f" {DECLARED}   ", _UNIFORM, f" {UNIFORM}   ", _BOTH, " both\n"
+    title = f"How far each layer moved in {options.duration}: |Δw| / |w|"
+    _say(console, Text(title, "bold"))
+    console.print(_table(found.layers, console.width))
+    if console.width >= WIDE:
+        console.print(
+            Text.assemble(
+                _DECLARED, f" {DECLARED}   ", _UNIFORM, f" {UNIFORM}   ", _BOTH, " both"
+            )
         )
-    )
+    console.print()
     for name, run in ((DECLARED, found.declared), (UNIFORM, found.uniform)):
-        console.print(_result(name, run))
+        _say(console, _result(name, run))
     still = ", ".join(layer.name for layer in found.layers if layer.locked)
-    console.print(
+    closing = (
         f"\n{still} is locked and moved by exactly 0 (checked). Its batch norm, bn1, is not "
         "locked: it went on learning."
     )
+    _say(console, Text(closing))
 
 
 def written(console: Console, folder: Path) -> None:
@@ -91,6 +99,14 @@ def written(console: Console, folder: Path) -> None:
     console.print(
         Text(f"Wrote {folder / NUMBERS} and {folder / PICTURE}"), soft_wrap=True
     )
+
+
+def _say(console: Console, text: Text) -> None:
+    """Print text without the blanks that rich leaves at the ends of lines it wraps."""
+    lines = text.wrap(console, console.width)
+    for line in lines:
+        line.rstrip()
+    console.print(Text("\n").join(lines))
 
 
 def _result(name: str, run: Run) -> Text:
@@ -102,17 +118,23 @@ def _result(name: str, run: Run) -> Text:
     )
 
 
-def _table(layers: Sequence[Layer]) -> Table:
+def _table(layers: Sequence[Layer], width: int) -> Table:
     marks = ticks(layers)
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    grid.add_column("layer")
-    grid.add_column("lr_mult")
-    grid.add_column("declared", justify="right", style=_DECLARED[1])
-    grid.add_column("uniform", justify="right", style=_UNIFORM[1])
-    grid.add_column(_axis(marks), no_wrap=True)
+    grid.add_column("layer", no_wrap=True)
+    grid.add_column("lr_mult", no_wrap=True)
+    grid.add_column("declared", justify="right", style=_DECLARED[1], no_wrap=True)
+    grid.add_column("uniform", justify="right", style=_UNIFORM[1], no_wrap=True)
+    if width >= WIDE:
+        grid.add_column(_axis(marks), no_wrap=True)
     for layer in layers:
-        declared, uniform = _number(layer.declared), _number(layer.uniform)
-        grid.add_row(layer.name, layer.rates, declared, uniform, _track(layer, marks))
+        cells = [
+            layer.name,
+            layer.rates,
+            _number(layer.declared),
+            _number(layer.uniform),
+        ]
+        grid.add_row(*cells, *([_track(layer, marks)] if width >= WIDE else []))
     return grid
 
 

@@ -57,8 +57,8 @@ def train(
     Raises:
         NnlrError: If the loss is no number any more.
     """
-    begin = time.perf_counter()
     step = _stepper(net, plan, options)
+    begin = time.perf_counter()  # the first optimizer of a process imports much
     order = torch.Generator().manual_seed(options.seed)
     losses = []
     net.train()
