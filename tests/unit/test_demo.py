@@ -646,6 +646,7 @@ class TestDevice:
     def test_an_accelerator_is_offered(self, monkeypatch):
         """By its type, beside the CPU."""
         found = torch.device("cuda")
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: found)
         with pytest.raises(nnlr.NnlrError, match=r"choose what is here: cpu, cuda\."):
             usable_device("fridge")

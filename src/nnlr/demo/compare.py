@@ -77,8 +77,9 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        found = torch.accelerator.current_accelerator()
-        here = "cpu" if found is None else f"cpu, {found.type}"
+        here = "cpu"
+        if torch.accelerator.is_available():
+            here += f", {torch.accelerator.current_accelerator()}"
         first = str(error).partition("\n")[0].rstrip(".")
         reason = textwrap.shorten(first, 100, placeholder=" ...")
         raise nnlr.NnlrError(
