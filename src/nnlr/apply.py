@@ -123,7 +123,7 @@ def refuse_rates(
         if base in given:
             raise ConfigError(
                 f"{base}={shown(given[base])} is not passed here: the plan has {base}="
-                f"{getattr(bases, base)!r}. Use plan.with_rates({base}={given[base]!r}).",
+                f"{getattr(bases, base)!r}. Use plan.with_rates({base}={shown(given[base])}).",
                 setting=base,
             )
 
@@ -312,8 +312,10 @@ def _rates_by_id(groups: Iterable[ParamGroup]) -> dict[int, dict[str, float]]:
     """The rates at which groups train each of their tensors, named or not."""
     rates = {}
     for group in groups:
+        # A scheduler that a factory attached may have moved lr already, and says from where.
+        start = {**group, "lr": group.get("initial_lr", group.get("lr"))}
         own = {
-            rate: float(group[rate]) for rate in _RATES if group.get(rate) is not None
+            rate: float(start[rate]) for rate in _RATES if start.get(rate) is not None
         }
         for param in group["params"]:
             rates[id(param[1] if isinstance(param, tuple) else param)] = own

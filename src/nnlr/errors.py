@@ -133,8 +133,11 @@ def shown(value: object, *, typed: bool = False) -> str:
         'a list'
     """
     kind = type(value).__name__
-    text = repr(value)
-    if len(text) > 80 or "\n" in text:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  whatever it is, the message about it must come out
+        text = ""
+    if not 0 < len(text) <= 80 or "\n" in text:
         return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
     return f"{text} ({kind})" if typed else text
 

@@ -1,6 +1,5 @@
 """A live optimizer is given the groups of a new plan."""
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -19,7 +18,6 @@ from nnlr.apply import (
 from nnlr.errors import ConfigError, NnlrWarning
 from nnlr.groups import Fit, ParamGroup
 from nnlr.names import resolve_name
-from nnlr.rows import Bases
 from nnlr.tensors import Located
 
 # What schedulers keep in a group in proportion to its learning rate.
@@ -38,9 +36,10 @@ def regroup(optimizer: Optimizer, fit: Fit) -> None:
     State follows the tensor, or its name where the tensor was replaced; that of
     parameters which are in no group any more is dropped. Settings that the new groups do
     not speak of keep the value on which all old groups agree, but for ``eps``, which
-    ``eps_mult`` multiplies and which is the optimizer's default again. If a scheduler or a
-    hand has moved the rates, the progress of the reference group carries over to every new
-    rate.
+    ``eps_mult`` multiplies and which is the optimizer's default again. If a scheduler has
+    begun (groups carry ``initial_lr``), the progress of the reference group carries over to
+    every new rate. What leaves no such note (``ReduceLROnPlateau``, a rate set by hand)
+    cannot be told from a base rate: the new plan's rates replace it.
 
     Raises:
         ConfigError: If the optimizer refuses; it is then as it was.
@@ -54,13 +53,12 @@ def regroup(optimizer: Optimizer, fit: Fit) -> None:
     old = optimizer.param_groups
     ready = fit.fill(eps=optimizer.defaults.get("eps"))
     warn_about_decay(optimizer, ready, fit.bases)
-    scheduled = _scheduled(old) or _moved(old, optimizer.defaults, fit.bases)
+    scheduled = _scheduled(old)
     if scheduled is not None:
         warnings.warn(
-            "The rates of this optimizer are in the hands of a scheduler, or were set by "
-            f"hand. The new groups continue at {scheduled['lr']:g} of their base rates; "
-            "build the scheduler anew: the old one holds the old rates, and its next step "
-            "may fail.",
+            "A scheduler was built on this optimizer. The new groups continue at "
+            f"{scheduled['lr']:g} of their base rates; build the scheduler anew: the old one "
+            "holds the old rates, and its next step may fail.",
             NnlrWarning,
             stacklevel=3,  # the caller of nnlr.regroup
         )
@@ -124,24 +122,6 @@ def _scheduled(groups: Sequence[ParamGroup]) -> dict[str, float] | None:
         peak = group.get("max_lr") or group.get("initial_lr")
         if peak:
             return {key: float(group[key] / peak) for key in _SCHEDULED if key in group}
-    return None
-
-
-def _moved(
-    groups: Sequence[ParamGroup], defaults: Mapping[str, Any], bases: Bases
-) -> dict[str, float] | None:
-    """How far the reference group is from its base rate, moved by what left no note.
-
-    ``None`` if it is where it started, or where the new plan would have it.
-    """
-    for group in groups:
-        if lr_mult := group.get("lr_mult"):
-            base = float(group["lr"]) / lr_mult
-            start = float(defaults["lr"])
-            known = (start, bases.lr)
-            if any(math.isclose(base, each, rel_tol=1e-6) for each in known):
-                return None
-            return {"lr": base / start} if start else None
     return None
 
 

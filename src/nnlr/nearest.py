@@ -29,6 +29,7 @@ _NO_GLOB: Final = re.compile(r"^\.|[\\()|+^$]")
 
 # A regular expression that nobody meant as one may run for years: steps it may take, at most.
 _STEPS: Final = 10**8
+_OPTIONAL: Final = 12
 _REPEAT: Final = re.compile(r"(?<!\\d)[*+{]")
 _REPEATED_GROUP: Final = re.compile(r"\)[*+{]")
 
@@ -110,6 +111,8 @@ def _hits(guesses: Iterable[Guess], model: ModelInfo) -> dict[Guess, Indices]:
 
 def _around(pattern: str, names: list[str]) -> list[Guess]:
     """A regular expression that may match anywhere, or else the names that have a match."""
+    if not _is_quick(pattern, names):
+        return []
     wider = f".*(?:{pattern}).*"
     try:
         re.compile(wider)
@@ -155,15 +158,24 @@ def _choice(item: str) -> str:
 
 def _as_regex(pattern: str, names: list[str]) -> list[Guess]:
     """The pattern as a regular expression, if it is one that can be tried in a moment."""
-    repeats = len(_REPEAT.findall(pattern))
-    steps = sum(len(name) ** repeats for name in names) // factorial(repeats)
-    if steps > _STEPS or _REPEATED_GROUP.search(pattern):
+    if not _is_quick(pattern, names):
         return []
     try:
         re.compile(pattern)
     except (re.error, OverflowError):
         return []
     return [Regex(pattern)]
+
+
+def _is_quick(pattern: str, names: list[str]) -> bool:
+    """Whether a regular expression can be tried on all names in a moment."""
+    repeats = len(_REPEAT.findall(pattern))
+    steps = sum(len(name) ** repeats for name in names) // factorial(repeats)
+    return (
+        steps <= _STEPS
+        and pattern.count("?") <= _OPTIONAL
+        and not _REPEATED_GROUP.search(pattern)
+    )
 
 
 def _respelled(pattern: str, names: list[str]) -> list[Guess]:

@@ -303,8 +303,10 @@ class Where(_Combined):
             chosen = must_match(self.selector, model, f"where({self.selector!r})")
         said = self.inner.steps(model)
         kept = {i: trace for i, trace in said.items() if i in chosen}
-        if said and not kept and not self.optional:
-            raise self._apart(model, min(said))
+        # A recipe may well say nothing here; what a user wrote out is meant to act.
+        stated = [i for i, trace in said.items() if any(s.explicit for s in trace)]
+        if stated and not kept and not self.optional:
+            raise self._apart(model, min(stated))
         renamed = _renamed(kept, f"where {self.selector!r}")
         for index, trace in renamed.items():
             if model.params[index].aliases:

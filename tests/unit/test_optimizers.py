@@ -616,6 +616,18 @@ class TestFactories:
         assert isinstance(caught.value.__cause__, LookupError)
         assert model.locked.requires_grad
 
+    def test_a_factory_may_attach_a_scheduler(self):
+        """Its first step moves the rates, and notes from where."""
+
+        def warmed(groups, **settings):
+            optimizer = torch.optim.AdamW(groups, **settings)
+            optimizer.warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1)
+            return optimizer
+
+        model = Matrices()
+        optimizer = nnlr.resolve(model, lr=0.1, weight_decay=0).optimizer(warmed)
+        assert [0.1] == [group["initial_lr"] for group in optimizer.param_groups]
+
     @pytest.mark.parametrize("settings", [{}, {"names": False}, {"tensor_lr": True}])
     @pytest.mark.parametrize(
         ("factory", "message"),

@@ -343,7 +343,9 @@ class TestSchedules:
         scheduler = LambdaLR(optimizer, lambda step: 0.5**step)
         steps(net, optimizer, 1)
         scheduler.step()
-        with pytest.warns(nnlr.NnlrWarning, match="in the hands of a scheduler"):
+        with pytest.warns(
+            nnlr.NnlrWarning, match="A scheduler was built on this optimizer"
+        ):
             nnlr.regroup(optimizer, resolved(net, nnlr.rule("0.*", lr_mult=0.1)))
         scheduler = LambdaLR(optimizer, lambda step: 0.5**step, last_epoch=1)
         steps(net, optimizer, 1)
@@ -361,48 +363,47 @@ class TestSchedules:
             steps(net, optimizer, 1)
             scheduler.step()
         before = dict(optimizer.param_groups[0])
-        with pytest.warns(nnlr.NnlrWarning, match="in the hands of a scheduler"):
+        with pytest.warns(
+            nnlr.NnlrWarning, match="A scheduler was built on this optimizer"
+        ):
             nnlr.regroup(optimizer, resolved(net, nnlr.rule("0.*", lr_mult=0.1)))
         for group, mult in zip(optimizer.param_groups, (1, 0.1), strict=True):
             for key in ("lr", "initial_lr", "max_lr", "min_lr"):
                 assert before[key] * mult == pytest.approx(group[key]), key
 
-    @pytest.mark.parametrize("by", ["plateau", "hand"])
+    @pytest.mark.parametrize("by", ["plateau", "hand", "nobody"])
     @pytest.mark.parametrize("tensor_lr", [False, True])
-    def test_progress_without_a_schedulers_note_carries_over(self, by, tensor_lr):
-        """ReduceLROnPlateau writes no initial_lr; the group's lr_mult tells the base."""
+    @pytest.mark.parametrize("default", [LR, 7.0, 0.0])
+    def test_rates_without_a_schedulers_note_are_replaced(
+        self, by, tensor_lr, default, recwarn
+    ):
+        """They cannot be told from base rates, so the new plan's own are taken as they are."""
         net = network()
-        slow = nnlr.rule("0.*", lr_mult=0.1)
-        optimizer = resolved(net, slow).optimizer(torch.optim.SGD, tensor_lr=tensor_lr)
+        groups = resolved(net, nnlr.rule("0.*", lr_mult=0.1)).param_groups(
+            tensor_lr=tensor_lr
+        )
+        optimizer = torch.optim.SGD(groups, lr=default)
         if by == "plateau":
             scheduler = ReduceLROnPlateau(optimizer, factor=0.001, patience=0)
             for loss in (1.0, 2.0):
                 scheduler.step(loss)
-        else:
-            for group in optimizer.param_groups:
-                group["lr"] = group["lr"] * 0.001
-        for lr in (LR, 2 * LR):
-            plan = resolved(net, nnlr.rule("0.*", lr_mult=0.5), lr=lr)
-            with pytest.warns(
-                nnlr.NnlrWarning,
-                match=r"were set by hand\. The new groups continue at 0\.001 of their base",
-            ):
-                nnlr.regroup(optimizer, plan)
-            expected = [lr / 1000, lr / 2000]
-            found = [float(group["lr"]) for group in optimizer.param_groups]
-            assert expected == pytest.approx(found)
-
-    @pytest.mark.parametrize(
-        ("default", "lr"), [(LR, 0.5), (7.0, LR), (0.0, 0.5)], ids=["as", "new", "zero"]
-    )
-    def test_rates_that_nobody_moved_are_the_new_plans(self, default, lr, recwarn):
-        """At the base, at that of the new plan, or where no base is known."""
-        net = network()
-        groups = resolved(net, nnlr.rule("0.*", lr_mult=0.1)).param_groups()
-        optimizer = torch.optim.SGD(groups, lr=default)
-        nnlr.regroup(optimizer, resolved(net, lr=lr))
-        assert [lr] == [group["lr"] for group in optimizer.param_groups]
+        if by == "hand":
+            optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"] * 6
+        nnlr.regroup(optimizer, resolved(net, nnlr.rule("0.*", lr_mult=0.5), lr=0.25))
+        assert [0.25, 0.125] == [float(g["lr"]) for g in optimizer.param_groups]
         assert [] == list(recwarn)
+
+    def test_an_optimizer_without_defaults_is_given_the_rates(self):
+        """What it calls its settings is its own affair."""
+        net = network()
+
+        class Own(torch.optim.Optimizer):
+            def __init__(self, params):
+                super().__init__(params, {})
+
+        optimizer = Own(nnlr.resolve(net, lr=0.1, weight_decay=0).param_groups())
+        nnlr.regroup(optimizer, nnlr.resolve(net, lr=0.25, weight_decay=0))
+        assert [0.25] == [group["lr"] for group in optimizer.param_groups]
 
     @pytest.mark.parametrize(
         ("cls", "momentum"),
@@ -430,7 +431,9 @@ class TestSchedules:
         optimizer = resolved(net).optimizer(torch.optim.SGD)
         LambdaLR(optimizer, lambda step: 1.0)
         before = snapshot(optimizer, net)
-        with pytest.raises(nnlr.NnlrWarning, match="in the hands of a scheduler"):
+        with pytest.raises(
+            nnlr.NnlrWarning, match="A scheduler was built on this optimizer"
+        ):
             nnlr.regroup(optimizer, resolved(net, nnlr.rule("0.*", lr_mult=0)))
         unchanged(before, snapshot(optimizer, net))
 

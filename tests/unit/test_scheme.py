@@ -313,6 +313,12 @@ class TestWhereAndWithin:
         assert "'*.weight'" == caught.value.pattern
         silent = Custom(lambda model: [nnlr.Factor()] * len(model.params))
         assert {} == mults(plan_of(silent.where("*.weight")))
+        recipe = Custom(
+            lambda model: [
+                nnlr.Factor(lr_mult=2 if p.role == "bias" else 1) for p in model.params
+            ]
+        )
+        assert {} == mults(plan_of(recipe.where("*.weight")))
 
     def test_where_must_match_unless_optional(self):
         """A selector that matches nothing is an error, or identity if that is said."""

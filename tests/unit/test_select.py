@@ -320,6 +320,8 @@ class TestNothingMatches:
             (r"(n)or\1|norm", r".*(?:(n)or\1|norm).*"),
             ("(?x)nor  # no m", "blocks.0.norm.weight"),
             ("(?i)QQQ", None),
+            (r"(\w+\.?)+\.kernel", None),  # tried anywhere in a name, it would not end
+            ("q" + ".?" * 24, None),
         ],
     )
     def test_what_is_suggested_for_a_regex_is_one(self, pattern, nearest):

@@ -54,6 +54,12 @@ class TestShown:
         assert "an AdamW" == shown(ADAM)
         assert "a Tensor" == shown(torch.zeros(2, 2))
 
+    def test_what_cannot_be_written_is_named_by_its_type(self):
+        """Python refuses to print an integer of 5,000 digits; the message must come out."""
+        assert "an int" == shown(10**5000)
+        with pytest.raises(nnlr.NnlrError, match="lr_mult must be a finite number"):
+            nnlr.rule("*", lr_mult=10**5000)
+
 
 SLIPS = {
     "swapped": (
