@@ -121,6 +121,11 @@ class PlanRow(NamedTuple):
         """Whether the user froze it: ``requires_grad`` was off, and not by nnlr."""
         return not self.trainable and not self.locked
 
+    @property
+    def state(self) -> str:
+        """One word: ``"trained"``, ``"locked"`` or ``"frozen"``."""
+        return "locked" if self.locked else "trained" if self.trainable else "frozen"
+
 
 def product(values: Iterable[float]) -> float:
     """Product of multipliers; sorted first, so that order and nesting change no bit.

@@ -80,7 +80,7 @@ def _facts(row: PlanRow) -> tuple[object, ...]:
 def _change(old: PlanRow, new: PlanRow) -> str:
     settings: dict[str, tuple[object, object]] = {
         "shape": (old.shape, new.shape),
-        "state": (_state(old), _state(new)),
+        "state": (old.state, new.state),
         "lr": (old.lr, new.lr),
         "lr_mult": (old.lr_mult, new.lr_mult),
         "weight decay": (old.weight_decay, new.weight_decay),
@@ -124,10 +124,6 @@ def _text(step: Step) -> str:
     parts += [f"{key}={value!r}" for key, value in sorted(factor.options.items())]
     why = f" ({factor.why})" if factor.why else ""
     return f"{step.source}: {', '.join(parts) or 'no change'}{why}"
-
-
-def _state(row: PlanRow) -> str:
-    return "locked" if row.locked else "frozen" if row.frozen else "trained"
 
 
 def _arrow(was: object, now: object) -> str:

@@ -119,7 +119,7 @@ def _unless_frozen(row: PlanRow, value: float) -> str:
 def _note(line: Line, footnotes: Footnotes) -> str:
     """What the numbers do not say: state, roles under a cut name, options, ties."""
     row = line.rows[0]
-    notes = ["locked" if row.locked else "frozen" if row.frozen else ""]
+    notes = [row.state if not row.trainable else ""]
     if line.cut:
         roles = list(dict.fromkeys(member.role for member in line.rows))
         notes.append(", ".join(roles) if len(roles) <= 2 else "mixed")
@@ -154,11 +154,9 @@ def _foot(
     *,
     full: bool,
 ) -> list[str]:
-    states = {
-        "trained": [row for row in rows if row.trainable],
-        "locked": [row for row in rows if row.locked],
-        "frozen": [row for row in rows if row.frozen],
-    }
+    states: dict[str, list[PlanRow]] = {"trained": [], "locked": [], "frozen": []}
+    for row in rows:
+        states[row.state].append(row)
     counts = [
         f"{len(members):,} {state} ({amount(sum(row.numel for row in members))})"
         for state, members in states.items()
