@@ -8,6 +8,8 @@ from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+import tests.torchvision_shim  # noqa: F401 - before anything imports torchvision
+
 FULL = os.environ.get("NNLR_FULL") == "1"
 
 # The same examples every time, and no database that would make one run depend on another.

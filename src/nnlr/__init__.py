@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nnlr import testing, torch7
+    from nnlr import depth, report, schemes, testing, torch7
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
     from nnlr.errors import (
@@ -38,6 +38,24 @@ if TYPE_CHECKING:
     from nnlr.rows import PlanRow
     from nnlr.rulebook import rule, rules
     from nnlr.scheme import Factor, Scheme
+    from nnlr.schemes import (
+        big_vision,
+        blockwise,
+        caffe,
+        complete_p,
+        detectron2,
+        discriminative,
+        embedding_lr,
+        freeze,
+        layer_decay,
+        lora_plus,
+        megatron,
+        mmengine,
+        mup,
+        no_weight_decay,
+        roles,
+        torchtitan,
+    )
     from nnlr.select import glob, module_type, ndim, predicate, regex, role
 
 # Public name -> the module it lives in; loaded when first asked for.
@@ -66,6 +84,30 @@ _HOME = {
     "install": "methods",
     "uninstall": "methods",
     "apply_init": "init",
+    **dict.fromkeys(
+        (
+            "layer_decay",
+            "no_weight_decay",
+            "discriminative",
+            "freeze",
+            "lora_plus",
+            "caffe",
+            "mmengine",
+            "detectron2",
+            "big_vision",
+            "megatron",
+            "torchtitan",
+            "mup",
+            "complete_p",
+            "roles",
+            "blockwise",
+            "embedding_lr",
+        ),
+        "schemes",
+    ),
+    "depth": "depth",
+    "report": "report",
+    "schemes": "schemes",
     "testing": "testing",
     "torch7": "torch7",
     "NnlrError": "errors",
@@ -91,22 +133,41 @@ __all__ = [
     "Scheme",
     "annotate",
     "apply_init",
+    "big_vision",
+    "blockwise",
+    "caffe",
+    "complete_p",
+    "depth",
+    "detectron2",
+    "discriminative",
+    "embedding_lr",
+    "freeze",
     "get_optim_config",
     "glob",
     "install",
+    "layer_decay",
     "learning_rate",
+    "lora_plus",
+    "megatron",
+    "mmengine",
     "module_type",
+    "mup",
     "ndim",
+    "no_weight_decay",
     "param_groups",
     "predicate",
     "regex",
     "regroup",
+    "report",
     "resolve",
     "role",
+    "roles",
     "rule",
     "rules",
+    "schemes",
     "testing",
     "torch7",
+    "torchtitan",
     "uninstall",
     "weight_decay",
 ]

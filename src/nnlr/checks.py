@@ -1,14 +1,13 @@
 """Findings: what is legal, and probably not what was meant."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnlr.describe import ModelInfo
-from nnlr.errors import listed
+from nnlr.finding import Finding
 from nnlr.names import Node, Slot, nodes
 from nnlr.rows import PlanRow
 from nnlr.scheme import Factor
@@ -21,29 +20,6 @@ _RELATIVE: Final = (
     ("lr_mult", "lr", "rate"),
     ("wd_mult", "weight_decay", "weight decay"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something about a plan that its author should look at.
-
-    Attributes:
-        severity: ``"warning"`` for a probable mistake, ``"note"`` for a consequence.
-        kind: A short name, the same for every finding of this sort.
-        names: The parameters or modules concerned.
-        cause: What was found and why it matters.
-        fix: What to do.
-    """
-
-    severity: Literal["warning", "note"]
-    kind: str
-    names: tuple[str, ...]
-    cause: str
-    fix: str
-
-    def __str__(self) -> str:
-        """One paragraph: severity, cause, names, fix."""
-        return f"{self.severity}: {self.cause} ({listed(self.names)}). {self.fix}"
 
 
 def plan_findings(rows: Sequence[PlanRow], model: ModelInfo) -> tuple[Finding, ...]:

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from nnlr.errors import NnlrError, nearest_hint, shown
 from nnlr.marks import is_locked
 from nnlr.names import Slot, Source, nodes, owner_of, slots, unwrap
-from nnlr.roles import ROLES, Roles, role_of_bare
+from nnlr.purpose import ROLES, Roles, role_of_bare
 from nnlr.surroundings import Scope, Surroundings, module_class
 
 
@@ -33,7 +33,7 @@ class ParamInfo(NamedTuple):
         dtype: Its dtype.
         fan_in: Inputs that reach one output; ``None`` where the word has no meaning.
         fan_out: Outputs that one input reaches; ``None`` likewise.
-        role: What it is for; :data:`nnlr.roles.ROLES` lists all roles.
+        role: What it is for; :data:`nnlr.purpose.ROLES` lists all roles.
         role_basis: How the role was found: type, attribute, table, name or user.
         requires_grad: Whether it is trained; what nnlr itself locked counts as trained.
         sparse: Whether its gradient is sparse.
@@ -200,7 +200,7 @@ def with_roles(model: ModelInfo, roles: Mapping[int, str]) -> ModelInfo:
     """The same model with some roles set by the user, by position, and fans to match.
 
     Raises:
-        NnlrError: If a role is not one of :data:`nnlr.roles.ROLES`.
+        NnlrError: If a role is not one of :data:`nnlr.purpose.ROLES`.
     """
     params = list(model.params)
     for index, role in roles.items():

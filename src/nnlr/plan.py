@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr import apply, report
-from nnlr.checks import Finding
 from nnlr.errors import ConfigError, NnlrError, nearest_hint, plural, shown
+from nnlr.finding import Finding
 from nnlr.groups import Fit, Group, Locked, ParamGroup, make_groups
 from nnlr.names import Source, resolve_name
 from nnlr.rows import Bases, Decay, PlanRow, make_bases, with_bases, with_groups

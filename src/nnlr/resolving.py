@@ -51,7 +51,7 @@ def resolve(
             before, ``"sqrt"`` divides by its root. A decay set absolutely stays.
         tied: For tied tensors with declarations that disagree, ``{alias: name}``: what
             reached the tensor by ``alias`` does not count.
-        roles: ``{selector: role}``, to correct what :mod:`nnlr.roles` found. Entries that
+        roles: ``{selector: role}``, to correct what :mod:`nnlr.purpose` found. Entries that
             reach one parameter must agree.
 
     Raises:
@@ -78,6 +78,7 @@ def resolve(
     said += [scheme.steps(info) for scheme in checked]
     rows = make_rows(info.params, settle(merge(said), info, settled), bases)
     findings = plan_findings(rows, info)
+    findings += tuple(found for scheme in checked for found in scheme.findings(info))
     return Plan(rows, bases, info.label, findings, _reference(model, info))
 
 

@@ -53,6 +53,8 @@ def make_bases(lr: object, weight_decay: object, decay: object) -> Bases:
 class Rates(NamedTuple):
     """What the factors of one trace come to."""
 
+    tower: str | None
+    depth: tuple[int, int] | None
     lr: float
     weight_decay: float
     lr_mult: float
@@ -75,7 +77,7 @@ class PlanRow(NamedTuple):
         aliases: Other names of a tied tensor.
         shape: Global shape.
         numel: Number of elements.
-        role: What the parameter is for; see :data:`nnlr.roles.ROLES`.
+        role: What the parameter is for; see :data:`nnlr.purpose.ROLES`.
         role_basis: How the role was found.
         tower: The part of a many-tower model that it belongs to, once a scheme asked.
         depth: Its layer, ``(k, n)``, once a scheme asked.
@@ -171,7 +173,10 @@ def combine(trace: Trace, bases: Bases, name: str) -> Rates:
                 f"what lr_mult={lr_mult!r} makes too small or too large.",
                 name=name,
             )
+    layer = next((s.factor.layer for s in trace if s.factor.layer is not None), None)
     return Rates(
+        tower=layer and layer.tower,
+        depth=layer and (layer.depth, layer.last),
         lr=_product([bases.lr, lr_mult], "lr", name),
         weight_decay=_product([bases.weight_decay, wd_mult], "weight_decay", name),
         lr_mult=lr_mult,
@@ -330,8 +335,6 @@ def make_rows(
         trainable = param.requires_grad and not locked
         # In the order of the fields; by keyword it takes twice as long.
         rows.append(
-            PlanRow._make(
-                (*_described(param), None, None, *rates, locked, trainable, trace, None)
-            )
+            PlanRow._make((*_described(param), *rates, locked, trainable, trace, None))
         )
     return rows

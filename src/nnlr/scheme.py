@@ -13,6 +13,8 @@ from torch import nn
 
 from nnlr.describe import ModelInfo, with_roles
 from nnlr.errors import NnlrError, PatternError, plural, shown
+from nnlr.finding import Finding
+from nnlr.layers import Layer
 from nnlr.nearest import must_match
 from nnlr.select import Selector, as_selector
 from nnlr.values import number, options
@@ -36,6 +38,7 @@ class Factor:
             weight decay modes of ``resolve`` leave it alone.
         tag: Name of the optimizer that should take the parameter; ``None`` for the only one.
         shadowed: Rules that matched too but came later.
+        layer: The parameter's place in depth, if the scheme asked for it.
 
     Examples:
         >>> Factor(lr_mult=0.5).wd_mult
@@ -53,6 +56,7 @@ class Factor:
     compensates_decay: bool = False
     tag: str | None = None
     shadowed: tuple[str, ...] = ()
+    layer: Layer | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers, so that no scheme can hand on a NaN."""
@@ -77,6 +81,8 @@ class Factor:
                 raise NnlrError(
                     f"{words} must be a string, got {shown(text)}.", value=text
                 )
+        if self.layer is not None:
+            put(self, "layer", Layer(*self.layer))  # a tuple, as read from a file
 
 
 NEUTRAL: Final = Factor()
@@ -161,6 +167,10 @@ class Scheme:
             if factor.why or factor != NEUTRAL:
                 said[index] = shared.setdefault(id(factor), (Step(source, factor),))
         return said
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """What the scheme's author would point out about this model; nothing by default."""
+        return ()
 
     def where(self, selector: Selector | str, *, optional: bool = False) -> "Scheme":
         """The same scheme, resolved on the whole model, but acting on these parameters only.
@@ -283,6 +293,10 @@ class Product(_Combined):
         """What all members say, in their order."""
         return merge(scheme.steps(model) for scheme in self.members)
 
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """What all members point out."""
+        return [found for scheme in self.members for found in scheme.findings(model)]
+
     def __repr__(self) -> str:
         return " * ".join(map(repr, self.members))
 
@@ -314,6 +328,10 @@ class Where(_Combined):
                 renamed[index] = tuple(_narrowed(step, reach) for step in trace)
         return renamed
 
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """What the inner scheme points out."""
+        return self.inner.findings(model)
+
     def _apart(self, model: ModelInfo, spoken: int) -> PatternError:
         return PatternError(
             f"{self!r} has no effect: {self.inner!r} speaks of parameters of {model.label} "
@@ -339,15 +357,7 @@ class Within(_Combined):
 
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
         """What the inner scheme says of the submodule, by positions in the whole."""
-        part = model.submodel(self.path)
-        whole = {id(places[0].tensor): i for i, places in enumerate(model.places)}
-        position = [whole[id(places[0].tensor)] for places in part.places]
-        roles = {
-            inner: model.params[outer].role
-            for inner, outer in enumerate(position)
-            if model.params[outer].role_basis == "user"
-        }
-        part = with_roles(part, roles)
+        part, position = self._part(model)
         said = {}
         renamed = _renamed(self.inner.steps(part), f"within {self.path!r}")
         for inner, trace in renamed.items():
@@ -360,6 +370,25 @@ class Within(_Combined):
                 else trace
             )
         return said
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """What the inner scheme points out, with the names of the whole model."""
+        return [
+            replace(found, names=tuple(f"{self.path}.{name}" for name in found.names))
+            for found in self.inner.findings(self._part(model)[0])
+        ]
+
+    def _part(self, model: ModelInfo) -> tuple[ModelInfo, list[int]]:
+        """The submodule, described, and the positions of its parameters in the whole."""
+        part = model.submodel(self.path)
+        whole = {id(places[0].tensor): i for i, places in enumerate(model.places)}
+        position = [whole[id(places[0].tensor)] for places in part.places]
+        roles = {
+            inner: model.params[outer].role
+            for inner, outer in enumerate(position)
+            if model.params[outer].role_basis == "user"
+        }
+        return with_roles(part, roles), position
 
     def _seen_from_outside(self, step: Step, name: str) -> Step:
         """A step on a tied parameter, with the names that it has in the whole model."""

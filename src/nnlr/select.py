@@ -147,7 +147,7 @@ def module_type(*types: type) -> Selector:
 
 
 def role(*roles: str) -> Selector:
-    """Choose by role; :data:`nnlr.roles.ROLES` lists them.
+    """Choose by role; :data:`nnlr.purpose.ROLES` lists them.
 
     Examples:
         >>> role("norm", "bias")

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final
 
-from nnlr.checks import Finding
 from nnlr.errors import ConfigError, listed
+from nnlr.finding import Finding
 from nnlr.rows import Bases, PlanRow, make_bases, with_bases
 from nnlr.scheme import NEUTRAL, Factor, Step
 

@@ -1,14 +1,16 @@
 """Checks of the numbers and settings that users hand in."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from inspect import signature
 from numbers import Integral, Real
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 
-from nnlr.errors import ConfigError, NnlrError, shown
+from nnlr.errors import ConfigError, NnlrError, nearest_hint, shown
 
+Word = TypeVar("Word", bound=str)
 Plain: TypeAlias = "bool | int | float | str | tuple[Plain, ...] | None"
 
 # Group keys that nnlr or torch writes; as an option they would be overwritten in silence.
@@ -28,7 +30,12 @@ RESERVED_OPTIONS = frozenset(
 
 
 def number(
-    value: object, what: str, *, minimum: float = 0.0, above: float | None = None
+    value: object,
+    what: str,
+    *,
+    minimum: float = 0.0,
+    above: float | None = None,
+    maximum: float = math.inf,
 ) -> float:
     """Return ``value`` as a float, or refuse it.
 
@@ -37,11 +44,14 @@ def number(
         what: The argument's name, for the message.
         minimum: The smallest value allowed.
         above: If given, the value must be larger than this (instead of ``minimum``).
+        maximum: The largest value allowed.
 
     Raises:
-        NnlrError: If the value is not a number, is a bool, is not finite or is too small.
+        NnlrError: If the value is not a number, is a bool, is not finite or is out of range.
     """
     bound = f"> {above:g}" if above is not None else f">= {minimum:g}"
+    if maximum < math.inf:
+        bound += f" and <= {maximum:g}"
     wanted = f"{what} must be a finite number {bound}"
     if isinstance(value, torch.Tensor):
         raise NnlrError(
@@ -64,9 +74,50 @@ def number(
     except OverflowError:
         result = math.inf
     too_small = result <= above if above is not None else result < minimum
-    if not math.isfinite(result) or too_small:
+    if not math.isfinite(result) or too_small or result > maximum:
         raise NnlrError(f"{wanted}, got {shown(value)}.", what=what, value=value)
     return result
+
+
+def choice(value: object, what: str, known: Collection[Word]) -> Word:
+    """Return one of the known words, or refuse what is none.
+
+    Raises:
+        NnlrError: If the value is not one of them.
+
+    Examples:
+        >>> choice("adam", "optimizer", ("adam", "sgd"))
+        'adam'
+    """
+    if isinstance(value, str):
+        for word in known:
+            if word == value:
+                return word
+    hint = nearest_hint(value, known) if isinstance(value, str) else ""
+    words = ", ".join(map(repr, known))
+    raise NnlrError(
+        f"{what} must be one of {words}; got {shown(value)}. {hint}".rstrip(),
+        what=what,
+        value=value,
+    )
+
+
+def as_call(function: Callable[..., object], *args: object, **kwargs: object) -> str:
+    """The call that a user would write; arguments at their defaults are left out.
+
+    Examples:
+        >>> def power(base, exponent=2): ...
+        >>> as_call(power, 3, exponent=2), as_call(power, base=3, exponent=4)
+        ('power(3)', 'power(base=3, exponent=4)')
+    """
+    defaults = signature(function).parameters
+    written = [repr(value) for value in args]
+    written += [
+        f"{name}={value!r}"
+        for name, value in kwargs.items()
+        if name not in defaults or value != defaults[name].default
+    ]
+    return f"{function.__name__}({', '.join(written)})"
 
 
 def options(values: object, where: str) -> dict[str, Plain]:

@@ -1,4 +1,4 @@
-"""nnlr.roles: what a parameter is for, on real models, and where rules of thumb are wrong."""
+"""nnlr.purpose: what a parameter is for, on real models, and where rules of thumb are wrong."""
 
 import random
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nnlr.describe import describe
-from nnlr.roles import BASES, ROLES, TABLE
+from nnlr.purpose import BASES, ROLES, TABLE
 from tests import zoo
 
 ARCHITECTURES = [

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Final
 
-from nnlr.checks import Finding
 from nnlr.errors import listed, plural
+from nnlr.finding import Finding
 from nnlr.groups import Group
 from nnlr.report.fold import Line, folds, unfolded
 from nnlr.report.text import WIDTH, amount, options_text, rate, render

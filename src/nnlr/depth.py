@@ -1,0 +1,181 @@
+"""Indexers: which layer of which tower a parameter belongs to.
+
+An indexer is named by a string (``"auto"``, ``"timm"``), made by the function of that name
+here (``nnlr.depth.timm(fallback=True)``), or your own: a function of :class:`ParamInfo`, a
+mapping of patterns to layer numbers, or a subclass of :class:`Indexer`.
+
+The published ones stand in :mod:`nnlr.indexers`, the automatic one in :mod:`nnlr.towers`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from nnlr.describe import ModelInfo, ParamInfo
+from nnlr.errors import NnlrError, listed, plural, shown
+from nnlr.indexers import PUBLISHED
+from nnlr.layers import Indexer, Layer, Layers, with_final_norm
+from nnlr.nearest import must_match
+from nnlr.select import Selector, as_selector
+from nnlr.towers import auto
+from nnlr.values import choice
+
+__all__ = [
+    "INDEXERS",
+    "Indexer",
+    "Layer",
+    "as_indexer",
+    "auto",
+    "by_function",
+    "by_pattern",
+    "with_final_norm",
+]
+
+INDEXERS: Final[Mapping[str, Callable[..., Indexer]]] = {"auto": auto, **PUBLISHED}
+
+
+def __getattr__(name: str) -> Callable[..., Indexer]:
+    """The published indexers are found here by their names."""
+    if name not in PUBLISHED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return PUBLISHED[name]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return [*__all__, *PUBLISHED]
+
+
+def as_indexer(value: object) -> Indexer:
+    """Return an indexer: itself, by its name, or made from a function or a mapping.
+
+    Raises:
+        NnlrError: If the value is nothing of that.
+
+    Examples:
+        >>> as_indexer("auto")
+        auto()
+    """
+    if isinstance(value, Indexer):
+        return value
+    if isinstance(value, str):
+        return INDEXERS[choice(value, "indexer", INDEXERS)]()
+    if isinstance(value, Mapping):
+        return by_pattern(value)
+    for name, made in INDEXERS.items():
+        if value is made:
+            raise NnlrError(f"indexer is a function: call it, nnlr.depth.{name}().")
+    if callable(value):
+        return by_function(value)
+    raise NnlrError(
+        f"indexer must be one of {', '.join(map(repr, INDEXERS))}, a function of ParamInfo, "
+        f"or a mapping of patterns to layer numbers; got {shown(value, typed=True)}.",
+        value=value,
+    )
+
+
+def by_function(layer_of: Callable[[ParamInfo], int | None]) -> Indexer:
+    """Layers from a function: 0 nearest the input, ``None`` for outside every tower.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+        >>> scheme = nnlr.layer_decay(0.5, by_function(lambda p: int(p.name.split(".")[0])))
+        >>> plan = nnlr.resolve(net, scheme, lr=1, weight_decay=0)
+        >>> [row.lr for row in plan if row.name.endswith("weight")]
+        [0.25, 0.5, 1.0]
+    """
+    if not callable(layer_of):
+        raise NnlrError(
+            f"by_function needs a function of ParamInfo, got {shown(layer_of)}."
+        )
+    return _ByFunction(layer_of)
+
+
+def by_pattern(layers: Mapping[str | Selector, int]) -> Indexer:
+    """Layers from a mapping of patterns; what none of them matches is outside every tower.
+
+    Raises:
+        NnlrError: If a layer is not a whole number >= 0; at resolve, if two patterns give
+            one parameter different layers.
+        PatternError: At resolve, if a pattern matches nothing.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        >>> scheme = nnlr.layer_decay(0.5, {"0.*": 0, "1.*": 1})
+        >>> nnlr.resolve(net, scheme, lr=1, weight_decay=0)["0.weight"].lr
+        0.5
+    """
+    if not isinstance(layers, Mapping) or not layers:
+        raise NnlrError(
+            "by_pattern needs a mapping such as {'stem.*': 0, 'blocks.0.*': 1}, got "
+            f"{shown(layers)}."
+        )
+    return _ByPattern(
+        {
+            as_selector(pattern, "indexer"): _whole(layer, repr(pattern))
+            for pattern, layer in layers.items()
+        }
+    )
+
+
+def _whole(layer: object, whose: str) -> int:
+    if not isinstance(layer, int) or isinstance(layer, bool) or layer < 0:
+        raise NnlrError(
+            f"The layer of {whose} must be a whole number >= 0, got {shown(layer)}.",
+            value=layer,
+        )
+    return layer
+
+
+def _as_given(indices: list[int | None], model: ModelInfo, who: object) -> Layers:
+    """Layers as a user numbered them: gaps stay, the largest number is the last layer."""
+    given = {index for index in indices if index is not None}
+    if len(given) < 2:
+        found = plural(len(given), "layer")
+        raise NnlrError(
+            f"{who!r} finds {found} in the {len(indices)} parameters of {model.label}: "
+            "nothing can be said about depth with fewer than 2.",
+        )
+    last = max(given)
+    return [None if index is None else Layer(index, last) for index in indices]
+
+
+class _ByFunction(Indexer):
+    def __init__(self, layer_of: Callable[[ParamInfo], int | None]) -> None:
+        self.layer_of = layer_of
+
+    def layers(self, model: ModelInfo) -> Layers:
+        indices: list[int | None] = []
+        for param in model.params:
+            found = self.layer_of(param)
+            indices.append(None if found is None else _whole(found, repr(param.name)))
+        return _as_given(indices, model, self)
+
+    def __repr__(self) -> str:
+        return getattr(self.layer_of, "__name__", repr(self.layer_of))
+
+
+class _ByPattern(Indexer):
+    def __init__(self, table: dict[Selector, int]) -> None:
+        self.table = table
+
+    def layers(self, model: ModelInfo) -> Layers:
+        indices: list[int | None] = [None] * len(model.params)
+        for selector, layer in self.table.items():
+            for index in must_match(selector, model, f"indexer {selector!r}"):
+                if indices[index] not in {None, layer}:
+                    raise NnlrError(
+                        f"Two patterns of the indexer match {model.params[index].name!r}: one "
+                        f"says layer {indices[index]}, {selector!r} says layer {layer}. "
+                        "Narrow one of them.",
+                        name=model.params[index].name,
+                    )
+                indices[index] = layer
+        return _as_given(indices, model, self)
+
+    def __repr__(self) -> str:
+        said = [f"{selector!r}: {layer}" for selector, layer in self.table.items()]
+        return f"{{{listed(said)}}}"

@@ -1,0 +1,155 @@
+"""Layers: where in the depth of a model a parameter sits, as plain data.
+
+An indexer says for each parameter in which layer of which tower it is. Layer 0 is nearest
+the input; the last layer is nearest the output. :mod:`nnlr.depth` has the indexers.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, NamedTuple, get_args
+
+from nnlr.describe import ModelInfo
+
+Part = Literal["stem", "patch_embed", "block", "final_norm", "head"]
+PARTS: Final[tuple[Part, ...]] = get_args(Part)
+
+FinalNorm = Literal["head", "last_block"]
+FINAL_NORMS: Final[tuple[FinalNorm, ...]] = get_args(FinalNorm)
+
+
+class Layer(NamedTuple):
+    """The place of one parameter in the depth of a model.
+
+    Attributes:
+        depth: Its layer, 0 nearest the input.
+        last: The layer nearest the output of the same tower.
+        tower: Canonical path of the tower, ``""`` where the whole model is one.
+        part: What that layer is: stem, patch embedding (a projection in the stem), block,
+            final norm, or head (all that comes after).
+    """
+
+    depth: int
+    last: int
+    tower: str = ""
+    part: Part = "block"
+
+    @property
+    def below(self) -> int:
+        """How many layers it is below the last one: the exponent of layer decay."""
+        return self.last - self.depth
+
+    def __str__(self) -> str:
+        """``layer 4 of 13``, and of which tower."""
+        tower = f" of {self.tower}" if self.tower else ""
+        return f"layer {self.depth} of {self.last}{tower}"
+
+
+Layers = Sequence[Layer | None]
+
+
+class Indexer(ABC):
+    """Says in which layer each parameter is; subclass it for a rule of your own.
+
+    :mod:`nnlr.depth` has the published ones; a function or a mapping does for most others.
+    """
+
+    @abstractmethod
+    def layers(self, model: ModelInfo) -> Layers:
+        """The layer of each of ``model.params``, in order; ``None`` outside every tower.
+
+        Raises:
+            NnlrError: If the model has no depth that this indexer knows.
+        """
+
+    @abstractmethod
+    def __repr__(self) -> str:
+        """The indexer as a user would write it."""
+
+
+class Place(NamedTuple):
+    """Where a parameter stands before layers are counted.
+
+    Attributes:
+        tower: Canonical path of its tower.
+        order: Sorts the layers of a tower; equal for parameters of one layer.
+        part: What the layer is.
+    """
+
+    tower: str
+    order: tuple[float, ...]
+    part: Part
+
+
+def counted(places: Iterable[Place | None]) -> list[Layer | None]:
+    """Number the layers of each tower from 0, without gaps, in their order.
+
+    Examples:
+        >>> stem, block = Place("", (0,), "stem"), Place("", (5,), "block")
+        >>> [str(layer) for layer in counted([block, stem, None])]
+        ['layer 1 of 1', 'layer 0 of 1', 'None']
+    """
+    places = list(places)
+    orders: dict[str, set[tuple[float, ...]]] = {}
+    for place in places:
+        if place is not None:
+            orders.setdefault(place.tower, set()).add(place.order)
+    index = {
+        (tower, order): position
+        for tower, found in orders.items()
+        for position, order in enumerate(sorted(found))
+    }
+    return [
+        None
+        if place is None
+        else Layer(
+            index[place.tower, place.order],
+            len(orders[place.tower]) - 1,
+            place.tower,
+            place.part,
+        )
+        for place in places
+    ]
+
+
+def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
+    """The same layers with the final norm in the last block, or in the layer above it.
+
+    timm's matchers put a final norm into the last block, BEiT's and MAE's rule into the
+    head. A tower that ends with its norm gets a layer more, or a layer less.
+
+    Args:
+        layers: What an indexer gave.
+        where: ``"last_block"`` or ``"head"``.
+
+    Examples:
+        >>> tower = [Layer(0, 2, "", "block"), Layer(0, 2, "", "final_norm"), Layer(2, 2)]
+        >>> with_final_norm(tower[:2], "head")[1].depth
+        1
+    """
+    blocks: dict[str, int] = {}
+    for layer in layers:
+        if layer is not None and layer.part == "block":
+            blocks[layer.tower] = max(blocks.get(layer.tower, 0), layer.depth)
+    tops = {
+        tower: max(
+            (
+                layer.last
+                for layer in layers
+                if layer is not None and layer.tower == tower and layer.part == "head"
+            ),
+            default=last + 1 if where == "head" else last,
+        )
+        for tower, last in blocks.items()
+    }
+    ends = {layer.tower for layer in layers if layer and layer.part == "final_norm"}
+    moved: list[Layer | None] = []
+    for layer in layers:
+        if layer is None or layer.tower not in ends & blocks.keys():
+            moved.append(layer)
+            continue
+        last = tops[layer.tower]
+        depth = layer.depth
+        if layer.part == "final_norm":
+            depth = last if where == "head" else blocks[layer.tower]
+        moved.append(layer._replace(depth=depth, last=last))
+    return moved
