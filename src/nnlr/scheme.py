@@ -359,7 +359,8 @@ class Within(_Combined):
         """What the inner scheme says of the submodule, by positions in the whole."""
         part, position = self._part(model)
         said = {}
-        renamed = _renamed(self.inner.steps(part), f"within {self.path!r}")
+        inside = self.inner.steps(part)
+        renamed = _renamed(inside, f"within {self.path!r}", self.path)
         for inner, trace in renamed.items():
             said[position[inner]] = (
                 tuple(
@@ -399,14 +400,31 @@ class Within(_Combined):
         return f"{_bracketed(self.inner)}.within({self.path!r})"
 
 
-def _renamed(said: Mapping[int, Trace], restriction: str) -> dict[int, Trace]:
-    """The same traces, whose sources name a restriction; steps that were shared stay so."""
+def _renamed(
+    said: Mapping[int, Trace], restriction: str, path: str = ""
+) -> dict[int, Trace]:
+    """The same traces, whose sources name a restriction; steps that were shared stay so.
+
+    Towers get the path of the submodule that they were found in.
+    """
     steps = {id(step): step for trace in said.values() for step in trace}
     named = {
-        key: replace(step, source=f"{step.source} {restriction}")
+        key: replace(
+            step,
+            source=f"{step.source} {restriction}",
+            factor=_below(step.factor, path) if path else step.factor,
+        )
         for key, step in steps.items()
     }
     return {i: tuple([named[id(step)] for step in t]) for i, t in said.items()}
+
+
+def _below(factor: Factor, path: str) -> Factor:
+    layer = factor.layer
+    if layer is None:
+        return factor
+    tower = f"{path}.{layer.tower}" if layer.tower else path
+    return replace(factor, layer=layer._replace(tower=tower))
 
 
 def _narrowed(step: Step, reach: frozenset[str]) -> Step:

@@ -11,6 +11,7 @@ from torch import nn
 
 import nnlr
 from nnlr.describe import describe
+from nnlr.finding import Finding
 from nnlr.testing import rates
 
 BAD_NUMBERS = [float("nan"), float("inf"), -1, True, "1", None, [1], torch.tensor(1.0)]
@@ -580,3 +581,76 @@ def test_three_spellings_give_one_plan():
         nnlr.annotate(net(), "weight", lr_mult=0.1), "bias", wd_mult=0
     )
     assert rates(listed) == rates(product) == rates(plan_of(model=model))
+
+
+class Remarks(nnlr.Scheme):
+    """A scheme that points at every bias, and knows its layers."""
+
+    def factors(self, model):
+        return [
+            nnlr.Factor(layer=nnlr.depth.Layer(i, 9, "" if i % 2 else "t"))
+            for i, _ in enumerate(model.params)
+        ]
+
+    def findings(self, model):
+        return [
+            Finding(
+                severity="note",
+                kind="bias",
+                names=tuple(p.name for p in model.params if p.leaf == "bias"),
+                cause="These are biases",
+                fix="Look at them.",
+            )
+        ]
+
+
+class TestFindings:
+    @pytest.mark.parametrize(
+        "scheme",
+        [Remarks(), nnlr.rule("*") * Remarks(), Remarks().where("head.*")],
+        ids=repr,
+    )
+    def test_what_a_scheme_points_out_is_in_the_plan(self, scheme):
+        """Alone, in a product and restricted, beside what nnlr finds itself."""
+        plan = plan_of(scheme)
+        found = {finding.kind: finding for finding in plan.findings}
+        assert ("backbone.0.bias", "backbone.1.bias", "head.bias") == found[
+            "bias"
+        ].names
+        assert "These are biases" in str(plan)
+
+    def test_within_a_part_names_are_those_of_the_whole(self):
+        """What the scheme saw as `0.bias` is `backbone.0.bias`."""
+        (finding,) = plan_of(Remarks().within("backbone")).findings
+        assert ("backbone.0.bias", "backbone.1.bias") == finding.names
+
+    def test_schemes_point_out_nothing_by_default(self):
+        """A scheme need not have findings."""
+        assert () == plan_of(Custom(lambda model: [nnlr.Factor()] * 6)).findings
+
+
+class TestLayer:
+    def test_a_layer_shows_in_the_row_and_survives_json(self):
+        """Tower and depth of the row come from the factor."""
+        plan = plan_of(Remarks())
+        assert ("t", (0, 9)) == (plan.rows[0].tower, plan.rows[0].depth)
+        assert nnlr.Plan.from_json(plan.to_json()) == plan
+        assert "layer 0 of 9 of t" in plan.explain(plan.rows[0].name)
+
+    def test_within_a_part_its_path_stands_before_the_tower(self):
+        """Towers are named as seen from the whole model."""
+        plan = plan_of(Remarks().within("backbone"))
+        towers = [row.tower for row in plan]
+        assert [
+            "backbone.t",
+            "backbone",
+            "backbone.t",
+            "backbone",
+            None,
+            None,
+        ] == towers
+
+    def test_the_first_scheme_that_knows_the_depth_counts(self):
+        """Two schemes may count layers differently; both act, one is shown."""
+        other = Custom(lambda m: [nnlr.Factor(layer=nnlr.depth.Layer(1, 2))] * 6)
+        assert (1, 2) == plan_of(other, Remarks()).rows[0].depth

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nnlr.errors import ConfigError, NnlrError
-from nnlr.values import RESERVED_OPTIONS, number, options
+from nnlr.values import RESERVED_OPTIONS, as_call, choice, number, options
 
 
 class TestNumber:
@@ -136,3 +136,46 @@ class TestOptions:
         """A list of pairs is not one."""
         with pytest.raises(ConfigError, match="options of a rule must be a mapping"):
             options([("betas", 1)], "a rule")
+
+
+class TestRange:
+    def test_a_largest_value_is_kept_and_said(self):
+        """The bound itself is allowed; the message says both ends."""
+        assert 1 == number(1, "decay", above=0, maximum=1)
+        with pytest.raises(
+            NnlrError, match=r"decay must be a finite number > 0 and <= 1, got 1\.5"
+        ):
+            number(1.5, "decay", above=0, maximum=1)
+
+
+class TestChoice:
+    def test_a_known_word_is_returned(self):
+        """A choice is one of the words."""
+        assert "sgd" == choice("sgd", "optimizer", ("adam", "sgd"))
+
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [
+            ("adma", "got 'adma'. Nearest: 'adam'."),
+            ("x", "got 'x'."),
+            (None, "got None."),
+        ],
+    )
+    def test_other_values_are_refused_with_the_list(self, value, said):
+        """The message lists what there is, and the nearest."""
+        with pytest.raises(
+            NnlrError, match="optimizer must be one of 'adam', 'sgd'"
+        ) as error:
+            choice(value, "optimizer", ("adam", "sgd"))
+        assert str(error.value).endswith(said)
+
+
+class TestAsCall:
+    def test_defaults_are_left_out(self):
+        """The call is written as short as a user would."""
+
+        def power(base, exponent=2): ...
+
+        assert "power(3)" == as_call(power, 3, exponent=2)
+        assert "power(3, exponent=4)" == as_call(power, 3, exponent=4)
+        assert "power(base=3, more=1)" == as_call(power, base=3, more=1)
