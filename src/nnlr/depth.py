@@ -8,7 +8,10 @@ The published ones stand in :mod:`nnlr.indexers`, the automatic one in :mod:`nnl
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from numbers import Integral
+from typing import Final, TypeGuard
+
+from torch import nn
 
 from nnlr.describe import ModelInfo, ParamInfo
 from nnlr.errors import NnlrError, listed, plural, shown
@@ -64,13 +67,23 @@ def as_indexer(value: object) -> Indexer:
     for name, made in INDEXERS.items():
         if value is made:
             raise NnlrError(f"indexer is a function: call it, nnlr.depth.{name}().")
-    if callable(value):
-        return by_function(value)
+    if _is_function(value):
+        return _ByFunction(value)
+    hint = ""
+    if isinstance(value, type) and issubclass(value, Indexer):
+        hint = f" Make one: {value.__name__}()."
+    if isinstance(value, nn.Module):
+        hint = " The model comes first: resolve(model, layer_decay(...), ...)."
     raise NnlrError(
         f"indexer must be one of {', '.join(map(repr, INDEXERS))}, a function of ParamInfo, "
-        f"or a mapping of patterns to layer numbers; got {shown(value, typed=True)}.",
+        f"or a mapping of patterns to layer numbers; got {shown(value, typed=True)}.{hint}",
         value=value,
     )
+
+
+def _is_function(value: object) -> TypeGuard[Callable[[ParamInfo], int | None]]:
+    """Whether it can be asked for layers; classes and modules are callable by accident."""
+    return callable(value) and not isinstance(value, type | nn.Module)
 
 
 def by_function(layer_of: Callable[[ParamInfo], int | None]) -> Indexer:
@@ -85,7 +98,7 @@ def by_function(layer_of: Callable[[ParamInfo], int | None]) -> Indexer:
         >>> [row.lr for row in plan if row.name.endswith("weight")]
         [0.25, 0.5, 1.0]
     """
-    if not callable(layer_of):
+    if not _is_function(layer_of):
         raise NnlrError(
             f"by_function needs a function of ParamInfo, got {shown(layer_of)}."
         )
@@ -122,12 +135,12 @@ def by_pattern(layers: Mapping[str | Selector, int]) -> Indexer:
 
 
 def _whole(layer: object, whose: str) -> int:
-    if not isinstance(layer, int) or isinstance(layer, bool) or layer < 0:
+    if not isinstance(layer, Integral) or isinstance(layer, bool) or layer < 0:
         raise NnlrError(
             f"The layer of {whose} must be a whole number >= 0, got {shown(layer)}.",
             value=layer,
         )
-    return layer
+    return int(layer)
 
 
 def _as_given(indices: list[int | None], model: ModelInfo, who: object) -> Layers:
@@ -163,19 +176,40 @@ class _ByPattern(Indexer):
         self.table = table
 
     def layers(self, model: ModelInfo) -> Layers:
-        indices: list[int | None] = [None] * len(model.params)
+        chosen: list[tuple[Selector, int] | None] = [None] * len(model.params)
         for selector, layer in self.table.items():
             for index in must_match(selector, model, f"indexer {selector!r}"):
-                if indices[index] not in {None, layer}:
-                    raise NnlrError(
-                        f"Two patterns of the indexer match {model.params[index].name!r}: one "
-                        f"says layer {indices[index]}, {selector!r} says layer {layer}. "
-                        "Narrow one of them.",
-                        name=model.params[index].name,
-                    )
-                indices[index] = layer
-        return _as_given(indices, model, self)
+                earlier = chosen[index]
+                if earlier is None or earlier[1] == layer:
+                    chosen[index] = selector, layer
+                else:
+                    chosen[index] = _one_of(earlier, (selector, layer), model, index)
+        return _as_given([each and each[1] for each in chosen], model, self)
 
     def __repr__(self) -> str:
         said = [f"{selector!r}: {layer}" for selector, layer in self.table.items()]
         return f"{{{listed(said)}}}"
+
+
+def _one_of(
+    earlier: tuple[Selector, int],
+    later: tuple[Selector, int],
+    model: ModelInfo,
+    index: int,
+) -> tuple[Selector, int]:
+    """Of two patterns that match a tied tensor, the one that matches its first name.
+
+    Raises:
+        NnlrError: If both match that name, or neither.
+    """
+    param = model.params[index]
+    first = [
+        each for each in (earlier, later) if param.name in each[0].reach(model, index)
+    ]
+    if len(first) == 1:
+        return first[0]
+    raise NnlrError(
+        f"Two patterns of the indexer match {param.name!r}: {earlier[0]!r} says layer "
+        f"{earlier[1]}, {later[0]!r} says layer {later[1]}. Narrow one of them.",
+        name=param.name,
+    )

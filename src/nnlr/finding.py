@@ -13,7 +13,7 @@ class Finding:
     Attributes:
         severity: ``"warning"`` for a probable mistake, ``"note"`` for a consequence.
         kind: A short name, the same for every finding of this sort.
-        names: The parameters or modules concerned.
+        names: The parameters or modules concerned; none if it is the model as a whole.
         cause: What was found and why it matters.
         fix: What to do.
     """
@@ -26,4 +26,5 @@ class Finding:
 
     def __str__(self) -> str:
         """One paragraph: severity, cause, names, fix."""
-        return f"{self.severity}: {self.cause} ({listed(self.names)}). {self.fix}"
+        names = f" ({listed(self.names)})" if self.names else ""
+        return f"{self.severity}: {self.cause}{names}. {self.fix}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple, get_args
 
 from nnlr.describe import ModelInfo
+from nnlr.errors import NnlrError, plural, shown
 
 Part = Literal["stem", "patch_embed", "block", "final_norm", "head"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
@@ -64,6 +65,42 @@ class Indexer(ABC):
     @abstractmethod
     def __repr__(self) -> str:
         """The indexer as a user would write it."""
+
+
+def layers_of(indexer: Indexer, model: ModelInfo) -> Layers:
+    """What an indexer says of a model, checked, as anybody may write an indexer.
+
+    Raises:
+        NnlrError: If it is not one layer, or ``None``, for each parameter, of whole numbers
+            with 0 <= depth <= last.
+    """
+    layers = indexer.layers(model)
+    counted = isinstance(layers, Sequence)
+    if not counted or len(layers) != len(model.params):
+        got = plural(len(layers), "layer") if counted else shown(layers, typed=True)
+        raise NnlrError(
+            f"{indexer!r} gave {got} for the {len(model.params)} parameters of "
+            f"{model.label}: layers(model) returns one nnlr.depth.Layer, or None, for "
+            "each, in order."
+        )
+    for param, layer in zip(model.params, layers, strict=True):
+        if layer is not None and not _is_sound(layer):
+            raise NnlrError(
+                f"{indexer!r} gave {shown(layer)} for {param.name!r}: it must be None, or "
+                "an nnlr.depth.Layer of whole numbers, 0 <= depth <= last.",
+                name=param.name,
+                value=layer,
+            )
+    return layers
+
+
+def _is_sound(layer: object) -> bool:
+    return (
+        isinstance(layer, Layer)
+        and isinstance(layer.depth, int)
+        and isinstance(layer.last, int)
+        and 0 <= layer.depth <= layer.last
+    )
 
 
 class Place(NamedTuple):
@@ -122,34 +159,31 @@ def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
         where: ``"last_block"`` or ``"head"``.
 
     Examples:
-        >>> tower = [Layer(0, 2, "", "block"), Layer(0, 2, "", "final_norm"), Layer(2, 2)]
-        >>> with_final_norm(tower[:2], "head")[1].depth
-        1
+        >>> tower = [Layer(0, 1), Layer(1, 1), Layer(1, 1, part="final_norm")]
+        >>> [str(layer) for layer in with_final_norm(tower, "head")]
+        ['layer 0 of 2', 'layer 1 of 2', 'layer 2 of 2']
     """
-    blocks: dict[str, int] = {}
+    blocks: dict[str, int] = {}  # the last block of each tower
+    lasts: dict[str, int] = {}  # the last layer of each tower that has a head
+    ends: set[str] = set()  # towers with a final norm
     for layer in layers:
-        if layer is not None and layer.part == "block":
+        if layer is None:
+            continue
+        if layer.part == "block":
             blocks[layer.tower] = max(blocks.get(layer.tower, 0), layer.depth)
-    tops = {
-        tower: max(
-            (
-                layer.last
-                for layer in layers
-                if layer is not None and layer.tower == tower and layer.part == "head"
-            ),
-            default=last + 1 if where == "head" else last,
-        )
-        for tower, last in blocks.items()
-    }
-    ends = {layer.tower for layer in layers if layer and layer.part == "final_norm"}
+        elif layer.part == "head":
+            lasts[layer.tower] = layer.last
+        elif layer.part == "final_norm":
+            ends.add(layer.tower)
     moved: list[Layer | None] = []
     for layer in layers:
         if layer is None or layer.tower not in ends & blocks.keys():
             moved.append(layer)
             continue
-        last = tops[layer.tower]
+        block = blocks[layer.tower]
+        last = lasts.get(layer.tower, block + (where == "head"))
         depth = layer.depth
         if layer.part == "final_norm":
-            depth = last if where == "head" else blocks[layer.tower]
+            depth = last if where == "head" else block
         moved.append(layer._replace(depth=depth, last=last))
     return moved

@@ -1,17 +1,373 @@
-"""Depth found in the structure of a model: repeated blocks, tower by tower."""
+"""Depth found in the structure of a model: repeated blocks, tower by tower.
 
-from nnlr.describe import ModelInfo
-from nnlr.layers import Indexer, Layers
+What comes before the first block of a tower is its stem, what comes after the last its
+head; a norm right after the last block counts with it, as in timm. Between blocks,
+what opens a stage counts with its first block and what closes it with its last.
+"""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from torch import nn
+
+from nnlr.describe import ModelInfo, uncollected
+from nnlr.errors import NnlrError, plural
+from nnlr.layers import Indexer, Layers, Part, Place, counted
+from nnlr.matcher import matched, stem_part, with_matchers
+from nnlr.stacks import Stacks, leaf_stacks
+from nnlr.steps import Group, Step, begins_anew, flat, given, taken
+from nnlr.structure import Tree
 
 
 def auto() -> Indexer:
-    """Depth from the model's own matcher, else from its repeated blocks."""
+    """Depth from the model's own matchers, else from its repeated blocks.
+
+    Modules that bring a ``group_matcher``, as timm's models do, are a tower each, and what
+    is outside of them has no depth. Without any, the towers are what holds repeated blocks.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> blocks = [nn.TransformerEncoderLayer(4, 1, 8) for _ in range(3)]
+        >>> net = nn.Sequential(nn.Linear(2, 4), *blocks, nn.Linear(4, 1))
+        >>> plan = nnlr.resolve(net, nnlr.layer_decay(0.5, auto()), lr=1, weight_decay=0)
+        >>> [plan[f"{i}.{'norm1.' if 0 < i < 4 else ''}weight"].lr for i in range(5)]
+        [0.0625, 0.125, 0.25, 0.5, 1.0]
+    """
     return _Auto()
 
 
 class _Auto(Indexer):
     def layers(self, model: ModelInfo) -> Layers:
-        raise NotImplementedError
+        places = matched_places(model) or structural_places(model)
+        layers = counted(places)
+        found = [layer for layer in layers if layer is not None]
+        if flat := {layer.tower for layer in found if layer.last == 0}:
+            where = f"{model.label}.{min(flat)}".rstrip(".")
+            raise NnlrError(
+                f"The matcher of {where} puts all of its parameters into one layer.\n"
+                f"  {_FIX}",
+                label=model.label,
+            )
+        return layers
 
     def __repr__(self) -> str:
         return "auto()"
+
+
+_FIX = (
+    "Say which layer is which: indexer={'stem.*': 0, 'blocks.0.*': 1, ...},\n"
+    "  a function of ParamInfo, or the name of one of nnlr.depth.INDEXERS."
+)
+
+
+def matched_places(model: ModelInfo) -> list[Place | None]:
+    """The places that the models' own matchers give; empty if there are no matchers."""
+    places: list[Place | None] = []
+    for node, matcher in with_matchers(model):
+        inside = matched(model, node.path, matcher)
+        places = [
+            old or new
+            for old, new in zip(places or [None] * len(inside), inside, strict=True)
+        ]
+    return places
+
+
+@uncollected()
+def structural_places(model: ModelInfo) -> list[Place | None]:
+    """The places that follow from the repeated blocks of a model.
+
+    Raises:
+        NnlrError: If nothing in the model is repeated.
+    """
+    if model.module is None:
+        raise NnlrError(
+            f"indexer 'auto' looks for the blocks of a model in its modules, and "
+            f"{model.label} have none.\n  Pass the model itself. {_FIX}",
+            label=model.label,
+        )
+    tree = Tree(model, model.module)
+    places: list[Place | None] = [None] * len(model.params)
+    group, leaves = _outermost(tree)
+    for tower in _split(tree, group, ()):
+        for at, place in _Layout(tree, tower, leaves=leaves).places():
+            old = places[at]
+            # A tied tensor counts in its first tower, and there where it is used first.
+            if old is None or (old.tower == place.tower and place.order < old.order):
+                places[at] = place
+    return places
+
+
+def _outermost(tree: Tree) -> tuple[Group, bool]:
+    """The blocks of a model, and whether these are single layers.
+
+    By the first way in which there are several.
+    """
+    found = 0
+    for leaves, look in (
+        (False, Stacks(tree).settled),
+        (False, Stacks(tree, siblings=True).settled),
+        (True, partial(leaf_stacks, tree, tree.root)),
+    ):
+        group = look()
+        blocks = list(group.blocks()) if group else []
+        if group and len(blocks) > 1:
+            return group, leaves
+        found = max(found, len(blocks))
+    raise NnlrError(
+        f"indexer 'auto' finds no repeated blocks in {tree.model.label} "
+        f"({plural(len(tree.model.params), 'parameter')}"
+        f"{', 1 block' if found else ''}): there is nothing to count layers by.\n"
+        f"  {_FIX}",
+        label=tree.model.label,
+    )
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A step of a tower, and the groups around it, outermost first."""
+
+    step: Step
+    around: tuple[Group, ...]
+    block: bool = False
+
+
+@dataclass(slots=True)
+class _Tower:
+    path: str
+    entries: list[_Entry] = field(default_factory=list)
+
+
+def _split(tree: Tree, group: Group, around: tuple[Group, ...]) -> list[_Tower]:
+    """The towers in a group. Parts follow one another unless one has an input of its own.
+
+    What stands between two towers belongs to neither.
+    """
+    around = (*around, group)
+    towers: list[_Tower] = []
+    opening: list[_Entry] = []  # before the first tower
+    loose: list[_Entry] = []  # not yet known to belong to a tower
+    for item in group.items:
+        if isinstance(item, Step):
+            entry = _Entry(item, around, item.block)
+            if not item.block:
+                loose.append(entry)
+                continue
+            found = [_Tower(group.unit.path, [entry])]
+        else:
+            found = _split(tree, item, around)
+            if towers and _is_apart(tree, group, item, towers[-1], loose):
+                towers += found
+                loose = []
+                continue
+        if towers:
+            towers[-1].entries += [*loose, *found[0].entries]
+            towers += found[1:]
+        else:
+            opening, towers = loose, found
+        loose = []
+    if len(towers) == 1:
+        towers[0].path = group.unit.path
+        towers[0].entries = [*opening, *towers[0].entries, *loose]
+    return towers
+
+
+def _is_apart(
+    tree: Tree, group: Group, item: Group, last: _Tower, loose: list[_Entry]
+) -> bool:
+    """Whether a group starts a tower of its own, after another one."""
+    if group.listed:
+        return group.branches
+    if item.listed:
+        return False
+    end = max(at for at, entry in enumerate(last.entries) if entry.block)
+    widths: set[int] = set()
+    for entry in (*last.entries[end:], *loose):
+        widths |= given(tree, entry.step.unit)
+    return begins_anew(tree, flat(item), widths)
+
+
+class _Layout:
+    """Where the parameters of one tower stand."""
+
+    def __init__(self, tree: Tree, tower: _Tower, *, leaves: bool) -> None:
+        self.tree = tree
+        self.path = tower.path
+        self.entries = tower.entries
+        if not leaves:
+            self._take_out_small_stacks()
+        self.blocks = [at for at, entry in enumerate(self.entries) if entry.block]
+        self.spans: dict[Group, tuple[int, int]] = {}
+        for at in self.blocks:
+            for group in self.entries[at].around:
+                self.spans[group] = (self.spans.get(group, (at, at))[0], at)
+
+    def _take_out_small_stacks(self) -> None:
+        """Leave lists of layers in stems and heads out: their members are no blocks.
+
+        Besides the largest stack, those stay that share a class with it; the others if they
+        are not made of what is found inside blocks or in no list, weigh something before
+        the largest stack, and hold norms after it.
+        """
+        stacks: dict[Group, list[_Entry]] = {}
+        for entry in self.entries:
+            if entry.block:
+                stacks.setdefault(_stack(entry), []).append(entry)
+        classes = {
+            stack: {entry.step.unit.cls for entry in found}
+            for stack, found in stacks.items()
+        }
+        weight = {
+            stack: sum(entry.step.unit.numel for entry in found)
+            for stack, found in stacks.items()
+        }
+        of_class: Counter[type] = Counter()
+        for stack, own in classes.items():
+            of_class.update(dict.fromkeys(own, weight[stack]))
+        main = max(
+            stacks, key=lambda stack: max(of_class[cls] for cls in classes[stack])
+        )
+        heaviest = max(of_class.values())
+        order = list(stacks)
+        inner = self._inner(stacks[main])
+        inner |= {e.step.unit.cls for e in self.entries if e.step.whole and not e.block}
+        for stack, own in classes.items():
+            if order.index(stack) < order.index(main):
+                light = weight[stack] < 0.1 * heaviest
+            else:
+                light = not any(map(self._holds_norm, stacks[stack]))
+            if own.isdisjoint(classes[main]) and (light or own <= inner):
+                for entry in stacks[stack]:
+                    entry.block = False
+
+    def _inner(self, entries: list[_Entry]) -> set[type]:
+        """Classes found inside blocks."""
+        looks = {entry.step.unit.looks: entry.step.unit for entry in entries}
+        return {
+            part.cls
+            for unit in looks.values()
+            for part in unit.below()
+            if part is not unit
+        } - {nn.Sequential, nn.ModuleList}
+
+    def _holds_norm(self, entry: _Entry) -> bool:
+        return any(map(self.tree.is_norm, self.tree.leaves(entry.step.unit)))
+
+    def places(self) -> Iterator[tuple[int, Place]]:
+        """Each parameter's position and place."""
+        dead_ends = self._dead_ends()
+        for at, entry in enumerate(self.entries):
+            order, part = self._where(at, entry)
+            if at in dead_ends:
+                order, part = self._head
+            for param in entry.step.params:
+                yield param, self._place(param, entry, order, part)
+
+    def _place(self, at: int, entry: _Entry, order: int, part: Part) -> Place:
+        param = self.tree.model.params[at]
+        if part == "stem":
+            if not entry.step.whole and param.numel == 1:
+                order, part = self._head  # a temperature, a gate
+            else:
+                part = stem_part(param)
+        return Place(self.path, (order,), part)
+
+    @property
+    def _head(self) -> tuple[int, Part]:
+        return len(self.blocks) + 1, "head"
+
+    def _where(self, at: int, entry: _Entry) -> tuple[int, Part]:
+        """Layer and part of an entry: 0 is the stem, 1 the first block."""
+        first, last = self.blocks[0], self.blocks[-1]
+        in_stage = any(map(self._is_stage, entry.around))
+        if at < first:
+            return (1, "block") if in_stage and self._has_stem else (0, "stem")
+        if entry.block or at < last or (in_stage and not self._ends_in_norm(at)):
+            return self._layer_of(at, entry), "block"
+        if self._ends_in_norm(at):
+            return len(self.blocks), "final_norm"
+        if issubclass(entry.step.unit.cls, nn.Embedding):
+            return 0, "stem"
+        # What a convolution after the blocks gives is taken by a head, or it is the head.
+        after = [entry.step.unit for entry in self.entries[last + 1 : at + 1]]
+        if at + 1 < len(self.entries) and all(map(self.tree.is_conv, after)):
+            return len(self.blocks), "block"
+        return self._head
+
+    @property
+    def _has_stem(self) -> bool:
+        """Whether something that is in no stage comes before the blocks."""
+        return any(
+            entry.step.whole and not any(map(self._is_stage, entry.around))
+            for entry in self.entries[: self.blocks[0]]
+        )
+
+    def _ends_in_norm(self, at: int) -> bool:
+        """Whether there are only norms from the last block up to here."""
+        after = self.entries[self.blocks[-1] + 1 : at + 1]
+        return all(self.tree.is_norm(entry.step.unit) for entry in after)
+
+    def _layer_of(self, at: int, entry: _Entry) -> int:
+        """The layer of a block, or of what stands between blocks or in a stage."""
+        if entry.block:
+            return self._layer_at(at)
+        inmost = next(group for group in reversed(entry.around) if group in self.spans)
+        start, end = self.spans[inmost]
+        if at > end and self._opens(entry, start, end):
+            return self._layer_at(start)
+        joins_next = at < start or (
+            at < end and not self.tree.is_vectors(entry.step.unit)
+        )
+        return self._layer_at(at) + (1 if joins_next else 0)
+
+    def _opens(self, entry: _Entry, start: int, end: int) -> bool:
+        """Whether the blocks of a stage take what a part gives that is registered after."""
+        leaves = list(self.tree.leaves(entry.step.unit))
+        first, last = self.entries[start].step.unit, self.entries[end].step.unit
+        return (
+            bool(leaves)
+            and not self.tree.gives(leaves[-1]).isdisjoint(taken(self.tree, first))
+            and self.tree.takes(leaves[0]).isdisjoint(given(self.tree, last))
+        )
+
+    def _layer_at(self, at: int) -> int:
+        """How many blocks there are up to an entry."""
+        return bisect_right(self.blocks, at)
+
+    def _is_stage(self, group: Group) -> bool:
+        """Whether a group is one of several in a list."""
+        return group in self.spans and any(
+            around.listed and group in around.items and self._several(around)
+            for around in self.spans
+        )
+
+    def _several(self, group: Group) -> bool:
+        return sum(isinstance(item, Group) for item in group.items) > 1
+
+    def _dead_ends(self) -> set[int]:
+        """Parts of the stem whose output nothing takes: heads that are registered early."""
+        tree, first = self.tree, self.blocks[0]
+        used = taken(tree, self.entries[first].step.unit)
+        dead = set()
+        for at in reversed(range(first)):
+            entry = self.entries[at]
+            leaves = list(tree.leaves(entry.step.unit)) if entry.step.whole else []
+            if (
+                leaves
+                and issubclass(leaves[-1].cls, nn.Linear)
+                and tree.gives(leaves[-1]).isdisjoint(used)
+                and not any(group.listed for group in entry.around)
+            ):
+                dead.add(at)
+            else:
+                used |= taken(tree, entry.step.unit)
+        return dead
+
+
+def _stack(entry: _Entry) -> Group:
+    """The outermost list around a block; else what holds it."""
+    listed = (group for group in entry.around if group.listed)
+    return next(listed, entry.around[-1])

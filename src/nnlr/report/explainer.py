@@ -1,11 +1,12 @@
 """The story of one row: every factor, who said it, and why."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from textwrap import wrap
 
 from nnlr.report.text import WIDTH, rate
 from nnlr.rows import Bases, PlanRow, decay_mode_acts
-from nnlr.scheme import Factor, Step
+from nnlr.scheme import NEUTRAL, Factor, Step
 
 
 def explain(row: PlanRow, bases: Bases) -> str:
@@ -27,6 +28,7 @@ def explain(row: PlanRow, bases: Bases) -> str:
         how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"
         lines.append(f"      divided by {how}: decay={bases.decay!r}")
     lines += _other_factors(row)
+    lines += [f"  {'unchanged by':<14}{_by(s)}" for s in row.trace if _says_so(s)]
     for key, value in sorted(row.options.items()):
         source = next(s.source for s in row.trace if key in s.factor.options)
         lines.append(f"  {'option':<14}{key}={value!r} ({source})")
@@ -69,8 +71,15 @@ def _story(
     mult = row.lr_mult if what == "lr" else row.wd_mult
     first = f"  {what:<14}{rate(value)} = {rate(base)} x {rate(mult)}"
     if not said:
-        return [f"{first} (no scheme speaks of it)" if mult == 1 else first]
+        silent = mult == 1 and not any(map(_says_so, row.trace))
+        return [f"{first} (no scheme speaks of it)" if silent else first]
     return [first, *(f"      x {part:<10} {_by(step)}" for step, part in said)]
+
+
+def _says_so(step: Step) -> bool:
+    """Whether a scheme has looked at the parameter and says why it changes nothing."""
+    bare = replace(step.factor, why="", layer=None)
+    return bool(step.factor.why) and bare == NEUTRAL
 
 
 def _by(step: Step) -> str:
