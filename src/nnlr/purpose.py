@@ -148,6 +148,7 @@ _POSITION: Final = re.compile(
     r"|.*(pos|position)_?emb.*"
 )
 _ROUTER: Final = re.compile(r"(.*_)?(router|gate|gating)")
+_NORM: Final = re.compile(r".*(?<!Spectral)(?<!Weight)Norm")
 _BARE_NORM: Final = re.compile(r"norm|(^|_)(ln|bn)(_|\d|$)")
 _LORA: Final = re.compile(r"lora_?(?:(?P<lora_a>a|down)|(?P<lora_b>b|up))")
 
@@ -276,7 +277,10 @@ def _by_type(slot: Slot, module: nn.Module, leaf: str, cls: type) -> str | None:
     """The role of a parameter by the class of the module it belongs to."""
     if leaf != slot.key and _is_magnitude(slot):
         return "gain"
-    return _known_leaf(cls, leaf) or _by_class_name(cls, module, slot.tensor)
+    known = _known_leaf(cls, leaf) or _by_class_name(cls, module, slot.tensor)
+    if known == "embedding" and _by_table(slot.tensor, module, leaf) == "position":
+        return None  # a class of embeddings may hold a position table itself
+    return known
 
 
 def _is_magnitude(slot: Slot) -> bool:
@@ -303,7 +307,7 @@ def _by_class_name(cls: type, module: nn.Module, tensor: Tensor) -> str | None:
     count = axes(tensor)
     if not _may_be_named(cls, count) or _holds_weights(module):
         return None
-    if "norm" in cls.__name__.lower() and _are_vectors_of_one_length(module):
+    if "norm" in cls.__name__.lower() and _is_norm(cls, module):
         return "norm"
     if "conv" in cls.__name__.lower() and count > 1:  # (out, in, 1, 1) has 2 long axes
         return "conv" if tensor.ndim > 2 else "matrix"
@@ -336,10 +340,13 @@ def _holds_weights(module: nn.Module) -> bool:
     )
 
 
-def _are_vectors_of_one_length(module: nn.Module) -> bool:
+def _is_norm(cls: type, module: nn.Module) -> bool:
+    """Whether all it owns are vectors of one length, or such vectors for each head."""
     own = [tensor for tensor in module._parameters.values() if tensor is not None]
     lengths = {tensor.numel() for tensor in own}
-    return len(lengths) == 1 and all(tensor.numel() in tensor.shape for tensor in own)
+    vectors = len(lengths) == 1 and all(t.numel() in t.shape for t in own)
+    alike = len({tensor.shape for tensor in own}) == 1
+    return vectors or (alike and _NORM.fullmatch(cls.__name__) is not None)
 
 
 def _by_table(tensor: Tensor, module: nn.Module, leaf: str) -> str:
