@@ -1,0 +1,294 @@
+"""``torchtitan(...)``: parity with the published rule, and what its objects become."""
+
+import re
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import nn
+
+import nnlr
+from nnlr.errors import ConfigError, CoverageError, NnlrError, PatternError
+from nnlr.testing import SchemeLaws
+from tests import zoo
+from tests.schemes.real_models import MODELS, model
+
+LR, WEIGHT_DECAY = 8e-4, 0.1
+
+
+def entry(pattern, lr=LR, weight_decay=WEIGHT_DECAY, **settings):
+    """An entry of the list."""
+    return {"pattern": pattern, "lr": lr, "weight_decay": weight_decay, **settings}
+
+
+ALL = entry(".*")
+GROUPS = [
+    entry(r"bias$", 1e-3, 0.0),
+    entry(r"norm|bn|ln", 2e-3, 0.01, betas=(0.9, 0.99)),
+    entry(r"\.0\.", 3e-4, eps=1e-9),
+    entry(r"weight", 5e-4, 0.3),
+    ALL,
+]
+
+
+def twin(net, groups):
+    """The published rule in plain words: the first entry found in each trainable name."""
+    names = [name for name, p in net.named_parameters() if p.requires_grad]
+    left, result, used = set(names), {}, []
+    for group in groups:
+        taken = {name for name in left if re.search(group["pattern"], name)}
+        if taken:
+            used.append(group)
+        left -= taken
+        result |= dict.fromkeys(taken, group)
+    assert not left
+    return result, used
+
+
+class TestLaws(SchemeLaws):
+    def schemes(self):
+        return [
+            nnlr.torchtitan([ALL]),
+            nnlr.torchtitan([entry("bias", 1e-3, 0.0), entry("weight", eps=1e-9)]),
+        ]
+
+    def models(self):
+        return [
+            m
+            for m in super().models()
+            if any("bias" in n for n, _ in m.named_parameters())
+        ]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_the_published_rule(name):
+    """Rates and settings of every trainable parameter, tied and frozen ones included."""
+    net = model(name)
+    expected, used = twin(net, GROUPS)
+    plan = nnlr.resolve(net, nnlr.torchtitan(used), lr=LR, weight_decay=WEIGHT_DECAY)
+    names = {id(p): n for n, p in net.named_parameters()}
+    groups = plan.param_groups(names=False)
+    assert len(expected) == sum(len(group["params"]) for group in groups)
+    for group in groups:
+        for tensor in group["params"]:
+            wanted = expected[names[id(tensor)]]
+            for setting in wanted.keys() - {"pattern"}:
+                assert group[setting] == pytest.approx(
+                    wanted[setting], rel=1e-12, abs=0
+                )
+
+
+@dataclass(kw_only=True, slots=True)
+class ParamGroupConfig:
+    """What older versions of torchtitan have."""
+
+    pattern: str
+    optimizer_name: str = "AdamW"
+    optimizer_kwargs: dict = field(default_factory=dict)
+
+
+class AdamW:
+    """What newer versions of torchtitan have."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config:
+        """Its settings."""
+
+        pattern: str
+        lr: float = 8e-4
+        betas: tuple = (0.9, 0.95)
+        eps: float = 1e-8
+        weight_decay: float = 0.1
+        foreach: bool | None = None
+        fused: bool | None = True
+        moment_dtype: str = "parameter"
+
+
+class Muon:
+    """An optimizer beside it."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config:
+        """Its settings."""
+
+        pattern: str
+        lr: float = 1e-3
+        weight_decay: float = 0.1
+
+
+def plan_of(groups, net=None, **kwargs):
+    """A plan on a plain model."""
+    scheme = nnlr.torchtitan(groups, **kwargs)
+    return nnlr.resolve(net or zoo.plain(), scheme, lr=LR, weight_decay=WEIGHT_DECAY)
+
+
+def test_torchtitans_own_objects_are_taken():
+    """Older and newer ones, and mappings, give the same plan."""
+    older = [
+        ParamGroupConfig(
+            pattern="bias", optimizer_kwargs={"lr": 1e-3, "weight_decay": 0.0}
+        ),
+        ParamGroupConfig(
+            pattern=".*", optimizer_kwargs={"lr": 8e-4, "weight_decay": 0.1}
+        ),
+    ]
+    newer = [
+        AdamW.Config(pattern="bias", lr=1e-3, weight_decay=0.0),
+        AdamW.Config(pattern=".*"),
+    ]
+    plain = [entry("bias", 1e-3, 0.0), ALL]
+    expected = [(row.lr, row.weight_decay) for row in plan_of(plain)]
+    for groups in (older, newer):
+        assert expected == [(row.lr, row.weight_decay) for row in plan_of(groups)]
+    fields = AdamW.Config(pattern=".*", moment_dtype="bfloat16")
+    assert "bfloat16" == plan_of([fields])["head.weight"].options["moment_dtype"]
+    net = zoo.plain()
+    optimizer = plan_of(newer, net).optimizer(torch.optim.AdamW)
+    assert {True} == {group["fused"] for group in optimizer.param_groups}
+
+
+@dataclass
+class Plain:
+    """A user's own entry, in the words of a mapping."""
+
+    pattern: str
+    optimizer: str = "SGD"
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+
+
+def test_objects_of_ones_own_name_their_optimizer():
+    """Only a class called Config is named by the class around it."""
+    plan = plan_of([Plain("bias"), Muon.Config(pattern="fc"), Plain(".*", "AdamW")])
+    assert "SGD" == plan["blocks.0.fc.bias"].tag
+    assert "Muon" == plan["blocks.0.fc.weight"].tag
+    assert "AdamW" == plan["head.weight"].tag
+
+    class Adagrad:
+        """An optimizer defined in a function."""
+
+        Config = type("Config", (Plain,), {"__qualname__": "f.<locals>.Adagrad.Config"})
+
+    plan = plan_of([Adagrad.Config("bias"), Plain(".*")])
+    assert "Adagrad" == plan["blocks.0.fc.bias"].tag
+
+
+def test_several_optimizers_become_tags():
+    """One alone needs none."""
+    net = zoo.plain()
+    muon, adamw = Muon.Config(pattern=r"fc\.weight"), AdamW.Config(pattern=".*")
+    mixed = plan_of([muon, adamw], net)
+    assert "Muon" == mixed["blocks.0.fc.weight"].tag
+    assert "AdamW" == mixed["head.weight"].tag
+    with pytest.raises(NnlrError, match="sends parameters to 2 optimizers"):
+        mixed.optimizer(torch.optim.AdamW)
+    assert {None} == {row.tag for row in plan_of([ALL])}
+
+
+def test_the_trace_tells_what_came_later():
+    """``explain`` names the entry and those that it hid."""
+    plan = plan_of([entry("bias", 1e-3), entry(r"norm"), ALL])
+    told = plan.explain("blocks.0.norm.bias")
+    assert "entry 0 'bias'" in told
+    assert "entry 'norm'" in told
+    assert "'.*'" not in told
+    last = plan_of([entry("bias", 1e-3), entry("embed|head"), entry(r"norm|fc")])
+    assert "entry 'norm|fc'" in last.explain("blocks.0.norm.bias")
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (
+            [entry("haed"), ALL],
+            "entry 0 'haed' has nothing to claim in Net: it matches no",
+        ),
+        (
+            [entry("bias"), entry(r"norm\.bias"), ALL],
+            r"entry 1 .* all it matches \(2 parameters\) is claimed by earlier entries",
+        ),
+    ],
+)
+def test_an_entry_with_nothing_to_claim_is_an_error(groups, message):
+    """As in torchtitan, but with the reason."""
+    with pytest.raises(PatternError, match=message):
+        plan_of(groups)
+
+
+def test_every_trainable_parameter_must_be_claimed():
+    """As in torchtitan, but with the names; frozen ones need no entry."""
+    with pytest.raises(
+        CoverageError, match="No entry claims 6 trainable parameters of Net"
+    ):
+        plan_of([entry("bias")])
+    net = zoo.plain()
+    for name, param in net.named_parameters():
+        param.requires_grad_("bias" in name)
+    assert 4 == sum(row.trainable for row in plan_of([entry("bias")], net))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("a", "torchtitan needs a list of entries, got 'a'"),
+        (ALL, "torchtitan needs a list of entries"),
+        (3, "torchtitan needs a list of entries, got 3"),
+        ([], "torchtitan needs at least one entry"),
+        ([3], "entry 0 must be a mapping or one of torchtitan's own objects, got 3"),
+        ([ParamGroupConfig], "entry 0 must be a mapping or one of"),
+        ([{"lr": 1}], "pattern of entry 0 must be a string, got None"),
+        ([entry("(")], r"pattern of entry 0 '\(' is no regular expression"),
+        ([entry("a", -1)], "lr of entry 0 'a' must be a finite number >= 0"),
+        ([entry("a", optimizer=3)], "optimizer of entry 0 'a' must be a name, got 3"),
+        ([entry("a", optimizer_kwargs=3)], "optimizer_kwargs of entry 0 'a' must be"),
+        ([entry("a", initial_lr=3)], "may not set 'initial_lr'"),
+        (
+            [{"pattern": "a", "optimizer": "lr_scheduler", "lr": 1}],
+            "has no weight_decay, and there is no torch.optim.lr_scheduler with",
+        ),
+        (
+            [{"pattern": "a", "optimizer": "Ours", "lr": 1}],
+            "has no weight_decay, and there is no torch.optim.Ours with a default",
+        ),
+        (
+            [{"pattern": "a", "optimizer": "SparseAdam", "lr": 1}],
+            "has no weight_decay, and there is no torch.optim.SparseAdam with a default",
+        ),
+    ],
+)
+def test_malformed_entries_are_refused(groups, message):
+    """At the call, with or without leniency."""
+    for strict in (True, False):
+        with pytest.raises(NnlrError, match=message):
+            nnlr.torchtitan(groups, strict=strict)
+
+
+def test_a_missing_rate_is_an_error_or_the_class_default():
+    """Torch's default is what torchtitan takes without a word."""
+    groups = [{"pattern": ".*", "lr": 1e-3}]
+    with pytest.raises(
+        ConfigError, match=r"no weight_decay and gets 0.01, the default"
+    ):
+        nnlr.torchtitan(groups)
+    plan = plan_of(groups, strict=False)
+    assert ["class_default"] == [found.kind for found in plan.findings]
+    assert plan["head.weight"].weight_decay == pytest.approx(0.01)
+
+
+def test_a_misspelt_rate_is_an_error():
+    """Or a finding that leaves the key out."""
+    groups = [entry(".*", weigth_decay=1)]
+    with pytest.raises(ConfigError, match="'weigth_decay', which does nothing"):
+        nnlr.torchtitan(groups)
+    plan = plan_of(groups, strict=False)
+    assert ["misspelt_key"] == [found.kind for found in plan.findings]
+    assert {} == plan["head.weight"].options
+
+
+def test_a_pattern_that_cuts_segments_is_pointed_out():
+    """``layers.1`` is also in ``layers.10``."""
+    net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(11)))
+    plan = plan_of([entry(r"\.1", 1e-4), ALL], nn.ModuleDict({"a": net}))
+    (found,) = plan.findings
+    assert ("segment_cut", ("a.10.weight", "a.10.bias")) == (found.kind, found.names)
+    assert () == plan_of([entry("norm"), entry("weight"), ALL]).findings
