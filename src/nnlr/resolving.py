@@ -11,7 +11,7 @@ from nnlr.declared import declarations
 from nnlr.describe import ModelInfo, describe, uncollected, with_roles
 from nnlr.errors import NnlrError, shown
 from nnlr.groups import Locked, ParamGroup
-from nnlr.names import Source, inside_ddp, unwrap
+from nnlr.names import Source, inside_ddp, unwrapping
 from nnlr.nearest import must_match
 from nnlr.plan import Plan, Reference
 from nnlr.rows import Decay, make_bases, make_rows
@@ -112,8 +112,14 @@ def _sparse(info: ModelInfo) -> dict[int, Trace]:
 def _reference(model: Source, info: ModelInfo) -> Reference:
     """A weak way back to the model; of bare tensors, each is held weakly."""
     if isinstance(model, nn.Module):
-        # A compile wrapper is often a temporary; what it wraps is not. DDP has to be seen.
-        return weakref.ref(model if inside_ddp(model) else unwrap(model))
+        # A compile wrapper is often a temporary; what it wraps is not. DDP has to be seen,
+        # and so has a wrapper with parameters of its own, such as PEFT's prompts.
+        kept = model
+        for inner in unwrapping(model):
+            whole = len(list(inner.parameters())) == len(info.params)
+            if whole and inside_ddp(inner) == inside_ddp(model):
+                kept = inner
+        return weakref.ref(kept)
     held = {places[0].name: weakref.ref(places[0].tensor) for places in info.places}
 
     def tensors() -> Mapping[str, Tensor] | None:

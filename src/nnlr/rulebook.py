@@ -6,7 +6,7 @@ which the first that matches a parameter claims it: the form of configuration fi
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import CoverageError, NnlrError, PatternError, listed, plural, shown
@@ -31,6 +31,8 @@ class _Claims(Scheme):
 class Rule(_Claims):
     """A selector and what it sets; made by :func:`rule`."""
 
+    word: ClassVar[str] = "rule"  # what traces and messages call it
+
     def __init__(self, selector: Selector, factor: Factor, *, optional: bool) -> None:
         self.selector = selector
         self.factor = factor
@@ -44,9 +46,9 @@ class Rule(_Claims):
 
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
         """One step, shared by all parameters that have one name."""
-        step = Step(f"rule {self.selector!r}", self.factor, explicit=True)
+        step = Step(f"{self.word} {self.selector!r}", self.factor, explicit=True)
         trace: Trace = (step,)
-        said = dict.fromkeys(sorted(self.matches(model, "rule")), trace)
+        said = dict.fromkeys(sorted(self.matches(model, self.word)), trace)
         for index in said:
             if model.params[index].aliases:
                 said[index] = (replace(step, via=self.via(model, index)),)
