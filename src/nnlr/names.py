@@ -364,17 +364,17 @@ def _pairs(source: object) -> list[tuple[str, Tensor]]:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DDP, compile, PEFT and other wrappers around the whole of it."""
-    *_, innermost = _unwrapping(model)
+    *_, innermost = unwrapping(model)
     return innermost
 
 
 def inside_ddp(model: nn.Module) -> bool:
     """Whether the model, or a wrapper around the whole of it, is a DDP instance."""
-    classes: list[type] = [type(layer) for layer in _unwrapping(model)]
+    classes: list[type] = [type(layer) for layer in unwrapping(model)]
     return any(DDP in lineage(cls) for cls in classes)
 
 
-def _unwrapping(model: nn.Module) -> Iterator[nn.Module]:
+def unwrapping(model: nn.Module) -> Iterator[nn.Module]:
     """The model, what it wraps, what that wraps, and so on."""
     inner: nn.Module | None = model
     while inner is not None:

@@ -8,7 +8,7 @@ from nnlr.errors import listed, plural
 from nnlr.finding import Finding
 from nnlr.groups import Group
 from nnlr.report.fold import Line, folds, unfolded
-from nnlr.report.text import WIDTH, amount, options_text, rate, render
+from nnlr.report.text import WIDTH, amount, at_dots, options_text, rate, render
 from nnlr.rows import Bases, PlanRow
 
 # Lines of a folded table, headings and footer included.
@@ -86,7 +86,7 @@ def _body(lines: Sequence[Line], footnotes: Footnotes) -> list[str]:
         words = title == ""
         grid.add_column(title, justify="left" if words else "right", no_wrap=not words)
     for line, *cells in zip(lines, *columns.values(), strict=True):
-        name = "\n".join(_at_dots(line.label, room))
+        name = "\n".join(at_dots(line.label, room))
         grid.add_row(Text(name), *map(Text, cells))
     return render(grid).splitlines()
 
@@ -128,18 +128,6 @@ def _note(line: Line, footnotes: Footnotes) -> str:
     if len(line.rows) == 1 and row.aliases:
         notes.append("tied")
     return ", ".join(filter(None, notes))
-
-
-def _at_dots(name: str, room: int) -> list[str]:
-    """The name in pieces of at most ``room`` columns, broken after dots where it has any."""
-    pieces = [piece + "." for piece in name.split(".")]
-    pieces[-1] = pieces[-1][:-1]
-    lines = [""]
-    for piece in pieces:
-        if lines[-1] and len(lines[-1]) + len(piece) > room:
-            lines.append("  ")
-        lines[-1] += piece
-    return [part for line in lines for part in wrap(line, room, drop_whitespace=False)]
 
 
 def _footnotes(rows: Sequence[PlanRow]) -> Footnotes:

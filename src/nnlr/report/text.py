@@ -1,6 +1,7 @@
 """Numbers and rich tables as plain text."""
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -41,6 +42,23 @@ def options_text(options: Mapping[str, Any]) -> str:
         'amsgrad=True, betas=(0.9, 0.95)'
     """
     return ", ".join(f"{key}={value!r}" for key, value in sorted(options.items()))
+
+
+def at_dots(name: str, room: int) -> list[str]:
+    """The name in pieces of at most ``room`` columns, broken after dots where it has any.
+
+    Examples:
+        >>> at_dots("encoder.layers.11.attention", 18)
+        ['encoder.layers.11.', '  attention']
+    """
+    pieces = [piece + "." for piece in name.split(".")]
+    pieces[-1] = pieces[-1][:-1]
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and len(lines[-1]) + len(piece) > room:
+            lines.append("  ")
+        lines[-1] += piece
+    return [part for line in lines for part in wrap(line, room, drop_whitespace=False)]
 
 
 def render(content: "RenderableType") -> str:
