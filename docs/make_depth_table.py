@@ -146,13 +146,13 @@ def verdict(towers, numbers):
     return "sum" if set(towers.values()) <= sums | set(numbers) else "other"
 
 
-def census(step=1):
-    """Every model, or every so many."""
+def census(start=0, step=1):
+    """Every model, or every so many from one on."""
     import timm
     import transformers
 
-    names = timm.list_models()[::step]
-    kinds = sorted(transformers.CONFIG_MAPPING)[::step]
+    names = timm.list_models()[start::step]
+    kinds = sorted(transformers.CONFIG_MAPPING)[start::step]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what models warn of while they are built
         return {

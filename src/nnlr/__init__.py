@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         PatternError,
         PlanMismatchError,
     )
+    from nnlr.factor import Factor
     from nnlr.init import apply_init
     from nnlr.methods import get_optim_config, install, uninstall
     from nnlr.plan import Plan
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from nnlr.resolving import param_groups, resolve
     from nnlr.rows import PlanRow
     from nnlr.rulebook import rule, rules
-    from nnlr.scheme import Factor, Scheme
+    from nnlr.scheme import Scheme
     from nnlr.schemes import (
         big_vision,
         blockwise,
@@ -68,7 +69,7 @@ _HOME = {
     "ParamInfo": "describe",
     "ModelInfo": "describe",
     "Scheme": "scheme",
-    "Factor": "scheme",
+    "Factor": "factor",
     "rule": "rulebook",
     "rules": "rulebook",
     "glob": "select",

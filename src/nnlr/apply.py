@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr.errors import ConfigError, NnlrWarning, listed, nearest_hint, shown
+from nnlr.factor import Update
 from nnlr.groups import Group, ParamGroup
 from nnlr.rows import Bases
 from nnlr.tensors import Located
@@ -197,6 +198,41 @@ def _refuse_special(
                 "optimizer.",
                 names=unfit,
             )
+
+
+def refuse_other_update(
+    signature: Signature,
+    settings: Mapping[str, Any],
+    groups: Sequence[Group],
+    located: Sequence[Located],
+) -> None:
+    """Raise ``ConfigError`` where a scheme's factors are for another kind of steps."""
+    kind = _update(signature, settings)
+    if kind is None:
+        return
+    fits = {kind, None}
+    if kind != "sgd" and not any(group.weight_decay for group in groups):
+        fits |= {"adam", "adamw"}  # they differ in decay only
+    trained = (found.row for found in located if found.row.group is not None)
+    for step in (step for row in trained for step in row.trace):
+        if step.factor.update not in fits:
+            raise ConfigError(
+                f"{signature.name} does not go with {step.source}, whose factors are for "
+                f"optimizer={step.factor.update!r}. Pass optimizer={kind!r} to the scheme, "
+                "if it has that argument, or use an optimizer of its kind.",
+            )
+
+
+def _update(signature: Signature, settings: Mapping[str, Any]) -> Update | None:
+    """The kind of an optimizer's steps, for torch's classes and what inherits from them."""
+    cls = signature.cls
+    given = {**signature.defaults, **signature.bound, **settings}
+    if not isinstance(cls, type):
+        return None
+    if issubclass(cls, torch.optim.AdamW) or given.get("decoupled_weight_decay"):
+        return "adamw"
+    adaptive = issubclass(cls, _ADAPTIVE_L2)
+    return "adam" if adaptive else "sgd" if issubclass(cls, torch.optim.SGD) else None
 
 
 def build(

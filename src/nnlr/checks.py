@@ -7,10 +7,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnlr.describe import ModelInfo
+from nnlr.factor import Factor
 from nnlr.finding import Finding
 from nnlr.names import Node, Slot, nodes
 from nnlr.rows import PlanRow
-from nnlr.scheme import Factor
 
 # A relative rate at or below this was probably meant as an absolute one.
 LOOKS_ABSOLUTE: Final = 1e-4

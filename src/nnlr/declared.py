@@ -5,9 +5,9 @@ from itertools import combinations
 from typing import Final
 
 from nnlr.describe import ModelInfo, ParamInfo
+from nnlr.factor import Factor, Step, Trace
 from nnlr.marks import declared
 from nnlr.names import Slot, parametrized_owner, reparametrized
-from nnlr.scheme import Factor, Step, Trace
 from nnlr.ties import conflict
 
 SOURCE: Final = "declared on the module"

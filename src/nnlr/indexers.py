@@ -96,15 +96,11 @@ def _first(towers: Iterable[list[Place | None]]) -> Iterator[Place | None]:
 
 
 def _classifiers(model: ModelInfo) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The outermost modules that name their classifier: path and prefixes of names."""
+    """The modules that name their classifier, outer ones first: path, prefixes of names."""
     if model.module is None:
         return
-    above: str | None = None
     for node in nodes(model.module, bare=False):
-        heads = _heads(getattr(node.module, "pretrained_cfg", None))
-        inside = above is not None and f"{node.path}.".startswith(above)
-        if heads and not inside:
-            above = f"{node.path}." if node.path else ""
+        if heads := _heads(getattr(node.module, "pretrained_cfg", None)):
             yield node.path, heads
 
 

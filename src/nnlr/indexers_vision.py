@@ -94,9 +94,10 @@ def dinov2() -> Indexer:
     """DINOv2 and DINOv3 (arXiv 2304.07193): tokens, positions and patches in layer 0.
 
     pos_embed, patch_embed, mask_token, cls_token and the registers (``register_tokens``,
-    in DINOv3 ``storage_tokens``) are in layer 0, block i in layer i + 1, also where blocks
-    are held in chunks (``blocks.<chunk>.<i>``), and everything else, the heads of
-    self-supervision among it, in layer L + 1. The original runs patch_embed at 0.2 of that:
+    in DINOv3 ``storage_tokens``, in timm ``reg_token``) are in layer 0, block i in layer
+    i + 1, also where blocks are held in chunks (``blocks.<chunk>.<i>``), and everything
+    else, the heads of self-supervision among it, in layer L + 1. The original runs
+    patch_embed at 0.2 of that:
     ``layer_decay(0.9, "dinov2", patch_embed_mult=0.2)``.
     """
     return _Dinov2()
@@ -111,7 +112,7 @@ class _Dinov2(Stack):
             "'blocks.<n>' beside 'patch_embed'",
             block=r"blocks\.(?:\d+\.)?(\d+)\.",
             patch_embed=r"patch_embed",
-            stem=r"pos_embed|mask_token|cls_token|register_tokens|storage_tokens",
+            stem=r"pos_embed|(?:mask|cls|reg|register|storage)_token",
             final_norm=r"norm\.",
         )
         return official, _VIT_OF_TRANSFORMERS

@@ -62,22 +62,27 @@ class Indexer(ABC):
             NnlrError: If the model has no depth that this indexer knows.
         """
 
-    @abstractmethod
     def __repr__(self) -> str:
         """The indexer as a user would write it."""
+        return f"{type(self).__name__}()"
+
+
+_SOUND: Final = (
+    "an nnlr.depth.Layer of whole numbers, 0 <= depth <= last, whose tower is a path and "
+    f"whose part is one of {', '.join(map(repr, PARTS))}"
+)
 
 
 def layers_of(indexer: Indexer, model: ModelInfo) -> Layers:
     """What an indexer says of a model, checked, as anybody may write an indexer.
 
     Raises:
-        NnlrError: If it is not one layer, or ``None``, for each parameter, of whole numbers
-            with 0 <= depth <= last.
+        NnlrError: If it is not one sound layer, or ``None``, for each parameter.
     """
     layers = indexer.layers(model)
-    counted = isinstance(layers, Sequence)
-    if not counted or len(layers) != len(model.params):
-        got = plural(len(layers), "layer") if counted else shown(layers, typed=True)
+    countable = isinstance(layers, Sequence)
+    if not countable or len(layers) != len(model.params):
+        got = plural(len(layers), "layer") if countable else shown(layers, typed=True)
         raise NnlrError(
             f"{indexer!r} gave {got} for the {len(model.params)} parameters of "
             f"{model.label}: layers(model) returns one nnlr.depth.Layer, or None, for "
@@ -87,11 +92,28 @@ def layers_of(indexer: Indexer, model: ModelInfo) -> Layers:
         if layer is not None and not _is_sound(layer):
             raise NnlrError(
                 f"{indexer!r} gave {shown(layer)} for {param.name!r}: it must be None, or "
-                "an nnlr.depth.Layer of whole numbers, 0 <= depth <= last.",
+                f"{_SOUND}.",
                 name=param.name,
                 value=layer,
             )
     return layers
+
+
+def as_layer(value: object) -> Layer:
+    """Return a layer, also from a bare tuple or list, as read from a file.
+
+    Raises:
+        NnlrError: If the value is none.
+
+    Examples:
+        >>> str(as_layer([4, 13]))
+        'layer 4 of 13'
+    """
+    if isinstance(value, tuple | list) and 2 <= len(value) <= len(Layer._fields):
+        layer = Layer(*value)
+        if _is_sound(layer):
+            return layer
+    raise NnlrError(f"layer must be {_SOUND}; got {shown(value)}.", value=value)
 
 
 def _is_sound(layer: object) -> bool:
@@ -100,6 +122,8 @@ def _is_sound(layer: object) -> bool:
         and isinstance(layer.depth, int)
         and isinstance(layer.last, int)
         and 0 <= layer.depth <= layer.last
+        and isinstance(layer.tower, str)
+        and layer.part in PARTS
     )
 
 

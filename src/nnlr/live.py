@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from nnlr.apply import (
     Signature,
+    refuse_other_update,
     refuse_unfit,
     set_bases,
     warn_about_decay,
@@ -46,6 +47,7 @@ def regroup(optimizer: Optimizer, fit: Fit) -> None:
     """
     signature = Signature.of_live(optimizer)
     refuse_unfit(signature, fit.groups, fit.located)
+    refuse_other_update(signature, {}, fit.groups, fit.located)
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError(
             "LBFGS keeps one flat history of all parameters; build it anew."

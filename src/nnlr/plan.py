@@ -337,6 +337,7 @@ class Plan:
         apply.refuse_rates(signature, settings, self._bases)
         fit = self.fit(model, partial=partial, locked=locked, init=init)
         apply.refuse_unfit(signature, fit.groups, fit.located)
+        apply.refuse_other_update(signature, settings, fit.groups, fit.located)
         eps = settings.get("eps", signature.defaults.get("eps"))
         ready = fit.fill(names=names, tensor_lr=tensor_lr, eps=eps)
         optimizer = apply.build(cls, ready, fit.located, fit.bases, settings)

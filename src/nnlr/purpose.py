@@ -8,7 +8,7 @@ basis          the role follows from
 =============  =================================================================
 ``type``       the class of the module that owns the parameter, and its shape
 ``attribute``  a hook or marker of the model (``get_output_embeddings``, PEFT)
-``table``      :data:`TABLE`: leaf name and shape of a raw parameter
+``table``      :data:`nnlr.traits.TABLE`: leaf and shape of a raw parameter
 ``name``       names of modules, or names alone where there are no modules
 ``user``       ``resolve(..., roles=...)``
 =============  =================================================================
@@ -20,12 +20,11 @@ from itertools import takewhile
 from typing import Final, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrizations import _WeightNorm
 
 from nnlr.names import TRANSPARENT, Node, Slot, outermost, owner_of, unwrap
 from nnlr.surroundings import Surroundings, class_facts, module_class, named_head
+from nnlr.traits import CLASSES, SUBCLASSES, TABLE, TYPES, Trait
 
 ROLES: Final = {
     "embedding": "a table of vectors looked up by index",
@@ -58,90 +57,6 @@ class Role(NamedTuple):
 
 _BY_TYPE: Final = {role: Role(role, "type") for role in ROLES}
 
-
-class Trait(NamedTuple):
-    """One row of a table of names.
-
-    Attributes:
-        role: The role.
-        pattern: Regular expression for the whole name in lower case.
-        axes: How many axes are longer than 1.
-        beside: Regular expression for the name of another parameter that the owner must
-            have: a ``D`` means little, a ``D`` beside an ``A_log`` a lot.
-    """
-
-    role: str
-    pattern: str
-    axes: range = range(10)
-    beside: str | None = None
-
-
-_VECTOR: Final = range(1, 2)
-_MATRIX: Final = range(2, 3)
-_UP_TO_VECTOR: Final = range(2)
-_FROM_VECTOR: Final = range(1, 10)
-_FROM_MATRIX: Final = range(2, 10)
-
-# Parameters of torch.nn's own classes, as these document them. The first that fits wins.
-TYPES: Final[tuple[tuple[type | tuple[type, ...], str, str], ...]] = (
-    (nn.MultiheadAttention, r"(in|q|k|v)_proj_weight", "matrix"),
-    (nn.MultiheadAttention, r"in_proj_bias|bias_k|bias_v", "bias"),
-    ((nn.RNNBase, nn.RNNCellBase), r"weight_.*", "matrix"),
-    ((nn.RNNBase, nn.RNNCellBase), r"bias_.*", "bias"),
-    ((_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), r"weight|bias", "norm"),
-    ((nn.Embedding, nn.EmbeddingBag), r"weight", "embedding"),
-    (nn.PReLU, r"weight", "gain"),
-    (_ConvNd, r"weight", "conv"),
-    ((nn.Linear, nn.Bilinear), r"weight", "matrix"),
-    ((_ConvNd, nn.Linear, nn.Bilinear), r"bias", "bias"),
-)
-
-# What a subclass's name may make of these.
-_SUBCLASSES: Final = {("matrix", "router"), ("embedding", "position")}
-
-# Raw parameters of users' own classes, by the name of the class. It speaks of them only if
-# the module holds no other module with weights.
-CLASSES: Final = (
-    Trait("gain", r".*layerscale.*", _UP_TO_VECTOR),
-    Trait("router", r".*(router|gating|topkgate).*", _FROM_MATRIX),
-    Trait("position", r"(?!.*(token|word)).*position.*embed.*", _MATRIX),
-    Trait("embedding", r".*embedding.*", _MATRIX),
-    Trait("matrix", r".*linear.*", _FROM_MATRIX),
-)
-
-# All other raw parameters, by their own name.
-TABLE: Final = (
-    Trait("lora_a", r".*lora_?(embedding_?)?a\d*|.*lora_?down"),
-    Trait("lora_b", r".*lora_?(embedding_?)?b\d*|.*lora_?up"),
-    Trait("state", r"(a|nu|theta|gamma)_logs?|log_(a|a_real|dt)|a_imag|dt_bias"),
-    Trait("state", r"lambda_(re|im)|(.*_)?decay", _FROM_VECTOR),
-    Trait("state", r"ds?|dt|inv_dt", beside=r"a|(a|nu)_logs?|log_a\w*|lambda_re"),
-    Trait(
-        "position", r".*rel(ative)?_?(pos|emb).*|emb_rel.*|.*bias_table", _FROM_VECTOR
-    ),
-    Trait("position", r".*attention_bias(es)?", _FROM_MATRIX),
-    Trait("position", r"(.*_)?(pos|positions?|positional)(_[a-z])?|wpe", _FROM_VECTOR),
-    Trait("position", r"(.*_)?pos(ition)?(al)?_?(emb|enc)\w*", _FROM_VECTOR),
-    Trait("position", r"(.*_)?pos(ition)?(al)?_(table|bias)", _FROM_VECTOR),
-    Trait("matrix", r"quer(y|ies)", _FROM_MATRIX, beside=r"keys?"),
-    Trait("token", r"(.*_)?(tokens?|registers?)(_\w+)?|probe", _FROM_VECTOR),
-    Trait("token", r"(?!w_).*quer(y|ies)|(.*_)?(prompt|latent)s?(_\dd)?", _FROM_VECTOR),
-    # A bias of experts or of attention heads has an axis for these.
-    Trait("bias", r"(.*_)?bias(es)?\d*(_[a-z0-9]{1,2})?", range(3)),
-    Trait("bias", r"b\d*|.*_b|beta\d*|shift", _UP_TO_VECTOR),
-    Trait("scalar", r".*", range(1)),
-    Trait(
-        "gain",
-        r"(.*_)?(gamma|gain|scales?|scaling|alpha|gate|g)(_?\d|_[a-z])?",
-        _VECTOR,
-    ),
-    Trait("gain", r"(.*_)?lambda.*|.*layer_?scale.*|ls\d*|.*magnitude.*", _VECTOR),
-    Trait("token", r".*emb(ed\w*)?(_.*)?", _VECTOR),
-    Trait("vector", r".*", _VECTOR),
-    Trait("embedding", r".*emb(ed\w*)?", range(2, 4)),
-    Trait("matrix", r".*"),
-)
-
 # Weights of torch.nn's classes, by the attribute that holds the module.
 _POSITION: Final = re.compile(
     r"(.*_)?(pos|positions?|positional|wpe|rel|relative|distance)(_.*)?"
@@ -151,7 +66,6 @@ _ROUTER: Final = re.compile(r"(.*_)?(router|gate|gating)")
 _NORM: Final = re.compile(r".*(?<!Spectral)(?<!Weight)Norm")
 _BARE_NORM: Final = re.compile(r"norm|(^|_)(ln|bn)(_|\d|$)")
 _LORA: Final = re.compile(r"lora_?(?:(?P<lora_a>a|down)|(?P<lora_b>b|up))")
-
 
 _ROUTER_BY_NAME: Final = Role("router", "name")
 
@@ -192,11 +106,10 @@ class Roles:
         role = _by_type(slot, owner.module, leaf, cls)
         if role in {"matrix", "conv"}:
             return self._of_weights(slot.tensor, owner, role)
-        if role == "embedding" and _POSITION.fullmatch(outermost(owner).attr.lower()):
+        found = role or _by_table(slot.tensor, owner.module, leaf)
+        if found == "embedding" and _is_positional(outermost(owner)):
             return Role("position", "name")
-        if role is not None:
-            return _BY_TYPE[role]
-        return Role(_by_table(slot.tensor, owner.module, leaf), "table")
+        return _BY_TYPE[role] if role else Role(found, "table")
 
     def _of_weights(self, tensor: Tensor, owner: Node, role: str) -> Role:
         """What the model's own hooks, and then names, add to a matrix or convolution."""
@@ -230,6 +143,19 @@ def _asked(
 
 def _is_table(layer: nn.Module) -> bool:
     return _known_leaf(module_class(layer), "weight") == "embedding"
+
+
+def _is_positional(place: Node) -> bool:
+    """Whether a table, or what it is a part of, is called one of positions."""
+    if _POSITION.fullmatch(place.attr.lower()):
+        return True
+    if place.parent is None:
+        return False
+    whole = outermost(place.parent)
+    return (
+        _POSITION.fullmatch(whole.attr.lower()) is not None
+        and re.search("tok|word", f"{whole.attr}.{place.attr}".lower()) is None
+    )
 
 
 def _by_attr(place: Node, parent: Node) -> Role | None:
@@ -278,9 +204,11 @@ def _by_type(slot: Slot, module: nn.Module, leaf: str, cls: type) -> str | None:
     if leaf != slot.key and _is_magnitude(slot):
         return "gain"
     known = _known_leaf(cls, leaf) or _by_class_name(cls, module, slot.tensor)
-    if known == "embedding" and _by_table(slot.tensor, module, leaf) == "position":
-        return None  # a class of embeddings may hold a position table itself
-    return known
+    if known != "embedding":
+        return known
+    if _by_table(slot.tensor, module, leaf) in {"position", "token"}:
+        return None  # a class of embeddings may hold positions and tokens itself
+    return "token" if slot.tensor.shape[:-1].numel() == 1 else known
 
 
 def _is_magnitude(slot: Slot) -> bool:
@@ -298,7 +226,7 @@ def _known_leaf(cls: type, leaf: str) -> str | None:
     named = _class_role(cls, 2)
     for classes, pattern, role in TYPES:
         if issubclass(cls, classes) and re.fullmatch(pattern, leaf):
-            return named if (role, named) in _SUBCLASSES else role
+            return named if (role, named) in SUBCLASSES else role
     return None
 
 

@@ -10,12 +10,13 @@ from nnlr.checks import plan_findings
 from nnlr.declared import declarations
 from nnlr.describe import ModelInfo, describe, uncollected, with_roles
 from nnlr.errors import NnlrError, shown
+from nnlr.factor import Factor, Step, Trace
 from nnlr.groups import Locked, ParamGroup
 from nnlr.names import Source, inside_ddp, unwrapping
 from nnlr.nearest import must_match
 from nnlr.plan import Plan, Reference
 from nnlr.rows import Decay, make_bases, make_rows
-from nnlr.scheme import Factor, Scheme, Step, Trace, as_schemes, merge
+from nnlr.scheme import Scheme, as_schemes, merge
 from nnlr.select import Selector, as_selector
 from nnlr.ties import check_settled, settle
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from nnlr.describe import ParamInfo
 from nnlr.errors import ConfigError, NnlrError, shown
-from nnlr.scheme import Step, Trace
+from nnlr.factor import Step, Trace
 from nnlr.values import number
 
 Decay = Literal["coupled", "independent", "sqrt"]

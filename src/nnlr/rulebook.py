@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import CoverageError, NnlrError, PatternError, listed, plural, shown
+from nnlr.factor import NEUTRAL, Factor, Step, Trace
 from nnlr.nearest import must_match
-from nnlr.scheme import NEUTRAL, Factor, Scheme, Step, Trace, flag
+from nnlr.scheme import Scheme, flag
 from nnlr.select import Indices, Selector, as_selector
 from nnlr.values import options as checked_options
 

@@ -6,9 +6,9 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 
 from nnlr.errors import ConfigError, listed
+from nnlr.factor import NEUTRAL, Factor, Step
 from nnlr.finding import Finding
 from nnlr.rows import Bases, PlanRow, make_bases, with_bases
-from nnlr.scheme import NEUTRAL, Factor, Step
 
 # Raised when the layout changes in a way that older readers would misread.
 VERSION: Final = 1

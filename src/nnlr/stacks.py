@@ -174,7 +174,7 @@ class Stacks:
         group = self.opened(unit)
         if group is None:
             return False
-        steps = [step for step in flat(group) if step.whole]
+        steps = [step for step in flat(group) if step.whole] or list(group.blocks())
         if steps[0].block:  # what opens a stage may be registered after its blocks
             steps.sort(key=lambda step: step.block)
         return begins_anew(self.tree, steps, widths)
@@ -237,23 +237,30 @@ class Stacks:
         for kid in kids:
             if not is_list(kid) and self.tree.is_composite(kid):
                 by_class.setdefault(kid.cls, []).append(kid)
-        found = {
-            kid
+        several = [
+            some
             for some in by_class.values()
-            if len(some) > 1
-            and (
-                self.siblings
-                or (
-                    all(map(self.opened, some)) and not any(map(self._is_uniform, some))
-                )
-                or self._are_layers_of(some, by_class.keys() - {some[0].cls})
-                or (len(some) > 3 and self._have_twins(some))
-            )
-            and not self._are_branches(some)
-            for kid in some
-        }
+            if len(some) > 1 and not self._are_branches(some)
+        ]
+        sure = [some for some in several if self._are_blocks(some, set(by_class))]
+        most = max(map(len, sure), default=0)
+        found = [kid for some in sure for kid in some]
+        for some in several:
+            # As many again of another class: the way up of what went down.
+            heavy = 4 * sum(kid.numel for kid in some) > unit.numel
+            if sure and some not in sure and len(some) == most and heavy:
+                found += some
         weighs = sum(kid.numel for kid in found)
-        return found if 3 * weighs > unit.numel else set()
+        return set(found) if 3 * weighs > unit.numel else set()
+
+    def _are_blocks(self, some: list[Unit], classes: set[type]) -> bool:
+        """Whether units of one class, side by side with such of these, are blocks."""
+        return (
+            self.siblings
+            or (all(map(self.opened, some)) and not any(map(self._is_uniform, some)))
+            or self._are_layers_of(some, classes - {some[0].cls})
+            or (len(some) > 3 and self._have_twins(some))
+        )
 
     def _recurrent(self, unit: Unit) -> Group | None:
         """The layers of one recurrent module, by the names that torch gives them."""

@@ -52,8 +52,8 @@ class Group:
 
 
 def raw(unit: Unit) -> list[Step]:
-    """The parameters that a unit holds directly, as a step, if there are any."""
-    return [Step(unit.own, unit, whole=False)] if unit.own else []
+    """The parameters that a unit holds directly, each a step."""
+    return [Step([at], unit, whole=False) for at in unit.own]
 
 
 def flat(group: Group) -> Iterator[Step]:

@@ -156,6 +156,14 @@ class Tree:
         leaves = [leaf for leaf in self.leaves(unit) if not self.is_norm(leaf)]
         return len(leaves) < 2 and all(issubclass(leaf.cls, _ConvNd) for leaf in leaves)
 
+    def is_lookup(self, unit: Unit) -> bool:
+        """Whether it looks something up: embeddings, and at most norms and vectors."""
+        kinds = [
+            None if self.is_vectors(leaf) else issubclass(leaf.cls, nn.Embedding)
+            for leaf in self.leaves(unit)
+        ]
+        return True in kinds and False not in kinds
+
     def is_vectors(self, unit: Unit) -> bool:
         """Whether it holds nothing but vectors."""
         params = self.model.params

@@ -23,10 +23,11 @@ from torch.optim.swa_utils import AveragedModel
 from nnlr.declare import learning_rate
 from nnlr.describe import ModelInfo, describe
 from nnlr.errors import NnlrError
+from nnlr.factor import Factor
 from nnlr.plan import Plan
 from nnlr.resolving import resolve
 from nnlr.rulebook import rule
-from nnlr.scheme import Factor, Scheme
+from nnlr.scheme import Scheme
 from nnlr.select import predicate
 
 LR = 1e-3

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from nnlr.describe import ModelInfo, ParamInfo
 from nnlr.errors import NnlrError, nearest_hint, shown
-from nnlr.scheme import NEUTRAL, Factor, Step, Trace
+from nnlr.factor import NEUTRAL, Factor, Step, Trace
 
 # What a declaration can say, and the fields of a factor in which it says it.
 _SETTINGS: Final = (("lr_mult", "lr"), ("wd_mult", "weight_decay"))

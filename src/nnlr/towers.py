@@ -8,25 +8,27 @@ what opens a stage counts with its first block and what closes it with its last.
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
+from math import isqrt, prod
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from nnlr.describe import ModelInfo, uncollected
 from nnlr.errors import NnlrError, plural
 from nnlr.layers import Indexer, Layers, Part, Place, counted
 from nnlr.matcher import matched, stem_part, with_matchers
+from nnlr.splitting import Entry, Tower, split
 from nnlr.stacks import Stacks, leaf_stacks
-from nnlr.steps import Group, Step, begins_anew, flat, given, taken
-from nnlr.structure import Tree
+from nnlr.steps import Group, given, taken
+from nnlr.structure import Tree, Unit
 
 
 def auto() -> Indexer:
     """Depth from the model's own matchers, else from its repeated blocks.
 
-    Modules that bring a ``group_matcher``, as timm's models do, are a tower each, and what
-    is outside of them has no depth. Without any, the towers are what holds repeated blocks.
+    Modules that bring a ``group_matcher``, as timm's models do, are a tower each; the other
+    towers are what holds repeated blocks. What is in no tower has no depth.
 
     Examples:
         >>> import nnlr
@@ -42,8 +44,7 @@ def auto() -> Indexer:
 
 class _Auto(Indexer):
     def layers(self, model: ModelInfo) -> Layers:
-        places = matched_places(model) or structural_places(model)
-        layers = counted(places)
+        layers = counted(_places(model))
         found = [layer for layer in layers if layer is not None]
         if flat := {layer.tower for layer in found if layer.last == 0}:
             where = f"{model.label}.{min(flat)}".rstrip(".")
@@ -62,6 +63,24 @@ _FIX = (
     "Say which layer is which: indexer={'stem.*': 0, 'blocks.0.*': 1, ...},\n"
     "  a function of ParamInfo, or the name of one of nnlr.depth.INDEXERS."
 )
+
+
+def _places(model: ModelInfo) -> list[Place | None]:
+    """By the matchers; where there are none, and in towers without one, by structure."""
+    matched = matched_places(model)
+    if not matched:
+        return structural_places(model)
+    if None not in matched:
+        return matched
+    try:
+        found = structural_places(model)
+    except NnlrError:  # no tower but those of the matchers
+        return matched
+    both = list(zip(matched, found, strict=True))
+    known = {new.tower for old, new in both if old and new}
+    return [
+        old or (new if new and new.tower not in known else None) for old, new in both
+    ]
 
 
 def matched_places(model: ModelInfo) -> list[Place | None]:
@@ -92,7 +111,7 @@ def structural_places(model: ModelInfo) -> list[Place | None]:
     tree = Tree(model, model.module)
     places: list[Place | None] = [None] * len(model.params)
     group, leaves = _outermost(tree)
-    for tower in _split(tree, group, ()):
+    for tower in split(tree, group):
         for at, place in _Layout(tree, tower, leaves=leaves).places():
             old = places[at]
             # A tied tensor counts in its first tower, and there where it is used first.
@@ -126,74 +145,10 @@ def _outermost(tree: Tree) -> tuple[Group, bool]:
     )
 
 
-@dataclass(slots=True)
-class _Entry:
-    """A step of a tower, and the groups around it, outermost first."""
-
-    step: Step
-    around: tuple[Group, ...]
-    block: bool = False
-
-
-@dataclass(slots=True)
-class _Tower:
-    path: str
-    entries: list[_Entry] = field(default_factory=list)
-
-
-def _split(tree: Tree, group: Group, around: tuple[Group, ...]) -> list[_Tower]:
-    """The towers in a group. Parts follow one another unless one has an input of its own.
-
-    What stands between two towers belongs to neither.
-    """
-    around = (*around, group)
-    towers: list[_Tower] = []
-    opening: list[_Entry] = []  # before the first tower
-    loose: list[_Entry] = []  # not yet known to belong to a tower
-    for item in group.items:
-        if isinstance(item, Step):
-            entry = _Entry(item, around, item.block)
-            if not item.block:
-                loose.append(entry)
-                continue
-            found = [_Tower(group.unit.path, [entry])]
-        else:
-            found = _split(tree, item, around)
-            if towers and _is_apart(tree, group, item, towers[-1], loose):
-                towers += found
-                loose = []
-                continue
-        if towers:
-            towers[-1].entries += [*loose, *found[0].entries]
-            towers += found[1:]
-        else:
-            opening, towers = loose, found
-        loose = []
-    if len(towers) == 1:
-        towers[0].path = group.unit.path
-        towers[0].entries = [*opening, *towers[0].entries, *loose]
-    return towers
-
-
-def _is_apart(
-    tree: Tree, group: Group, item: Group, last: _Tower, loose: list[_Entry]
-) -> bool:
-    """Whether a group starts a tower of its own, after another one."""
-    if group.listed:
-        return group.branches
-    if item.listed:
-        return False
-    end = max(at for at, entry in enumerate(last.entries) if entry.block)
-    widths: set[int] = set()
-    for entry in (*last.entries[end:], *loose):
-        widths |= given(tree, entry.step.unit)
-    return begins_anew(tree, flat(item), widths)
-
-
 class _Layout:
     """Where the parameters of one tower stand."""
 
-    def __init__(self, tree: Tree, tower: _Tower, *, leaves: bool) -> None:
+    def __init__(self, tree: Tree, tower: Tower, *, leaves: bool) -> None:
         self.tree = tree
         self.path = tower.path
         self.entries = tower.entries
@@ -212,7 +167,7 @@ class _Layout:
         are not made of what is found inside blocks or in no list, weigh something before
         the largest stack, and hold norms after it.
         """
-        stacks: dict[Group, list[_Entry]] = {}
+        stacks: dict[Group, list[Entry]] = {}
         for entry in self.entries:
             if entry.block:
                 stacks.setdefault(_stack(entry), []).append(entry)
@@ -243,7 +198,7 @@ class _Layout:
                 for entry in stacks[stack]:
                     entry.block = False
 
-    def _inner(self, entries: list[_Entry]) -> set[type]:
+    def _inner(self, entries: list[Entry]) -> set[type]:
         """Classes found inside blocks."""
         looks = {entry.step.unit.looks: entry.step.unit for entry in entries}
         return {
@@ -253,7 +208,7 @@ class _Layout:
             if part is not unit
         } - {nn.Sequential, nn.ModuleList}
 
-    def _holds_norm(self, entry: _Entry) -> bool:
+    def _holds_norm(self, entry: Entry) -> bool:
         return any(map(self.tree.is_norm, self.tree.leaves(entry.step.unit)))
 
     def places(self) -> Iterator[tuple[int, Place]]:
@@ -266,20 +221,32 @@ class _Layout:
             for param in entry.step.params:
                 yield param, self._place(param, entry, order, part)
 
-    def _place(self, at: int, entry: _Entry, order: int, part: Part) -> Place:
+    def _place(self, at: int, entry: Entry, order: int, part: Part) -> Place:
         param = self.tree.model.params[at]
         if part == "stem":
-            if not entry.step.whole and param.numel == 1:
-                order, part = self._head  # a temperature, a gate
+            if not entry.step.whole and self._ends_bare(param.shape):
+                order, part = self._head
             else:
                 part = stem_part(param)
         return Place(self.path, (order,), part)
+
+    def _ends_bare(self, shape: tuple[int, ...]) -> bool:
+        """Whether a bare parameter is a temperature or a gate, or projects the output."""
+        if prod(shape) == 1:
+            return True
+        if len(shape) != 2:
+            return False
+        rows, columns = shape
+        first, last = (self.entries[self.blocks[end]].step.unit for end in (0, -1))
+        return rows in given(self.tree, last) and (
+            rows == columns or columns not in taken(self.tree, first)
+        )
 
     @property
     def _head(self) -> tuple[int, Part]:
         return len(self.blocks) + 1, "head"
 
-    def _where(self, at: int, entry: _Entry) -> tuple[int, Part]:
+    def _where(self, at: int, entry: Entry) -> tuple[int, Part]:
         """Layer and part of an entry: 0 is the stem, 1 the first block."""
         first, last = self.blocks[0], self.blocks[-1]
         in_stage = any(map(self._is_stage, entry.around))
@@ -289,7 +256,7 @@ class _Layout:
             return self._layer_of(at, entry), "block"
         if self._ends_in_norm(at):
             return len(self.blocks), "final_norm"
-        if issubclass(entry.step.unit.cls, nn.Embedding):
+        if self.tree.is_lookup(entry.step.unit):
             return 0, "stem"
         # What a convolution after the blocks gives is taken by a head, or it is the head.
         after = [entry.step.unit for entry in self.entries[last + 1 : at + 1]]
@@ -306,11 +273,13 @@ class _Layout:
         )
 
     def _ends_in_norm(self, at: int) -> bool:
-        """Whether there are only norms from the last block up to here."""
-        after = self.entries[self.blocks[-1] + 1 : at + 1]
-        return all(self.tree.is_norm(entry.step.unit) for entry in after)
+        """Whether there are only norms from the last block up to here, and embeddings."""
+        after = [e.step.unit for e in self.entries[self.blocks[-1] + 1 : at + 1]]
+        return self.tree.is_norm(after[-1]) and all(
+            self.tree.is_norm(unit) or self.tree.is_lookup(unit) for unit in after
+        )
 
-    def _layer_of(self, at: int, entry: _Entry) -> int:
+    def _layer_of(self, at: int, entry: Entry) -> int:
         """The layer of a block, or of what stands between blocks or in a stage."""
         if entry.block:
             return self._layer_at(at)
@@ -323,7 +292,7 @@ class _Layout:
         )
         return self._layer_at(at) + (1 if joins_next else 0)
 
-    def _opens(self, entry: _Entry, start: int, end: int) -> bool:
+    def _opens(self, entry: Entry, start: int, end: int) -> bool:
         """Whether the blocks of a stage take what a part gives that is registered after."""
         leaves = list(self.tree.leaves(entry.step.unit))
         first, last = self.entries[start].step.unit, self.entries[end].step.unit
@@ -350,7 +319,7 @@ class _Layout:
     def _dead_ends(self) -> set[int]:
         """Parts of the stem whose output nothing takes: heads that are registered early."""
         tree, first = self.tree, self.blocks[0]
-        used = taken(tree, self.entries[first].step.unit)
+        later = list(tree.leaves(self.entries[first].step.unit))
         dead = set()
         for at in reversed(range(first)):
             entry = self.entries[at]
@@ -358,16 +327,26 @@ class _Layout:
             if (
                 leaves
                 and issubclass(leaves[-1].cls, nn.Linear)
-                and tree.gives(leaves[-1]).isdisjoint(used)
+                and not any(self._feeds(leaves[-1], leaf) for leaf in later)
                 and not any(group.listed for group in entry.around)
             ):
                 dead.add(at)
             else:
-                used |= taken(tree, entry.step.unit)
+                later += leaves
         return dead
 
+    def _feeds(self, linear: Unit, leaf: Unit) -> bool:
+        """Whether a layer can take what a linear one gives, be it as a square map."""
+        widths, taken = self.tree.gives(linear), self.tree.takes(leaf)
+        if not issubclass(leaf.cls, _ConvNd):
+            return not widths.isdisjoint(taken)
+        (width,), (channels,) = widths, taken
+        pixels, rest = divmod(width, channels)
+        is_image = channels <= 3
+        return not is_image and not rest and isqrt(pixels) ** 2 == pixels
 
-def _stack(entry: _Entry) -> Group:
+
+def _stack(entry: Entry) -> Group:
     """The outermost list around a block; else what holds it."""
     listed = (group for group in entry.around if group.listed)
     return next(listed, entry.around[-1])

@@ -130,6 +130,7 @@ def test_decay_modes_leave_its_decay_alone():
             {"cls_token", "pos_embed", "gamma_1", "logit_scale", "kernel"},
         ),
         (zoo.weight_norm, {"fc/kernel", "fc/scale", "fc/bias"}),
+        (zoo.own_classes, {"c/w/kernel", "c/b"}),
     ],
 )
 def test_names_are_those_of_flax(make, expected):
@@ -184,6 +185,10 @@ def test_a_naming_of_ones_own():
             },
             "courses of different mult end at 0.1.*give them one mult",
         ),
+        (
+            {"schedule": [("a", {"end": 0.2}), ("b", {"end": 0.2, "mult": 2})]},
+            "courses of different mult end at 0.2",
+        ),
         ({"name_of": "x"}, "name_of must be a function of ParamInfo"),
     ],
 )
@@ -214,7 +219,7 @@ class ConfigDict:
 
 def test_a_schedule_may_be_a_config_dict():
     """ml_collections turns every dict of a configuration into one."""
-    half = ConfigDict(decay_type="linear", linear_end=0.1, mult=0.5)
+    half = ConfigDict(linear_end=0.1, mult=0.5)
     same = [("embed/.*", half), ("head/.*", None), (".*", half)]
     for schedule in (half, same):
         scheme = nnlr.big_vision(schedule=schedule)

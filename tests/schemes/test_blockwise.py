@@ -15,9 +15,9 @@ from nnlr.testing import SchemeLaws
 LR, WD = 1e-3, 0.1
 
 
-def resolve(model, *schemes):
+def resolve(model, *schemes, **settings):
     """A plan at the base rates of these tests."""
-    return nnlr.resolve(model, *schemes, lr=LR, weight_decay=WD)
+    return nnlr.resolve(model, *schemes, lr=LR, weight_decay=WD, **settings)
 
 
 class Attention(nn.Module):
@@ -451,8 +451,9 @@ def test_an_attention_without_a_telling_name_is_known_by_its_parts():
     assert ["qk", "qk", "vo", "vo", "other"] == [
         found[f"mix.{name}.weight"] for name in "qkvor"
     ]
-    alone = kinds(nn.ModuleDict({"mix": nn.ModuleDict({"q": nn.Linear(4, 4)})}))
-    assert {"other"} == set(alone.values())
+    for parts in ("q", "qk"):
+        mix = nn.ModuleDict({part: nn.Linear(4, 4) for part in parts})
+        assert {"other"} == set(kinds(nn.ModuleDict({"mix": mix})).values())
 
 
 def test_numbers_in_the_path_of_a_projection_are_skipped():
@@ -499,6 +500,36 @@ def test_what_stands_beside_an_attention_is_feed_forward():
     assert found["h.1.blorp.up.weight"] == "ffn"
     assert found["h.1.blorp.up.bias"] == "ffn"
     assert found["pooler.weight"] == found["pooler.bias"] == "other"
+
+
+def test_a_list_that_is_called_attention_is_none():
+    """Of ``attention_layers`` each item may be a whole block."""
+    for name in ("attention_layers", "attn_blocks"):
+        found = kinds(nn.ModuleDict({name: gpt(*SPLIT, ffn="blorp").h}))
+        assert found[f"{name}.0.attn.q_attn.weight"] == "qk"
+        assert found[f"{name}.0.blorp.up.weight"] == "ffn"
+
+
+def test_a_state_space_layer_beside_an_attention_is_no_feed_forward():
+    """Hybrid blocks run both in parallel, as in Falcon-H1 and Hymba."""
+    model = gpt(*SPLIT, ffn="blorp")
+    for block in model.h:
+        block.mamba = nn.ModuleDict({"in_proj": nn.Linear(8, 8)})
+        block.mamba.register_parameter("A_log", nn.Parameter(torch.zeros(8)))
+    found = kinds(model)
+    assert found["h.0.mamba.in_proj.weight"] == "other"
+    assert found["h.0.blorp.up.weight"] == "ffn"
+    model.h[1].register_parameter("A_log", nn.Parameter(torch.zeros(8)))
+    assert kinds(model)["h.1.blorp.up.weight"] == "ffn"  # the state is the block's own
+
+
+def test_a_bias_goes_with_its_matrix_though_a_norm_is_beside():
+    """Fused layers hold the norm before them as well."""
+    model = gpt(*SPLIT)
+    model.h[0].mlp["up"].layer_norm_weight = nn.Parameter(torch.ones(8))
+    plan = resolve(model, blockwise(), roles={"*.layer_norm_weight": "norm"})
+    assert plan["h.0.mlp.up.layer_norm_weight"].lr_mult == 1
+    assert plan["h.0.mlp.up.bias"].lr_mult == 6
 
 
 def test_ratios_by_argument():

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import mup as peer
 import pytest
 import torch
 from torch import nn
@@ -346,6 +347,33 @@ class TestBase:
         with pytest.raises(NnlrError, match="same towers"):
             plan(deep, scheme)
 
+    def test_readouts_of_mup_keep_their_initial_weights(self):
+        """A model of the package mup has been scaled by it already, as for mup."""
+
+        def net(width, depth):
+            model = Net(width, depth)
+            model.lm_head = peer.MuReadout(width, 11)
+            return model
+
+        wide = net(32, 2)
+        peer.set_base_shapes(wide, net(8, 2))
+        found = plan(wide, nnlr.complete_p(net(8, 2)))
+        assert {1} == {row.init_mult for row in found}
+        assert () == found.findings
+
+    def test_gains_that_hang_on_the_block(self):
+        """A LayerScale beside other parameters of the block may end a branch alone."""
+
+        def net(width, depth):
+            model = Net(width, depth)
+            for each in model.h:
+                each.gamma = nn.Parameter(torch.ones(width))
+                each.table = nn.Parameter(torch.ones(3))
+            return model
+
+        scheme = nnlr.complete_p(net(8, 2), residual_out="*.gamma")
+        assert 0.5 == plan(net(8, 4), scheme)["h.0.gamma"].lr_mult
+
 
 class TestMessages:
     """What is refused, and what the message proposes."""
@@ -363,6 +391,7 @@ class TestMessages:
             ({"base_depth": 1.5}, "base_depth must be a whole"),
             ({"indexer": 3}, "indexer must be"),
             ({"residual_out": 3}, "residual_out"),
+            ({"readout_input": "ln_f.*", "forward": "in_model"}, "pass one of them"),
         ],
         ids=str,
     )
@@ -403,6 +432,13 @@ class TestMessages:
         scheme = nnlr.complete_p(base, residual_out="*.mlp.c_proj.*")
         with pytest.raises(NnlrError, match="is computed from 'original0'"):
             plan(deep, scheme)
+
+    def test_another_optimizer(self):
+        """The table is for AdamW."""
+        deep = Net(8, 4)
+        found = plan(deep, nnlr.complete_p(Net(8, 2), residual_out=ENDS))
+        with pytest.raises(NnlrError, match=r"SGD does not go with complete_p\("):
+            found.optimizer(torch.optim.SGD, init="done")
 
     def test_no_blocks(self):
         """A model whose indexer sees no blocks has no depth."""

@@ -79,6 +79,13 @@ def mlp(width=4):
     return zoo.Block(width)
 
 
+def reader(width=4):
+    """An embedding and three blocks."""
+    return attributes(
+        tokens=nn.Embedding(9, width), body=nn.ModuleList(mlp(width) for _ in range(3))
+    )
+
+
 def residual(width=4, *, wider=False):
     """A convolutional block, the first of its stage with a shortcut."""
     block = type("Residual", (nn.Module,), {})
@@ -132,7 +139,29 @@ class TestMatchers:
             layer and layer.tower for layer in layers
         )
 
-    @pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.full)])
+    def test_towers_without_a_matcher_are_found_beside_those_with_one(self):
+        """A pair of which timm made one; a head or a decoder beside is no tower."""
+        eye = from_timm("resnet18", num_classes=0)
+        model = attributes(eye=eye, read=reader(), project=nn.Linear(512, 4))
+        layers = auto().layers(describe(model))
+        assert {"eye": 8, "read": 3, None: None} == {
+            layer and layer.tower: layer and layer.last for layer in layers
+        }
+        body = nn.ModuleList([mlp(512), mlp(512)])
+        model = attributes(eye=eye, body=body, project=nn.Linear(512, 4))
+        layers = auto().layers(describe(model))
+        assert {"eye", None} == {layer and layer.tower for layer in layers}
+
+    def test_beside_a_matcher_nothing_need_be_repeated(self):
+        """What is outside has no depth then."""
+        inner = type("Brings", (nn.Sequential,), {})(
+            nn.Linear(2, 2), nn.Embedding(2, 2)
+        )
+        inner.group_matcher = lambda coarse: {"stem": "^1", "rest": "^0"}
+        layers = auto().layers(describe(attributes(inner=inner, out=nn.Linear(2, 2))))
+        assert [1, 1, 0, None, None] == [layer and layer.depth for layer in layers]
+
+    @pytest.mark.parametrize("step", [19, pytest.param(1, marks=pytest.mark.full)])
     def test_layers_of_a_matcher_are_those_of_timm(self, step):
         """On the reference sample, number by number."""
         text = gzip.decompress((REFERENCE / "timm_layers.json.gz").read_bytes())
@@ -344,6 +373,29 @@ class TestBlocks:
         )
         assert {"": 8} == blocks_of(stages)
 
+    def test_the_way_up_counts_like_the_way_down(self):
+        """A U-shaped net of attributes: each class a way, the blocks of one in a list."""
+        widths = (4, 8, 16, 32)
+        down = [attributes(body=nn.Sequential(ConvNorm(a, 2 * a))) for a in widths]
+        up = [
+            attributes(up=nn.ConvTranspose2d(2 * a, a, 2), body=ConvNorm(2 * a, a))
+            for a in reversed(widths)
+        ]
+        for made, name in ((down, "Down"), (up, "Up")):
+            cls = type(name, (nn.Module,), {})
+            for part in made:
+                part.__class__ = cls
+        model = attributes(stem=ConvNorm(3, 4))
+        for at, part in enumerate([*down, *up]):
+            setattr(model, f"part{at}", part)
+        model.out = attributes(conv=nn.Conv2d(4, 2, 1))
+        found = by_module(model)
+        assert [0, *range(1, 9), 9] == sorted(set(found.values()))
+        assert [4, 5, 8, 9] == [
+            found[name]
+            for name in ("part3.body.0.conv", "part4.up", "part7.up", "out.conv")
+        ]
+
     def test_what_is_a_block_in_one_stage_is_one_in_all(self):
         """Though it holds a list of layers in one of them."""
         held, *plain = (zoo.Mixture(4, 3) for _ in range(4))
@@ -404,6 +456,46 @@ class TestBlocks:
             found[name] for name in ("out.weight", "tokens.weight", "scale", "mask")
         )
 
+    def test_a_head_that_is_registered_first_is_no_stem(self):
+        """Though an image has as many channels as it has classes."""
+        see = attributes(patch=nn.Conv2d(3, 4, 2), body=nn.Sequential(mlp(), mlp()))
+        assert 3 == by_module(attributes(out=nn.Linear(4, 3), see=see))["out"]
+
+    def test_a_linear_layer_whose_output_is_seen_as_a_map_is_a_stem(self):
+        """The first layer of a generator: channels times a square of pixels."""
+        body = nn.Sequential(residual(8), residual(8))
+        for pixels, expected in ((16, 0), (15, 2)):
+            model = attributes(noise=nn.Linear(5, 8 * pixels), body=body)
+            assert expected == by_module(model)["noise"]
+
+    def test_embeddings_in_a_module_of_their_own_are_stem(self):
+        """With their norm, and after the blocks; then the norm there is still the last."""
+        model = attributes(
+            body=nn.ModuleList([mlp(), mlp()]),
+            source=nn.Sequential(nn.Embedding(9, 4), nn.LayerNorm(4)),
+            norm=nn.LayerNorm(4),
+            out=nn.Linear(4, 9),
+        )
+        found = layers_of(model)
+        expected = {"source.0": 0, "source.1": 0, "norm": 2, "out": 3}
+        assert expected == {at: found[f"{at}.weight"].depth for at in expected}
+        assert "final_norm" == found["norm.weight"].part
+
+    def test_a_bare_matrix_that_projects_the_output_is_a_head(self):
+        """From the width of the blocks to another, or a square; positions are none."""
+        model = attributes(body=nn.ModuleList([mlp(), mlp()]))
+        shapes = {
+            "out": (4, 6),
+            "square": (4, 4),
+            "positions": (9, 4),
+            "more": (1, 4, 6),
+            "odd": (9, 6),
+        }
+        for name, shape in shapes.items():
+            setattr(model, name, nn.Parameter(torch.zeros(shape)))
+        found = depths_of(model)
+        assert [3, 3, 0, 0, 0] == [found[name] for name in shapes]
+
     def test_a_tied_head_counts_as_the_embedding(self):
         """Registered before or after it."""
         found = depths_of(zoo.tied())
@@ -455,6 +547,65 @@ class TestTowers:
         assert [2, 3, 3, 4] == [
             found[name] for name in ("a.n", "project", "b.body.0.fc", "b.n")
         ]
+
+    @pytest.mark.parametrize("width", [4, 8])
+    def test_a_tower_that_is_spread_over_its_module_is_one(self, width):
+        """A contrastive pair: the text model's ends stand beside it, bare or as modules.
+
+        Both have a stem, blocks, a final norm and a projection, whatever their widths.
+        """
+        see = attributes(
+            patch=nn.Conv2d(3, 8, 2),
+            body=nn.Sequential(mlp(8), mlp(8)),
+            norm=nn.LayerNorm(8),
+        )
+        see.project = nn.Parameter(torch.zeros(8, 6))
+        model = attributes(
+            see=see,
+            read=attributes(body=nn.Sequential(mlp(width), mlp(width), mlp(width))),
+            tokens=nn.Embedding(9, width),
+            norm=nn.LayerNorm(width),
+            other=nn.LayerNorm(5),
+        )
+        model.positions = nn.Parameter(torch.zeros(7, width))
+        model.project = nn.Parameter(torch.zeros(width, 6))
+        model.scale = nn.Parameter(torch.zeros(()))
+        found = layers_of(model)
+        expected = {
+            "see.patch.weight": ("see", 0, 3, "patch_embed"),
+            "see.norm.weight": ("see", 2, 3, "final_norm"),
+            "see.project": ("see", 3, 3, "head"),
+            "tokens.weight": ("read", 0, 4, "stem"),
+            "positions": ("read", 0, 4, "stem"),
+            "read.body.2.fc.weight": ("read", 3, 4, "block"),
+            "norm.weight": ("read", 3, 4, "final_norm"),
+            "project": ("read", 4, 4, "head"),
+        }
+        assert expected == {
+            name: (found[name].tower, *found[name][:2], found[name].part)
+            for name in expected
+        }
+        assert (None, None) == (found["scale"], found["other.weight"])
+
+    def test_what_stands_beside_tells_no_tower_when_it_may_be_for_the_first(self):
+        """Two parts without a stem, and embeddings after both, are one chain."""
+        first, second = (
+            attributes(body=nn.Sequential(*(mlp() for _ in range(n)))) for n in (2, 3)
+        )
+        ends = {"source": nn.Embedding(9, 4), "target": nn.Embedding(7, 4)}
+        assert {"": 5} == blocks_of(attributes(a=first, b=second, **ends))
+        see = attributes(patch=nn.Conv2d(3, 4, 2), body=nn.Sequential(mlp(), mlp()))
+        queries = attributes(
+            see=see, b=second, out=nn.Linear(4, 2), queries=ends["source"]
+        )
+        assert {"": 5} == blocks_of(queries)
+
+    def test_branches_of_recurrent_modules_only(self):
+        """They have no layer before their blocks, and no unit that is a whole block."""
+        alike = nn.ModuleList(nn.LSTM(4, 4, num_layers=2) for _ in range(2))
+        assert {"": 2} == blocks_of(attributes(body=alike))
+        apart = nn.ModuleList(nn.GRU(3, 4, num_layers=2) for _ in range(3))
+        assert {"": 3} == blocks_of(attributes(body=apart, out=nn.Linear(4, 2)))
 
     def test_whole_models_in_a_list_are_towers(self):
         """An ensemble, and a dict of encoders of one class."""
@@ -690,11 +841,17 @@ class TestCensus:
         found = [entry[1] for entry in make_depth_table.kept()["timm"].values()]
         assert sum(kind != make_depth_table.OTHER for kind in found) > 0.9 * len(found)
 
-    @pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.full)])
-    def test_what_was_counted_is_found_again(self, step):
-        """On every so many of the models."""
+    @pytest.mark.parametrize(
+        ("start", "step"),
+        [
+            (3, 61),
+            *(pytest.param(n, 4, marks=pytest.mark.full) for n in range(4)),
+        ],
+    )
+    def test_what_was_counted_is_found_again(self, start, step):
+        """On every so many of the models; all of them in a full run, a part at a time."""
         kept = make_depth_table.kept()
-        found = json.loads(json.dumps(make_depth_table.census(step)))
+        found = json.loads(json.dumps(make_depth_table.census(start, step)))
         for library, entries in found.items():
             for name, entry in entries.items():
                 assert kept[library][name] == entry, name

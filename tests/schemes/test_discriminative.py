@@ -516,6 +516,13 @@ class TestFindings:
         assert ("0.weight", "0.bias") == found.names
         assert "2.6 between each of 14 groups leaves the first 4e-06" in found.cause
 
+    @pytest.mark.parametrize(("layers", "steep"), [(8, False), (9, True)])
+    def test_steep_is_below_a_thousandth(self, layers, steep):
+        """2.6**-7 is 0.0012 and nothing to say, 2.6**-8 is 0.0005."""
+        scheme = nnlr.discriminative(2.6, of_layers(layers))
+        found = nnlr.resolve(stack(layers), scheme, lr=1, weight_decay=0).findings
+        assert steep == bool(found)
+
     @pytest.mark.parametrize("groups", [of_layers(5), children])
     def test_few_groups_are_fine(self, groups):
         """Nothing to say of the published use."""
@@ -538,6 +545,10 @@ class TestFindings:
             ),
             (
                 nnlr.discriminative(lr_mults=slice(1e-5, 1e-3), groups=of_layers(2)),
+                "looks-absolute",
+            ),
+            (
+                nnlr.discriminative(lr_mults=[0.01, 0.01], groups=of_layers(2)),
                 "looks-absolute",
             ),
         ],
@@ -633,7 +644,7 @@ class TestErrors:
         scheme = nnlr.discriminative(2, ["0.*", "1.weight"])
         with pytest.raises(
             CoverageError,
-            match="1 trainable parameter of Sequential is in none of the groups: 1.bias",
+            match=r"1 trainable .* of Sequential is in none of the groups: 1\.bias",
         ) as caught:
             rates(stack(2), scheme)
         assert ["1.bias"] == caught.value.names

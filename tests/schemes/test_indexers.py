@@ -59,6 +59,7 @@ BEIT = {
     "fc_norm.weight": 4,
     "head.weight": 4,
     "decoder_blocks.0.norm1.weight": 4,
+    "pos_embed_of_decoder": 4,
     "lm_head.bias": 4,
 }
 
@@ -135,6 +136,17 @@ def test_dinov2_puts_every_token_at_the_bottom():
     assert (ids, 3) == depths(module_of(ids), "dinov2")
 
 
+def test_dinov2_knows_the_registers_of_timm():
+    """The same model there calls them ``reg_token``; they are in layer 0 as well."""
+    with torch.device("meta"):
+        model = timm_package.create_model("vit_small_patch14_reg4_dinov2")
+    found, last = depths(model, "dinov2")
+    tokens = {"cls_token", "reg_token", "pos_embed", "patch_embed.proj.weight"}
+    assert tokens <= {name for name, depth in found.items() if depth == 0}
+    assert 13 == last == found["norm.weight"]
+    assert 12 == found["blocks.11.ls2.gamma"]
+
+
 def test_dinov2_reads_blocks_held_in_chunks():
     """``blocks.<chunk>.<block>``: the second number counts through all chunks."""
     ids = {
@@ -165,6 +177,7 @@ VITDET = {
     "backbone.net.blocks.0.attn.rel_pos_h": 1,
     "backbone.net.blocks.1.mlp.fc1.weight": 2,
     "backbone.net.blocks.1.residual.conv1.weight": 3,
+    "backbone.net.blocks.1.attn.residual.weight": 3,
     "backbone.simfp_2.0.weight": 3,
     "proposal_generator.rpn_head.conv.weight": 3,
     "roi_heads.blocks.0.weight": 3,
@@ -276,6 +289,8 @@ def test_convnext_of_timm_has_the_layers_of_the_official_one():
         )
     ]
     assert 11 == found["stages.2.blocks.26.gamma"]
+    ends = ["head.norm.weight", "head.norm.bias"]
+    assert ends == parts(model, "convnext")["final_norm"]
 
 
 def test_convnext_numbers_four_stages_only():
@@ -427,6 +442,14 @@ def of_transformers(name, config):
             {"embeddings.position": 0, "swin.layernorm": 4},
         ),
         (
+            "SwinForMaskedImageModeling",
+            transformers.SwinConfig(
+                depths=[1, 2], num_heads=[1, 2], embed_dim=8, encoder_stride=2
+            ),
+            "swin",
+            {"mask_token": 0, "layers.1.blocks.1.": 3, "decoder": 4},
+        ),
+        (
             "ConvNextForImageClassification",
             transformers.ConvNextConfig(depths=[1, 1, 4, 1], hidden_sizes=[4, 4, 4, 4]),
             "convnext",
@@ -462,6 +485,41 @@ def test_the_same_architectures_of_transformers(name, config, indexer, expected)
     assert max(expected.values()) <= last
 
 
+@pytest.mark.parametrize(
+    ("name", "config", "indexer", "norm"),
+    [
+        (
+            "ViTModel",
+            transformers.ViTConfig(num_hidden_layers=1, **SIZES),
+            "vit",
+            "layernorm",
+        ),
+        (
+            "DINOv3ViTModel",
+            transformers.DINOv3ViTConfig(num_hidden_layers=1, **SIZES),
+            "dinov2",
+            "norm",
+        ),
+        (
+            "SwinModel",
+            transformers.SwinConfig(depths=[1, 1], num_heads=[1, 1], embed_dim=8),
+            "swin",
+            "layernorm",
+        ),
+        (
+            "ConvNextModel",
+            transformers.ConvNextConfig(depths=[1] * 4, hidden_sizes=[4] * 4),
+            "convnext",
+            "layernorm",
+        ),
+    ],
+)
+def test_the_final_norm_of_transformers_is_known(name, config, indexer, norm):
+    """So that ``final_norm`` of layer_decay can move it."""
+    found = parts(of_transformers(name, config), indexer)
+    assert [f"{norm}.weight", f"{norm}.bias"] == found["final_norm"]
+
+
 # ------------------------------------------------------------------------ towers, errors
 
 
@@ -486,6 +544,10 @@ def test_two_towers_are_numbered_apart():
     assert (2, 2, "model") == found["model.norm.w"][:3]
     assert (2, 3, "other") == found["other.blocks.1.w"][:3]
     assert found["head.weight"] is None
+    model = Holder(module_of(small), model_ema=module_of(large))
+    found = layers(model, "vit")
+    assert (0, 3, "model_ema", "patch_embed") == found["model_ema.patch_embed.w"]
+    assert (0, 2, "model", "patch_embed") == found["model.patch_embed.w"]
 
 
 def test_blocks_inside_a_tower_or_without_a_stem_are_no_tower():
@@ -494,6 +556,8 @@ def test_blocks_inside_a_tower_or_without_a_stem_are_no_tower():
         ["patch_embed.w", "blocks.0.w", "neck.patch_embed.w", "neck.blocks.5.w"]
     )
     assert 2 == layers(inside, "vit")["neck.blocks.5.w"].depth
+    held = layers(Holder(inside, criterion=nn.Linear(1, 1)), "vit")
+    assert (2, 2, "", "head") == held["criterion.weight"]
     beside = module_of(["e.patch_embed.w", "e.blocks.0.w", "d.blocks.5.w"])
     assert 2 == layers(beside, "vit")["d.blocks.5.w"].depth
 
@@ -508,6 +572,15 @@ def test_a_stage_without_blocks_still_counts():
     """Its downsampling is in the layer of the last block before it."""
     ids = {"patch_embed.w": 0, "layers.0.blocks.0.w": 1, "layers.2.downsample.w": 1}
     assert (ids, 2) == depths(module_of(ids), "swin")
+
+
+def test_blocks_inside_blocks_are_no_blocks():
+    """The outermost number counts, also where a block holds nothing beside its own."""
+    ids = {"patch_embed.w": 0, "blocks.0.blocks.3.w": 1, "blocks.1.blocks.0.w": 2}
+    ids |= {"head.w": 3}
+    assert (ids, 3) == depths(module_of(ids), "vit")
+    held = {f"model.{name}": depth for name, depth in ids.items()}
+    assert (held, 3) == depths(Holder(module_of(ids)), "vit")
 
 
 def test_blocks_inside_the_patch_embedding_are_none():
@@ -625,13 +698,13 @@ def test_timm_without_a_matcher_names_the_ways_out():
         layers(nn.Linear(1, 1), "timm")
 
 
-def test_timm_needs_a_model_to_ask():
+@pytest.mark.parametrize("fallback", [False, True])
+def test_timm_needs_a_model_to_ask(fallback):
     """Names and tensors bring no matcher; other indexers read names."""
-    message = (
-        r"timm\(\) reads the group_matcher of a model, and tensors have none\. Pass"
-    )
+    tensors = dict(nn.Linear(1, 1).named_parameters())
+    message = r"^timm\(.*\) reads the group_matcher of a model, and tensors have none\."
     with pytest.raises(nnlr.NnlrError, match=message):
-        layers(dict(nn.Linear(1, 1).named_parameters()), "timm")
+        layers(tensors, nnlr.depth.timm(fallback=fallback))
 
 
 def test_a_matcher_that_says_nothing_is_an_error():

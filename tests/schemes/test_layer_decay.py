@@ -206,6 +206,19 @@ def test_rows_and_explain_name_the_tower():
     assert "lr            1 = 1 x 1\n" in top
 
 
+def test_a_scheme_that_only_names_the_layer_has_not_spoken():
+    """Without a reason there is nothing to tell but the depth."""
+
+    class Bare(nnlr.Scheme):
+        def factors(self, model):
+            return [nnlr.Factor(layer=nnlr.depth.Layer(1, 3))] * len(model.params)
+
+    text = plan_of(Bare()).explain("head.w")
+    assert "depth         layer 1 of 3\n" in text
+    assert "lr            1 = 1 x 1 (no scheme speaks of it)\n" in text
+    assert "unchanged by" not in text
+
+
 def test_a_plan_with_layers_survives_json():
     """Layers, parts and towers come back as they were."""
     model = Holder(module_of(VIT), other=module_of(VIT), head=nn.Linear(1, 1))
@@ -284,9 +297,11 @@ def test_numbers_out_of_range_are_refused_at_the_call(settings, message):
 
 
 def test_lock_below_may_meet_a_patch_embedding_below_min_mult():
-    """Its own factor can take it there."""
+    """Its own factor can take it there; one above 1 takes nothing else along."""
     scheme = layer_decay(0.5, "vit", min_mult=0.5, patch_embed_mult=0.1, lock_below=0.2)
     assert [0.5, 0, 0.5, 0.5, 1, 1] == rates(scheme)
+    scheme = layer_decay(0.5, "vit", min_mult=0.2, patch_embed_mult=3, lock_below=0.22)
+    assert [0, 3 * 0.2, 1 / 4, 1 / 2, 1, 1] == rates(scheme)
 
 
 @pytest.mark.parametrize("lock_below", [0, 0.1])
@@ -324,7 +339,9 @@ def test_what_is_in_no_layer_is_a_note():
     (found,) = plan_of(scheme).findings
     assert ("note", "layer_decay_outside") == (found.severity, found.kind)
     assert ("cls_token", "patch_embed.w", "blocks.1.w", "norm.w") == found.names
-    assert "4 parameters outside every tower of {'blocks.0.*': 0" in str(found)
+    assert str(found).startswith(
+        "note: {'blocks.0.*': 0, 'head.*': 1} finds no layer for 4 parameters, so "
+    )
 
 
 # ------------------------------------------------------------------------ parity with timm

@@ -13,6 +13,7 @@ from nnlr.layers import (
     Indexer,
     Layer,
     Place,
+    as_layer,
     counted,
     layers_of,
 )
@@ -147,13 +148,11 @@ class Mine(Indexer):
         last = len(model.params) - 1
         return [Layer(index, last) for index in range(last + 1)]
 
-    def __repr__(self):
-        return "Mine()"
-
 
 def test_an_indexer_of_ones_own_is_used():
     """A subclass says the layers of the whole model at once."""
     assert [0, 1, 2, 3, 4, 5] == depths(Mine())
+    assert "layer_decay(0.5, indexer=Mine())" == repr(nnlr.layer_decay(0.5, Mine()))
     plan = nnlr.resolve(net(), nnlr.layer_decay(0.5, Mine()), lr=1, weight_decay=0)
     assert [0.5**k for k in (5, 4, 3, 2, 1, 0)] == [row.lr for row in plan]
 
@@ -166,9 +165,6 @@ class Given(Indexer):
 
     def layers(self, model):
         return self.given
-
-    def __repr__(self):
-        return "Given()"
 
 
 def test_what_an_indexer_says_is_checked_and_kept():
@@ -185,10 +181,15 @@ def test_what_an_indexer_says_is_checked_and_kept():
         ((layer for layer in ()), r"gave <generator .* for the 6 parameters"),
         ([0] * 6, r"gave 0 for '0\.weight': it must be None, or an nnlr\.depth\.Layer"),
         ([None, (0, 1), *[None] * 4], r"gave \(0, 1\) for '0\.bias': it must be None"),
-        ([Layer(2, 1)] * 6, r"gave Layer\(depth=2, .* 0 <= depth <= last\.$"),
+        ([Layer(2, 1)] * 6, r"gave Layer\(depth=2, .* 0 <= depth <= last, "),
         ([Layer(-1, 1)] * 6, r"gave Layer\(depth=-1, "),
         ([Layer(0.5, 1)] * 6, r"gave Layer\(depth=0\.5, .* of whole numbers"),
         ([Layer(0, 1.5)] * 6, r"gave Layer\(depth=0, last=1\.5, .* of whole numbers"),
+        ([Layer(0, 1, None)] * 6, r"gave Layer\(.*tower=None.* whose tower is a path"),
+        (
+            [Layer(0, 1, "", "blocks")] * 6,
+            r"gave .* whose part is one of 'stem', 'patch",
+        ),
     ],
 )
 def test_an_indexer_that_errs_is_told_so(given, message):
@@ -196,6 +197,25 @@ def test_an_indexer_that_errs_is_told_so(given, message):
     scheme = nnlr.layer_decay(0.5, Given(given))
     with pytest.raises(nnlr.NnlrError, match=rf"^Given\(\) {message}"):
         nnlr.resolve(net(), scheme, lr=1, weight_decay=0)
+
+
+def test_a_factor_takes_a_layer_or_what_a_file_makes_of_it():
+    """A list of two to four entries."""
+    layer = Layer(1, 3, "tower", "head")
+    assert (
+        layer == nnlr.Factor(layer=list(layer)).layer == nnlr.Factor(layer=layer).layer
+    )
+    assert Layer(1, 3) == as_layer((1, 3))
+
+
+@pytest.mark.parametrize(
+    "value", [4, "12", (1,), (2, 1), (0, "1"), [0, 1, "", "head", 2]]
+)
+def test_a_factor_refuses_what_is_no_layer(value):
+    """The slip of a scheme that hands on a number instead of the layer."""
+    message = r"layer must be an nnlr\.depth\.Layer of whole numbers, .*; got .*\.$"
+    with pytest.raises(nnlr.NnlrError, match=message):
+        nnlr.Factor(layer=value)
 
 
 @pytest.mark.parametrize(

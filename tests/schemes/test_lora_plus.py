@@ -291,6 +291,12 @@ class TestPeftGrouping:
         compiled = torch.compile(tuned, backend="eager")
         assert_same(expected, in_nnlr(compiled, nnlr.lora_plus(grouping="peft")))
 
+    def test_a_layer_by_itself(self):
+        """An adapted embedding that is the whole model is no embedding to PEFT."""
+        layer = adapted(Convolutional, "embedding").base_model.model.table
+        expected = in_peft(layer, 16, loraplus_weight_decay=DECAY)
+        assert_same(expected, in_nnlr(layer, nnlr.lora_plus(grouping="peft")))
+
     def test_a_compiled_model_with_parameters_of_the_wrapper(self):
         """The plan remembers PEFT's wrapper, which has the prompts, not a temporary one."""
         config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)

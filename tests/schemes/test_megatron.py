@@ -139,6 +139,19 @@ def test_norms_of_queries_and_keys_may_decay():
     assert ["no_effect"] == [found.kind for found in plan.findings]
 
 
+def test_shapes_and_names_part_what_decays():
+    """A bias of two axes does not, a scalar and a root's own matrix called bias do."""
+    net = nn.ModuleDict({"fc": nn.Linear(2, 2)})
+    net["fc"].bias = nn.Parameter(torch.zeros(2, 2))
+    net.scale = nn.Parameter(torch.zeros(()))
+    net.bias = nn.Parameter(torch.zeros(2, 2))
+    for qk in (False, True):
+        scheme = nnlr.megatron(apply_wd_to_qk_layernorm=qk)
+        check(net, scheme, twin(net, standard(apply_wd_to_qk_layernorm=qk)))
+        plan = nnlr.resolve(net, scheme, lr=1, weight_decay=1)
+        assert ["fc.bias"] == [row.name for row in plan if row.weight_decay == 0]
+
+
 def test_the_decoupled_rate_is_that_of_embedding_and_output_layers():
     """By role, and by Megatron's own mark where there is one."""
     scheme = nnlr.megatron(decoupled_lr=3e-4, decoupled_min_lr=3e-5)

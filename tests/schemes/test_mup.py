@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from itertools import product
 
 import mup as peer
@@ -21,7 +22,7 @@ from transformers import (
 
 import nnlr
 from nnlr.describe import describe
-from nnlr.errors import NnlrError, PatternError
+from nnlr.errors import ConfigError, NnlrError, PatternError
 from nnlr.schemes.base_shapes import as_base
 from nnlr.schemes.tensor_programs import shapes
 from nnlr.testing import SchemeLaws
@@ -99,6 +100,11 @@ def plan(model, *schemes, lr=LR, weight_decay=WD, **kwargs):
 def call(*args, **kwargs):
     """Arguments; a model by its name, made when it is needed."""
     return args, kwargs
+
+
+def descent(groups, lr, weight_decay):
+    """An optimizer made by a function, whose kind cannot be told."""
+    return torch.optim.SGD(groups, lr=lr, weight_decay=weight_decay)
 
 
 def rates(optimizer, model):
@@ -271,6 +277,17 @@ class TestBase:
             nnlr.testing.rates(plan(mlp(32), nnlr.mup(mlp(8), delta=mlp(16))))
             == found[0]
         )
+
+    def test_many_tensors(self):
+        """Names are looked up, not searched for: 30,000 take a second, and once took many."""
+        tensors = {
+            f"blocks.{i}.weight": torch.empty(4, 4, device="meta") for i in range(30000)
+        }
+        model = describe(tensors)
+        base = as_base(dict.fromkeys(tensors, (2, 2)))
+        before = time.process_time()
+        assert {(2.0, 2.0)} == set(base.mults(model))
+        assert time.process_time() - before < 1
 
     def test_names_of_a_wrapped_base(self):
         """Wrappers around base or model change nothing."""
@@ -528,6 +545,8 @@ class TestInitialisation:
 
         assert ["width-init"] == kinds(mlp(64), mlp(8), init="constant")
         assert [] == kinds(mlp(64), mlp(8))
+        delta = mlp(16)
+        assert ["width-init"] == kinds(mlp(64), mlp(8), delta=delta, init="constant")
         scheme = {"forward": "in_model"}
         assert ["width-init"] == kinds(gpt(64), gpt(32), **scheme)[:1]
         assert [] == kinds(mlp(64), mlp(8).to("meta"), init="constant")
@@ -538,15 +557,129 @@ class TestInitialisation:
         deep = nn.Sequential(*(nn.Linear(64, 64) for _ in range(14)))
         narrow = nn.Sequential(*(nn.Linear(8, 8) for _ in range(14)))
         assert [] == kinds(deep, narrow)
+        assert [] == kinds(mlp(8), mlp(8), delta=mlp(16), init="constant")  # not grown
+
+    @pytest.mark.parametrize("kind", ["adamw", "sgd"])
+    def test_groups_that_grow_are_no_sum(self, kind):
+        """A depthwise transposed convolution is vector-like, as in mup, and not a readout."""
+
+        def net(width, groups):
+            return nn.ConvTranspose2d(width, width, 3, groups=groups)
+
+        wide, narrow = net(32, 32), net(8, 8)
+        peer.set_base_shapes(wide, narrow, rescale_params=False)
+        expected = rates(PEERS[kind](wide.parameters(), lr=LR, weight_decay=WD), wide)
+        row = plan(wide, nnlr.mup(narrow, optimizer=kind))["weight"]
+        assert pytest.approx(expected["weight"]) == (row.lr, row.weight_decay)
+        assert 1 == row.init_mult
+        found = plan(net(32, 16), nnlr.mup(net(8, 4)))  # two channels in each group
+        assert (1, 1) == (found["weight"].lr_mult, found["weight"].init_mult)
+        found = plan(net(32, 4), nnlr.mup(net(8, 4)))  # larger groups: hidden
+        assert 0.25 == found["weight"].lr_mult
+        few = nn.ConvTranspose2d(32, 2, 3, groups=2)
+        found = plan(few, nnlr.mup(nn.ConvTranspose2d(8, 2, 3, groups=2)))
+        assert 0.25 == found["weight"].lr_mult  # as many groups: a readout
+
+    def test_multihead_attention_starts_from_xavier(self):
+        """Its own weights and the learned key and value have Xavier's std, by both fans."""
+        sizes = {"kdim": 9, "add_bias_kv": True}
+        wide, narrow = (nn.MultiheadAttention(w, 4, **sizes) for w in (64, 16))
+        found = plan(wide, nnlr.mup(narrow, init="fan_in"))
+        assert pytest.approx(((64 + 9) / (16 + 9)) ** 0.5) == (
+            found["k_proj_weight"].init_mult
+        )
+        assert 1 == found["q_proj_weight"].init_mult
+        assert 2 == found["bias_k"].init_mult
+        for name in ("k_proj_weight", "bias_k"):
+            scaled = wide.get_parameter(name).std() * found[name].init_mult
+            assert pytest.approx(narrow.get_parameter(name).std().item(), rel=0.5) == (
+                scaled.item()
+            )
+
+
+class TestOptimizer:
+    """A plan for one kind of optimizer is not given to another."""
+
+    def build(self, cls, kind="adamw", decay=WD, **options):
+        model = mlp(32)
+        found = plan(model, nnlr.mup(mlp(8), optimizer=kind), weight_decay=decay)
+        return found.optimizer(cls, init="done", **options)
+
+    @pytest.mark.parametrize(
+        ("kind", "other"),
+        [
+            ("adamw", torch.optim.SGD),
+            ("adam", torch.optim.SGD),
+            ("sgd", torch.optim.AdamW),
+            ("sgd", torch.optim.RMSprop),
+            ("adam", torch.optim.AdamW),
+            ("adamw", torch.optim.NAdam),
+        ],
+    )
+    def test_another_kind_is_refused(self, kind, other):
+        """The message names the class, the scheme and what to pass."""
+        with pytest.raises(
+            ConfigError,
+            match=rf"{other.__name__} does not go with mup\(.*optimizer='{kind}'\.",
+        ):
+            self.build(other, kind)
+
+    def test_what_fits(self):
+        """Without decay Adam is AdamW; other classes and functions cannot be told."""
+        for cls in (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop):
+            self.build(cls, "adamw", decay=0)
+        self.build(torch.optim.Adam, decoupled_weight_decay=True)
+        self.build(descent, "sgd")
+        self.build(torch.optim.Adafactor, "sgd")
+
+    def test_at_the_width_of_the_base_any_will_do(self):
+        """There all factors are 1."""
+        model = mlp(8)
+        plan(model, nnlr.mup(mlp(8))).optimizer(torch.optim.SGD)
+
+    def test_regroup_refuses_too(self):
+        """A live optimizer is of a kind as well."""
+        model = mlp(32)
+        optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+        found = plan(model, nnlr.mup(mlp(8)))
+        with pytest.raises(ConfigError, match="SGD does not go with mup"):
+            nnlr.regroup(optimizer, found, init="done")
+
+    def test_read_back(self):
+        """A stored plan knows it too."""
+        model = mlp(32)
+        found = plan(model, nnlr.mup(mlp(8)))
+        again = nnlr.Plan.from_json(found.to_json())
+        assert found == again
+        with pytest.raises(ConfigError, match="does not go with"):
+            again.optimizer(torch.optim.SGD, model=model, init="done")
+
+    def test_of_a_factor(self):
+        """Only kinds that exist."""
+        with pytest.raises(NnlrError, match="update must be one of 'adam', 'adamw'"):
+            nnlr.Factor(update="lion")
 
 
 class TestReadout:
     """Where the forward factor goes."""
 
+    def test_told_twice(self):
+        """Where to fold, and that nothing is to be folded."""
+        with pytest.raises(NnlrError, match="pass one of them"):
+            nnlr.mup(gpt(8), readout_input="transformer.ln_f.*", forward="in_model")
+
+    def test_half_a_norm_is_refused(self):
+        """Its shift takes the factor as well as its gain."""
+        scheme = nnlr.mup(
+            gpt(8), init="constant", readout_input="transformer.ln_f.weight"
+        )
+        with pytest.raises(NnlrError, match=r"but not 'transformer\.ln_f\.bias'"):
+            plan(gpt(32), scheme)
+
     def test_tied_readout_needs_a_norm(self):
         """The factor cannot go into a weight that is the embedding too."""
         with pytest.raises(
-            NnlrError, match=r"is transformer.ln_f.weight, transformer.ln_f"
+            NnlrError, match=r"'transformer\.ln_f\.\*' is the last norm"
         ):
             plan(gpt(32), nnlr.mup(gpt(8), init="constant"))
         model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 5, bias=False))
@@ -641,6 +774,8 @@ class TestAttention:
         """A warning, until the queries are scaled."""
         found = plan(Heads(32), nnlr.mup(Heads(8)))
         assert [("",)] == [f.names for f in found.findings if "attention" in f.kind]
+        found = plan(Heads(32), nnlr.mup(Heads(8), delta=Heads(16)))
+        assert ["width-attention"] == [f.kind for f in found.findings]
         scaled = nnlr.mup(Heads(8), head_growth={"q_proj.*": 4})
         assert () == plan(Heads(32), scaled).findings
         nested = nn.Sequential(nn.Linear(3, 32), Heads(32))
@@ -664,6 +799,15 @@ class TestAttention:
         torch.testing.assert_close(expected, wide(x).detach())
         assert 0.5 == found["q_proj.bias"].lr_mult
         assert 0.125 == found["q_proj.weight"].lr_mult
+
+    def test_half_a_projection_is_refused(self):
+        """The bias of the queries is scaled with their weight."""
+        scheme = nnlr.mup(Heads(8), head_growth={"q_proj.weight": 4})
+        with pytest.raises(NnlrError, match=r"but not 'q_proj\.bias'"):
+            plan(Heads(32), scheme)
+        kinds = [nn.MultiheadAttention(width, 2, kdim=5) for width in (8, 32)]
+        scheme = nnlr.mup(kinds[0], head_growth={"q_proj_weight": 4})
+        assert 0.125 == plan(kinds[1], scheme)["q_proj_weight"].lr_mult
 
     def test_a_norm_behind_the_queries_is_refused(self):
         """It would undo the factor."""

@@ -98,6 +98,15 @@ def test_a_role_that_the_model_lacks_is_an_error():
         resolve(nn.Identity(), roles({"head": 2}))
 
 
+def test_a_tied_output_layer_is_only_mentioned_if_it_explains_something():
+    """Not for another role, and not if nothing is tied."""
+    untied = nn.Sequential(nn.Embedding(9, 4))
+    for model, role in ((zoo.tied(), "conv"), (untied, "head")):
+        with pytest.raises(nnlr.PatternError, match="matches no parameter") as caught:
+            resolve(model, roles({role: 2}))
+        assert "tied" not in str(caught.value)
+
+
 def test_optional_allows_roles_that_the_model_lacks():
     """One table for several models."""
     plan = resolve(zoo.plain(), roles({"conv": 2, "norm": 3}, optional=True))

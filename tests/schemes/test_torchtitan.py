@@ -225,6 +225,10 @@ def test_every_trainable_parameter_must_be_claimed():
     for name, param in net.named_parameters():
         param.requires_grad_("bias" in name)
     assert 4 == sum(row.trainable for row in plan_of([entry("bias")], net))
+    with pytest.raises(
+        PatternError, match=r"'weight' .* matches no trainable parameter"
+    ):
+        plan_of([entry("bias"), entry("weight")], net)
 
 
 @pytest.mark.parametrize(

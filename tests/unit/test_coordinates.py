@@ -61,12 +61,13 @@ def loss(model):
 
 
 def adam(model, *rates, lr=0.01):
-    """Adam with a factor on the rate of each Linear."""
+    """Adam with a factor on the rate of each Linear's weight."""
     linears = [layer for layer in model if isinstance(layer, nn.Linear)]
     groups = [
-        {"params": layer.parameters(), "lr": lr * rate}
+        {"params": [layer.weight], "lr": lr * rate}
         for layer, rate in zip(linears, rates, strict=True)
     ]
+    groups.append({"params": [layer.bias for layer in linears]})
     return model, torch.optim.Adam(groups, lr=lr)
 
 
@@ -84,9 +85,10 @@ def mup(width):
 
 
 def too_slow(width):
-    """The input layer's rate shrinks with width, and should not."""
+    """The rates of input layer and biases shrink with width, and should not."""
     model, optimizer = mup(width)
-    optimizer.param_groups[0]["lr"] *= 32 / width
+    for group in (optimizer.param_groups[0], optimizer.param_groups[-1]):
+        group["lr"] *= 32 / width
     return model, optimizer
 
 

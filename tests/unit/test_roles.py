@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from nnlr.describe import describe
-from nnlr.purpose import BASES, ROLES, TABLE
+from nnlr.purpose import BASES, ROLES
+from nnlr.traits import TABLE
 from tests import zoo
 
 ARCHITECTURES = [
@@ -259,6 +260,21 @@ class TestRawParameters:
             ("time_decay", (8,), "state"),
             ("queries", (1, 3, 8), "token"),
             ("latents", (16, 8), "token"),
+            ("time_embeddings", (1, 4, 8), "position"),
+            ("height_rel", (7, 8), "position"),
+            ("ape", (7, 8), "position"),
+            ("freqs", (2, 3, 8), "position"),
+            ("attn_bias", (2, 5, 5), "bias"),
+            ("_bias_", (2, 4, 8), "bias"),
+            ("token_embedding", (10, 8), "embedding"),
+            ("token_mixing_weight", (10, 8), "matrix"),
+            ("weight_query", (8, 8), "matrix"),
+            ("query_proj", (8, 8), "matrix"),
+            ("scale", (4, 8), "gain"),
+            ("alpha", (4, 8), "gain"),
+            ("scale_shift_table", (6, 8), "gain"),
+            ("modulation", (1, 6, 8), "gain"),
+            ("upscale", (4, 8), "matrix"),
         ],
     )
     def test_a_leaf_name_counts_as_a_whole_and_with_its_axes(self, name, shape, role):
@@ -266,6 +282,15 @@ class TestRawParameters:
         module = nn.Module()
         module.register_parameter(name, nn.Parameter(torch.zeros(shape)))
         assert roles_of(module) == {name: role}
+
+    def test_a_b_beside_a_w_is_a_bias_with_an_axis_for_heads(self):
+        """W_Q and b_Q of a transformer written in raw parameters."""
+        module = nn.Module()
+        module.W_Q = nn.Parameter(torch.zeros(2, 8, 4))
+        module.b_Q = nn.Parameter(torch.zeros(2, 4))
+        assert roles_of(module) == {"W_Q": "matrix", "b_Q": "bias"}
+        del module.W_Q
+        assert roles_of(module) == {"b_Q": "matrix"}
 
     def test_a_parameter_list_speaks_with_its_own_name(self):
         """prompts.0 is a prompt."""
@@ -325,6 +350,23 @@ class TestHooksAndNames:
         model = zoo.convolutions()
         model.get_input_embeddings = lambda: model["grouped"]
         assert roles_of(model)["grouped.weight"] == "conv"
+
+    def test_the_parts_of_a_position_embedding_are_positions(self):
+        """A table for rows and one for columns; not the tokens beside positions."""
+        parts = {name: nn.Embedding(3, 4) for name in ("row", "token_table")}
+        model = nn.ModuleDict({"pos_embed": nn.ModuleDict(parts)})
+        model["tok_pos_embed"] = nn.ModuleDict({"first": nn.Embedding(3, 4)})
+        roles = roles_of(model)
+        assert {"pos_embed.row.weight"} == {
+            name for name, role in roles.items() if role == "position"
+        }
+
+    def test_gated_layers_route_nothing(self):
+        """A gating unit holds plain layers, a gating network sends tokens to experts."""
+        for name, role in (("SpatialGatingUnit", "matrix"), ("GatingNet", "router")):
+            gate = type(name, (nn.Module,), {})()
+            gate.proj = nn.Linear(4, 2, bias=False)
+            assert roles_of(gate) == {"proj.weight": role}
 
     def test_routers_are_known_by_class_and_beside_experts(self):
         """An expert's own gate routes nothing."""

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import nnlr
+from nnlr.factor import Factor, Step
 from nnlr.rows import Bases, combine, product
-from nnlr.scheme import Factor, Step
 
 
 def rates(*factors, lr=0.1, weight_decay=0.01, decay="coupled"):

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 import nnlr
-from nnlr.scheme import Step
+from nnlr.factor import Step
 from nnlr.testing import SchemeLaws, rates
 
 

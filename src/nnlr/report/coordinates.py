@@ -6,7 +6,7 @@ module's output ``x``, both means over all its coordinates:
     size(t)   = mean |x_t|          change(t) = mean |x_t - x_0|        after t steps
 
 In a parametrization that carries learning rates over from width to width (muP: Yang et al.
-2022, arXiv 2203.03466, section D.1), no size grows with width, and every change is as large
+2022, arXiv 2203.03466, appendix D), no size grows with width, and every change is as large
 at one width as at another.
 """
 

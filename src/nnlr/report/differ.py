@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 from nnlr.errors import listed, plural
+from nnlr.factor import Step
 from nnlr.report.text import WIDTH, rate
 from nnlr.rows import PlanRow
-from nnlr.scheme import Step
 
 
 @dataclass(frozen=True, slots=True)

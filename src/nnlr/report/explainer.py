@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from textwrap import wrap
 
+from nnlr.factor import NEUTRAL, Factor, Step
+from nnlr.layers import Layer
 from nnlr.report.text import WIDTH, rate
 from nnlr.rows import Bases, PlanRow, decay_mode_acts
-from nnlr.scheme import NEUTRAL, Factor, Step
 
 
 def explain(row: PlanRow, bases: Bases) -> str:
@@ -19,8 +20,7 @@ def explain(row: PlanRow, bases: Bases) -> str:
     if row.aliases:
         lines.append(f"  {'tied to':<14}{', '.join(row.aliases)}")
     if row.depth is not None:
-        tower = f" of {row.tower}" if row.tower else ""
-        lines.append(f"  {'depth':<14}layer {row.depth[0]} of {row.depth[1]}{tower}")
+        lines.append(f"  {'depth':<14}{Layer(*row.depth, row.tower or '')}")
     lines.append(f"  {'state':<14}{_state(row)}")
     lines += _story("lr", row.lr, bases.lr, row, _lr_text)
     lines += _story("weight decay", row.weight_decay, bases.weight_decay, row, _wd_text)

@@ -120,9 +120,10 @@ def _read_both(base: object, delta: object) -> "_Shapes":
             raise _unlike(name, dims, also, "delta")
         pairs = zip(dims, also, strict=True)
         known[name] = tuple(None if one == two else one for one, two in pairs)
-    return _Shapes(
-        known, read.sizes, f"{read.label}, delta={other.label}", settled=True
-    )
+    label = f"{read.label}, delta={other.label}"
+    both = _Shapes(known, read.sizes, label, settled=True)
+    both.spreads, both.heads = read.spreads, read.heads
+    return both
 
 
 def _read(source: object, what: str) -> "_Shapes":
@@ -260,7 +261,8 @@ class _Shapes(Base):
 
     def _names(self, model: ModelInfo, *, any_depth: bool) -> list[str]:
         """The name that each parameter has in the base."""
-        spelled, _ = model.spellings
+        # Not the list, which would be searched from its start for every name.
+        spelled = dict.fromkeys(model.spellings[0])
         theirs = {resolve_name(name, spelled) or name: name for name in self.known}
         if any_depth:
             theirs = self._at_any_depth(theirs, spelled)
@@ -270,7 +272,7 @@ class _Shapes(Base):
         ]
         pairs = zip(model.params, names, strict=True)
         missing = [param.name for param, name in pairs if name is None]
-        extra = sorted(theirs.keys() - set(spelled))
+        extra = sorted(theirs.keys() - spelled.keys())
         if missing or extra:
             raise self._apart(model, missing, extra)
         return [name for name in names if name is not None]

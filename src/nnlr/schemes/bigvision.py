@@ -18,8 +18,9 @@ from typing import Any, Final, TypeVar
 
 from nnlr.describe import ModelInfo, ParamInfo
 from nnlr.errors import ConfigError, CoverageError, NnlrError, listed, plural, shown
+from nnlr.factor import Factor
 from nnlr.finding import Finding
-from nnlr.scheme import Factor, Scheme
+from nnlr.scheme import Scheme
 from nnlr.schemes.foreign import (
     Imported,
     Watch,
@@ -45,6 +46,7 @@ _WEIGHTS: Final = {
     "gain": "scale",
     "embedding": "embedding",
     "position": "embedding",
+    "token": "embedding",
 }
 
 

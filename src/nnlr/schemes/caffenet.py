@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import ConfigError
+from nnlr.factor import NEUTRAL, Factor
 from nnlr.nearest import must_match
-from nnlr.scheme import NEUTRAL, Factor, Scheme
+from nnlr.scheme import Scheme
 from nnlr.select import Indices, Role, Selector, as_selector
 from nnlr.values import as_call, number
 

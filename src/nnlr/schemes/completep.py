@@ -24,10 +24,11 @@ from torch import nn
 from nnlr.depth import INDEXERS, as_indexer
 from nnlr.describe import ModelInfo, describe
 from nnlr.errors import NnlrError, listed, plural, shown
+from nnlr.factor import Factor
 from nnlr.finding import Finding
-from nnlr.layers import Indexer, Layers
+from nnlr.layers import Indexer, Layers, layers_of
 from nnlr.nearest import must_match
-from nnlr.scheme import Factor, Scheme
+from nnlr.scheme import Scheme
 from nnlr.schemes.base_shapes import AnyBase, Base, as_base
 from nnlr.schemes.folding import Scales
 from nnlr.schemes.llrd import AnyIndexer
@@ -42,6 +43,8 @@ from nnlr.schemes.tensor_programs import (
     mup_layers,
     query_factors,
     refuse_computed,
+    refuse_folding_twice,
+    refuse_halves,
 )
 from nnlr.schemes.width_findings import attention_findings, width_findings
 from nnlr.schemes.widths import AnyFanIn, FanIn, Growth, as_fan_in, growths
@@ -126,6 +129,7 @@ def complete_p(
             (readout_input, "readout_input"),
         )
     ]
+    refuse_folding_twice(forward, chosen[1])
     by = as_indexer(indexer)
     if base is None:
         raise NnlrError("complete_p needs a base: complete_p(small_model).")
@@ -161,7 +165,7 @@ def _base_blocks(base: object, base_depth: object, indexer: Indexer) -> Blocks |
             "Shapes do not tell how many blocks the base has: pass base_depth=, or the base "
             "model itself."
         )
-    return _blocks(indexer.layers(describe(base)))
+    return _blocks(layers_of(indexer, describe(base)))
 
 
 def _blocks(layers: Layers) -> dict[str, int]:
@@ -208,15 +212,14 @@ class CompleteP(Scheme):
         grown = growths(model, self.base, self.fan_in, any_depth=True)
         depths = self._depths(model)
         ends = self._ends(model, depths)
-        own = self.init
-        inits = init_mults(model, grown, "constant" if own == "gpt2" else own)
+        start: Init = "constant" if self.init == "gpt2" else self.init
+        inits = init_mults(model, grown, "mup" if mup_layers(model) else start)
         folds = forward_factors(model, grown, self.forward, self.readout_input)
         for index, depth in ends.items():
-            folds[index] *= depth**-self.alpha
-            if own == "gpt2" and model.params[index].ndim > 1:
+            if self.forward == "folded":
+                folds[index] *= depth**-self.alpha
+            if self.init == "gpt2" and model.params[index].ndim > 1:
                 inits[index] *= depth**0.5
-        if self.forward == "in_model":
-            folds = [1.0] * len(folds)
         for index, factor in query_factors(model, self.head_growth).items():
             folds[index] *= factor
         common = _common_width(grown)
@@ -258,11 +261,11 @@ class CompleteP(Scheme):
         elif self.form == "as_released":
             eps *= deepest**-self.alpha
         scales = Scales(lr=lr, wd=width, eps=eps, init=init, why=why)
-        return (scales if fold == 1 else scales.folded(fold, "adamw")).factor()
+        return (scales if fold == 1 else scales.folded(fold, "adamw")).factor("adamw")
 
     def _depths(self, model: ModelInfo) -> list[float | None]:
         """For each parameter in a block, how many times as many blocks there are."""
-        layers = self.indexer.layers(model)
+        layers = layers_of(self.indexer, model)
         ours = _blocks(layers)
         if not ours:
             raise NnlrError(
@@ -308,23 +311,16 @@ class CompleteP(Scheme):
                 )
             refuse_computed(model, index)
             ends[index] = depth
+        refuse_halves(model, ends, what)
         self._refuse_gaps(model, ends, what)
         return ends
 
     def _refuse_gaps(
         self, model: ModelInfo, ends: Mapping[int, float], what: str
     ) -> None:
-        """Refuse a selection that forgets blocks, or the bias of what it names."""
-        owners = {model.params[index].owner for index in ends}
-        for index, param in enumerate(model.params):
-            if param.owner in owners and index not in ends:
-                raise NnlrError(
-                    f"{what} matches parameters of {param.owner!r} but not {param.name!r}: "
-                    "what ends a residual branch is scaled as a whole, weight and bias.",
-                    name=param.name,
-                )
+        """Refuse a selection that forgets blocks."""
         counts: Counter[tuple[str, int]] = Counter()
-        for index, layer in enumerate(self.indexer.layers(model)):
+        for index, layer in enumerate(layers_of(self.indexer, model)):
             if layer is not None and layer.part == "block":
                 counts[layer.tower, layer.depth] += index in ends
         if bare := [block for block, count in counts.items() if not count]:

@@ -16,9 +16,10 @@ from torch import nn
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import ConfigError, shown
+from nnlr.factor import Factor
 from nnlr.finding import Finding
 from nnlr.names import Slot
-from nnlr.scheme import Factor, Scheme
+from nnlr.scheme import Scheme
 from nnlr.schemes.foreign import (
     Imported,
     Watch,

@@ -15,9 +15,10 @@ from torch import nn
 
 from nnlr.describe import ModelInfo, ParamInfo
 from nnlr.errors import ConfigError, PatternError, plural
+from nnlr.factor import NEUTRAL, Factor
 from nnlr.finding import Finding
 from nnlr.names import Slot
-from nnlr.scheme import NEUTRAL, Factor, Scheme, flag
+from nnlr.scheme import Scheme, flag
 from nnlr.values import as_call, choice, number
 
 EmbeddingRule = Literal["decoupled", "sqrt_width", "width"]

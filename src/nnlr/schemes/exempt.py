@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import NnlrError
+from nnlr.factor import NEUTRAL, Factor
 from nnlr.finding import Finding
 from nnlr.names import Slot
-from nnlr.scheme import NEUTRAL, Factor, Scheme, flag
+from nnlr.scheme import Scheme, flag
 from nnlr.schemes.presets import PRESETS, Seen
 from nnlr.surroundings import module_class
 from nnlr.values import as_call, choice
@@ -104,12 +105,13 @@ class NoWeightDecay(Scheme):
         return as_call(no_weight_decay, *given, embeddings=self.embeddings)
 
 
-# Methods by which modules name their parameters -> how their words become globs. Exact names
-# come first; keywords are ends of names (as open_clip reads them), not parts of them.
+# Methods by which modules name their parameters -> how their words become globs. To
+# open_clip a keyword is the end of a name; to Swin, where they are from, any part of one. Our
+# own rule, which reads all forms, takes it as the end of a name or of a module's above it.
 _HOOKS: Final = {
-    "no_weight_decay": "{}",
-    "no_weight_decay_patterns": "{}",
-    "no_weight_decay_keywords": "*{}",
+    "no_weight_decay": ("{}",),
+    "no_weight_decay_patterns": ("{}",),
+    "no_weight_decay_keywords": ("*{}", "*{}.*"),
 }
 
 
@@ -120,8 +122,8 @@ class Hooks(NamedTuple):
     globs: Sequence[str]
     trouble: Sequence[str]
 
-    def name(self, name: str) -> bool:
-        """Whether they name this parameter."""
+    def include(self, name: str) -> bool:
+        """Whether this parameter is among them."""
         return name in self.names or any(fnmatchcase(name, glob) for glob in self.globs)
 
 
@@ -162,7 +164,7 @@ class Declarations:
         for node in asking:
             start = node.raw(wrappers=False)
             name = slot.raw(wrappers=False).removeprefix(f"{start}." if start else "")
-            if self.hooks[node.module].name(name):
+            if self.hooks[node.module].include(name):
                 return f"no_weight_decay() of {module_class(node.module).__name__}"
         return ""
 
@@ -185,7 +187,7 @@ def _is_whole(module: nn.Module) -> bool:
 
 @cache
 def _class_methods(cls: type) -> tuple[str, ...]:
-    return tuple(hook for hook in _HOOKS if callable(getattr(cls, hook, None)))
+    return tuple(hook for hook in _HOOKS if hasattr(cls, hook))
 
 
 def _ask(module: nn.Module, methods: Iterable[str], reads: str) -> Hooks:
@@ -204,7 +206,8 @@ def _ask(module: nn.Module, methods: Iterable[str], reads: str) -> Hooks:
             if reads == "every":  # open_clip takes names to the letter
                 continue
             words = [word for word in words if any(c in word for c in "*?[")]
-        globs += [_HOOKS[method].format(word) for word in words]
+        forms = _HOOKS[method] if reads == "marks" else _HOOKS[method][:1]
+        globs += [form.format(word) for form in forms for word in words]
     return Hooks(names, globs, trouble)
 
 

@@ -15,12 +15,9 @@ because the gradient of V is that of W divided by c, and Adam's step does not de
 scale of gradients once eps has that scale. Clipping by the norm of the gradient does see it.
 """
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from nnlr.scheme import Factor
-
-Optimizer = Literal["adam", "adamw", "sgd"]
-OPTIMIZERS: Final[tuple[Optimizer, ...]] = ("adam", "adamw", "sgd")
+from nnlr.factor import Factor, Update
 
 # Exponents of c for lr, weight decay and eps.
 _EXPONENTS: Final = {"sgd": (2, -2, 0), "adam": (1, -2, -1), "adamw": (1, -1, -1)}
@@ -43,7 +40,7 @@ class Scales(NamedTuple):
     init: float = 1.0
     why: str = ""
 
-    def folded(self, c: float, optimizer: Optimizer) -> "Scales":
+    def folded(self, c: float, optimizer: Update) -> "Scales":
         """The same for ``c`` times the parameter."""
         lr, wd, eps = _EXPONENTS[optimizer]
         return Scales(
@@ -54,8 +51,9 @@ class Scales(NamedTuple):
             f"{self.why}, forward x {c:.3g}",
         )
 
-    def factor(self) -> Factor:
+    def factor(self, optimizer: Update) -> Factor:
         """The factor; its decay is meant as it is, whatever the learning rate."""
+        rates = self.lr, self.wd, self.eps, self.init
         return Factor(
             lr_mult=self.lr,
             wd_mult=self.wd,
@@ -63,4 +61,5 @@ class Scales(NamedTuple):
             init_mult=self.init,
             why=self.why,
             compensates_decay=True,
+            update=None if set(rates) == {1} else optimizer,
         )

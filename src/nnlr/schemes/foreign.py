@@ -68,7 +68,7 @@ class Watch:
         """Refuse the keys that the framework does not read."""
         for key in given:
             if key not in known:
-                hint = nearest_hint(str(key), known) or f"Known: {', '.join(known)}."
+                hint = _known_hint(str(key), known)
                 cause = f"{what} has the unknown key {shown(key)}"
                 self.refuse("unknown_key", str(key), cause, hint)
 
@@ -87,8 +87,7 @@ class Watch:
             alike = key in _MULTIPLIERS or get_close_matches(key, known, cutoff=_ALIKE)
             if key not in known and alike:
                 cause = f"{what} has the key {key!r}, which does nothing"
-                hint = nearest_hint(key, known) or f"Known: {', '.join(known)}."
-                self.refuse("misspelt_key", key, cause, hint)
+                self.refuse("misspelt_key", key, cause, _known_hint(key, known))
                 found.add(key)
         return found
 
@@ -129,6 +128,10 @@ class Watch:
                 )
             found.append(warning("no_effect", (), cause, fix))
         return found
+
+
+def _known_hint(key: str, known: Collection[str]) -> str:
+    return nearest_hint(key, known) or f"Known: {', '.join(known)}."
 
 
 def _hint(pattern: str, model: ModelInfo, names: Iterable[str] | None) -> str:
@@ -294,7 +297,7 @@ def is_whole(name: str, matches: Iterable[re.Match[str]]) -> bool:
 
     Examples:
         >>> name = "blocks.10.weight"
-        >>> [is_whole(name, re.finditer(p, name)) for p in ("blocks", "10", "blocks.1")]
+        >>> [is_whole(name, re.finditer(p, name)) for p in ("10", "weight", "blocks.1")]
         [True, True, False]
     """
     return any(

@@ -12,10 +12,11 @@ from numbers import Integral
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import NnlrError, PatternError, listed, plural, shown
+from nnlr.factor import Factor
 from nnlr.finding import Finding
 from nnlr.nearest import must_match
 from nnlr.rulebook import Rule
-from nnlr.scheme import Factor, Scheme, flag
+from nnlr.scheme import Scheme, flag
 from nnlr.schemes.layer_groups import AnyGroups, Groups, as_groups
 from nnlr.select import Indices, Selector, as_selector
 from nnlr.values import as_call

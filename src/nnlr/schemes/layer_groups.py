@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nnlr.depth import INDEXERS, Indexer, Layer, as_indexer, auto
 from nnlr.describe import ModelInfo
 from nnlr.errors import CoverageError, NnlrError, PatternError, listed, plural, shown
+from nnlr.layers import layers_of
 from nnlr.names import unwrap
 from nnlr.nearest import must_match
 from nnlr.select import Selector, as_selector
@@ -125,7 +126,7 @@ class _Layers(Groups):
         self.indexer = indexer
 
     def of(self, model: ModelInfo) -> list[Group | None]:
-        layers = self.indexer.layers(model)
+        layers = layers_of(self.indexer, model)
         last = max((layer.last for layer in layers if layer), default=0)
         outside = Group(last, last, inside=False)
         return [

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from nnlr.depth import INDEXERS, Indexer, Layer, as_indexer, with_final_norm
 from nnlr.describe import ModelInfo, ParamInfo
 from nnlr.errors import NnlrError, plural
+from nnlr.factor import Factor, Step, Trace
 from nnlr.finding import Finding
 from nnlr.layers import FINAL_NORMS, FinalNorm, Layers, Part, layers_of
-from nnlr.scheme import Factor, Scheme, Step, Trace
+from nnlr.scheme import Scheme
 from nnlr.select import Selector
 from nnlr.values import as_call, choice, number
 
@@ -36,8 +37,8 @@ def layer_decay(
 ) -> Scheme:
     """Layer-wise learning-rate decay: ``lr_mult = decay ** (last - layer)``.
 
-    Published values of ``decay`` lie between 0.65 (BEiT, MAE) and 0.95; none is given by
-    default, as the right one grows with the amount of data to fine-tune on.
+    Most published values of ``decay`` lie between 0.65 (BEiT, MAE) and 0.95; none is given
+    by default, as the right one grows with the amount of data to fine-tune on.
 
     Args:
         decay: Factor from one layer to the next one below, in (0, 1]. 1 changes nothing.
@@ -201,7 +202,7 @@ def _outside(indexer: Indexer, names: tuple[str, ...]) -> Finding:
         severity="note",
         kind="layer_decay_outside",
         names=names,
-        cause=f"{plural(len(names), 'parameter')} outside every tower of {indexer!r} are "
-        "not decayed",
+        cause=f"{indexer!r} finds no layer for {plural(len(names), 'parameter')}, so "
+        "layer_decay leaves the learning rate there as it is",
         fix="If they belong to a layer, say so with a mapping of patterns to layers.",
     )

@@ -15,9 +15,10 @@ from torch import nn
 
 from nnlr.describe import ModelInfo, ParamInfo
 from nnlr.errors import ConfigError, NnlrError
+from nnlr.factor import NEUTRAL, Factor
 from nnlr.finding import Finding
 from nnlr.names import Slot, lineage
-from nnlr.scheme import NEUTRAL, Factor, Scheme
+from nnlr.scheme import Scheme
 from nnlr.values import as_call, choice, number
 
 Grouping = Literal["nnlr", "peft"]

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import ConfigError, shown
+from nnlr.factor import NEUTRAL, Factor
 from nnlr.finding import Finding
-from nnlr.scheme import NEUTRAL, Factor, Scheme, flag
+from nnlr.scheme import Scheme, flag
 from nnlr.schemes.foreign import Imported, Watch, mapping, note, warning
 from nnlr.select import Indices, Selector
 from nnlr.values import number, options

@@ -20,9 +20,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from nnlr.describe import ModelInfo
+from nnlr.factor import NEUTRAL, Factor
 from nnlr.finding import Finding
 from nnlr.names import Slot, lineage, outermost
-from nnlr.scheme import NEUTRAL, Factor, Scheme, flag
+from nnlr.scheme import Scheme, flag
 from nnlr.schemes.foreign import (
     Imported,
     Watch,

@@ -21,7 +21,8 @@ from nnlr.errors import (
     plural,
     shown,
 )
-from nnlr.scheme import NEUTRAL, Factor, Scheme, Step, Trace, flag
+from nnlr.factor import NEUTRAL, Factor, Step, Trace
+from nnlr.scheme import Scheme, flag
 from nnlr.values import as_call, number
 from nnlr.values import options as checked_options
 

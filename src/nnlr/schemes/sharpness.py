@@ -14,9 +14,10 @@ from typing import Final
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import NnlrError, PatternError, shown
+from nnlr.factor import Factor
 from nnlr.finding import Finding
 from nnlr.nearest import must_match
-from nnlr.scheme import Factor, Scheme
+from nnlr.scheme import Scheme
 from nnlr.schemes.transformer_blocks import BLOCKS, OF_ATTENTION, Block, classify
 from nnlr.select import Selector, as_selector
 from nnlr.values import as_call, choice, number

@@ -45,6 +45,8 @@ def init_mults(model: ModelInfo, grown: Sequence[Growth], init: Init) -> list[fl
 def _default(param: ParamInfo, growth: Growth, weight: Growth | None) -> float:
     """The std that torch gives a parameter by default, relative to that in the base."""
     cls = param.owner_type or object
+    if issubclass(cls, nn.MultiheadAttention) and param.ndim > 1:
+        return _xavier(param, growth)
     grown = growth.width_in
     if issubclass(cls, _RECURRENT):  # +-1 / sqrt(hidden size), all of them
         grown = growth.mults[1 if param.leaf.startswith("weight_hr") else 0]
@@ -52,3 +54,15 @@ def _default(param: ParamInfo, growth: Growth, weight: Growth | None) -> float:
         axes = growth if param.ndim > 1 else weight  # of a bias: the weight beside it
         grown = axes and axes.mults[1]
     return 1.0 if grown is None else math.sqrt(1 / grown)
+
+
+def _xavier(param: ParamInfo, growth: Growth) -> float:
+    """The same for Xavier's std, 1 / root of the sum of both fans."""
+    before = [
+        size / (mult or 1) for size, mult in zip(param.shape, growth.mults, strict=True)
+    ]
+    return math.sqrt(_fans(before) / _fans(param.shape))
+
+
+def _fans(shape: Sequence[float]) -> float:
+    return (shape[0] + shape[1]) * math.prod(shape[2:])

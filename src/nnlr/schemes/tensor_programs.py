@@ -13,19 +13,20 @@ that the model need not be changed.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal
 
 from torch import nn
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import NnlrError, listed, plural, shown
+from nnlr.factor import UPDATES, Factor, Update
 from nnlr.finding import Finding
 from nnlr.names import Slot, lineage
 from nnlr.nearest import must_match
-from nnlr.scheme import Factor, Scheme, flag
+from nnlr.scheme import Scheme, flag
 from nnlr.schemes.base_shapes import AnyBase, Base, as_base, shapes
-from nnlr.schemes.folding import OPTIMIZERS, Optimizer, Scales
+from nnlr.schemes.folding import Scales
 from nnlr.schemes.starting import INITS, Init, init_mults
 from nnlr.schemes.width_findings import attention_findings, width_findings
 from nnlr.schemes.widths import AnyFanIn, FanIn, Growth, as_fan_in, growths
@@ -44,6 +45,8 @@ __all__ = [
     "mup_layers",
     "query_factors",
     "refuse_computed",
+    "refuse_folding_twice",
+    "refuse_halves",
     "shapes",
 ]
 
@@ -65,7 +68,7 @@ def mup(
     base: AnyBase | None = None,
     *,
     delta: AnyBase | None = None,
-    optimizer: Optimizer = "adamw",
+    optimizer: Update = "adamw",
     init: Init = "fan_in",
     forward: Forward = "folded",
     readout_input: Selector | str | None = None,
@@ -85,7 +88,9 @@ def mup(
             model differ, which is right unless something else differs too (a vocabulary).
         optimizer: ``"adamw"`` for AdamW and what else normalises gradients and has decay
             apart from them; ``"adam"`` where decay is added to the gradient; ``"sgd"``. The
-            first two differ only in the decay of a folded readout.
+            first two differ only in the decay of a folded readout. ``plan.optimizer`` refuses
+            torch's optimizers of another kind. With ``"adam"`` the decay is that of
+            ``MuAdam``, which no width leaves alone: rather use AdamW, or no decay.
         init: What the model's own initialisation does with width. ``"fan_in"``: torch's
             default, or He's: the variance of weights is 1 / fan-in (and N(0, 1) for an
             ``nn.Embedding``). ``"constant"``: a fixed standard deviation for all weights,
@@ -121,9 +126,10 @@ def mup(
     through = (
         None if readout_input is None else as_selector(readout_input, "readout_input")
     )
+    refuse_folding_twice(forward, through)
     return MuP(
         as_base(base, delta),
-        optimizer=choice(optimizer, "optimizer", OPTIMIZERS),
+        optimizer=choice(optimizer, "optimizer", UPDATES),
         init=choice(init, "init", INITS),
         forward=choice(forward, "forward", FORWARDS),
         readout_input=through,
@@ -140,7 +146,7 @@ class MuP(Scheme):
         self,
         base: Base,
         *,
-        optimizer: Optimizer,
+        optimizer: Update,
         init: Init,
         forward: Forward,
         readout_input: Selector | None,
@@ -187,7 +193,9 @@ class MuP(Scheme):
         scales = self._scales(growth)._replace(init=init)
         if fold != 1:
             scales = scales.folded(fold, self.optimizer)
-        return (scales._replace(wd=1.0) if self.decoupled_wd else scales).factor()
+        if self.decoupled_wd:
+            scales = scales._replace(wd=1.0)
+        return scales.factor(self.optimizer)
 
     def _scales(self, growth: Growth) -> Scales:
         width = growth.width
@@ -230,6 +238,19 @@ def as_growth(given: AnyGrowth | None) -> HeadGrowth:
         as_selector(name, "head_growth"): number(ratio, "head_growth", above=0)
         for name, ratio in (given or {}).items()
     }
+
+
+def refuse_folding_twice(forward: object, readout_input: object) -> None:
+    """Refuse to be told where to fold what the model multiplies with itself.
+
+    Raises:
+        NnlrError: If both are given.
+    """
+    if forward == "in_model" and readout_input is not None:
+        raise NnlrError(
+            f"readout_input={readout_input!r} names what takes the readout's factor, and "
+            "forward='in_model' says that the model has it already: pass one of them."
+        )
 
 
 def mup_layers(model: ModelInfo) -> list[str]:
@@ -277,8 +298,10 @@ def forward_factors(
             refuse_computed(model, index)
     if readout_input is not None:
         what = f"readout_input={readout_input!r}"
-        for index in must_match(readout_input, model, what, may_be_optional=False):
+        taken = must_match(readout_input, model, what, may_be_optional=False)
+        for index in taken:
             folds[index] = 1 / _only_width(model, tied, what)
+        refuse_halves(model, taken, what)
     elif any(width != 1 for width in tied.values()):
         raise _needs_input(model, tied)
     return folds
@@ -294,7 +317,9 @@ def query_factors(model: ModelInfo, head_growth: HeadGrowth) -> dict[int, float]
     norms = [p.owner for p in model.params if p.role == "norm" and _QK_NORM(p.owner)]
     for selector, growth in head_growth.items():
         what = f"head_growth={{{selector!r}: {growth:g}}}"
-        for index in must_match(selector, model, what, may_be_optional=False):
+        taken = must_match(selector, model, what, may_be_optional=False)
+        refuse_halves(model, taken, what)
+        for index in taken:
             param = model.params[index]
             above, dot, _ = param.owner.rpartition(".")
             if near := [norm for norm in norms if norm.startswith(above + dot)]:
@@ -321,6 +346,23 @@ def refuse_computed(model: ModelInfo, index: int) -> None:
         )
 
 
+def refuse_halves(model: ModelInfo, taken: Collection[int], what: str) -> None:
+    """Refuse to fold into the weight of a layer and not into its bias, or the reverse.
+
+    A layer is a module without others inside: parameters that hang on a block or on an
+    attention module beside its layers are each for themselves.
+    """
+    above = {path for param in model.params for path, _ in param.ancestors[:-1]}
+    layers = {model.params[index].owner for index in taken} - above
+    for index, param in enumerate(model.params):
+        if param.owner in layers and index not in taken:
+            raise NnlrError(
+                f"{what} matches parameters of {param.owner!r} but not {param.name!r}: a "
+                "factor goes into a layer as a whole, weight and bias.",
+                name=param.name,
+            )
+
+
 def _only_width(model: ModelInfo, tied: Mapping[int, float], what: str) -> float:
     if len(set(tied.values())) != 1:
         raise NnlrError(
@@ -333,8 +375,8 @@ def _only_width(model: ModelInfo, tied: Mapping[int, float], what: str) -> float
 
 def _needs_input(model: ModelInfo, tied: Mapping[int, float]) -> NnlrError:
     names = [model.params[index].name for index in tied]
-    ends = [param.name for param in model.params if param.role == "norm"][-2:]
-    likely = f" (the last norm of {model.label} is {listed(ends)})" if ends else ""
+    norms = [param.owner for param in model.params if param.role == "norm"]
+    likely = f" ({norms[-1] + '.*'!r} is the last norm by order)" if norms else ""
     return NnlrError(
         f"{listed(names)}: one tensor is embedding and readout. The readout's factor 1 / n "
         "cannot be folded into it, for it would scale the embedding too.\n"

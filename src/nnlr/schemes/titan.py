@@ -18,8 +18,9 @@ import torch
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import ConfigError, CoverageError, PatternError, listed, plural, shown
+from nnlr.factor import NEUTRAL, Factor
 from nnlr.finding import Finding
-from nnlr.scheme import NEUTRAL, Factor, Scheme
+from nnlr.scheme import Scheme
 from nnlr.schemes.foreign import (
     Imported,
     Watch,

@@ -22,7 +22,8 @@ BLOCKS: Final[tuple[Block, ...]] = get_args(Block)
 # q_a_proj (low rank), kv_a_proj_with_mqa, in_proj_weight.
 _BEFORE: Final = r"(to_|linear_|attn_|pos_|w_?)?"
 _AFTER: Final = (
-    r"((_[ab])?_?(proj|projection|lin|linear|attn|layer|head|global|with_mqa|weight|bias))*"
+    r"((_[ab])?_?(proj|projection|lin|linear|attn|layer|head"
+    r"|global|with_mqa|weight|bias))*"
 )
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import NnlrError, plural, shown
+from nnlr.factor import NEUTRAL, Factor
 from nnlr.finding import Finding
-from nnlr.scheme import NEUTRAL, Factor, Scheme
+from nnlr.scheme import Scheme
 from nnlr.schemes.layer_groups import AnyGroups, Group, Groups, as_groups
 from nnlr.values import as_call, number
 

@@ -6,6 +6,7 @@ infinite dimensions is *hidden*; with one that a sum runs over, a *readout*; wit
 another kind, or none, *vector-like*: an embedding, an input layer, a bias, a gain.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -154,13 +155,27 @@ def _summed_axis(param: ParamInfo, mults: Mults) -> int | None:
             )
         return None
     cls = param.owner_type or object
-    if issubclass(cls, _ConvTransposeNd) or cls.__name__ == "Conv1D":
+    if issubclass(cls, _ConvTransposeNd):
+        return None if _groups_grow(param, mults) else 0
+    if cls.__name__ == "Conv1D":
         return 0
     if param.ndim == 2 or issubclass(cls, _ConvNd):
         return 1
     if issubclass(cls, nn.Bilinear):
         return infinite[-1] if infinite and infinite[-1] else None
     return _of_stack(param, mults, infinite)
+
+
+def _groups_grow(param: ParamInfo, mults: Mults) -> bool:
+    """Whether a transposed convolution's groups grow, so that no sum gets longer.
+
+    Its weight is (in, out / groups, *window), which shows the number of inputs of one group
+    only together with the fan-in.
+    """
+    if mults[0] is None or mults[1] is not None or param.fan_in is None:
+        return False
+    groups = param.shape[0] * math.prod(param.shape[2:]) // param.fan_in
+    return groups > 1 and groups % mults[0] == 0
 
 
 def _of_stack(param: ParamInfo, mults: Mults, infinite: Sequence[int]) -> int | None:
