@@ -178,7 +178,8 @@ class _ByPattern(Indexer):
     def layers(self, model: ModelInfo) -> Layers:
         chosen: list[tuple[Selector, int] | None] = [None] * len(model.params)
         for selector, layer in self.table.items():
-            for index in must_match(selector, model, f"indexer {selector!r}"):
+            what = f"indexer {selector!r}"
+            for index in must_match(selector, model, what, may_be_optional=False):
                 earlier = chosen[index]
                 if earlier is None or earlier[1] == layer:
                     chosen[index] = selector, layer

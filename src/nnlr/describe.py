@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
-from nnlr.errors import NnlrError, nearest_hint, shown
+from nnlr.errors import NnlrError, beginnings, nearest_hint, shown
 from nnlr.marks import is_locked
 from nnlr.names import Slot, Source, nodes, owner_of, slots, unwrap
 from nnlr.purpose import ROLES, Roles, role_of_bare
@@ -134,7 +134,9 @@ class ModelInfo:
         for node in nodes(self.module):  # a wrapped part and its wrapper share a path
             modules.setdefault(node.path, node.module)
         if path not in modules:
-            hint = nearest_hint(path, modules)
+            hint = nearest_hint(path, modules) or (
+                f"Its parts: {beginnings(filter(None, modules))}."
+            )
             raise NnlrError(
                 f"{self.label} has no module {path!r}. {hint}".rstrip(), path=path
             )

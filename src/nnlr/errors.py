@@ -98,6 +98,16 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     return f"{first} and {rest} more" if rest > 0 else first
 
 
+def beginnings(names: Iterable[str]) -> str:
+    """What dotted names begin with, for a message.
+
+    Examples:
+        >>> beginnings(["blocks.0.weight", "blocks.1.weight", "head.bias"])
+        'blocks, head'
+    """
+    return listed(dict.fromkeys(name.partition(".")[0] for name in names)) or "nothing"
+
+
 def plural(number: int, what: str) -> str:
     """A count and its noun.
 

@@ -9,7 +9,7 @@ from math import factorial
 from typing import Final, TypeAlias
 
 from nnlr.describe import ModelInfo
-from nnlr.errors import PatternError, listed, plural
+from nnlr.errors import PatternError, beginnings, listed, plural
 from nnlr.names import PREFIXES
 from nnlr.select import Glob, Indices, Regex, Role, Selector
 
@@ -58,6 +58,9 @@ def must_match(
     if nearest:
         texts = [f"{_written(g)} ({_count(hits)})" for g, hits in nearest.items()]
         lines.append(f"  Nearest: {'; '.join(texts)}.")
+    elif isinstance(selector, Glob | Regex):
+        names = [param.name for param in model.params]
+        lines.append(f"  Names begin with: {beginnings(names)}.")
     if isinstance(selector, Role):
         present = sorted({param.role for param in model.params})
         lines.append(f"  Roles it has: {', '.join(present) or 'none'}.")
@@ -190,7 +193,8 @@ def _respelled(pattern: str, names: list[str]) -> list[Guess]:
             choices.append(["*"])
         else:
             choices.append(get_close_matches(segment, words, n=2, cutoff=0.6))
-    return [Glob(".".join(chosen)) for chosen in islice(product(*choices), 8)]
+    guesses = (each for each in product(*choices) if set(each) != {"*"})
+    return [Glob(".".join(each)) for each in islice(guesses, 8)]
 
 
 def _alike(pattern: str, names: list[str]) -> list[Guess]:

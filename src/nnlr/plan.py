@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr import apply, report
-from nnlr.errors import ConfigError, NnlrError, nearest_hint, plural, shown
+from nnlr.errors import ConfigError, NnlrError, listed, nearest_hint, plural, shown
 from nnlr.finding import Finding
 from nnlr.groups import Fit, Group, Locked, ParamGroup, make_groups
 from nnlr.names import Source, resolve_name
@@ -89,7 +89,12 @@ class Plan:
         """
         known = resolve_name(name, self._by_name) if isinstance(name, str) else None
         if known is None:
-            hint = nearest_hint(str(name), self._by_name)
+            inside = [known for known in self._by_name if known.startswith(f"{name}.")]
+            hint = (
+                f"Below that: {listed(inside)}."
+                if inside
+                else nearest_hint(str(name), self._by_name)
+            )
             raise NnlrError(
                 f"The plan for {self.label} has no parameter {shown(name)}. {hint}".rstrip(),
                 name=name,

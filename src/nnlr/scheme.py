@@ -7,6 +7,7 @@ matches a parameter claim it.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import FunctionType
 
 from torch import nn
 
@@ -152,6 +153,8 @@ def _hint(value: object) -> str:
         return f" A selector says where; say what as well: nnlr.rule({value!r}, lr_mult=...)."
     if isinstance(value, type) and issubclass(value, Scheme):
         return f" Make one: {value.__name__}()."
+    if isinstance(value, FunctionType):
+        return f" If it makes one, call it: {value.__name__}(...)."
     return ""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from nnlr.describe import ModelInfo
-from nnlr.errors import NnlrError, listed, plural
+from nnlr.errors import NnlrError, beginnings, plural
 from nnlr.layers import Indexer, Layer, Layers, Part
 
 _NEVER: Final = r"(?!)"
@@ -141,12 +141,11 @@ class Family(Indexer):
 
     def _unknown(self, model: ModelInfo, names: list[str]) -> str:
         wanted = "".join(f"\n    {spelling.said}" for spelling in self.spellings)
-        tops = dict.fromkeys(name.partition(".")[0] for name in names)
         return (
             f"{self!r} finds no {self.what} in {model.label} "
             f"({plural(len(names), 'parameter')}).\n"
             f"  At the top or below a prefix it looks for:{wanted}\n"
-            f"  Names begin with: {listed(tops) or 'nothing'}.\n"
+            f"  Names begin with: {beginnings(names)}.\n"
             "  For other names use nnlr.depth.auto(), or a mapping such as\n"
             "  {'stem.*': 0, 'blocks.0.*': 1}."
         )

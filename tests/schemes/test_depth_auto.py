@@ -119,6 +119,28 @@ class Inverted(nn.Module):
         )
 
 
+def u_shaped(down, up):
+    """Parts of one class on the way down, and of another on the way up."""
+    model = attributes(stem=ConvNorm(3, 4))
+    ways = {"Down": [], "Up": []}
+    for width in down:
+        body = nn.Sequential(ConvNorm(width, 2 * width))
+        ways["Down"].append(attributes(body=body))
+    for width in reversed(up):
+        body = ConvNorm(2 * width, width)
+        up_by = nn.ConvTranspose2d(2 * width, width, 2)
+        ways["Up"].append(attributes(up=up_by, body=body))
+    at = 0
+    for name, parts in ways.items():
+        cls = type(name, (nn.Module,), {})
+        for part in parts:
+            part.__class__ = cls
+            setattr(model, f"part{at}", part)
+            at += 1
+    model.out = attributes(conv=nn.Conv2d(4, 2, 1))
+    return model
+
+
 def stage(width, blocks):
     """A stage of residual blocks."""
     first = residual(width, wider=True)
@@ -154,10 +176,8 @@ class TestMatchers:
 
     def test_beside_a_matcher_nothing_need_be_repeated(self):
         """What is outside has no depth then."""
-        inner = type("Brings", (nn.Sequential,), {})(
-            nn.Linear(2, 2), nn.Embedding(2, 2)
-        )
-        inner.group_matcher = lambda coarse: {"stem": "^1", "rest": "^0"}
+        inner = attributes(body=nn.Linear(2, 2), stem=nn.Embedding(2, 2))
+        inner.group_matcher = lambda coarse: {"stem": "^s", "rest": "^b"}
         layers = auto().layers(describe(attributes(inner=inner, out=nn.Linear(2, 2))))
         assert [1, 1, 0, None, None] == [layer and layer.depth for layer in layers]
 
@@ -375,26 +395,18 @@ class TestBlocks:
 
     def test_the_way_up_counts_like_the_way_down(self):
         """A U-shaped net of attributes: each class a way, the blocks of one in a list."""
-        widths = (4, 8, 16, 32)
-        down = [attributes(body=nn.Sequential(ConvNorm(a, 2 * a))) for a in widths]
-        up = [
-            attributes(up=nn.ConvTranspose2d(2 * a, a, 2), body=ConvNorm(2 * a, a))
-            for a in reversed(widths)
-        ]
-        for made, name in ((down, "Down"), (up, "Up")):
-            cls = type(name, (nn.Module,), {})
-            for part in made:
-                part.__class__ = cls
-        model = attributes(stem=ConvNorm(3, 4))
-        for at, part in enumerate([*down, *up]):
-            setattr(model, f"part{at}", part)
-        model.out = attributes(conv=nn.Conv2d(4, 2, 1))
-        found = by_module(model)
+        found = by_module(u_shaped((4, 8, 16, 32), (4, 8, 16, 32)))
         assert [0, *range(1, 9), 9] == sorted(set(found.values()))
         assert [4, 5, 8, 9] == [
             found[name]
             for name in ("part3.body.0.conv", "part4.up", "part7.up", "out.conv")
         ]
+
+    @pytest.mark.parametrize("up", [(16, 32), (1, 2, 1, 3)])
+    def test_fewer_or_lighter_parts_of_another_class_are_no_way_up(self, up):
+        """They are heads."""
+        found = by_module(u_shaped((4, 8, 16, 32), up))
+        assert {5} == {found["part4.up"], found[f"part{3 + len(up)}.up"]}
 
     def test_what_is_a_block_in_one_stage_is_one_in_all(self):
         """Though it holds a list of layers in one of them."""
@@ -474,10 +486,11 @@ class TestBlocks:
             body=nn.ModuleList([mlp(), mlp()]),
             source=nn.Sequential(nn.Embedding(9, 4), nn.LayerNorm(4)),
             norm=nn.LayerNorm(4),
+            mix=nn.Sequential(nn.Embedding(2, 4), nn.Linear(4, 4)),
             out=nn.Linear(4, 9),
         )
         found = layers_of(model)
-        expected = {"source.0": 0, "source.1": 0, "norm": 2, "out": 3}
+        expected = {"source.0": 0, "source.1": 0, "norm": 2, "mix.0": 3, "out": 3}
         assert expected == {at: found[f"{at}.weight"].depth for at in expected}
         assert "final_norm" == found["norm.weight"].part
 
@@ -495,6 +508,10 @@ class TestBlocks:
             setattr(model, name, nn.Parameter(torch.zeros(shape)))
         found = depths_of(model)
         assert [3, 3, 0, 0, 0] == [found[name] for name in shapes]
+        wide = (attributes(a=nn.Linear(4, 8), b=nn.Linear(8, 4)) for _ in range(2))
+        model = attributes(body=nn.ModuleList(wide))
+        model.positions = nn.Parameter(torch.zeros(8, 4))
+        assert 0 == depths_of(model)["positions"]
 
     def test_a_tied_head_counts_as_the_embedding(self):
         """Registered before or after it."""
@@ -561,6 +578,7 @@ class TestTowers:
         )
         see.project = nn.Parameter(torch.zeros(8, 6))
         model = attributes(
+            early=nn.Linear(width, 3),
             see=see,
             read=attributes(body=nn.Sequential(mlp(width), mlp(width), mlp(width))),
             tokens=nn.Embedding(9, width),
@@ -585,7 +603,15 @@ class TestTowers:
             name: (found[name].tower, *found[name][:2], found[name].part)
             for name in expected
         }
-        assert (None, None) == (found["scale"], found["other.weight"])
+        beside = ("early.weight", "scale", "other.weight")
+        assert [None] * 3 == [found[name] for name in beside]
+
+    def test_a_tower_with_an_embedding_of_its_own_takes_no_other(self):
+        """What else is looked up beside it has no depth."""
+        see = attributes(patch=nn.Conv2d(3, 4, 2), body=nn.Sequential(mlp(), mlp()))
+        model = attributes(see=see, read=reader(), kinds=nn.Embedding(2, 4))
+        assert {"see": 2, "read": 3} == blocks_of(model)
+        assert depths_of(model)["kinds.weight"] is None
 
     def test_what_stands_beside_tells_no_tower_when_it_may_be_for_the_first(self):
         """Two parts without a stem, and embeddings after both, are one chain."""
@@ -595,10 +621,14 @@ class TestTowers:
         ends = {"source": nn.Embedding(9, 4), "target": nn.Embedding(7, 4)}
         assert {"": 5} == blocks_of(attributes(a=first, b=second, **ends))
         see = attributes(patch=nn.Conv2d(3, 4, 2), body=nn.Sequential(mlp(), mlp()))
-        queries = attributes(
-            see=see, b=second, out=nn.Linear(4, 2), queries=ends["source"]
-        )
-        assert {"": 5} == blocks_of(queries)
+        tokens = ends["source"]
+        middle = attributes(body=nn.Sequential(mlp(), mlp()))
+        for parts, blocks in (
+            ({"b": second, "out": nn.Linear(4, 2), "tokens": tokens}, 5),
+            ({"project": nn.Linear(4, 4), "b": second, "tokens": tokens}, 5),
+            ({"middle": middle, "b": second, "tokens": tokens}, 7),
+        ):
+            assert {"": blocks} == blocks_of(attributes(see=see, **parts))
 
     def test_branches_of_recurrent_modules_only(self):
         """They have no layer before their blocks, and no unit that is a whole block."""
@@ -711,6 +741,7 @@ class TestWhateverItIsCalled:
         for file in (
             "depth",
             "towers",
+            "splitting",
             "stacks",
             "steps",
             "structure",
@@ -844,7 +875,7 @@ class TestCensus:
     @pytest.mark.parametrize(
         ("start", "step"),
         [
-            (3, 61),
+            (3, 31),
             *(pytest.param(n, 4, marks=pytest.mark.full) for n in range(4)),
         ],
     )

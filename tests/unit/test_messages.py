@@ -83,6 +83,8 @@ CASES = {
     "pattern_where": lambda: resolve(rule("*").where("haed.*")),
     "pattern_roles": lambda: resolve(roles={"encoder.layr.*": "norm"}),
     "within_nowhere": lambda: resolve(rule("*").within("encoder.layers")),
+    "within_nothing_like": lambda: resolve(rule("*").within("backbone")),
+    "pattern_no_number": lambda: resolve(rule("3.*")),
     # rules
     "rule_shadowed": lambda: resolve(
         rules([rule("encoder.*"), rule("norm.*"), rule("encoder.layer.0.*")])
@@ -126,10 +128,12 @@ CASES = {
     "where_apart": lambda: resolve(rule("*.bias", lr_mult=2).where("head.*")),
     "scheme_list": lambda: resolve([rule("*")]),
     "scheme_class": lambda: resolve(Short),
+    "scheme_function": lambda: resolve(nnlr.layer_decay),
     "scheme_short": lambda: resolve(Short()),
     "scheme_product_factors": lambda: (rule("a") * rule("b")).factors(None),
     # plans
     "plan_unknown_name": lambda: resolve()["encoder.layer.0.wieght"],
+    "plan_module_name": lambda: resolve()["encoder.layer.0"],
     "plan_model_gone": lambda: resolve().param_groups(),
     "plan_not_one": lambda: nnlr.Plan.from_dict({"lr": 1}),
     "plan_edited": edited,

@@ -1,6 +1,7 @@
 """The table, the story of one row, and the difference of two plans."""
 
 import re
+from fnmatch import fnmatchcase
 
 import pytest
 import torch
@@ -88,6 +89,24 @@ class TestTable:
         text = str(resolved(encoder(100), decayed(100)))
         assert re.search(r"\.\.\. and \d+ more lines: see table\(full=True\)", text)
 
+    def test_the_ends_are_shown(self):
+        """What is left out is the middle: stem and head are there, dots stand for the rest."""
+        lines = str(resolved(encoder(100), decayed(100))).splitlines()
+        left_out = next(k for k, line in enumerate(lines) if line.startswith("... and"))
+        assert "..." in lines
+        assert lines[4].startswith("embeddings")
+        assert lines[left_out - 1].startswith("head")
+
+    def test_no_note_is_clipped(self):
+        """The columns of numbers and a note leave less room for names, and none clips the note."""
+        model = encoder(1)
+        model.output = nn.Linear(8, 11, bias=False)
+        model.output.weight = model.embeddings.weight
+        scheme = nnlr.rule("encoder.*.weight", lr_mult=0.12345, wd_mult=1.2345)
+        text = str(resolved(model, scheme))
+        assert "tied" in text
+        assert "…" not in text
+
     def test_long_names_break_at_dots(self):
         """A name too long for its column goes on below, indented, and loses nothing."""
         outer, inner = "a" * 60, "b" * 30
@@ -145,6 +164,18 @@ class TestFold:
         assert ["a.0.0.weight", "a.0.1.weight", "a.1.0.weight"] == [
             line.label for line in lines
         ]
+
+    def test_a_cut_name_keeps_the_numbers_that_its_rows_share(self):
+        """`body.*.1.*` tells which layer it is, and is a pattern that its rows match."""
+        model = nn.ModuleDict({"body": encoder(3)})
+        rows = resolved(model, decayed(3).within("body")).rows
+        *_, lines = folds(rows)
+        assert {"body.*", "body.*.0.*", "body.*.1.*", "body.*.2.*"} == {
+            line.label for line in lines
+        }
+        assert all(
+            fnmatchcase(row.name, line.label) for line in lines for row in line.rows
+        )
 
     def test_every_fold_holds_every_row_once(self):
         """However far it goes, folding neither loses nor repeats a row."""
@@ -259,7 +290,7 @@ def test_large_plans_are_folded_before_they_are_drawn(monkeypatch):
         )
     drawn = []
     monkeypatch.setattr(
-        tables, "_body", lambda lines, notes: drawn.append(len(lines)) or ["x"]
+        tables, "_body", lambda lines, notes, **_: drawn.append(len(lines)) or ["x"]
     )
     assert "x" in str(resolved(model))
     assert max(drawn) <= LIMIT

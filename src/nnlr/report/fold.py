@@ -2,7 +2,8 @@
 
 Rows fold only if their rates, states and settings are equal. The first fold joins siblings
 that differ by numbers in their names (``blocks.{0..11}.norm1.weight``). Where that is not
-enough, names are cut to fewer and fewer segments (``blocks.3.*``).
+enough, names are cut to fewer and fewer segments (``blocks.3.*``); numbers that all rows of
+a line have in common stay (``vision.*.3.*``), as they tell which layer it is.
 """
 
 import re
@@ -89,11 +90,30 @@ def _lines(rows: Sequence[PlanRow], depth: int | None) -> Iterator[Line]:
     values = [sorted(set(column)) for column in columns]
     if prod(map(len, values)) == len(names):
         texts = iter(_braced(column) for column in values)
-        label = _NUMBER.sub(lambda _: next(texts), names[0])
-        yield Line(label, tuple(rows), cut=label.endswith(".*"))
+        yield _line(_NUMBER.sub(lambda _: next(texts), names[0]), rows, depth)
     else:  # not every combination is there, so braces would say too much
         for name, members in by_name.items():
-            yield Line(name, tuple(members), cut=name.endswith(".*"))
+            yield _line(name, members, depth)
+
+
+def _line(label: str, rows: Sequence[PlanRow], depth: int | None) -> Line:
+    if depth is None or not label.endswith(".*"):
+        return Line(label, tuple(rows))
+    numbers = _common_numbers([row.name.split(".")[depth:-1] for row in rows])
+    return Line(f"{label[:-2]}{numbers}.*", tuple(rows), cut=True)
+
+
+def _common_numbers(paths: Sequence[Sequence[str]]) -> str:
+    """The numbers with which all paths begin, and stars for the words between."""
+    text = ""
+    gap = False
+    for segments in zip(*paths, strict=False):
+        if len(set(segments)) > 1:
+            break
+        if segments[0].isdecimal():
+            text += f"{'.*' * gap}.{segments[0]}"
+        gap = not segments[0].isdecimal()
+    return text
 
 
 def _braced(values: Sequence[int]) -> str:

@@ -50,12 +50,15 @@ def table(
 
 
 def _cropped(lines: list[Line], footnotes: Footnotes, room: int) -> list[str]:
-    """As many lines as there is room for, and a word on the rest."""
+    """The first and the last lines, as many as there is room for, and a word on the rest."""
     shown = room
-    while (over := len(body := _body(lines[:shown], footnotes)) - (room - 1)) > 0:
+    while True:
+        first, last = shown - shown // 2, len(lines) - shown // 2
+        body = _body([*lines[:first], *lines[last:]], footnotes, gap=first)
+        if (over := len(body) - (room - 1)) <= 0:
+            rest = plural(len(lines) - shown, "more line")
+            return [*body, f"... and {rest}: see table(full=True)"]
         shown -= max(1, over // 4)  # a line is rarely higher than that
-    rest = plural(len(lines) - shown, "more line")
-    return [*body, f"... and {rest}: see table(full=True)"]
 
 
 def _head(
@@ -70,22 +73,33 @@ def _head(
     ]
 
 
-def _body(lines: Sequence[Line], footnotes: Footnotes) -> list[str]:
+def _body(
+    lines: Sequence[Line], footnotes: Footnotes, gap: int | None = None
+) -> list[str]:
+    """The table itself, with dots before the line at ``gap``."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     columns = _columns(lines, footnotes)
     taken = sum(max(map(len, (title, *cells))) + 2 for title, cells in columns.items())
-    room = max(WIDTH - taken, _NARROWEST)
+    notes = columns.get("", [])  # these can be broken between words
+    words = max((len(word) for note in notes for word in note.split()), default=0)
+    spare = max(map(len, notes), default=0) - words
+    room = max(WIDTH - taken, min(_NARROWEST, WIDTH - taken + spare))
     grid = Table(
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
     )
-    grid.add_column("parameter", no_wrap=True, min_width=_NARROWEST)
+    least = max(1, min(_NARROWEST, WIDTH - taken))
+    grid.add_column("parameter", no_wrap=True, min_width=least)
     for title in columns:
-        words = title == ""
-        grid.add_column(title, justify="left" if words else "right", no_wrap=not words)
-    for line, *cells in zip(lines, *columns.values(), strict=True):
+        wrapped = title == ""
+        grid.add_column(
+            title, justify="left" if wrapped else "right", no_wrap=not wrapped
+        )
+    for index, (line, *cells) in enumerate(zip(lines, *columns.values(), strict=True)):
+        if index == gap:
+            grid.add_row("...")
         name = "\n".join(at_dots(line.label, room))
         grid.add_row(Text(name), *map(Text, cells))
     return render(grid).splitlines()

@@ -139,7 +139,7 @@ def _initialisation(
             names=("init",),
             cause=f"init={init!r} says that the spread of the initial hidden weights "
             f"{'does not depend on' if constant else 'falls with the root of'} the width; "
-            f"from base to model it has fallen with its power {median(falls):.2g}",
+            f"from base to model it went like width^{0.0 - median(falls):.2f}",
             fix=f"If the weights are not trained yet, pass "
             f"init={'fan_in' if constant else 'constant'!r}.",
         )
