@@ -115,8 +115,8 @@ def _reference(model: Source, info: ModelInfo) -> Reference:
     if isinstance(model, nn.Module):
         # A compile wrapper is often a temporary; what it wraps is not. DDP has to be seen,
         # and so has a wrapper with parameters of its own, such as PEFT's prompts.
-        kept = model
-        for inner in unwrapping(model):
+        kept, *inside = unwrapping(model)
+        for inner in inside:
             whole = len(list(inner.parameters())) == len(info.params)
             if whole and inside_ddp(inner) == inside_ddp(model):
                 kept = inner
