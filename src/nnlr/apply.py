@@ -32,6 +32,9 @@ _ADAPTIVE_L2: Final = (
     torch.optim.RMSprop,
 )
 
+# Optimizers whose steps are of a kind that schemes ask for.
+_OF_A_KIND: Final = (*_ADAPTIVE_L2, torch.optim.AdamW, torch.optim.SGD)
+
 # Newer than the oldest torch that nnlr supports.
 _MUON: Final = getattr(torch.optim, "Muon", ())
 
@@ -161,6 +164,12 @@ def refuse_unfit(
     decays = [group.weight_decay for group in groups]
     if any(decays) and not signature.knows("weight_decay"):
         raise _no_decay(name, decays)
+    scaled = sum(group.eps_mult != 1 for group in groups)
+    if scaled and not signature.knows("eps"):
+        raise ConfigError(
+            f"{name} has no eps, and the plan multiplies that of {scaled} of {len(groups)} "
+            "groups. Use an optimizer that has one."
+        )
     _refuse_special(signature, groups, located)
 
 
@@ -224,15 +233,28 @@ def refuse_other_update(
 
 
 def _update(signature: Signature, settings: Mapping[str, Any]) -> Update | None:
-    """The kind of an optimizer's steps, for torch's classes and what inherits from them."""
+    """The kind of an optimizer's steps, of torch's classes and what steps like these."""
     cls = signature.cls
-    given = {**signature.defaults, **signature.bound, **settings}
-    if not isinstance(cls, type):
+    known = _stepping(cls)
+    if known is None:
         return None
-    if issubclass(cls, torch.optim.AdamW) or given.get("decoupled_weight_decay"):
-        return "adamw"
-    adaptive = issubclass(cls, _ADAPTIVE_L2)
-    return "adam" if adaptive else "sgd" if issubclass(cls, torch.optim.SGD) else None
+    if issubclass(known, torch.optim.SGD):
+        return "sgd"
+    given = {**signature.defaults, **signature.bound, **settings}
+    decoupled = issubclass(known, torch.optim.AdamW) or given.get(
+        "decoupled_weight_decay"
+    )
+    return "adamw" if decoupled else "adam"
+
+
+def _stepping(cls: Callable[..., Any]) -> type[Optimizer] | None:
+    """The class of torch whose steps a class makes, if it makes none of its own."""
+    if not isinstance(cls, type) or not issubclass(cls, _OF_A_KIND):
+        return None
+    known = next(base for base in cls.__mro__ if base in _OF_A_KIND)
+    # Torch wraps the method when a first instance is built.
+    same = inspect.unwrap(cls.step) is inspect.unwrap(known.step)
+    return known if same else None
 
 
 def build(

@@ -147,7 +147,7 @@ def shown(value: object, *, typed: bool = False) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001  whatever it is, the message about it must come out
         text = ""
-    if not 0 < len(text) <= 80 or "\n" in text:
+    if not 0 < len(text) <= 80 or "\n" in text or " at 0x" in text:
         return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
     return f"{text} ({kind})" if typed else text
 

@@ -32,7 +32,8 @@ class Factor:
         compensates_decay: The factor already corrects decay for its ``lr_mult``, so the
             weight decay modes of ``resolve`` leave it alone.
         update: Whose steps it is right for, ``"sgd"``, ``"adam"`` (decay in the gradient) or
-            ``"adamw"``; ``None`` for any. ``plan.optimizer`` refuses the others.
+            ``"adamw"``; ``None`` for any. ``plan.optimizer`` refuses torch's classes of
+            another kind; of others it cannot tell.
         tag: Name of the optimizer that should take the parameter; ``None`` for the only one.
         shadowed: Rules that matched too but came later.
         layer: The parameter's place in depth, if the scheme asked for it.

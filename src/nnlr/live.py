@@ -46,8 +46,8 @@ def regroup(optimizer: Optimizer, fit: Fit) -> None:
         ConfigError: If the optimizer refuses; it is then as it was.
     """
     signature = Signature.of_live(optimizer)
-    refuse_unfit(signature, fit.groups, fit.located)
     refuse_other_update(signature, {}, fit.groups, fit.located)
+    refuse_unfit(signature, fit.groups, fit.located)
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError(
             "LBFGS keeps one flat history of all parameters; build it anew."

@@ -208,7 +208,9 @@ def _by_type(slot: Slot, module: nn.Module, leaf: str, cls: type) -> str | None:
         return known
     if _by_table(slot.tensor, module, leaf) in {"position", "token"}:
         return None  # a class of embeddings may hold positions and tokens itself
-    return "token" if slot.tensor.shape[:-1].numel() == 1 else known
+    # One row is looked up by no index; a flat tensor is the shard of a table.
+    rows = slot.tensor.shape[:-1]
+    return "token" if rows and rows.numel() == 1 else known
 
 
 def _is_magnitude(slot: Slot) -> bool:

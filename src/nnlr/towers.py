@@ -159,6 +159,14 @@ class _Layout:
         for at in self.blocks:
             for group in self.entries[at].around:
                 self.spans[group] = (self.spans.get(group, (at, at))[0], at)
+        self.stages = set(self._stages())
+
+    def _stages(self) -> Iterator[Group]:
+        """The groups that are one of several in a list."""
+        for around in self.spans:
+            inner = [item for item in around.items if isinstance(item, Group)]
+            if around.listed and len(inner) > 1:
+                yield from self.spans.keys() & inner
 
     def _take_out_small_stacks(self) -> None:
         """Leave lists of layers in stems and heads out: their members are no blocks.
@@ -249,7 +257,7 @@ class _Layout:
     def _where(self, at: int, entry: Entry) -> tuple[int, Part]:
         """Layer and part of an entry: 0 is the stem, 1 the first block."""
         first, last = self.blocks[0], self.blocks[-1]
-        in_stage = any(map(self._is_stage, entry.around))
+        in_stage = self._in_stage(entry)
         if at < first:
             return (1, "block") if in_stage and self._has_stem else (0, "stem")
         if entry.block or at < last or (in_stage and not self._ends_in_norm(at)):
@@ -264,11 +272,14 @@ class _Layout:
             return len(self.blocks), "block"
         return self._head
 
+    def _in_stage(self, entry: Entry) -> bool:
+        return not self.stages.isdisjoint(entry.around)
+
     @property
     def _has_stem(self) -> bool:
         """Whether something that is in no stage comes before the blocks."""
         return any(
-            entry.step.whole and not any(map(self._is_stage, entry.around))
+            entry.step.whole and not self._in_stage(entry)
             for entry in self.entries[: self.blocks[0]]
         )
 
@@ -305,16 +316,6 @@ class _Layout:
     def _layer_at(self, at: int) -> int:
         """How many blocks there are up to an entry."""
         return bisect_right(self.blocks, at)
-
-    def _is_stage(self, group: Group) -> bool:
-        """Whether a group is one of several in a list."""
-        return group in self.spans and any(
-            around.listed and group in around.items and self._several(around)
-            for around in self.spans
-        )
-
-    def _several(self, group: Group) -> bool:
-        return sum(isinstance(item, Group) for item in group.items) > 1
 
     def _dead_ends(self) -> set[int]:
         """Parts of the stem whose output nothing takes: heads that are registered early."""

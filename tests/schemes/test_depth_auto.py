@@ -8,6 +8,7 @@ import json
 import random
 import re
 import string
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -534,6 +535,24 @@ class TestBlocks:
         """Weight and bias."""
         found = layers_of(nn.Sequential(nn.Linear(2, 4), mlp(), mlp()))
         assert {"patch_embed"} == {found["0.weight"].part, found["0.bias"].part}
+
+    def test_the_work_grows_with_the_number_of_stages_and_not_with_its_square(self):
+        """Counted in calls, which no other load on the machine changes."""
+
+        def calls(stages):
+            net = nn.ModuleList(
+                nn.Sequential(residual(2), residual(2)) for _ in range(stages)
+            )
+            info, seen = describe(net), Counter()
+            sys.setprofile(lambda frame, event, arg: seen.update([event]))
+            try:
+                places = structural_places(info)
+            finally:
+                sys.setprofile(None)
+            assert 2 * stages == len(set(places))
+            return seen["call"]
+
+        assert calls(200) < 5 * calls(50)
 
 
 class TestTowers:

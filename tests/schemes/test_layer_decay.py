@@ -321,7 +321,7 @@ def test_an_argument_for_a_part_that_is_not_there_is_a_finding():
     model = module_of(["a.w", "b.w"])
     mapping = {"a.*": 0, "b.*": 1}
     scheme = layer_decay(0.5, mapping, final_norm="head", patch_embed_mult=2)
-    found = [f for f in plan_of(scheme, model).findings if "layer_decay" in f.kind]
+    found = [f for f in plan_of(scheme, model).findings if "layer-decay" in f.kind]
     assert {("warning", ())} == {(each.severity, each.names) for each in found}
     said = (
         "warning: {'a.*': 0, 'b.*': 1} knows no %s in this model, so %s of layer_decay "
@@ -337,7 +337,7 @@ def test_what_is_in_no_layer_is_a_note():
     """The parameters that keep their rate are counted and named."""
     scheme = layer_decay(0.5, {"blocks.0.*": 0, "head.*": 1})
     (found,) = plan_of(scheme).findings
-    assert ("note", "layer_decay_outside") == (found.severity, found.kind)
+    assert ("note", "layer-decay-outside") == (found.severity, found.kind)
     assert ("cls_token", "patch_embed.w", "blocks.1.w", "norm.w") == found.names
     assert str(found).startswith(
         "note: {'blocks.0.*': 0, 'head.*': 1} finds no layer for 4 parameters, so "

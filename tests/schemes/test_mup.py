@@ -1,5 +1,6 @@
 """muP: equal to the package ``mup``, group by group and step by step, and flat over widths."""
 
+import functools
 import json
 import math
 import time
@@ -632,6 +633,31 @@ class TestOptimizer:
         self.build(descent, "sgd")
         self.build(torch.optim.Adafactor, "sgd")
 
+    @pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+    def test_steps_of_its_own_cannot_be_told(self, kind):
+        """A subclass may decay apart from the gradient, whatever it inherits from."""
+
+        class Decoupled(torch.optim.Adam):
+            def step(self, closure=None):
+                """Its own."""
+
+        class Other(torch.optim.Optimizer):
+            def __init__(self, params, lr, eps=1, weight_decay=0, **more):
+                known = {"lr": lr, "eps": eps, "weight_decay": weight_decay}
+                super().__init__(params, known | more)
+
+        self.build(Decoupled, kind)
+        self.build(Other, kind, decoupled_weight_decay=True)
+
+    def test_a_subclass_with_the_same_steps_is_of_the_same_kind(self):
+        """Before and after torch has wrapped the method at the first instance."""
+        own = type("Own", (torch.optim.Adam,), {})
+        for _ in range(2):
+            self.build(own, "adam")
+            self.build(functools.partial(own, decoupled_weight_decay=True), "adamw")
+            with pytest.raises(ConfigError, match="Own does not go with mup"):
+                self.build(own, "adamw")
+
     def test_at_the_width_of_the_base_any_will_do(self):
         """There all factors are 1."""
         model = mlp(8)
@@ -731,6 +757,14 @@ class TestReadout:
         with pytest.raises(NnlrError, match="is computed from"):
             plan(net(32), nnlr.mup(net(8)))
         plan(net(32), nnlr.mup(net(8), forward="in_model"))
+
+    def test_a_model_and_a_base_that_were_swapped_are_found(self):
+        """A model narrower than its base is legal (a check below the base), and noted."""
+        notes = {
+            width: [f.kind for f in plan(mlp(width), nnlr.mup(mlp(32))).findings]
+            for width in (16, 32, 64)
+        }
+        assert {16: ["width-narrower"], 32: [], 64: []} == notes
 
     def test_output_layer_with_two_widths_is_found(self):
         """Another vocabulary without a delta makes a readout look hidden."""

@@ -131,7 +131,7 @@ class TestVerdict:
         [size] = [g.size for g in check.growth() if (g.module, g.step) == ("0", 3)]
         assert 0 == pytest.approx(size, abs=0.1)
 
-    def test_a_wrong_initialization_blows_up_at_once(self):
+    def test_a_wrong_initialisation_blows_up_at_once(self):
         """Activations that start larger in wider models are a fault at step 0."""
         faults = coordinate_check(too_large, WIDTHS, loss, modules=["2"]).faults()
         assert 0 == faults["2"].step
@@ -537,7 +537,7 @@ class TestPicture:
         [(1, [0, 1]), (2, [0, 1, 2]), (3, [0, 1, 2, 3]), (9, [0, 1, 5, 9])],
     )
     def test_steps_shown(self, last, expected):
-        """Initialization, first and last step always; few enough to be read."""
+        """Initialisation, first and last step always; few enough to be read."""
         assert expected == _shown(range(last + 1))
 
     def test_without_matplotlib(self, tmp_path, monkeypatch):

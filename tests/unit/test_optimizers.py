@@ -787,7 +787,14 @@ class TestResult:
     @pytest.mark.parametrize(
         ("cls", "message"),
         [
-            (torch.optim.SGD, "there is no eps to multiply: pass eps=, for example"),
+            (
+                torch.optim.SGD,
+                "SGD has no eps, and the plan multiplies that of 3 of 3 groups. Use",
+            ),
+            (
+                lambda groups, lr, **_: torch.optim.AdamW(groups, lr),
+                "there is no eps to multiply: pass eps=, for example",
+            ),
             (
                 torch.optim.Adafactor,
                 r"eps of group 'lr1_wd1.*' must be a finite number",
@@ -795,7 +802,7 @@ class TestResult:
         ],
     )
     def test_eps_mult_without_one_number_to_multiply_is_refused(self, cls, message):
-        """SGD has no eps, and that of Adafactor is a pair."""
+        """SGD has no eps, a function does not say, and that of Adafactor is a pair."""
 
         class Half(nnlr.Scheme):
             def factors(self, model):

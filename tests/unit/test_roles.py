@@ -275,6 +275,15 @@ class TestRawParameters:
             ("scale_shift_table", (6, 8), "gain"),
             ("modulation", (1, 6, 8), "gain"),
             ("upscale", (4, 8), "matrix"),
+            ("embedding_weight", (10, 8), "embedding"),
+            ("embed_tokens_weight", (10, 8), "embedding"),
+            ("embed_proj_weight", (10, 8), "matrix"),
+            ("pos_embed_weight", (10, 8), "position"),
+            ("W_gamma", (8, 8), "matrix"),
+            ("w_query", (8, 8), "matrix"),
+            ("w_scale", (8,), "gain"),
+            ("W_emb", (10, 8), "embedding"),
+            ("W_pos", (10, 8), "position"),
         ],
     )
     def test_a_leaf_name_counts_as_a_whole_and_with_its_axes(self, name, shape, role):
@@ -291,6 +300,14 @@ class TestRawParameters:
         assert roles_of(module) == {"W_Q": "matrix", "b_Q": "bias"}
         del module.W_Q
         assert roles_of(module) == {"b_Q": "matrix"}
+
+    def test_a_table_of_one_row_is_a_token_and_a_flat_shard_is_none(self):
+        """Nothing is looked up by an index that is always 0."""
+        assert roles_of(nn.Embedding(1, 4)) == {"weight": "token"}
+        for flat in (0, 20):  # as fully_sharded_data_parallel leaves it
+            table = nn.Embedding(10, 4)
+            table.weight = nn.Parameter(torch.zeros(flat))
+            assert roles_of(table) == {"weight": "embedding"}
 
     def test_a_parameter_list_speaks_with_its_own_name(self):
         """prompts.0 is a prompt."""

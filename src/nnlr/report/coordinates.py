@@ -49,7 +49,7 @@ def coordinate_check(
         loss: Runs a model on a batch, the same at every call, and returns the loss. Dropout
             gets the same random numbers at every call.
         steps: Optimizer steps, >= 1.
-        seeds: Each repeats everything, from initialization on.
+        seeds: Each repeats everything, from initialisation on.
         modules: Names of modules to watch, ``*`` stands for anything; ``None`` for all. A
             module that hands on what another returned is left out.
         label: What is checked, for the table and the picture.

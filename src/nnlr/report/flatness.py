@@ -27,7 +27,7 @@ class Coordinate:
     Attributes:
         width: Width of the model.
         seed: Seed of the run.
-        step: Optimizer steps taken before this forward pass; 0 is initialization.
+        step: Optimizer steps taken before this forward pass; 0 is initialisation.
         module: Name of the module; ``[0]`` or ``[key]`` follows where it returns several.
         size: Mean of ``|x|`` over all coordinates.
         change: Mean of ``|x - x at step 0|``.
@@ -65,7 +65,7 @@ class Fault:
     Attributes:
         module: Name of the module.
         kind: ``"blows up"`` or ``"vanishes"``.
-        step: The step where this is clearest; 0 is initialization.
+        step: The step where this is clearest; 0 is initialisation.
         exponent: Of the size at step 0, of the change later.
     """
 
@@ -134,10 +134,10 @@ class CoordinateCheck:
     def faults(self, tolerance: float = TOLERANCE) -> dict[str, Fault]:
         """Modules that blow up or vanish as the model gets wider; none if all is well.
 
-        A module blows up if its size at initialization, or its change after any number of
+        A module blows up if its size at initialisation, or its change after any number of
         steps, grows faster than ``width ** tolerance``. It vanishes if its change shrinks
         faster than ``width ** -tolerance`` after every number of steps: a wide model does not
-        learn there. A size that only shrinks at initialization is no fault (muP's readout
+        learn there. A size that only shrinks at initialisation is no fault (muP's readout
         starts that way), and neither is a module that never changes.
 
         Args:
@@ -224,7 +224,7 @@ class CoordinateCheck:
         verdict = f"not flat: of {total} {' and '.join(counts)}"
         return "\n".join(
             [
-                "size: mean |x| at initialization; change: mean |x - x at initialization| after",
+                "size: mean |x| at initialisation; change: mean |x - x at initialisation| after",
                 "the step given, where it grows most with width; exp.: both ~ width^exp.",
                 f"{verdict if faults else f'flat: {total}'} (tolerance {tolerance:g})",
             ]
@@ -264,7 +264,7 @@ def _means(
 
 
 def _summaries(growth: Iterable[Growth]) -> list[tuple[Growth, Growth]]:
-    """For each module: at initialization, and where its change grows most with width."""
+    """For each module: at initialisation, and where its change grows most with width."""
     by_module: dict[str, list[Growth]] = {}
     for each in growth:
         by_module.setdefault(each.module, []).append(each)

@@ -33,7 +33,7 @@ SHOWN: Final = 3
 
 
 def draw_coordinates(checks: Sequence[CoordinateCheck], path: Path) -> None:
-    """Draw checks below each other: sizes at initialization, then changes, over width.
+    """Draw checks below each other: sizes at initialisation, then changes, over width.
 
     Raises:
         NnlrError: If matplotlib is not installed.
@@ -75,7 +75,7 @@ def _same_scale(panels: Iterable["Axes"]) -> None:
 
 
 def _shown(steps: Sequence[int]) -> list[int]:
-    """Initialization, the first step, the last and those evenly between."""
+    """Initialisation, the first step, the last and those evenly between."""
     last = steps[-1]
     count = min(last, SHOWN)
     later = {1 + round((last - 1) * k / max(count - 1, 1)) for k in range(count)}
@@ -92,7 +92,7 @@ def _over_width(
     axes.set_xticks([], minor=True)
     after = f"{step} step{'s' if step > 1 else ''}"
     axes.set_title(
-        f"change after {after}" if step else "size at initialization",
+        f"change after {after}" if step else "size at initialisation",
         fontsize=10,
         loc="left",
         color=GREY,

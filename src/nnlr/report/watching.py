@@ -44,7 +44,7 @@ def watching(
 
     Args:
         modules: What to watch.
-        first: Outputs at initialization; filled by the first pass.
+        first: Outputs at initialisation; filled by the first pass.
     """
     seen: dict[str, list[tuple[float, float]]] = {}
     last: list[tuple[Tensor, int]] = []
@@ -60,7 +60,7 @@ def watching(
         before = first.get(name, [])[len(calls) : len(calls) + 1]
         if not before or before[0].shape != x.shape:
             raise NnlrError(
-                f"The output of {name} has not the shape that it had at initialization: "
+                f"The output of {name} has not the shape that it had at initialisation: "
                 "loss must run the model on the same batch at every call.",
                 module=name,
             )

@@ -32,6 +32,8 @@ def caffe(
 ) -> Scheme:
     """Caffe's convention: ``lr_mult`` 1 and 2, ``wd_mult`` 1 and 0 for weights and biases.
 
+    Reference: arXiv 1408.5093, and the models that came with Caffe.
+
     Args:
         bias_lr_mult: ``lr_mult`` of biases, >= 0.
         bias_wd_mult: ``wd_mult`` of biases, >= 0.

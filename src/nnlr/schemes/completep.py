@@ -75,6 +75,11 @@ def complete_p(
 ) -> Scheme:
     """Scale width and depth at once, relative to a base model; for AdamW.
 
+    With n times the width and l times the blocks, hidden weights of a block get
+    ``lr_mult = l ** (alpha - 1) / n`` and ``wd_mult = n``, and residual branches a factor
+    of ``l ** -alpha``. The page ``docs/schemes/complete_p.md`` has the table. Reference:
+    arXiv 2505.01618.
+
     Args:
         base: The narrow, shallow model at which the base rates were tuned: as for
             :func:`nnlr.mup`, but it may have fewer blocks.

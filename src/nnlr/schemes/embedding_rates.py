@@ -41,6 +41,7 @@ def embedding_lr(
     give embeddings alone ``lr_mult = mult * (width / base_width) ** a``, a = 1/2 for
     ``"sqrt_width"`` and 1 for ``"width"``; width is the embedding dimension of each table,
     read from its shape. All are rules for Adam and its like.
+    References: Megatron-LM (``--decoupled-lr``), arXiv 2506.15025, arXiv 2605.21486.
 
     Args:
         rule: Which of the three. There is no default: the papers disagree.

@@ -37,8 +37,10 @@ def layer_decay(
 ) -> Scheme:
     """Layer-wise learning-rate decay: ``lr_mult = decay ** (last - layer)``.
 
-    Most published values of ``decay`` lie between 0.65 (BEiT, MAE) and 0.95; none is given
-    by default, as the right one grows with the amount of data to fine-tune on.
+    ``last`` is the number of the top layer. Published values of ``decay`` lie between 0.65
+    (BEiT, MAE) and 0.9 for most models; none is given by default, as the right one depends
+    on model and data. References: arXiv 1906.08237 (XLNet), 2003.10555 (ELECTRA),
+    2106.08254 (BEiT).
 
     Args:
         decay: Factor from one layer to the next one below, in (0, 1]. 1 changes nothing.
@@ -189,7 +191,7 @@ def _without_effect(indexer: Indexer, part: Part) -> Finding:
     argument = "final_norm" if part == "final_norm" else "patch_embed_mult"
     return Finding(
         severity="warning",
-        kind="layer_decay_without_effect",
+        kind="layer-decay-without-effect",
         names=(),
         cause=f"{indexer!r} knows no {part.replace('_', ' ')} in this model, so "
         f"{argument} of layer_decay has no effect",
@@ -200,7 +202,7 @@ def _without_effect(indexer: Indexer, part: Part) -> Finding:
 def _outside(indexer: Indexer, names: tuple[str, ...]) -> Finding:
     return Finding(
         severity="note",
-        kind="layer_decay_outside",
+        kind="layer-decay-outside",
         names=names,
         cause=f"{indexer!r} finds no layer for {plural(len(names), 'parameter')}, so "
         "layer_decay leaves the learning rate there as it is",

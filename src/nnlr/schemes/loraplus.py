@@ -41,7 +41,8 @@ def lora_plus(
 
     What has role ``lora_b`` is a B: PEFT's ``lora_B`` and ``lora_embedding_B`` of whatever
     adapter, and those written by hand under such names. DoRA magnitudes, biases and
-    ``modules_to_save`` keep the base rate. Weight decay is left alone.
+    ``modules_to_save`` keep the base rate. Weight decay is left alone. Reference: arXiv
+    2402.12354.
 
     Args:
         ratio: Learning rate of B by that of A, > 0. The paper suggests 2**4 with a base rate
@@ -225,7 +226,7 @@ def _without_b(scheme: Scheme, model: ModelInfo) -> Finding | None:
         names=tuple(_candidates(model)),
         cause=(
             f"{scheme!r} finds no second matrix of a low-rank adapter (role lora_b) in "
-            f"{model.label}, so LoRA+ does nothing; what is trained"
+            f"{model.label}, so LoRA+ does nothing; look at what is trained"
         ),
         fix=(
             "Add the adapters before resolve; for adapters of other names pass "

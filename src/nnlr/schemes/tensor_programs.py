@@ -78,6 +78,10 @@ def mup(
 ) -> Scheme:
     """The maximal update parametrization, relative to a base model.
 
+    A layer whose input is n times as wide as in the base gets, under Adam,
+    ``lr_mult = 1 / n`` and ``wd_mult = n``; vector-like parameters keep 1. The page
+    ``docs/schemes/mup.md`` has the table. Reference: arXiv 2203.03466.
+
     Args:
         base: The narrow model at which the base rates were tuned (on the meta device will
             do), its shapes ``{name: shape}``, the path of a file with them

@@ -42,6 +42,10 @@ def discriminative(
 ) -> Scheme:
     """Discriminative fine-tuning: a learning rate for each of some ordered groups.
 
+    With a number f and n groups, group i from the input has
+    ``lr_mult = f ** -(n - 1 - i)``. References: arXiv 1801.06146 (ULMFiT), 2002.04688
+    (fastai).
+
     Args:
         rates: A number >= 1 is the factor between neighbouring groups, the last of which
             gets the base rate: ULMFiT's 2.6, which is the default. ``slice(a, b)`` runs

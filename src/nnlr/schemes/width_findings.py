@@ -66,6 +66,19 @@ def width_findings(
             fix="If one of them gives out a width, the base does not say so: its size has to "
             "differ in the base, or be among {width: base width}.",
         )
+    shrunk = [
+        param.name
+        for param, growth in zip(model.params, grown, strict=True)
+        if min(growth.infinite, default=1) < 1
+    ]
+    if shrunk and all(max(growth.infinite, default=1) <= 1 for growth in grown):
+        yield Finding(
+            severity="note",
+            kind="width-narrower",
+            names=tuple(shrunk),
+            cause="The model is narrower than its base, so that rates rise",
+            fix="If the two were swapped: resolve(wide, mup(narrow), ...).",
+        )
     yield from _unmarked(model, mu)
     yield from _initialisation(model, base, grown, init)
 
