@@ -8,15 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr.apply import (
-    Signature,
-    refuse_other_update,
-    refuse_unfit,
-    set_bases,
-    warn_about_decay,
-    without_decay,
-)
+from nnlr.apply import set_bases, warn_about_decay, without_decay
 from nnlr.errors import ConfigError, NnlrWarning
+from nnlr.fitting import Signature, refuse_other_update, refuse_unfit
 from nnlr.groups import Fit, ParamGroup
 from nnlr.names import resolve_name
 from nnlr.tensors import Located

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr import apply, report
+from nnlr import apply, fitting, report
 from nnlr.errors import ConfigError, NnlrError, listed, nearest_hint, plural, shown
 from nnlr.finding import Finding
 from nnlr.groups import Fit, Group, Locked, ParamGroup, make_groups
@@ -338,11 +338,11 @@ class Plan:
             >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
             [('lr1_wd1', 0.1), ('lr2_wd1', 0.2)]
         """
-        signature = apply.Signature.of(cls)
-        apply.refuse_rates(signature, settings, self._bases)
+        signature = fitting.Signature.of(cls)
+        fitting.refuse_rates(signature, settings, self._bases)
         fit = self.fit(model, partial=partial, locked=locked, init=init)
-        apply.refuse_other_update(signature, settings, fit.groups, fit.located)
-        apply.refuse_unfit(signature, fit.groups, fit.located)
+        fitting.refuse_other_update(signature, settings, fit.groups, fit.located)
+        fitting.refuse_unfit(signature, fit.groups, fit.located)
         eps = settings.get("eps", signature.defaults.get("eps"))
         ready = fit.fill(names=names, tensor_lr=tensor_lr, eps=eps)
         optimizer = apply.build(cls, ready, fit.located, fit.bases, settings)
