@@ -164,6 +164,7 @@ def refuse_unfit(
 
 
 def no_decay(name: str, decays: Sequence[float]) -> ConfigError:
+    """The error for decay on an optimizer that has none."""
     return ConfigError(
         f"{name} has no weight decay, and the plan decays {sum(map(bool, decays))} of "
         f"{len(decays)} groups. Resolve with weight_decay=0, or use another optimizer."
