@@ -34,10 +34,12 @@ if TYPE_CHECKING:
     from nnlr.init import apply_init
     from nnlr.methods import get_optim_config, install, uninstall
     from nnlr.plan import Plan
+    from nnlr.ratios import keep_ratios
     from nnlr.regrouping import regroup
     from nnlr.resolving import param_groups, resolve
     from nnlr.rows import PlanRow
     from nnlr.rulebook import rule, rules
+    from nnlr.scheduling import schedule
     from nnlr.scheme import Scheme
     from nnlr.schemes import (
         big_vision,
@@ -64,6 +66,8 @@ _HOME = {
     "resolve": "resolving",
     "param_groups": "resolving",
     "regroup": "regrouping",
+    "schedule": "scheduling",
+    "keep_ratios": "ratios",
     "Plan": "plan",
     "PlanRow": "rows",
     "ParamInfo": "describe",
@@ -146,6 +150,7 @@ __all__ = [
     "get_optim_config",
     "glob",
     "install",
+    "keep_ratios",
     "layer_decay",
     "learning_rate",
     "lora_plus",
@@ -165,6 +170,7 @@ __all__ = [
     "roles",
     "rule",
     "rules",
+    "schedule",
     "schemes",
     "testing",
     "torch7",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nnlr import baserate
 from nnlr.apply import set_bases, warn_about_decay, without_decay
 from nnlr.errors import ConfigError, NnlrWarning
 from nnlr.fitting import Signature, refuse_other_update, refuse_unfit
@@ -22,6 +23,7 @@ _SCHEDULED: Final = ("lr", "initial_lr", "max_lr", "min_lr")
 _RENEWED: Final = {
     *_SCHEDULED,
     *("params", "param_names", "weight_decay", "eps", "name", "lr_mult", "wd_mult"),
+    *("initial_weight_decay", "cycles_momentum", "cycles_betas"),  # notes of a schedule
 }
 
 
@@ -33,8 +35,9 @@ def regroup(optimizer: Optimizer, fit: Fit) -> None:
     not speak of keep the value on which all old groups agree, but for ``eps``, which
     ``eps_mult`` multiplies and which is the optimizer's default again. If a scheduler has
     begun (groups carry ``initial_lr``), the progress of the reference group carries over to
-    every new rate. What leaves no such note (``ReduceLROnPlateau``, a rate set by hand)
-    cannot be told from a base rate: the new plan's rates replace it.
+    every new rate; one made by ``nnlr.schedule`` goes on, at the new base rates. What leaves
+    no such note (``ReduceLROnPlateau``, a rate set by hand) cannot be told from a base rate:
+    the new plan's rates replace it.
 
     Raises:
         ConfigError: If the optimizer refuses; it is then as it was.
@@ -50,11 +53,11 @@ def regroup(optimizer: Optimizer, fit: Fit) -> None:
     ready = fit.fill(eps=optimizer.defaults.get("eps"))
     warn_about_decay(optimizer, ready, fit.bases)
     scheduled = _scheduled(old)
-    if scheduled is not None:
+    if scheduled is not None and not baserate.scheduled(optimizer):
         warnings.warn(
             "A scheduler was built on this optimizer. The new groups continue at "
             f"{scheduled['lr']:g} of their base rates; build the scheduler anew: the old one "
-            "holds the old rates, and its next step may fail.",
+            "holds the old rates, and its next step may fail. One of nnlr.schedule goes on.",
             NnlrWarning,
             stacklevel=3,  # the caller of nnlr.regroup
         )
@@ -66,7 +69,9 @@ def regroup(optimizer: Optimizer, fit: Fit) -> None:
         for group in without_decay(ready, signature)
     ]
     _replace(optimizer, fresh, _state_by_name(optimizer, fresh))
+    before = dict(optimizer.defaults)
     set_bases(optimizer.defaults, fit.bases)
+    baserate.rebase(optimizer, before)
 
 
 def _warn_about_lost(optimizer: Optimizer, located: Sequence[Located]) -> None:

@@ -24,8 +24,9 @@ def regroup(
     dropped for parameters that the plan locks. Settings the plan does not speak of keep their
     values, also those that the old plan's options gave to all groups; where groups differ,
     they are the optimizer's defaults again. If a scheduler has begun, its progress carries
-    over, with a warning to rebuild it; ``ReduceLROnPlateau`` and rates set by hand leave no
-    note of that, and the new plan's rates replace theirs.
+    over: one of ``nnlr.schedule`` goes on, others are to be built anew, which a warning says.
+    ``ReduceLROnPlateau`` and rates set by hand leave no note of that, and the new plan's rates
+    replace theirs.
 
     Args:
         optimizer: The optimizer; it is changed in place, or not at all.
