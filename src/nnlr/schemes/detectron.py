@@ -33,6 +33,7 @@ from nnlr.schemes.foreign import (
 )
 from nnlr.values import number, options
 
+# detectron2 names LocalResponseNorm as well, which has no parameters.
 NORMS: Final = (
     nn.BatchNorm1d,
     nn.BatchNorm2d,

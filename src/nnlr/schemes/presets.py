@@ -21,6 +21,7 @@ from torch import nn
 from nnlr.describe import ParamInfo
 from nnlr.names import Slot
 from nnlr.schemes.bigvision import WD_MULTS, flax_name
+from nnlr.schemes.detectron import NORMS
 from nnlr.surroundings import module_class
 
 EXEMPT_ROLES: Final = {
@@ -134,24 +135,8 @@ def _bert_legacy(seen: Seen) -> str:
     return _holds(seen, "bias", "LayerNorm.weight")
 
 
-# detectron2 names LocalResponseNorm as well, which has no parameters.
-_DETECTRON2_NORMS: Final = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    nn.GroupNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-    nn.LayerNorm,
-)
-
-
 def _detectron2(seen: Seen) -> str:
-    return (
-        f"in a {seen.cls.__name__}" if issubclass(seen.cls, _DETECTRON2_NORMS) else ""
-    )
+    return f"in a {seen.cls.__name__}" if issubclass(seen.cls, NORMS) else ""
 
 
 # By their names, as the original finds them, so that newer torch brings newer norms.
