@@ -178,7 +178,7 @@ def test_what_an_indexer_says_is_checked_and_kept():
     [
         (None, r"gave None \(NoneType\) for the 6 parameters of Sequential: layers\("),
         ([Layer(0, 1)] * 5, r"gave 5 layers for the 6 parameters .* each, in order\.$"),
-        ((layer for layer in ()), r"gave <generator .* for the 6 parameters"),
+        ((layer for layer in ()), r"gave a generator for the 6 parameters"),
         ([0] * 6, r"gave 0 for '0\.weight': it must be None, or an nnlr\.depth\.Layer"),
         ([None, (0, 1), *[None] * 4], r"gave \(0, 1\) for '0\.bias': it must be None"),
         ([Layer(2, 1)] * 6, r"gave Layer\(depth=2, .* 0 <= depth <= last, "),
