@@ -7,6 +7,7 @@ the input; the last layer is nearest the output. :mod:`nnlr.depth` has the index
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple, get_args
+from weakref import WeakKeyDictionary
 
 from nnlr.describe import ModelInfo
 from nnlr.errors import NnlrError, plural, shown
@@ -73,12 +74,30 @@ _SOUND: Final = (
 )
 
 
+# What was asked before of a described model: a scheme needs layers for its factors and again
+# for its findings. By identity, as a user's indexer need not be hashable.
+_ASKED: Final[WeakKeyDictionary[ModelInfo, dict[int, tuple[Indexer, Layers]]]] = (
+    WeakKeyDictionary()
+)
+
+
 def layers_of(indexer: Indexer, model: ModelInfo) -> Layers:
     """What an indexer says of a model, checked, as anybody may write an indexer.
+
+    It is asked once for each description of a model.
 
     Raises:
         NnlrError: If it is not one sound layer, or ``None``, for each parameter.
     """
+    asked = _ASKED.setdefault(model, {})
+    if (
+        id(indexer) not in asked
+    ):  # the indexer is kept beside its id, which stays its own
+        asked[id(indexer)] = indexer, _checked(indexer, model)
+    return asked[id(indexer)][1]
+
+
+def _checked(indexer: Indexer, model: ModelInfo) -> Layers:
     layers = indexer.layers(model)
     countable = isinstance(layers, Sequence)
     if not countable or len(layers) != len(model.params):

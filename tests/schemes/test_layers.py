@@ -173,6 +173,21 @@ def test_what_an_indexer_says_is_checked_and_kept():
     assert said is layers_of(Given(said), describe(net()))
 
 
+def test_an_indexer_is_asked_once_for_each_description():
+    """Factors and findings of one plan share the answer; another plan asks again."""
+    asked = []
+
+    def layer_of(param):
+        asked.append(param.name)
+        return int(param.name[0])
+
+    scheme = nnlr.layer_decay(0.5, by_function(layer_of))
+    for _ in range(2):
+        nnlr.resolve(net(), scheme, lr=1, weight_decay=0)
+        assert 6 == len(asked)
+        asked.clear()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
