@@ -1,6 +1,6 @@
 """The depth indexers that papers and their code use, exactly as released."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import Final
 
@@ -9,7 +9,7 @@ from nnlr.errors import NnlrError, shown
 from nnlr.indexers_language import electra, xlnet
 from nnlr.indexers_vision import convnext, dinov2, swin, vit, vitdet
 from nnlr.layers import Indexer, Layers, Place, counted
-from nnlr.matcher import matched, name_inside, with_matchers
+from nnlr.matcher import first_of, matched, name_inside, with_matchers
 from nnlr.names import nodes
 from nnlr.values import as_call
 
@@ -57,7 +57,7 @@ class _Timm(Indexer):
             towers = [_chunked(model, *tower) for tower in _classifiers(model)]
         if not towers:
             raise NnlrError(self._nothing(model))
-        layers = counted(_first(towers))
+        layers = counted(first_of(towers))
         if flat := {layer.tower for layer in layers if layer and not layer.last}:
             where = f"{model.label}.{min(flat)}".rstrip(".")
             raise NnlrError(
@@ -87,12 +87,6 @@ class _Timm(Indexer):
 
     def __repr__(self) -> str:
         return as_call(timm, fallback=self.fallback)
-
-
-def _first(towers: Iterable[list[Place | None]]) -> Iterator[Place | None]:
-    """What the first tower that has a parameter says of it; tied ones may be in several."""
-    for places in zip(*towers, strict=True):
-        yield next((place for place in places if place is not None), None)
 
 
 def _classifiers(model: ModelInfo) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -88,6 +88,14 @@ def matched(model: ModelInfo, tower: str, matcher: Matcher) -> list[Place | None
     ]
 
 
+def first_of(towers: Iterable[list[Place | None]]) -> list[Place | None]:
+    """What the first tower that has a parameter says of it; tied ones may be in several."""
+    return [
+        next((place for place in places if place is not None), None)
+        for places in zip(*towers, strict=True)
+    ]
+
+
 def name_inside(param: ParamInfo, tower: str) -> str | None:
     """A parameter's first name as the tower spells it; ``None`` outside the tower."""
     if not tower:

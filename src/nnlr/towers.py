@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from nnlr.describe import ModelInfo, uncollected
 from nnlr.errors import NnlrError, plural
 from nnlr.layers import Indexer, Layers, Part, Place, counted
-from nnlr.matcher import matched, stem_part, with_matchers
+from nnlr.matcher import first_of, matched, stem_part, with_matchers
 from nnlr.splitting import Entry, Tower, split
 from nnlr.stacks import Stacks, leaf_stacks
 from nnlr.steps import Group, given, taken
@@ -85,14 +85,9 @@ def _places(model: ModelInfo) -> list[Place | None]:
 
 def matched_places(model: ModelInfo) -> list[Place | None]:
     """The places that the models' own matchers give; empty if there are no matchers."""
-    places: list[Place | None] = []
-    for node, matcher in with_matchers(model):
-        inside = matched(model, node.path, matcher)
-        places = [
-            old or new
-            for old, new in zip(places or [None] * len(inside), inside, strict=True)
-        ]
-    return places
+    return first_of(
+        matched(model, node.path, matcher) for node, matcher in with_matchers(model)
+    )
 
 
 @uncollected()
