@@ -30,3 +30,12 @@ def golden(request):
         assert path.read_text(encoding="utf-8") == text + "\n"
 
     return compare
+
+
+@pytest.fixture
+def one_thread():
+    """Small matrices on one thread: quick on a busy machine, the same sums on every one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -4,9 +4,7 @@ import math
 import random
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,29 +17,14 @@ from nnlr.report import CoordinateCheck, coordinate_check
 from nnlr.report.flatness import Coordinate, Fault
 from nnlr.report.pictures import _apart, _shown
 from nnlr.report.runs import power
+from tests.examples import example
 
 WIDTHS = [32, 64, 128, 256]
 X = torch.randn(64, 12, generator=torch.Generator().manual_seed(1))
 Y = X[:, :5].argmax(dim=1)  # something to learn: all layers have to move for it
 NAN = float("nan")
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small matrices on one thread: quick on a busy machine, the same sums on every one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def example(name):
-    """A script of examples/ as a module."""
-    path = Path(__file__).parents[2] / "examples" / f"{name}.py"
-    spec = spec_from_file_location(name, path)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def perceptron(width):

@@ -3,35 +3,18 @@
 import math
 import random
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 import torch
 
 from nnlr.errors import NnlrError
 from nnlr.report import lr_sweep
+from tests.examples import example
 
 LRS = [2.0**octave for octave in range(-6, 0)]
 NAN = float("nan")
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small matrices on one thread: quick on a busy machine, the same sums on every one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def example(name):
-    """A script of examples/ as a module."""
-    path = Path(__file__).parents[2] / "examples" / f"{name}.py"
-    spec = spec_from_file_location(name, path)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def valley(best, seed_moves=0.0):
