@@ -154,9 +154,13 @@ def rebase(optimizer: Optimizer, before: Mapping[str, Any]) -> None:
     """
     for key, rate in scheduled(optimizer).items():
         old, new = (as_float(bases.get(key)) for bases in (before, optimizer.defaults))
-        if old != new and old:
-            rate.scale *= new / old
+        if old:
+            rate.scale *= new / old if new != old else 1.0
+        elif new:  # a curve at 0 has no height to scale
+            rate.scale = new / rate.base
         rate.write(optimizer.param_groups)
+        if key == "lr":
+            rate.cycle(optimizer.param_groups)
 
 
 def as_float(value: object) -> float:

@@ -9,6 +9,7 @@ Only torch is needed: this works with anyone's groups.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from inspect import signature
 from typing import Any
 from warnings import warn
@@ -164,7 +165,11 @@ class _Ratios:
         return {curve.rate.key: curve.state_dict() for curve in self._curves}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken, and write the rates of that moment."""
+        """Continue where ``state_dict`` was taken, and write the rates of that moment.
+
+        Raises:
+            ConfigError: If it is of something else, or torn; all is then as it was.
+        """
         wanted = {curve.rate.key for curve in self._curves}
         if not isinstance(state_dict, dict) or wanted != state_dict.keys():
             got = (
@@ -176,8 +181,15 @@ class _Ratios:
                 f"This is not the state of such a schedule: it needs {sorted(wanted)}, got "
                 f"{got}. A state saved by a plain scheduler fits schedule(...).scheduler."
             )
-        for curve in self._curves:
-            curve.load_state_dict(state_dict[curve.rate.key])
+        before = deepcopy(self.state_dict())
+        try:
+            self._load(state_dict)
+        except Exception as error:
+            self._load(before)
+            raise ConfigError(
+                "This is not the state of such a schedule, or not all of it: "
+                f"{type(error).__name__}: {error}. The schedule is as it was."
+            ) from error
         self._stepped = True
         self._write()
 
@@ -197,6 +209,10 @@ class _Ratios:
         return f"schedule({type(self.scheduler).__name__}, base_lr={self.base_lr:g})"
 
     # --- what happens behind the calls above
+
+    def _load(self, state: dict[str, Any]) -> None:
+        for curve in self._curves:
+            curve.load_state_dict(state[curve.rate.key])
 
     def _write(self) -> None:
         groups = self.optimizer.param_groups
