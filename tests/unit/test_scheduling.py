@@ -421,6 +421,41 @@ class TestGroups:
         assert scheduler.scheduler.optimizer.param_groups[0]["betas"][0] == head[0]
         assert (0.5, 0.9) == body
 
+    def test_a_regrouped_group_takes_part_in_the_cycle_at_once(self):
+        """Groups that differed get the default back, which is not what the cycle is at."""
+        net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        bases = {"lr": 0.1, "weight_decay": 0}
+        own = nnlr.rule("0.*", options={"betas": (0.5, 0.999)})
+        optimizer = nnlr.resolve(net, own, **bases).optimizer(torch.optim.AdamW)
+        scheduler = schedule(optimizer, lrs.OneCycleLR, max_lr=1.0, total_steps=40)
+        run(scheduler, 3)
+        cycled = optimizer.param_groups[1]["betas"]
+        assert 0.9 < cycled[0] < 0.95
+        nnlr.regroup(optimizer, nnlr.resolve(net, **bases))
+        assert [cycled] == [group["betas"] for group in optimizer.param_groups]
+
+    def test_a_decay_that_was_switched_off_comes_back(self):
+        """A plan without decay puts its curve to 0; the next one with decay continues it."""
+        net = nn.Linear(2, 1)
+
+        def plan(weight_decay):
+            return nnlr.resolve(net, lr=0.1, weight_decay=weight_decay)
+
+        optimizer = plan(0.2).optimizer(torch.optim.AdamW)
+        scheduler = schedule(
+            optimizer,
+            lrs.ConstantLR,
+            factor=1.0,
+            weight_decay=lambda opt: lrs.ExponentialLR(opt, 0.9),
+        )
+        run(scheduler, 2)
+        nnlr.regroup(optimizer, plan(0))
+        assert 0 == optimizer.param_groups[0]["weight_decay"]
+        run(scheduler, 1)
+        nnlr.regroup(optimizer, plan(0.4))
+        wanted = pytest.approx(0.4 * 0.9**3)
+        assert wanted == optimizer.param_groups[0]["weight_decay"]
+
     @pytest.mark.parametrize("tensor_lr", [False, True])
     def test_a_regrouped_optimizer_goes_on(self, tensor_lr):
         """No warning, no new scheduler: the next plan's ratios and base rates follow."""
@@ -767,6 +802,31 @@ class TestResume:
         )
         with pytest.raises(nnlr.ConfigError, match="not the state of such a schedule"):
             scheduler.load_state_dict(state)
+
+    @pytest.mark.parametrize("torn", ["scheduler", "group", "base", "scale"])
+    @pytest.mark.parametrize("key", ["lr", "weight_decay"])
+    def test_a_torn_state_changes_nothing(self, key, torn):
+        """What was read before the gap is taken back, in this curve and the other."""
+        first, second = (
+            schedule(
+                torch.optim.AdamW(parameters()[:1], lr=BASE),
+                lrs.StepLR,
+                step_size=2,
+                weight_decay=lambda opt: lrs.CosineAnnealingLR(opt, 10, eta_min=0.4),
+            )
+            for _ in range(2)
+        )
+        run(first, 5)
+        run(second, 1)
+        state, before = saved(first), copy.deepcopy(second.state_dict())
+        held = dict(second.optimizer.param_groups[0])
+        del state[key][torn]
+        with pytest.raises(
+            nnlr.ConfigError, match=rf"or not all of it: KeyError: '{torn}'\. .* as it was"
+        ):
+            second.load_state_dict(state)
+        assert before == second.state_dict()
+        assert held == dict(second.optimizer.param_groups[0])
 
 
 class TestRefusals:
