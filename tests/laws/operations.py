@@ -405,6 +405,8 @@ class BadPlan(Operation):
             layout = replace(run.ref.layout, blocks=5)
             plan = nnlr.resolve(Network(layout), lr=0.7, weight_decay=0.1)
             error, match = nnlr.PlanMismatchError, "lacks"
+        elif "norm.bias" in run.ref.locked:
+            return False  # whatever its flag says, it is for plans to train
         else:
             run.model.norm.bias.requires_grad_(not run.model.norm.bias.requires_grad)
             error, match = nnlr.PlanMismatchError, "when the plan was made"
@@ -413,6 +415,7 @@ class BadPlan(Operation):
                 nnlr.regroup(run.optimizer, plan, model=run.model)
         finally:
             run.model.norm.bias.requires_grad_(run.ref.gradient["norm.bias"])
+        return True
 
 
 @dataclass(frozen=True)

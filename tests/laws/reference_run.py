@@ -321,6 +321,7 @@ class ReferenceRun:
     def set_base(self, lr):
         """Move the curve of the learning rate."""
         self.curves["lr"].now = lr
+        self.reach_all()
 
     def arrange(self, layout):
         """Parameters come, go, or change their shape; what is new starts afresh."""
