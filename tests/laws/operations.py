@@ -22,6 +22,10 @@ from tests.laws import reference_run as plain
 from tests.laws.reference_run import Recipe, ReferenceRun, Refused
 from tests.laws.sequences import WRAPPERS, Network, Run, equal
 
+CHANGES = ("grow", "shrink", "untie", "resize")
+BAD_FILES = ("optimizer", "another", "torn", "partial")
+
+
 class Operation:
     """Something that happens to a run."""
 
@@ -304,6 +308,7 @@ class Load(Operation):
     order: int = 0
     fresh: bool = True
     twice: bool = False
+    recipe: Recipe | None = None  # of the code that loads it; None: as it was saved
 
     def play(self, run):
         """Model, optimizer and scheduler in any order; a second time changes nothing."""
