@@ -6,7 +6,8 @@ from typing import Any, Final, Literal
 
 from torch import Tensor
 
-from nnlr.checkpoint.rates import Group, Rate, same
+from nnlr.baserate import MULTIPLIERS
+from nnlr.checkpoint.rates import NOTE, Group, Rate, same
 from nnlr.checkpoint.report import Difference
 from nnlr.errors import ConfigError
 from nnlr.progress import SCHEDULED, filled
@@ -15,8 +16,6 @@ Policy = Literal["code", "checkpoint"]
 
 # A group's key for the names of its multipliers that move during training.
 MOVING: Final = "moving"
-
-MULTIPLIERS: Final = {"lr": "lr_mult", "weight_decay": "wd_mult"}
 
 # Which class and kernels run: those that the checkpoint was saved with need not exist here.
 _OF_THE_CODE: Final = {
@@ -38,7 +37,7 @@ _RATES: Final = {
 }
 
 # What is never a matter between checkpoint and code.
-_OURS: Final = {"params", "param_names", "name", MOVING, *_RATES}
+_OURS: Final = {"params", "param_names", "name", MOVING, NOTE, *_RATES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ class _Fitting:
         target = self.targets[position]
         sources = [self.saved[at] for at in target.names]
         settings = dict(target.group)
-        for key in ("params", "param_names"):
+        for key in ("params", "param_names", NOTE):
             settings.pop(key, None)
         moving = sorted(
             {

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr.checkpoint.names import Names
-from nnlr.checkpoint.rates import same
+from nnlr.checkpoint.rates import NOTE, same
 from nnlr.errors import ConfigError, NnlrError, shown
 from nnlr.names import DDP, Slot, lineage, slots, wrapped_attrs
 
@@ -70,7 +70,11 @@ def _own_names(
 ) -> list[str] | None:
     if ids and all(isinstance(each, str) for each in ids):
         return list(ids)
-    names = [name for group in groups for name in group.get("param_names", ())]
+    names = [
+        name
+        for group in groups
+        for name in group.get("param_names") or group.get(NOTE, {}).get("names", ())
+    ]
     return names if len(names) == len(ids) else None
 
 
