@@ -96,7 +96,8 @@ OPERATIONS = (
 def load(draw):
     """Into what a checkpoint is loaded, and how often."""
     fresh, twice = draw.random() < 0.7, draw.random() < 0.3
-    return fresh, twice, recipe(draw) if draw.random() < 0.6 else None
+    other = recipe(draw) if draw.random() < 0.6 else None
+    return fresh, twice, other, draw.choice(["", "", "grow", "untie"])
 
 
 def operation(draw):

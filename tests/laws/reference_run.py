@@ -386,7 +386,29 @@ class ReferenceRun:
         return Saved(**copy.deepcopy({name: getattr(self, name) for name in names}))
 
     def load(self, saved):
-        """What the checkpoint knows of each parameter; it is of the same groups."""
+        """State and weights by name, rates by the code, schedules as they were.
+
+        A momentum of one's own is the code's where plans gave it to some groups only, here
+        or there; one that all groups of the checkpoint share is the checkpoint's.
+        """
         saved = copy.deepcopy(saved)
-        self.weights, self.state = saved.weights, saved.state
-        self.members, self.curves = saved.members, saved.curves
+        weights = dict(saved.weights)
+        if saved.layout.tied and not self.layout.tied:
+            weights["head.weight"] = weights["tok.weight"]
+        self.weights |= {n: weights[n] for n in self.weights if n in weights}
+        self.state = {n: saved.state[n] for n in self.members if n in saved.state}
+        shared = {member.own for member in saved.members.values()}
+        agreed = shared.pop() if len(shared) == 1 else None
+        known = {self._group(n) for n in self.members if n in saved.members}
+        shares = [n for n in self.members if self._group(n) in known]
+        for member in (self.members[n] for n in shares):
+            member.own = agreed if member.own is None else member.own
+        if saved.curves:
+            self.curves = saved.curves
+            self.reach_all()
+
+    def _group(self, name):
+        """What parameters have in common that are in one group."""
+        member = self.members[name]
+        decay = member.wd_mult if self.bases["weight_decay"] else 0.0
+        return member.lr_mult, decay, member.own, member.late

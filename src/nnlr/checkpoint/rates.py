@@ -117,8 +117,8 @@ class Rate:
         is 1.
         """
         marked = [group for group in self.saved if self.mult in group]
-        if not any(group[self.mult] for group in marked):
-            return None
+        if not any(group[self.mult] and group[self.key] for group in marked):
+            return None  # nor does a base of 0 tell how far it has come
         ones = [float(group[self.key]) for group in marked if group[self.mult] == 1]
         largest = max(marked, key=lambda group: float(group[self.mult]))
         guess = float(largest[self.key]) / float(largest[self.mult])
