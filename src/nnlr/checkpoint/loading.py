@@ -201,7 +201,7 @@ def _load(
     result, hook.report = _fit_indexed(
         state_dict, optimizer, hook.pairs(), hook.saved_names, policy
     )
-    _warn(hook.report, stacklevel=7)
+    _warn(hook.report, stacklevel=6)
     return result
 
 
