@@ -63,9 +63,9 @@ class Rate:
         before = self._base_of(self.saved, [group.get(mult) for group in self.saved])
         # What the code's base rate is of the checkpoint's.
         self._factor = 1.0
-        if self._base and before and not isclose(self._base, before, rel_tol=NOISE):
+        if self._base is not None and before and not isclose(self._base, before, rel_tol=NOISE):
             self._factor = self._base / before
-        self._now = self._base_now(now)
+        self._scheduled, self._now = now, self._base_now()
 
     def _peak(self, group: Group) -> float | None:
         """What a group's schedule is relative to, as a scheduler or the hook noted it."""
@@ -110,11 +110,10 @@ class Rate:
         mult, start = max(static)
         return start / mult
 
-    def _base_now(self, now: float | None) -> float | None:
+    def _base_now(self) -> float | None:
         """The base rate at which the checkpoint was saved, if its groups agree on one.
 
-        A schedule that has been loaded already knows it best, then a group whose multiplier
-        is 1.
+        A group whose multiplier is 1 knows it best.
         """
         marked = [group for group in self.saved if self.mult in group]
         if not any(group[self.mult] and group[self.key] for group in marked):
@@ -122,10 +121,8 @@ class Rate:
         ones = [float(group[self.key]) for group in marked if group[self.mult] == 1]
         largest = max(marked, key=lambda group: float(group[self.mult]))
         guess = float(largest[self.key]) / float(largest[self.mult])
-        candidates = [base for base in (now, *ones[:1]) if base is not None]
-        for base in candidates:
-            if all(self._is_product(group, base) for group in marked):
-                return base
+        if ones and all(self._is_product(group, ones[0]) for group in marked):
+            return ones[0]
         close = all(
             isclose(
                 float(group[self.key]), guess * float(group[self.mult]), rel_tol=NOISE
@@ -188,6 +185,9 @@ class Rate:
         """The rate of a group that started at a rate; ``relative`` is its progress."""
         if moving is not None and sources:
             return float(sources[0][self.key]) * self._factor
+        if self._scheduled is not None and mult is not None:
+            # It writes this itself, and will again when its own state is loaded.
+            return self._scheduled * mult
         exact = self._exact(self.key, start, mult, sources)
         if exact is not None:
             return exact
