@@ -69,6 +69,13 @@ class BaseRate:
         """The base rate now."""
         return float(self.group["lr"]) * self.scale
 
+    def move(self, old: float | None, new: float | None) -> None:
+        """Scale the curve from one base rate of the optimizer to another."""
+        if old and new is not None:
+            self.scale *= new / old if new != old else 1.0
+        elif new:  # a curve at 0 has no height to scale
+            self.scale = new / self.base
+
     def write(self, groups: Iterable[Group]) -> None:
         """Put the present base rate, times its multiplier, into each group."""
         now, filled = self.value(), set()
@@ -154,10 +161,7 @@ def rebase(optimizer: Optimizer, before: Mapping[str, Any]) -> None:
     """
     for key, rate in scheduled(optimizer).items():
         old, new = (as_float(bases.get(key)) for bases in (before, optimizer.defaults))
-        if old:
-            rate.scale *= new / old if new != old else 1.0
-        elif new:  # a curve at 0 has no height to scale
-            rate.scale = new / rate.base
+        rate.move(old, new)
         rate.write(optimizer.param_groups)
         if key == "lr":
             rate.cycle(optimizer.param_groups)

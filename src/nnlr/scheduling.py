@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.hooks import RemovableHandle
 
 from nnlr.baserate import as_float, base_rate, remember
+from nnlr.checkpoint.hook import policy_of
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, shown
 from nnlr.values import number
 
@@ -162,10 +163,19 @@ class _Ratios:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, whatever the groups are: it fits after regrouping too."""
-        return {curve.rate.key: curve.state_dict() for curve in self._curves}
+        return {
+            curve.rate.key: {
+                **curve.state_dict(),
+                "default": self._default(curve.rate.key),
+            }
+            for curve in self._curves
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken, and write the rates of that moment.
+
+        If the optimizer's base rates are others than they were then, they count, unless it
+        was built with ``resume="checkpoint"`` or not by a plan.
 
         Raises:
             ConfigError: If it is of something else, or torn; all is then as it was.
@@ -212,7 +222,16 @@ class _Ratios:
 
     def _load(self, state: dict[str, Any]) -> None:
         for curve in self._curves:
-            curve.load_state_dict(state[curve.rate.key])
+            key = curve.rate.key
+            curve.load_state_dict(state[key])
+            if policy_of(self.optimizer) == "code":
+                old, new = state[key].get("default"), self._default(key)
+                if old is not None and new is not None:
+                    curve.rate.move(old, new)
+
+    def _default(self, key: str) -> float | None:
+        """A base rate of the optimizer, where it has one."""
+        return as_float(self.optimizer.defaults.get(key))
 
     def _write(self) -> None:
         groups = self.optimizer.param_groups
