@@ -89,8 +89,8 @@ def by_hand(model, curve, mults, numbers, decays):
         step(model, optimizer, number)
         one.step()
         two.step()
-        for curve in curves:
-            curve.step()
+        for each in curves:
+            each.step()
 
 
 CURVES = {

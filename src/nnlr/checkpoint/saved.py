@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from nnlr.checkpoint.names import Names
 from nnlr.checkpoint.rates import NOTE, same
+from nnlr.checkpoint.tensors import fits
 from nnlr.errors import ConfigError, NnlrError, shown
 from nnlr.names import DDP, Slot, lineage, slots, wrapped_attrs
 
@@ -111,6 +112,14 @@ def by_position(
         names.first.get(id(tensor), own)
         for tensor, own in zip(tensors, saved.names, strict=True)
     ]
+    for at, (name, tensor) in enumerate(zip(found, tensors, strict=True)):
+        if not fits(saved.state.get(saved.ids[at]), tensor):
+            raise ConfigError(
+                f"The checkpoint holds no parameter names, and what it has in the place of "
+                f"{name!r} is of another shape: the order of parameters was another, or the "
+                f"model was. {_how_to_name(optimizer)}",
+                name=name,
+            )
     known = Names()
     known.add(zip(found, tensors, strict=True))
     return replace(saved, names=found), known
