@@ -49,6 +49,7 @@ class BaseRate:
         mult: The groups' key for the multiplier.
         base: Where the schedule starts.
         scale: Factor on the whole curve.
+        by_default: Whether that is the optimizer's default.
         proxy: The optimizer that schedulers see; its ``lr`` is the rate, whatever ``key`` is.
     """
 
@@ -56,6 +57,7 @@ class BaseRate:
         self.key, self.mult = key, MULTIPLIERS[key]
         self.base = _base(optimizer, key, self.mult)
         self.scale = 1.0
+        self.by_default = as_float(optimizer.defaults.get(key)) == self.base
         self.proxy = _Proxy([torch.zeros(0)], {**optimizer.defaults, "lr": self.base})
         # What was last written of each setting that has been cycled.
         self._cycled: dict[str, Any] = {}

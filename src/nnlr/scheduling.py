@@ -166,7 +166,7 @@ class _Ratios:
         return {
             curve.rate.key: {
                 **curve.state_dict(),
-                "default": self._default(curve.rate.key),
+                "default": self._default(curve),
             }
             for curve in self._curves
         }
@@ -225,13 +225,14 @@ class _Ratios:
             key = curve.rate.key
             curve.load_state_dict(state[key])
             if policy_of(self.optimizer) == "code":
-                old, new = state[key].get("default"), self._default(key)
+                old, new = state[key].get("default"), self._default(curve)
                 if old is not None and new is not None:
                     curve.rate.move(old, new)
 
-    def _default(self, key: str) -> float | None:
-        """A base rate of the optimizer, where it has one."""
-        return as_float(self.optimizer.defaults.get(key))
+    def _default(self, curve: _Curve) -> float | None:
+        """The base rate that the optimizer was given, if its groups go by that."""
+        rate = curve.rate
+        return as_float(self.optimizer.defaults[rate.key]) if rate.by_default else None
 
     def _write(self) -> None:
         groups = self.optimizer.param_groups

@@ -354,16 +354,16 @@ class ReferenceRun:
         self.state = {name: self.state[name] for name in stay if name in self.state}
         self.locked = set(free) - set(stay)
         self.gradient |= {name: name in stay for name in free}
-        self._rebase(recipe)
+        self._rebase({"lr": recipe.lr, "weight_decay": recipe.weight_decay})
         self.recipe = recipe
 
-    def _rebase(self, recipe):
-        """Schedules go on at the new base rates."""
-        for key, new in (("lr", recipe.lr), ("weight_decay", recipe.weight_decay)):
+    def _rebase(self, bases):
+        """Schedules go on at other base rates."""
+        for key, new in bases.items():
             if curve := self.curves.get(key):
                 old = self.bases[key]
                 curve.now = curve.now * (new / old) if old else new
-            self.bases[key] = new
+        self.bases = bases
 
     def add_adapter(self, lr_mult):
         """One more parameter, in a group made by hand."""
@@ -404,7 +404,9 @@ class ReferenceRun:
         for member in (self.members[n] for n in shares):
             member.own = agreed if member.own is None else member.own
         if saved.curves:
-            self.curves = saved.curves
+            bases, self.curves = self.bases, saved.curves
+            self.bases = saved.bases
+            self._rebase(bases)
             self.reach_all()
 
     def _group(self, name):

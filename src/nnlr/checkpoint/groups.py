@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from torch import Tensor
 
 from nnlr.baserate import MULTIPLIERS
+from nnlr.checkpoint.hook import Policy
 from nnlr.checkpoint.rates import NOTE, Group, Rate, same
 from nnlr.checkpoint.report import Difference, short
 from nnlr.errors import ConfigError
 from nnlr.progress import SCHEDULED, filled
-
-Policy = Literal["code", "checkpoint"]
 
 # A group's key for the names of its multipliers that move during training.
 MOVING: Final = "moving"

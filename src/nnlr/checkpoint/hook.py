@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Callable, Sequence
 from math import isclose
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,6 +16,7 @@ from nnlr.checkpoint.report import Report
 from nnlr.names import Source
 
 StateDict = dict[str, Any]
+Policy = Literal["code", "checkpoint"]
 
 _LOADING: Final = "_optimizer_load_state_dict_pre_hooks"
 _SAVED: Final = "_optimizer_state_dict_post_hooks"
@@ -28,10 +29,12 @@ class Hook:
         optimizer: The optimizer; it is read here, and not kept.
         model: The model.
         saved_names: Names for checkpoints without.
+        policy: Whose rates count.
         load: What to do.
 
     Attributes:
         saved_names: The same.
+        policy: The same.
         report: What became of the state that was loaded last.
     """
 
@@ -40,6 +43,7 @@ class Hook:
         optimizer: Optimizer,
         model: Source | None,
         saved_names: Sequence[str] | None,
+        policy: Policy,
         load: "Callable[[Hook, Optimizer, StateDict], StateDict | None]",
     ) -> None:
         self._model = weakref.ref(model) if isinstance(model, nn.Module) else None
@@ -47,7 +51,7 @@ class Hook:
         self._names: list[tuple[str, weakref.ref[Tensor]]] = []
         self.learn(pairs_of(model))
         self.saved_names = None if saved_names is None else list(saved_names)
-        self._load = load
+        self.policy, self._load = policy, load
         self._based = [key for key in MULTIPLIERS if _follows(optimizer, key)]
         self.report: Report | None = None
 
@@ -117,6 +121,12 @@ def hook_of(optimizer: Optimizer) -> Hook | None:
     """The hook of an optimizer, if it has one."""
     hooks = getattr(optimizer, _LOADING, {})
     return next((each for each in hooks.values() if isinstance(each, Hook)), None)
+
+
+def policy_of(optimizer: Optimizer) -> Policy | None:
+    """Whose rates count when the optimizer loads a checkpoint, if that is settled."""
+    hook = hook_of(optimizer)
+    return None if hook is None else hook.policy
 
 
 def runs_hooks(optimizer: object) -> bool:

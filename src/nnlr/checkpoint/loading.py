@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 from torch import nn
@@ -176,7 +175,7 @@ def on_load(
             f"{type(optimizer).__name__} runs no hooks. Call on_load on the optimizer that it "
             "wraps, or nnlr.checkpoint.fit_state before loading."
         )
-    hook = Hook(optimizer, model, saved_names, partial(_load, policy))
+    hook = Hook(optimizer, model, saved_names, policy, _load)
     require_names(optimizer, names_of(optimizer, hook.pairs()))
     return hook.install(optimizer)
 
@@ -193,13 +192,13 @@ def last_report(optimizer: Optimizer) -> Report | None:
 
 
 def _load(
-    policy: Policy, hook: Hook, optimizer: Optimizer, state_dict: StateDict
+    hook: Hook, optimizer: Optimizer, state_dict: StateDict
 ) -> StateDict | None:
     """What the hook does."""
     if not _is_state(state_dict):
         return None
     result, hook.report = _fit_indexed(
-        state_dict, optimizer, hook.pairs(), hook.saved_names, policy
+        state_dict, optimizer, hook.pairs(), hook.saved_names, hook.policy
     )
     _warn(hook.report, stacklevel=6)
     return result
