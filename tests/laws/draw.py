@@ -4,6 +4,8 @@ import random
 import time
 from dataclasses import replace
 
+import pytest
+
 from tests.laws import operations as ops
 from tests.laws.reference_run import CURVES, Layout, Recipe
 from tests.laws.sequences import WRAPPERS, Run, Setup
@@ -108,15 +110,16 @@ def operation(draw):
 
 def play(setup, operations):
     """Play a sequence, and compare after every operation."""
-    run = Run(setup)
-    run.check()
-    for position, each in enumerate(operations, start=1):
-        try:
+    run, done = Run(setup), 0
+    try:
+        run.check()
+        for each in operations:
+            done += 1
             each.play(run)
             run.check()
-        except AssertionError as error:
-            done = f"after {position} of {len(operations)} operations: {error}"
-            raise AssertionError(done) from error
+    except (AssertionError, pytest.fail.Exception) as error:
+        told = f"after {done} of {len(operations)} operations: {error}"
+        raise AssertionError(told) from error
     return run
 
 
@@ -124,7 +127,7 @@ def failure(setup, operations):
     """The error that a sequence ends with, or ``None``."""
     try:
         play(setup, operations)
-    except (Exception, Warning) as error:  # noqa: BLE001 - whatever it is, it is shown
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
         return error
     return None
 

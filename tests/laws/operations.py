@@ -20,9 +20,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import nnlr
-from tests.laws import reference_run as plain
-from tests.laws.reference_run import Recipe, ReferenceRun, Refused
-from tests.laws.sequences import WRAPPERS, Network, Run, equal
+from tests.laws.reference_run import Recipe, ReferenceRun, RefusedError
+from tests.laws.sequences import WRAPPERS, Network, equal
 
 CHANGES = ("grow", "shrink", "untie", "resize")
 BAD_FILES = ("strangers", "another", "torn", "partial")
@@ -128,10 +127,10 @@ class Regroup(Operation):
     recipe: Recipe
 
     def play(self, run):
-        """Refused by both or by neither."""
+        """RefusedError by both or by neither."""
         try:
             run.ref.regroup(self.recipe)
-        except Refused:
+        except RefusedError:
             with unchanged(run, nnlr.ConfigError, "trains nothing"):
                 regroup(run, self.recipe)
         else:
@@ -208,7 +207,7 @@ def possible(trial, layout, recipe):
     trial.arrange(layout)
     try:
         trial.regroup(recipe)
-    except Refused:
+    except RefusedError:
         return False
     return True
 
@@ -343,7 +342,7 @@ class Load(Operation):
         changed = Change(self.change, recipe).layout(layout) if self.change else None
         try:
             return ReferenceRun.begin(run.setup.adaptive, changed or layout, recipe)
-        except Refused:
+        except RefusedError:
             return None
 
 
@@ -443,7 +442,7 @@ class BadPlan(Operation):
     kind: str
 
     def play(self, run):
-        """Refused before anything is touched."""
+        """RefusedError before anything is touched."""
         plan = run.plan(Recipe())
         error, match = nnlr.ConfigError, "does not know the option"
         if self.kind == "option":
@@ -473,7 +472,7 @@ class BadFile(Operation):
     kind: str
 
     def play(self, run):
-        """Refused, with everything as it was."""
+        """RefusedError, with everything as it was."""
         file = torch.load(io.BytesIO(run.save()), weights_only=True)
         if self.kind == "strangers":
             for group in file["optimizer"]["param_groups"]:

@@ -15,7 +15,7 @@ import numpy as np
 MOMENTUM, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What was asked is to be refused, and to change nothing."""
 
 
@@ -344,7 +344,7 @@ class ReferenceRun:
         free = [n for n in self.weights if self.gradient[n] or n in self.locked]
         stay = {n: plan[n] for n in free if plan[n].lr_mult or recipe.keep}
         if not stay:
-            raise Refused("the plan trains nothing")
+            raise RefusedError("the plan trains nothing")
         held = {member.own for member in self.members.values()}
         agreed = held.pop() if len(held) == 1 else None
         self.members = {

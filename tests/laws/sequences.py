@@ -3,8 +3,7 @@
 import copy
 import functools
 import io
-import pickle
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch.optim import lr_scheduler as lrs
 
 import nnlr
 from tests.laws import reference_run as plain
-from tests.laws.reference_run import Layout, Recipe, ReferenceRun, Refused
+from tests.laws.reference_run import Layout, Recipe, ReferenceRun
 
 # --- the network --------------------------------------------------------------------------
 
@@ -21,7 +20,11 @@ from tests.laws.reference_run import Layout, Recipe, ReferenceRun, Refused
 class Block(nn.Module):
     def __init__(self):
         super().__init__()
-        self.norm, self.up, self.down = nn.LayerNorm(2), nn.Linear(2, 3), nn.Linear(3, 2)
+        self.norm, self.up, self.down = (
+            nn.LayerNorm(2),
+            nn.Linear(2, 3),
+            nn.Linear(3, 2),
+        )
 
 
 class Network(nn.Module):
@@ -105,8 +108,8 @@ class Setup:
     """Where a sequence begins."""
 
     schedule: tuple = ()  # one kind, or two
-    recipe: Recipe = Recipe()
-    layout: Layout = Layout()
+    recipe: Recipe = field(default_factory=Recipe)
+    layout: Layout = field(default_factory=Layout)
     adaptive: bool = True
     step: str = "for-loop"  # or "foreach", "fused"
     tensor_lr: bool = False

@@ -11,6 +11,8 @@ import pytest
 
 import nnlr
 from nnlr import baserate, live, scheduling, tensors
+from nnlr.checkpoint import fit, loading
+from nnlr.checkpoint.names import Match
 from tests.laws import operations as ops
 from tests.laws.draw import check, play, sequence
 from tests.laws.reference_run import CURVES, Layout, Recipe
@@ -40,7 +42,7 @@ def test_thousands_of_sequences(hundreds):
 
 def test_a_sequence_can_be_replayed_from_what_is_printed():
     """Its text is Python for the same sequence."""
-    words = {**vars(ops), "Setup": Setup, "Layout": Layout}
+    words = {**vars(ops), "Setup": Setup, "Layout": Layout, "Recipe": Recipe}
     for number in SAMPLE:
         assert sequence(number) == eval(repr(sequence(number)), words)  # noqa: S307 - ours
 
@@ -48,9 +50,9 @@ def test_a_sequence_can_be_replayed_from_what_is_printed():
 def test_a_failure_is_told_by_the_operations_that_it_takes(monkeypatch):
     """The other operations and parts are taken out before it is printed."""
     lost_ratio(monkeypatch)
-    with pytest.raises(AssertionError, match=r"sequence \d+: AssertionError: after") as told:
-        for number in SAMPLE:
-            check(number)
+    text = r"sequence \d+: AssertionError: after"
+    with pytest.raises(AssertionError, match=text) as told:
+        all(map(check, SAMPLE))
     assert str(told.value).count("\n") < 8
 
 
@@ -180,10 +182,42 @@ def torn_load(patch):
     patch.setattr(scheduling._Ratios, "load_state_dict", mutant)
 
 
+def state_by_position(patch):
+    """A checkpoint is taken in the order in which it is."""
+
+    def mutant(saved, names, groups):
+        ids = [id(tensor) for group in groups for tensor in group["params"]]
+        pairs = zip(ids, range(len(saved)), strict=False)
+        return Match(source=dict(pairs), unused={})
+
+    patch.setattr(fit, "match", mutant)
+
+
+def saved_rates(patch):
+    """Rates and multipliers are those of the checkpoint."""
+    original = fit.fit_groups
+
+    def mutant(targets, saved, policy, *others):
+        return original(targets, saved, "checkpoint", *others)
+
+    patch.setattr(fit, "fit_groups", mutant)
+
+
+def saved_bases(patch):
+    """A schedule goes on at the base rates with which it was saved."""
+    patch.setattr(scheduling, "policy_of", lambda _: None)
+
+
+def silent_load(patch):
+    """Nothing is said of differences between checkpoint and code."""
+    patch.setattr(loading, "_warn", lambda *_, **__: None)
+
+
 MUTANTS = [
     *(swapped_state, lost_state, leaked_state, lost_settings, lost_bases),
     *(lost_progress, lost_ratio, squared_multiplier, restarted_schedule),
     *(forgotten_locks, early_locks, torn_load),
+    *(state_by_position, saved_rates, saved_bases, silent_load),
 ]
 
 
@@ -192,5 +226,4 @@ def test_a_mistake_is_found_by_the_sample(mutant, monkeypatch):
     """Each of these once was, or might be, a mistake in the package."""
     mutant(monkeypatch)
     with pytest.raises(AssertionError, match="operations: "):
-        for number in SAMPLE:
-            play(*sequence(number))
+        all(play(*sequence(number)) for number in SAMPLE)

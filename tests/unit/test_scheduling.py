@@ -822,7 +822,8 @@ class TestResume:
         held = dict(second.optimizer.param_groups[0])
         del state[key][torn]
         with pytest.raises(
-            nnlr.ConfigError, match=rf"or not all of it: KeyError: '{torn}'\. .* as it was"
+            nnlr.ConfigError,
+            match=rf"or not all of it: KeyError: '{torn}'\. .* as it was",
         ):
             second.load_state_dict(state)
         assert before == second.state_dict()

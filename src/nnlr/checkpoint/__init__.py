@@ -22,7 +22,7 @@ always the code's affair.
 all of it works with anyone's groups.
 """
 
-from nnlr.checkpoint.groups import Policy
+from nnlr.checkpoint.hook import Policy
 from nnlr.checkpoint.loading import (
     fit_named_state,
     fit_state,

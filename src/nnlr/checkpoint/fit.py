@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from nnlr.checkpoint.groups import Policy, Target, fit_groups
+from nnlr.checkpoint.groups import Target, fit_groups
+from nnlr.checkpoint.hook import Policy
 from nnlr.checkpoint.names import GONE, SHAPE, Match, Names, match
 from nnlr.checkpoint.rates import NOTE
 from nnlr.checkpoint.report import Report

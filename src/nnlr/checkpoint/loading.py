@@ -10,8 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from nnlr import baserate
 from nnlr.checkpoint.fit import Present, fitted
-from nnlr.checkpoint.groups import Policy
-from nnlr.checkpoint.hook import Hook, StateDict, hook_of, runs_hooks
+from nnlr.checkpoint.hook import Hook, Policy, StateDict, hook_of, runs_hooks
 from nnlr.checkpoint.names import Names, Pairs, names_of, pairs_of, require_names
 from nnlr.checkpoint.report import Report
 from nnlr.checkpoint.saved import Saved, by_position, fqns, read_indexed, read_named
@@ -191,9 +190,7 @@ def last_report(optimizer: Optimizer) -> Report | None:
     return None if hook is None else hook.report
 
 
-def _load(
-    hook: Hook, optimizer: Optimizer, state_dict: StateDict
-) -> StateDict | None:
+def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict | None:
     """What the hook does."""
     if not _is_state(state_dict):
         return None

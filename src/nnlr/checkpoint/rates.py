@@ -63,7 +63,11 @@ class Rate:
         before = self._base_of(self.saved, [group.get(mult) for group in self.saved])
         # What the code's base rate is of the checkpoint's.
         self._factor = 1.0
-        if self._base is not None and before and not isclose(self._base, before, rel_tol=NOISE):
+        if (
+            self._base is not None
+            and before
+            and not isclose(self._base, before, rel_tol=NOISE)
+        ):
             self._factor = self._base / before
         self._scheduled, self._now = now, self._base_now()
 
