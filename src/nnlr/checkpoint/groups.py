@@ -229,8 +229,8 @@ class _Fitting:
             if one:
                 settings[key] = held[0]
             return
-        if key in _OF_SCHEDULERS:
-            return
+        if key in _OF_SCHEDULERS or target.group.get(f"cycles_{key}"):
+            return  # the schedule writes it itself
         winner = "code"
         if (
             one
