@@ -63,7 +63,7 @@ def keep_ratios(optimizer: Optimizer) -> RemovableHandle:
             f"{type(optimizer).__name__} runs no step hooks. Call keep_ratios on the optimizer "
             "that it wraps, or schedule it with nnlr.schedule."
         )
-    reference(optimizer)
+    _reference(optimizer)
     told = False
 
     def hold(optimizer: Optimizer, *_: object) -> None:
@@ -82,12 +82,7 @@ def keep_ratios(optimizer: Optimizer) -> RemovableHandle:
     return optimizer.register_step_pre_hook(hold)
 
 
-def reference(optimizer: Optimizer) -> dict[str, Any]:
-    """The group whose rate stands for the base rate.
-
-    Raises:
-        ConfigError: If no group carries ``lr_mult``.
-    """
+def _reference(optimizer: Optimizer) -> dict[str, Any]:
     marked = [group for group in optimizer.param_groups if group.get("lr_mult")]
     if not marked:
         raise ConfigError(
@@ -98,15 +93,10 @@ def reference(optimizer: Optimizer) -> dict[str, Any]:
     return next(plain, None) or max(marked, key=lambda group: float(group["lr_mult"]))
 
 
-def base_lr(optimizer: Optimizer) -> float:
-    """The base learning rate now, by the reference group."""
-    group = reference(optimizer)
-    return float(group["lr"]) / float(group["lr_mult"])
-
-
 def _hold(optimizer: Optimizer) -> str:
     """Write the rates; return what had been lost, or ``""``."""
-    base = base_lr(optimizer)
+    reference = _reference(optimizer)
+    base = float(reference["lr"]) / reference["lr_mult"]
     lost = []
     for position, group in enumerate(optimizer.param_groups):
         if "lr_mult" not in group:
