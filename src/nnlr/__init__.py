@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nnlr.init import apply_init
     from nnlr.methods import get_optim_config, install, uninstall
     from nnlr.plan import Plan
+    from nnlr.rates import rate_summary
     from nnlr.ratios import keep_ratios
     from nnlr.regrouping import regroup
     from nnlr.resolving import param_groups, resolve
@@ -68,6 +69,7 @@ _HOME = {
     "regroup": "regrouping",
     "schedule": "scheduling",
     "keep_ratios": "ratios",
+    "rate_summary": "rates",
     "Plan": "plan",
     "PlanRow": "rows",
     "ParamInfo": "describe",
@@ -164,6 +166,7 @@ __all__ = [
     "no_weight_decay",
     "param_groups",
     "predicate",
+    "rate_summary",
     "regex",
     "regroup",
     "report",
