@@ -70,7 +70,7 @@ class OptimizerFactory:
         if old or settings:
             raise ConfigError(
                 "This release of transformers takes optimizer classes only, no factories. "
-                "Fix: pip install -U 'transformers>=5', or pass "
+                "Fix: pip install -U transformers. Or pass "
                 "Trainer(optimizers=(plan.optimizer(cls), None))."
             )
         return self.build
