@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nnlr import checkpoint, depth, report, schemes, testing, torch7
+    from nnlr import (
+        checkpoint,
+        depth,
+        integrations,
+        report,
+        schemes,
+        testing,
+        torch7,
+    )
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
     from nnlr.errors import (
@@ -34,6 +42,7 @@ if TYPE_CHECKING:
     from nnlr.init import apply_init
     from nnlr.methods import get_optim_config, install, uninstall
     from nnlr.plan import Plan
+    from nnlr.rates import rate_summary
     from nnlr.ratios import keep_ratios
     from nnlr.regrouping import regroup
     from nnlr.resolving import param_groups, resolve
@@ -68,6 +77,7 @@ _HOME = {
     "regroup": "regrouping",
     "schedule": "scheduling",
     "keep_ratios": "ratios",
+    "rate_summary": "rates",
     "Plan": "plan",
     "PlanRow": "rows",
     "ParamInfo": "describe",
@@ -112,6 +122,7 @@ _HOME = {
     ),
     "checkpoint": "checkpoint",
     "depth": "depth",
+    "integrations": "integrations",
     "report": "report",
     "schemes": "schemes",
     "testing": "testing",
@@ -152,6 +163,7 @@ __all__ = [
     "get_optim_config",
     "glob",
     "install",
+    "integrations",
     "keep_ratios",
     "layer_decay",
     "learning_rate",
@@ -164,6 +176,7 @@ __all__ = [
     "no_weight_decay",
     "param_groups",
     "predicate",
+    "rate_summary",
     "regex",
     "regroup",
     "report",

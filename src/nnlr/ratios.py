@@ -6,14 +6,15 @@ is believed, and the others follow it before each step.
 """
 
 from math import isclose
-from typing import Any
 from warnings import warn
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from nnlr.baserate import Group
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, listed, shown
+from nnlr.rates import reference_group
 
 # Rates that differ by less are the same rate, computed in another order.
 _NOISE = 1e-6
@@ -82,15 +83,14 @@ def keep_ratios(optimizer: Optimizer) -> RemovableHandle:
     return optimizer.register_step_pre_hook(hold)
 
 
-def _reference(optimizer: Optimizer) -> dict[str, Any]:
-    marked = [group for group in optimizer.param_groups if group.get("lr_mult")]
-    if not marked:
+def _reference(optimizer: Optimizer) -> Group:
+    reference = reference_group(optimizer.param_groups)
+    if reference is None:
         raise ConfigError(
             "No group of the optimizer has an 'lr_mult' above 0, so there are no ratios to "
             "keep. Build it with plan.optimizer, or set group['lr_mult']."
         )
-    plain = (group for group in marked if group["lr_mult"] == 1)
-    return next(plain, None) or max(marked, key=lambda group: float(group["lr_mult"]))
+    return reference
 
 
 def _hold(optimizer: Optimizer) -> str:

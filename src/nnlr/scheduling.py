@@ -11,7 +11,7 @@ Only torch is needed: this works with anyone's groups.
 from collections.abc import Callable
 from copy import deepcopy
 from inspect import signature
-from typing import Any
+from typing import Any, Final
 from warnings import warn
 
 from torch import Tensor
@@ -25,6 +25,9 @@ from nnlr.errors import ConfigError, NnlrError, NnlrWarning, shown
 from nnlr.values import number
 
 Factory = Callable[..., LRScheduler]
+
+# What schedulers of timm call the step after every update, beside that after every epoch.
+_ALSO_STEPS: Final = {"step_update"}
 
 
 class _Curve:
@@ -207,7 +210,8 @@ class _Ratios:
         # Trainers read total_steps, _step_count, last_epoch and the like.
         if name.startswith("__") or "_curves" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        return getattr(self.scheduler, name)
+        found = getattr(self.scheduler, name)
+        return self._followed(found) if name in _ALSO_STEPS else found
 
     def __setattr__(self, name: str, value: object) -> None:
         # Accelerate counts steps itself, and users set `patience`: the scheduler must see it.
@@ -233,6 +237,15 @@ class _Ratios:
         """The base rate that the optimizer was given, if its groups go by that."""
         rate = curve.rate
         return as_float(self.optimizer.defaults[rate.key]) if rate.by_default else None
+
+    def _followed(self, step: Callable[..., object]) -> Callable[..., None]:
+        """Another way to step of the scheduler, after which the groups are written too."""
+
+        def followed(*args: Any, **kwargs: Any) -> None:
+            step(*args, **kwargs)
+            self._write()
+
+        return followed
 
     def _write(self) -> None:
         groups = self.optimizer.param_groups
