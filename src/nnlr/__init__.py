@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nnlr import depth, report, schemes, testing, torch7
+    from nnlr import depth, integrations, report, schemes, testing, torch7
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
     from nnlr.errors import (
@@ -113,6 +113,7 @@ _HOME = {
         "schemes",
     ),
     "depth": "depth",
+    "integrations": "integrations",
     "report": "report",
     "schemes": "schemes",
     "testing": "testing",
@@ -152,6 +153,7 @@ __all__ = [
     "get_optim_config",
     "glob",
     "install",
+    "integrations",
     "keep_ratios",
     "layer_decay",
     "learning_rate",
