@@ -1,0 +1,126 @@
+"""Plans for timm's optimizers and schedulers.
+
+A scheduler of timm multiplies what it computes by the group's ``lr_scale``, and nothing else
+of timm reads that. So groups for it hold the base rate and the multiplier apart, where groups
+of ``plan.optimizer`` hold their product:
+
+    timm      {"lr": base, "lr_scale": mult}           group["lr"] = value(t) * lr_scale
+    nnlr      {"lr": base * mult, "lr_mult": mult}     group["lr"] = value(t) * lr_mult
+
+With both keys the multiplier would be squared; no function of nnlr writes both.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from nnlr.groups import Locked, ParamGroup
+from nnlr.names import Source
+from nnlr.plan import Plan
+from nnlr.resolving import resolve
+from nnlr.rows import Decay
+from nnlr.scheme import Scheme
+from nnlr.select import Selector
+
+__all__ = ["param_group_fn", "to_timm"]
+
+
+def to_timm(
+    plan: Plan,
+    model: Source | None = None,
+    *,
+    partial: bool = False,
+    names: bool = True,
+    locked: Locked = "drop",
+    eps: float | None = None,
+    init: str | None = None,
+) -> list[ParamGroup]:
+    """The plan's groups for timm's schedulers: one ``lr`` in all, multipliers in ``lr_scale``.
+
+    Building a scheduler of timm on the optimizer, any but ``"none"``, puts the multipliers
+    to work. Without one, and under schedulers of torch, transformers or
+    :func:`nnlr.schedule`, every group would train at the base rate: use ``plan.optimizer``
+    or ``plan.param_groups`` there.
+
+    Args:
+        plan: The plan.
+        model: The model; ``None`` for the one resolved.
+        partial: As in :meth:`nnlr.Plan.param_groups`; so are ``names``, ``locked``, ``eps``
+            and ``init``.
+        names: See ``partial``.
+        locked: See ``partial``.
+        eps: See ``partial``.
+        init: See ``partial``.
+
+    Returns:
+        Groups with ``params``, ``lr``, ``lr_scale``, ``weight_decay``, ``name`` and options.
+
+    Raises:
+        PlanMismatchError: If the model is not the one resolved.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> from nnlr.integrations.timm import to_timm
+        >>> net = torch.nn.Linear(2, 1)
+        >>> plan = nnlr.resolve(net, nnlr.rule("bias", lr_mult=0.5), lr=0.1, weight_decay=0)
+        >>> [(group["lr"], group["lr_scale"]) for group in to_timm(plan)]
+        [(0.1, 1.0), (0.1, 0.5)]
+    """
+    groups = plan.param_groups(
+        model, partial=partial, names=names, locked=locked, eps=eps, init=init
+    )
+    return [_for_timm(group, plan.lr) for group in groups]
+
+
+def _for_timm(group: ParamGroup, lr: float) -> ParamGroup:
+    kept = {k: v for k, v in group.items() if k not in {"lr_mult", "wd_mult"}}
+    return {**kept, "lr": lr, "lr_scale": group["lr_mult"]}
+
+
+def param_group_fn(
+    *schemes: Scheme,
+    lr: float,
+    weight_decay: float,
+    decay: Decay = "coupled",
+    tied: Mapping[str, str] | None = None,
+    roles: Mapping[str | Selector, str] | None = None,
+    names: bool = True,
+    locked: Locked = "drop",
+) -> Callable[[nn.Module], list[ParamGroup]]:
+    """Schemes for ``timm.optim.create_optimizer_v2(model, opt, lr=lr, param_group_fn=...)``.
+
+    timm calls it with the model and hands what it returns to the optimizer as it is. The
+    groups carry their rates, so ``lr`` and ``weight_decay`` of ``create_optimizer_v2`` are
+    the optimizer's defaults and nothing else: pass the same numbers.
+
+    Args:
+        *schemes: Schemes, which multiply.
+        lr: Base learning rate, finite, > 0.
+        weight_decay: Base weight decay, finite, >= 0.
+        decay: As in :func:`nnlr.resolve`; so are ``tied`` and ``roles``.
+        tied: See ``decay``.
+        roles: See ``decay``.
+        names: As in :func:`to_timm`; so is ``locked``.
+        locked: See ``names``.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> from nnlr.integrations.timm import param_group_fn
+        >>> groups_of = param_group_fn(nnlr.rule("bias", wd_mult=0), lr=0.1, weight_decay=0.01)
+        >>> [group["weight_decay"] for group in groups_of(torch.nn.Linear(2, 1))]
+        [0.01, 0.0]
+    """
+
+    def groups(model: nn.Module) -> list[ParamGroup]:
+        plan = resolve(
+            model,
+            *schemes,
+            lr=lr,
+            weight_decay=weight_decay,
+            decay=decay,
+            tied=tied,
+            roles=roles,
+        )
+        return to_timm(plan, names=names, locked=locked)
+
+    return groups

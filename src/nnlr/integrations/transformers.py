@@ -1,0 +1,273 @@
+"""Plans in the Trainer of transformers: its optimizer, its schedulers and its logs.
+
+The Trainer builds the optimizer itself, on the model that it has by then: after
+``model_init``, after FSDP has wrapped it, anew for each trial of a search. :func:`optimizer`
+gives it what to build. Its schedulers write one rate into all groups if they have a floor:
+:class:`RatioTrainer` has them work on the base rate. It logs the rate of one group:
+:func:`log_rates` adds the others.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from nnlr import ratios
+from nnlr.errors import ConfigError
+from nnlr.integrations.installed import installed
+from nnlr.plan import Plan
+from nnlr.resolving import resolve
+from nnlr.rows import Decay
+from nnlr.scheduling import schedule
+from nnlr.scheme import Scheme
+from nnlr.select import Selector
+
+with installed("transformers"):
+    from transformers import (
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
+
+__all__ = ["OptimizerFactory", "RateCallback", "RatioTrainer", "log_rates", "optimizer"]
+
+
+@dataclass(kw_only=True, eq=False)
+class OptimizerFactory:
+    """What the Trainer calls for its optimizer; made by :func:`optimizer`, which says the rest.
+
+    Attributes:
+        schemes: Schemes, which multiply.
+        args: The Trainer's arguments, or ``None``.
+        cls: The optimizer class; ``None`` for that of ``args``.
+        rates: The base rates; those that are ``None`` are in ``args``.
+        resolving: Other arguments of :func:`nnlr.resolve`.
+        settings: Arguments of :meth:`nnlr.Plan.optimizer`.
+        keep_ratios: Whether to call :func:`nnlr.keep_ratios`.
+        plan: The plan of the last optimizer that was built; ``None`` before the first.
+    """
+
+    schemes: tuple[Scheme, ...]
+    args: TrainingArguments | None
+    cls: Callable[..., Optimizer] | None
+    rates: Mapping[str, float | None]
+    resolving: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    keep_ratios: bool
+    plan: Plan | None = None
+
+    def __call__(self, *old: object, **settings: object) -> Callable[..., Optimizer]:
+        """What builds the optimizer from the model: the Trainer calls ``factory()(model)``.
+
+        Raises:
+            ConfigError: If the Trainer is of a release that calls it with parameters.
+        """
+        if old or settings:
+            raise ConfigError(
+                "This release of transformers takes optimizer classes only, no factories. "
+                "Fix: pip install -U 'transformers>=5', or pass "
+                "Trainer(optimizers=(plan.optimizer(cls), None))."
+            )
+        return self.build
+
+    def build(self, model: nn.Module) -> Optimizer:
+        """Resolve the schemes on a model, and build the plan's optimizer."""
+        self.plan = resolve(model, *self.schemes, **self._rates(), **self.resolving)
+        cls, settings = self.cls, self.settings
+        if cls is None:
+            cls, named = Trainer.get_optimizer_cls_and_kwargs(self.args, model)  # type: ignore[arg-type] # any module
+            settings = {**named, **settings}
+            settings.pop("lr")
+        built: Optimizer = self.plan.optimizer(cls, **settings)
+        if self.keep_ratios:
+            ratios.keep_ratios(built)
+        return built
+
+    def _rates(self) -> dict[str, Any]:
+        # Read when it is built: a search for hyperparameters writes into the arguments.
+        return {
+            name: getattr(self.args, _ARGUMENT[name]) if given is None else given
+            for name, given in self.rates.items()
+        }
+
+
+# The rates of a plan, and what TrainingArguments call them.
+_ARGUMENT = {"lr": "learning_rate", "weight_decay": "weight_decay"}
+
+
+def optimizer(
+    *schemes: Scheme,
+    args: TrainingArguments | None = None,
+    cls: Callable[..., Optimizer] | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    decay: Decay = "coupled",
+    tied: Mapping[str, str] | None = None,
+    roles: Mapping[str | Selector, str] | None = None,
+    keep_ratios: bool = False,
+    **settings: Any,
+) -> tuple[OptimizerFactory, dict[str, Any]]:
+    """An optimizer for the Trainer to build: ``Trainer(optimizer_cls_and_kwargs=...)``.
+
+    When the Trainer asks for it, the schemes are resolved on the model that it has, and the
+    plan builds the optimizer. The Trainer's own grouping does not apply: to exempt norms and
+    biases from decay as it does, multiply by :func:`nnlr.no_weight_decay`.
+
+    Args:
+        *schemes: Schemes, which multiply.
+        args: The Trainer's arguments. What is not given here is read from them when the
+            optimizer is built: the base rates, and for want of ``cls`` the optimizer that
+            they name (``optim``, ``adam_beta1``, ``optim_args``).
+        cls: The optimizer class; its settings are then ``settings`` alone.
+        lr: Base learning rate; ``None`` for ``args.learning_rate``.
+        weight_decay: Base weight decay; ``None`` for ``args.weight_decay``.
+        decay: As in :func:`nnlr.resolve`; so are ``tied`` and ``roles``.
+        tied: See ``decay``.
+        roles: See ``decay``.
+        keep_ratios: Call :func:`nnlr.keep_ratios` on the optimizer. :class:`RatioTrainer`
+            is the better way where you can use it.
+        **settings: Other arguments of :meth:`nnlr.Plan.optimizer` and of the class:
+            ``betas=``, ``locked=``.
+
+    Raises:
+        ConfigError: If neither ``args`` nor the value is given, or if DeepSpeed is
+            configured to build the optimizer itself, on one flat list of parameters.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> from nnlr.integrations import transformers
+        >>> made = transformers.optimizer(
+        ...     nnlr.rule("bias", wd_mult=0), cls=torch.optim.AdamW, lr=1e-3, weight_decay=0.01
+        ... )
+        >>> factory, kwargs = made  # Trainer(model, args, optimizer_cls_and_kwargs=made)
+        >>> optimizer = factory()(torch.nn.Linear(2, 1), **kwargs)  # as the Trainer does
+        >>> [group["name"] for group in optimizer.param_groups]
+        ['lr1_wd1', 'lr1_wd0']
+    """
+    rates = {"lr": lr, "weight_decay": weight_decay}
+    if args is None:
+        given = {"cls": cls, **rates}
+        if missing := [name for name, value in given.items() if value is None]:
+            raise ConfigError(
+                f"The optimizer needs {' and '.join(missing)}: pass "
+                f"{', '.join(f'{name}=' for name in missing)}, or args=, the Trainer's "
+                "arguments, to take it from there."
+            )
+    else:
+        _refuse_deepspeed(args)
+    factory = OptimizerFactory(
+        schemes=schemes,
+        args=args,
+        cls=cls,
+        rates=rates,
+        resolving={"decay": decay, "tied": tied, "roles": roles},
+        settings=settings,
+        keep_ratios=keep_ratios,
+    )
+    return factory, {}
+
+
+def _refuse_deepspeed(args: TrainingArguments) -> None:
+    """Refuse a DeepSpeed configuration under which the Trainer builds no optimizer."""
+    plugin = getattr(args, "deepspeed_plugin", None)
+    config = getattr(getattr(plugin, "hf_ds_config", None), "config", None) or {}
+    if "optimizer" in config:
+        raise ConfigError(
+            "The DeepSpeed configuration has a section 'optimizer', so DeepSpeed builds the "
+            "optimizer, on one flat list of parameters: every group would be lost. Take the "
+            "section out; the Trainer then builds this one, and DeepSpeed wraps it."
+        )
+
+
+class RatioTrainer(Trainer):
+    """A Trainer whose own schedulers keep the ratios between groups.
+
+    The scheduler that ``lr_scheduler_type`` names works on the base rate alone, through
+    :func:`nnlr.schedule`: floors and ceilings (``reduce_lr_on_plateau``, ``greedy``) speak of
+    that, and its state fits after regrouping. To add this to another Trainer, put it first:
+    ``class MyTrainer(RatioTrainer, Seq2SeqTrainer): pass``.
+    """
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: Optimizer | None = None
+    ) -> Any:  # noqa: ANN401 - the Trainer promises one of its own
+        """The Trainer's scheduler, on the base rate; one that was given stays as it is."""
+        create = super().create_scheduler
+        if self.lr_scheduler is not None:
+            return create(num_training_steps, optimizer)
+        wrapped: Any = self.optimizer if optimizer is None else optimizer
+        # Accelerate has put its own around it by now.
+        real = getattr(wrapped, "optimizer", wrapped)
+        made = schedule(real, lambda base: create(num_training_steps, base))
+        self.lr_scheduler = made  # type: ignore[assignment] # as above
+        return made
+
+
+class RateCallback(TrainerCallback):
+    """Adds the rates of all groups to what the Trainer logs; see :func:`log_rates`.
+
+    Args:
+        groups: Log each group too.
+    """
+
+    def __init__(self, *, groups: bool = False) -> None:
+        self.groups = groups
+        self._rates: dict[str, float] = {}
+
+    def on_train_begin(self, *_: object, **run: Any) -> None:
+        """Refuse an optimizer that is not of a plan, such as one that DeepSpeed built.
+
+        Raises:
+            ConfigError: If no group carries ``lr_mult``.
+        """
+        ratios.reference(run["optimizer"])
+
+    def on_optimizer_step(self, *_: object, **run: Any) -> None:
+        """Note the rates of this step; when it is logged, the scheduler has moved on."""
+        optimizer = run["optimizer"]
+        by_name = {
+            group.get("name", f"group{position}"): float(group["lr"])
+            for position, group in enumerate(optimizer.param_groups)
+        }
+        self._rates = {
+            "learning_rate_base": ratios.base_lr(optimizer),
+            "learning_rate_min": min(by_name.values()),
+            "learning_rate_max": max(by_name.values()),
+        }
+        if self.groups:
+            for name, rate in by_name.items():
+                self._rates[f"learning_rate/{name}"] = rate
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **run: Any,
+    ) -> None:
+        """Add them to the logs that have a ``learning_rate``."""
+        logs = run["logs"]
+        if "learning_rate" in logs:
+            logs.update(self._rates)
+            state.log_history[-1].update(self._rates)
+
+
+def log_rates(trainer: Trainer, *, groups: bool = False) -> RateCallback:
+    """Have a Trainer log the base rate, the smallest and the largest beside its own.
+
+    The Trainer's ``learning_rate`` is that of the first group. Added are
+    ``learning_rate_base``, ``learning_rate_min`` and ``learning_rate_max``, all as the step
+    used them. The callback is put before those that report, so that TensorBoard, W&B and the
+    others get them; in ``Trainer(callbacks=[...])`` it would come after.
+
+    Args:
+        trainer: The Trainer.
+        groups: Log each group too, as ``learning_rate/NAME``.
+    """
+    callback = RateCallback(groups=groups)
+    trainer.callback_handler.callbacks.insert(0, callback)
+    return callback
