@@ -1,9 +1,13 @@
 """nnlr.integrations.lightning in a real Trainer, against loops by hand."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler as lrs
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from torch.utils.data import DataLoader
 
 import nnlr
@@ -115,6 +119,8 @@ def by_hand(
     clip=None,
     metric=False,
     frozen=None,
+    before_step=None,
+    after_step=None,
 ):
     """The loop without Lightning and without nnlr."""
     net = Net()
@@ -123,8 +129,11 @@ def by_hand(
     groups, mults = zip(*groups_by_hand(net), strict=True)
     optimizer = torch.optim.AdamW(groups, lr=BASE)
     now, scheduler = base_rate(make or (lambda o: lrs.LambdaLR(o, lambda _: 1.0)))
+    taken = 0
     for epoch in range(epochs):
         for at, x in enumerate(loader(), start=1):
+            if before_step:
+                before_step(net, taken)
             (loss_of(net, x) / every).backward()
             if at % every:
                 continue
@@ -136,6 +145,9 @@ def by_hand(
                 group["betas"] = now["betas"]
             optimizer.step()
             optimizer.zero_grad()
+            taken += 1
+            if after_step:
+                after_step(net)
             if not per_epoch:
                 scheduler.step()
         if per_epoch:
@@ -367,3 +379,227 @@ class TestRateMonitor:
             assert want == pytest.approx({name: got[name] for name in want})
         assert 0.1 == pytest.approx(expected[0]["lr_min"] / expected[0]["lr"])
         assert expected[-1]["lr"] == pytest.approx(run.callback_metrics["lr"].item())
+
+
+class Finder(callbacks.LearningRateFinder):
+    """Hands what Lightning's callback suggests to the schedule; as docs/trainers says."""
+
+    def on_fit_start(self, trainer, pl_module):
+        super().on_fit_start(trainer, pl_module)
+        trainer.lr_scheduler_configs[0].scheduler.set_base_lr(pl_module.lr)
+
+
+SWEPT = 19
+
+
+class TestCallbacks:
+    @pytest.fixture
+    def found(self, tmp_path):
+        """A module whose rates Lightning's finder has looked for, and then fitted."""
+
+        def fit(finder=None):
+            module = Module(schedule=floor, interval="step", keep_ratios=True)
+            settings = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+            if finder is None:
+                run = trainer(4, **settings)
+                tuner = pytest.importorskip("lightning.pytorch.tuner").Tuner(run)
+                tuner.lr_find(module, loader(), num_training=SWEPT)
+            else:
+                one = finder(num_training_steps=SWEPT)
+                run = trainer(4, callbacks=[one], **settings)
+            run.fit(module, loader())
+            assert SWEPT + 4 * BATCHES == len(module.rates)
+            assert module.lr != BASE
+            for head, _, body, _ in module.rates:
+                assert head * 0.1 == pytest.approx(body)
+            return module
+
+        return fit
+
+    @pytest.mark.parametrize("finder", [None, Finder], ids=["tuner", "callback"])
+    def test_the_learning_rate_finder_suggests_a_base_rate(self, found, finder):
+        """It sweeps the layered model; the suggestion is the base, by both its ways."""
+        module = found(finder)
+        swept, trained = module.rates[:SWEPT], module.rates[SWEPT:]
+        assert SWEPT == len({head for head, *_ in swept})
+        assert module.lr == pytest.approx(trained[0][0])
+        assert trained[1][0] / module.lr == pytest.approx(1, abs=0.02)
+
+    def test_without_a_word_the_schedule_takes_the_suggestion_back(self, found):
+        """Lightning's callback writes rates; the schedule goes on from the base it knows."""
+        module = found(callbacks.LearningRateFinder)
+        first, second = (rates[0] for rates in module.rates[SWEPT : SWEPT + 2])
+        assert module.lr == pytest.approx(first)
+        assert pytest.approx(1, abs=0.02) == second / BASE
+
+    def test_weight_averaging_of_lightning_takes_over_the_schedule(self):
+        """StochasticWeightAveraging swaps in a scheduler of one rate; ratios hold."""
+        module = Module(schedule=floor, interval="epoch", keep_ratios=True)
+        averaging = callbacks.StochasticWeightAveraging(
+            swa_lrs=5e-2, swa_epoch_start=2, annealing_epochs=2
+        )
+        trainer(5, callbacks=[averaging]).fit(module, loader())
+        assert pytest.approx(5e-2) == module.rates[-1][0]
+        for head, _, body, _ in module.rates:
+            assert head * 0.1 == pytest.approx(body)
+
+    def test_without_keep_ratios_weight_averaging_flattens(self):
+        """The healthy twin is above: this is what it is healed of."""
+        module = Module(schedule=floor, interval="epoch")
+        averaging = callbacks.StochasticWeightAveraging(
+            swa_lrs=5e-2, swa_epoch_start=2, annealing_epochs=2
+        )
+        trainer(5, callbacks=[averaging]).fit(module, loader())
+        assert [5e-2] * 4 == pytest.approx(module.rates[-1])
+
+    def test_an_exponential_average(self, tmp_path):
+        """EMAWeightAveraging, resumed too, gives the average of the loop by hand."""
+
+        def ema():
+            return callbacks.EMAWeightAveraging(decay=0.8)
+
+        scheme = nnlr.freeze("stem.*") * SCHEME
+        settings = {"schedule": floor, "interval": "step"}
+        whole, half, resumed = (Module(scheme, **settings) for _ in range(3))
+        trainer(callbacks=[ema()]).fit(whole, loader())
+        averaged = AveragedModel(Net(), avg_fn=get_ema_avg_fn(0.8), use_buffers=True)
+        by_hand(floor, frozen="stem", after_step=averaged.update_parameters)
+        assert same(averaged.module, whole.net)
+        path = tmp_path / "half.ckpt"
+
+        class Save(callbacks.Callback):
+            def on_train_epoch_end(self, trainer, _):
+                if trainer.current_epoch == 0:
+                    trainer.save_checkpoint(path)
+
+        trainer(callbacks=[ema(), Save()]).fit(half, loader())
+        trainer(callbacks=[ema()]).fit(resumed, loader(), ckpt_path=path)
+        assert same(averaged.module, resumed.net)
+
+    def test_backbone_finetuning_wants_plain_tensors(self):
+        """It adds a group without names and without a multiplier, which is left alone."""
+
+        class Backbone(Module):
+            @property
+            def backbone(self):
+                return self.net.body
+
+        def finetune(module):
+            callback = callbacks.BackboneFinetuning(
+                unfreeze_backbone_at_epoch=1,
+                lambda_func=lambda _: 1.5,
+                backbone_initial_lr=1e-4,
+                should_align=False,
+            )
+            trainer(3, callbacks=[callback]).fit(module, loader())
+
+        scheme = nnlr.rule("head.*", lr_mult=0.5)
+        settings = {"schedule": floor, "interval": "epoch"}
+        module = Backbone(scheme, names=False, **settings)
+        finetune(module)
+        last = module.rates[-1]
+        assert [0.5, 1.5e-4] == pytest.approx([last[1] / last[0], last[2]])
+        assert [2, 3, 3] == [len(rates) for rates in module.rates[::BATCHES]]
+        with pytest.raises(ValueError, match="with/without names"):
+            finetune(Backbone(scheme, **settings))
+
+    def test_regroup_unfreezes_at_an_epoch(self):
+        """The way of nnlr: another plan, the same optimizer, state and schedule."""
+
+        class Unfreezing(Module):
+            def on_train_epoch_start(self):
+                if self.current_epoch == 1:
+                    plan = nnlr.resolve(self.net, SCHEME, lr=self.lr, weight_decay=0.1)
+                    nnlr.regroup(self.optimizers().optimizer, plan)
+
+        module = Unfreezing(
+            nnlr.freeze("stem.*") * SCHEME, schedule=floor, interval="step"
+        )
+        trainer().fit(module, loader())
+
+        def unfreeze(net, step):
+            if step == BATCHES:
+                net.stem.requires_grad_(True)
+
+        assert same(by_hand(floor, frozen="stem", before_step=unfreeze), module.net)
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "plain"}, {"optimizer": "plan"}])
+def test_lightning_forgets_one_step_of_a_plateau(tmp_path, settings):
+    """A checkpoint written while fit runs lacks the epoch's step, and resuming skips it.
+
+    It is so with one group and torch's own scheduler, and so it is with a plan: the run
+    that is resumed goes on one step behind.
+    """
+
+    class Plain(Module):
+        def configure_optimizers(self):
+            if settings["optimizer"] == "plan":
+                return super().configure_optimizers()
+            optimizer = torch.optim.AdamW(self.net.parameters(), lr=BASE)
+            told = {"scheduler": plateau(optimizer), "monitor": "score"}
+            return {"optimizer": optimizer, "lr_scheduler": told}
+
+    def module():
+        return Plain(schedule=plateau, interval="epoch", monitor="score")
+
+    whole, resumed = module(), module()
+    checkpoint = callbacks.ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    enabled = {"enable_checkpointing": True, "callbacks": [checkpoint]}
+    trainer(6, **enabled).fit(whole, loader(), loader())
+    trainer(6).fit(resumed, loader(), loader(), ckpt_path=tmp_path / "epoch=2.ckpt")
+    expected = [3e-3, 3e-3, 2e-3]
+    assert expected == pytest.approx(
+        [head for head, *_ in whole.rates[3 * BATCHES :: 6]]
+    )
+    late = [head for head, *_ in resumed.rates[::6]]
+    assert [BASE, BASE, 3e-3] == pytest.approx(late)
+
+
+def test_the_older_package_is_as_good():
+    """Where pytorch_lightning is in use, its classes are the callback's base."""
+    code = """
+import warnings
+warnings.simplefilter("ignore")
+import tests.torchvision_shim, torch, pytorch_lightning as pl, sys
+sys.modules["lightning"] = None  # not installed
+import nnlr
+from nnlr.integrations.lightning import RateMonitor, configure
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(4, 1)
+    def training_step(self, batch, _):
+        return self.net(batch).square().mean()
+    def configure_optimizers(self):
+        plan = nnlr.resolve(self.net, nnlr.rule("bias", lr_mult=0.1), lr=0.1, weight_decay=0)
+        return configure(self, plan, torch.optim.SGD)
+trainer = pl.Trainer(
+    accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+    enable_progress_bar=False, enable_model_summary=False, callbacks=RateMonitor())
+trainer.fit(Module(), torch.utils.data.DataLoader(torch.ones(4, 4)))
+assert isinstance(RateMonitor(), pl.Callback)
+print({name: round(rate.item(), 6) for name, rate in trainer.callback_metrics.items()})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    expected = "{'lr': 0.1, 'lr_min': 0.01, 'lr_max': 0.1}"
+    assert expected == done.stdout.strip().splitlines()[-1]
+
+
+def test_without_lightning_it_says_what_to_install():
+    """The message has the line to paste; importing nnlr itself asks for nothing."""
+    code = """
+import sys
+sys.modules["lightning"] = sys.modules["pytorch_lightning"] = None
+import nnlr
+try:
+    nnlr.integrations.lightning
+except nnlr.NnlrError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "pip install lightning" in done.stdout

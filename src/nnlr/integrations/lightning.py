@@ -22,17 +22,17 @@ _NEWER, _OLDER = "lightning", "pytorch_lightning"  # one code under two names
 
 def _package() -> str:
     """The package that has been imported, else one that could be."""
-    loaded = [name for name in (_NEWER, _OLDER) if name in sys.modules]
-    there = [name for name in (_NEWER, _OLDER) if find_spec(name)]
-    return next(iter([*loaded, *there]), _NEWER)
+    both = (_NEWER, _OLDER)
+    loaded = [name for name in both if sys.modules.get(name)]
+    return next(iter([*loaded, *filter(find_spec, both)]), _NEWER)
 
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule, Trainer
+    from lightning import LightningModule, Trainer
 
 if TYPE_CHECKING or _package() == _NEWER:
     with installed(_NEWER):
-        from lightning.pytorch import Callback
+        from lightning import Callback
 else:
     from pytorch_lightning import Callback
 
