@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler as lrs
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from torch.utils.data import DataLoader
@@ -304,6 +307,26 @@ class TestConfigure:
         """By nnlr, where the call is made."""
         with pytest.raises(nnlr.NnlrError, match=said):
             Module(**settings).configure_optimizers()
+
+    def test_locking_inside_ddp_is_refused(self, tmp_path):
+        """Lightning wraps before it asks for optimizers; the error says where to lock."""
+        dist.init_process_group(
+            "gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1
+        )
+        try:
+            module = Module(nnlr.freeze("stem.*"))
+            strategy = SimpleNamespace(model=DistributedDataParallel(module))
+            module.trainer = SimpleNamespace(strategy=strategy)
+            with pytest.raises(nnlr.NnlrError, match=r"stem.*inside Distr.*def setup"):
+                module.configure_optimizers()
+            assert all(parameter.requires_grad for parameter in module.parameters())
+            module.settings = {"locked": "keep"}
+            assert {0.0, BASE} == {
+                group["lr"]
+                for group in module.configure_optimizers()["optimizer"].param_groups
+            }
+        finally:
+            dist.destroy_process_group()
 
 
 class Remember(lightning.pytorch.loggers.logger.DummyLogger):
