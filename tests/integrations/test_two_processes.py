@@ -209,11 +209,32 @@ def accelerate_ends_too_soon():
     assert [2, 4, 6, 6, 6, 6] == seen
 
 
+def accelerate_steps_plateaus_twice():
+    """A prepared plateau spends its patience twice as fast; one that is not does not."""
+    from accelerate import Accelerator
+
+    for prepare, expected in ((True, [1, 3, 5]), (False, [0, 1, 2])):
+        accelerator = Accelerator(cpu=True)
+        net = nn.Linear(4, 1)
+        optimizer = resolved(net, nnlr.rule("*")).optimizer(torch.optim.SGD)
+        scheduler = nnlr.schedule(optimizer, lrs.ReduceLROnPlateau, patience=9)
+        plateau, stepped = scheduler, accelerator.prepare(optimizer)
+        if prepare:
+            stepped = accelerator.prepare(scheduler)
+        bad = []
+        for _ in expected:
+            optimizer.step()
+            (stepped if prepare else plateau).step(1.0)
+            bad.append(plateau.num_bad_epochs)
+        assert expected == bad
+
+
 SCENARIOS = {
     "accelerate": [
         accelerate_trains,
         accelerate_splits_batches,
         accelerate_ends_too_soon,
+        accelerate_steps_plateaus_twice,
     ],
     "lightning": [
         lightning_trains,
