@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nnlr import depth, integrations, report, schemes, testing, torch7
+    from nnlr import (
+        checkpoint,
+        depth,
+        integrations,
+        report,
+        schemes,
+        testing,
+        torch7,
+    )
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
     from nnlr.errors import (
@@ -112,6 +120,7 @@ _HOME = {
         ),
         "schemes",
     ),
+    "checkpoint": "checkpoint",
     "depth": "depth",
     "integrations": "integrations",
     "report": "report",
@@ -144,6 +153,7 @@ __all__ = [
     "big_vision",
     "blockwise",
     "caffe",
+    "checkpoint",
     "complete_p",
     "depth",
     "detectron2",

@@ -10,7 +10,7 @@ Only torch is needed: this works with anyone's groups.
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import Any, Final
 from warnings import warn
 
 from torch import Tensor
@@ -23,6 +23,9 @@ from nnlr.errors import ConfigError, NnlrError, NnlrWarning, shown
 from nnlr.values import number
 
 Factory = Callable[..., LRScheduler]
+
+# What schedulers of timm call the step after every update, beside that after every epoch.
+_ALSO_STEPS: Final = {"step_update"}
 
 
 class _Curve:
@@ -185,7 +188,8 @@ class _Ratios:
         # Trainers read total_steps, _step_count, last_epoch and the like.
         if name.startswith("__") or "_curves" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        return getattr(self.scheduler, name)
+        found = getattr(self.scheduler, name)
+        return self._followed(found) if name in _ALSO_STEPS else found
 
     def __setattr__(self, name: str, value: object) -> None:
         # Accelerate counts steps itself, and users set `patience`: the scheduler must see it.
@@ -197,6 +201,15 @@ class _Ratios:
         return f"schedule({type(self.scheduler).__name__}, base_lr={self.base_lr:g})"
 
     # --- what happens behind the calls above
+
+    def _followed(self, step: Callable[..., object]) -> Callable[..., None]:
+        """Another way to step of the scheduler, after which the groups are written too."""
+
+        def followed(*args: Any, **kwargs: Any) -> None:
+            step(*args, **kwargs)
+            self._write()
+
+        return followed
 
     def _write(self) -> None:
         groups = self.optimizer.param_groups

@@ -18,6 +18,7 @@ from nnlr import ratios
 from nnlr.errors import ConfigError
 from nnlr.integrations.installed import installed
 from nnlr.plan import Plan
+from nnlr.rates import rate_summary, reference_group
 from nnlr.resolving import resolve
 from nnlr.rows import Decay
 from nnlr.scheduling import schedule
@@ -69,7 +70,7 @@ class OptimizerFactory:
         if old or settings:
             raise ConfigError(
                 "This release of transformers takes optimizer classes only, no factories. "
-                "Fix: pip install -U 'transformers>=5', or pass "
+                "Fix: pip install -U transformers. Or pass "
                 "Trainer(optimizers=(plan.optimizer(cls), None))."
             )
         return self.build
@@ -224,23 +225,20 @@ class RateCallback(TrainerCallback):
         Raises:
             ConfigError: If no group carries ``lr_mult``.
         """
-        ratios.reference(run["optimizer"])
+        if reference_group(run["optimizer"].param_groups) is None:
+            raise ConfigError(
+                "The Trainer trains with an optimizer of its own: no group has an 'lr_mult'. "
+                "Pass optimizer_cls_and_kwargs=nnlr.integrations.transformers.optimizer(...); "
+                "a DeepSpeed configuration must have no section 'optimizer'."
+            )
 
     def on_optimizer_step(self, *_: object, **run: Any) -> None:
         """Note the rates of this step; when it is logged, the scheduler has moved on."""
-        optimizer = run["optimizer"]
-        by_name = {
-            group.get("name", f"group{position}"): float(group["lr"])
-            for position, group in enumerate(optimizer.param_groups)
-        }
-        self._rates = {
-            "learning_rate_base": ratios.base_lr(optimizer),
-            "learning_rate_min": min(by_name.values()),
-            "learning_rate_max": max(by_name.values()),
-        }
+        self._rates = rate_summary(run["optimizer"])
         if self.groups:
-            for name, rate in by_name.items():
-                self._rates[f"learning_rate/{name}"] = rate
+            for position, group in enumerate(run["optimizer"].param_groups):
+                name = group.get("name", f"group{position}")
+                self._rates[f"lr/{name}"] = float(group["lr"])
 
     def on_log(
         self,
@@ -257,16 +255,16 @@ class RateCallback(TrainerCallback):
 
 
 def log_rates(trainer: Trainer, *, groups: bool = False) -> RateCallback:
-    """Have a Trainer log the base rate, the smallest and the largest beside its own.
+    """Have a Trainer log the rates of all groups, not of one.
 
-    The Trainer's ``learning_rate`` is that of the first group. Added are
-    ``learning_rate_base``, ``learning_rate_min`` and ``learning_rate_max``, all as the step
-    used them. The callback is put before those that report, so that TensorBoard, W&B and the
-    others get them; in ``Trainer(callbacks=[...])`` it would come after.
+    The Trainer's ``learning_rate`` is that of the first group. Added are ``lr``, ``lr_min``
+    and ``lr_max``, the numbers of :func:`nnlr.rate_summary`, as the step used them. The
+    callback is put before those that report, so that TensorBoard, W&B and the others get
+    them; in ``Trainer(callbacks=[...])`` it would come after.
 
     Args:
         trainer: The Trainer.
-        groups: Log each group too, as ``learning_rate/NAME``.
+        groups: Log each group too, as ``lr/NAME``.
     """
     callback = RateCallback(groups=groups)
     trainer.callback_handler.callbacks.insert(0, callback)

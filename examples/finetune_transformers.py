@@ -1,0 +1,117 @@
+"""Fine-tune with the Trainer of transformers: layer-wise rates, a floor, logs, a resume.
+
+    python examples/finetune_transformers.py [--out DIR]
+
+A small BERT with random weights learns whether two symbols of a row are the same. Nothing is
+downloaded. The second run starts at the middle checkpoint of the first and must end at the
+same weights. Needs transformers and accelerate.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.utils.data import TensorDataset
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    TrainingArguments,
+    set_seed,
+)
+
+import nnlr
+from nnlr.integrations.transformers import RatioTrainer, log_rates, optimizer
+
+# The lower a layer, the slower; no decay for norms and biases; a faster head.
+SCHEME = nnlr.layer_decay(0.8) * nnlr.no_weight_decay()
+SCHEME *= nnlr.rule("classifier.*", lr_mult=3)
+
+
+def bert():
+    """Four layers, 32 wide."""
+    config = BertConfig(
+        vocab_size=12,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=8,
+    )
+    return BertForSequenceClassification(config)
+
+
+class Pairs(TensorDataset):
+    """Eight symbols, and whether the first and the fifth are the same."""
+
+    def __init__(self, count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        symbols = torch.randint(2, 12, (count, 8), generator=generator)
+        labels = torch.rand(count, generator=generator) < 0.5
+        symbols[labels, 4] = symbols[labels, 0]
+        super().__init__(symbols, (symbols[:, 0] == symbols[:, 4]).long())
+
+    def __getitem__(self, index):
+        """A row as the model takes it."""
+        symbols, label = super().__getitem__(index)
+        return {"input_ids": symbols, "labels": label}
+
+
+def trainer_of(folder, steps):
+    """A Trainer that builds its model, its optimizer and its scheduler itself."""
+    args = TrainingArguments(
+        str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=32,
+        learning_rate=2e-3,
+        weight_decay=0.05,
+        warmup_steps=steps // 10,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={
+            "min_lr": 2e-4
+        },  # of the base rate: the others in proportion
+        save_steps=steps // 2,
+        logging_steps=steps // 6,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    trainer = RatioTrainer(
+        model_init=bert,
+        args=args,
+        train_dataset=Pairs(4096, seed=0),
+        eval_dataset=Pairs(512, seed=1),
+        compute_metrics=lambda found: {
+            "accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())
+        },
+        optimizer_cls_and_kwargs=optimizer(SCHEME, args=args),
+    )
+    log_rates(trainer)
+    return trainer
+
+
+def runs(folder, steps=300):
+    """The run in one go, and the same one resumed from the middle."""
+    whole = trainer_of(folder, steps)
+    whole.train()
+    resumed = trainer_of(folder, steps)
+    resumed.train(resume_from_checkpoint=str(Path(folder) / f"checkpoint-{steps // 2}"))
+    return whole, resumed
+
+
+def main():
+    """Print the plan, train, and compare."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", default=None, help="folder for checkpoints")
+    folder = parser.parse_args().out or tempfile.mkdtemp(prefix="nnlr-")
+    set_seed(0)
+    print(nnlr.resolve(bert(), SCHEME, lr=2e-3, weight_decay=0.05))
+    whole, resumed = runs(folder)
+    pairs = zip(whole.model.parameters(), resumed.model.parameters(), strict=True)
+    print("accuracy:", whole.evaluate()["eval_accuracy"])
+    print("the resumed run has the same weights:", all(torch.equal(*p) for p in pairs))
+
+
+if __name__ == "__main__":
+    main()
