@@ -73,7 +73,7 @@ def fit_state(
     hook = hook_of(optimizer)
     pairs = pairs_of(model) if model is not None or hook is None else hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, saved_names, policy)
-    _warn(report, stacklevel=3)
+    _warn(report, stacklevel=2)
     return result, report
 
 
@@ -133,7 +133,7 @@ def fit_named_state(
         saved, _present(optimizer, names), policy, distribute=distribute
     )
     ids = fqns(model)
-    _warn(report, stacklevel=3)
+    _warn(report, stacklevel=2)
     return _named(result, optimizer, ids), report
 
 
