@@ -3,18 +3,17 @@
     python examples/lightning_digits.py
 
 Trains a small perceptron on scikit-learn's digits, its lower layers at lower rates, under a
-one-cycle schedule; prints the plan and the rates at the end. Then it trains half of that, saves
-a checkpoint, and goes on from it in a new module and a new trainer. Needs lightning and
-nnlr[demo].
+one-cycle schedule, prints the plan and the last rates, and goes on from the checkpoint of half
+way in a new module and a new trainer. Needs lightning and nnlr[demo].
 """
 
 import logging
 import tempfile
 import warnings
-from pathlib import Path
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
@@ -59,8 +58,7 @@ class Digits(lightning.LightningModule):
 
     def training_step(self, batch, _):
         """The loss of one batch."""
-        images, labels = batch
-        return F.cross_entropy(self.net(images), labels)
+        return F.cross_entropy(self.net(batch[0]), batch[1])
 
 
 def digits():
@@ -73,30 +71,14 @@ def digits():
 
 def trainer(epochs, *callbacks):
     """A quiet trainer."""
-    off = (
-        "logger",
-        "enable_checkpointing",
-        "enable_progress_bar",
-        "enable_model_summary",
-    )
+    off = ("logger", "enable_progress_bar", "enable_model_summary")
     return lightning.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
         callbacks=[RateMonitor(), *callbacks],
+        enable_checkpointing=bool(callbacks),
         **dict.fromkeys(off, False),
     )
-
-
-class SaveAfter(lightning.Callback):
-    """Writes a checkpoint at the end of one epoch."""
-
-    def __init__(self, epoch, path):
-        self.epoch, self.path = epoch, path
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        """Save if this is the epoch."""
-        if trainer.current_epoch + 1 == self.epoch:
-            trainer.save_checkpoint(self.path)
 
 
 def run(epochs):
@@ -104,12 +86,12 @@ def run(epochs):
     data = DataLoader(digits(), batch_size=256)
     whole, resumed = Digits(), Digits()
     with tempfile.TemporaryDirectory(prefix="nnlr-") as folder:
-        path = Path(folder) / "half.ckpt"
-        fitting = trainer(epochs, SaveAfter(epochs // 2, path))
+        every = ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
+        fitting = trainer(epochs, every)
         fitting.fit(whole, data)
-        trainer(epochs).fit(resumed, data, ckpt_path=path)
-    rates = {name: fitting.callback_metrics[name].item() for name in ("lr", "lr_min")}
-    return whole, resumed, rates
+        half = f"{folder}/epoch={epochs // 2 - 1}.ckpt"
+        trainer(epochs).fit(resumed, data, ckpt_path=half)
+    return whole, resumed, fitting.callback_metrics
 
 
 def accuracy(module):
@@ -127,7 +109,7 @@ def main():
     print(Digits().plan())
     whole, resumed, rates = run(epochs=6)
     pairs = zip(whole.parameters(), resumed.parameters(), strict=True)
-    equal = all(torch.equal(one, other) for one, other in pairs)
+    equal = all(torch.equal(*pair) for pair in pairs)
     print(f"\nrates of the last step: {rates['lr']:.2g}, lowest {rates['lr_min']:.2g}")
     print(f"accuracy on the training images: {accuracy(whole):.3f}")
     print(f"resumed run ends at the same weights: {equal}")

@@ -248,6 +248,43 @@ class TestConfigure:
         decays = {group["weight_decay"] for group in run.optimizers[0].param_groups}
         assert [0.0, 0.05] == pytest.approx(sorted(decays))
 
+    def test_resuming_with_another_scheme(self, tmp_path):
+        """Two groups were saved, six go on: state by name, new multipliers, same schedule."""
+        first = nnlr.rule("body.*", lr_mult=0.1)
+        second = SCHEME * nnlr.rule("head.*", lr_mult=2)
+        settings = {"schedule": floor, "interval": "step"}
+        half, resumed = (Module(scheme, **settings) for scheme in (first, second))
+        run = trainer(epochs=1)
+        run.fit(half, loader())
+        assert 2 == len(run.optimizers[0].param_groups)
+        run.save_checkpoint(tmp_path / "half.ckpt")
+        run = trainer()
+        with pytest.warns(
+            nnlr.NnlrWarning, match="lr_mult is 1 in .* and 2 in the code"
+        ):
+            run.fit(resumed, loader(), ckpt_path=tmp_path / "half.ckpt")
+        assert 6 == len(run.optimizers[0].param_groups)
+
+        net = Net()
+        named = dict(net.named_parameters())
+        optimizer = torch.optim.AdamW([{"params": [p]} for p in named.values()])
+        now, scheduler = base_rate(floor)
+        for epoch in range(2):
+            for x in loader():
+                loss_of(net, x).backward()
+                for name, group in zip(named, optimizer.param_groups, strict=True):
+                    mult = 0.1 if name.startswith("body") else 1.0
+                    group["weight_decay"] = 0.1
+                    if epoch and name.startswith("head"):
+                        mult = 2.0
+                    if epoch and name.endswith("bias"):
+                        group["weight_decay"] = 0.0
+                    group["lr"] = now["lr"] * mult
+                optimizer.step()
+                optimizer.zero_grad()
+                scheduler.step()
+        assert same(net, resumed.net)
+
     def test_accumulation_and_clipping(self):
         """Three batches to a step, each step's gradient cut to a norm."""
         module = Module(

@@ -17,6 +17,6 @@ def test_the_resumed_run_ends_at_the_same_weights():
     whole, resumed, rates = digits.run(epochs=2)
     pairs = zip(whole.parameters(), resumed.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
-    assert 0.1 == pytest.approx(rates["lr_min"] / rates["lr"], rel=1e-5)
+    assert 0.1 == pytest.approx((rates["lr_min"] / rates["lr"]).item(), rel=1e-5)
     assert digits.accuracy(whole) > digits.accuracy(start) + 0.3
     assert {1.0, 0.3, 0.1} == {row.lr_mult for row in start.plan()}
