@@ -133,6 +133,29 @@ class Locks:
     off: tuple[Located, ...]
     on: tuple[Located, ...]
 
+    @property
+    def flips(self) -> list[Located]:
+        """The tensors whose ``requires_grad`` will be another."""
+        return [
+            *(found for found in self.off if found.tensor.requires_grad),
+            *(found for found in self.on if not found.tensor.requires_grad),
+        ]
+
+    def refuse_inside_ddp(self, model: object) -> None:
+        """Refuse to switch anything if the model, or what a trainer wrapped it in, is DDP.
+
+        Raises:
+            NnlrError: If so.
+        """
+        names = [found.row.name for found in self.flips]
+        if names and isinstance(model, nn.Module) and inside_ddp(model):
+            raise NnlrError(
+                f"{listed(names)} cannot be locked or unlocked inside "
+                "DistributedDataParallel, which has already decided whose gradients to "
+                "exchange. Call plan.lock() or build the optimizer before wrapping.",
+                names=names,
+            )
+
     def apply(self) -> list[str]:
         """Switch them, note on the owners what was done, and return the names."""
         for found in self.off:
@@ -180,25 +203,15 @@ def plan_unlock(located: Sequence[Located], model: Source) -> Locks:
 
 
 def _checked(off: Sequence[Located], on: Sequence[Located], model: Source) -> Locks:
-    changed = [
-        *(found for found in off if found.tensor.requires_grad),
-        *(found for found in on if not found.tensor.requires_grad),
-    ]
-    names = [found.row.name for found in changed]
-    if changed and isinstance(model, nn.Module) and inside_ddp(model):
-        raise NnlrError(
-            f"{listed(names)} cannot be locked or unlocked inside DistributedDataParallel, "
-            "which has already decided whose gradients to exchange. Call plan.lock() or "
-            "build the optimizer before wrapping.",
-            names=names,
-        )
-    if bent := [found.row.name for found in changed if not found.tensor.is_leaf]:
+    locks = Locks(tuple(off), tuple(on))
+    locks.refuse_inside_ddp(model)
+    if bent := [found.row.name for found in locks.flips if not found.tensor.is_leaf]:
         raise NnlrError(
             f"{listed(bent)} cannot be locked: the tensor is computed from others. Pass "
             "the leaf tensors.",
             names=bent,
         )
-    return Locks(tuple(off), tuple(on))
+    return locks
 
 
 def refuse_unscaled(rows: Sequence[PlanRow], model: Source, init: str | None) -> None:

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nnlr.integrations import (
+        accelerate,
+        lightning,
         timm,
         transformers,
     )
 
 __all__ = [
+    "accelerate",
+    "lightning",
     "timm",
     "transformers",
 ]

@@ -1,0 +1,41 @@
+"""Accelerate: the length of a schedule that it steps.
+
+A plan needs nothing from here: build the optimizer and the schedule on the bare model, then
+``accelerator.prepare(model, optimizer, scheduler)``.
+"""
+
+from nnlr.errors import NnlrError, shown
+from nnlr.integrations.installed import installed
+
+with installed("accelerate"):
+    from accelerate import Accelerator
+
+
+def schedule_steps(accelerator: Accelerator, steps: int) -> int:
+    """How often Accelerate steps a prepared scheduler in so many optimizer steps.
+
+    It steps a scheduler once for each process and optimizer step, as if one process had seen
+    all batches; with ``split_batches`` or ``step_scheduler_with_optimizer=False`` only once.
+    A ``total_steps``, ``T_max`` or warm-up in optimizer steps would be over too soon by the
+    number of processes.
+
+    Args:
+        accelerator: The ``Accelerator``.
+        steps: Optimizer steps of each process: ``epochs * ceil(len(loader) / accumulate)``
+            with the loader that ``prepare`` returned.
+
+    Returns:
+        What to pass as ``total_steps``, ``T_max``, ``num_training_steps`` and the like.
+
+    Raises:
+        NnlrError: If ``steps`` is no whole number above 0.
+
+    Examples:
+        >>> from accelerate import Accelerator
+        >>> schedule_steps(Accelerator(cpu=True), 1000)  # one process
+        1000
+    """
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise NnlrError(f"steps must be a whole number above 0, got {shown(steps)}.")
+    once = accelerator.split_batches or not accelerator.step_scheduler_with_optimizer
+    return steps if once else steps * accelerator.num_processes

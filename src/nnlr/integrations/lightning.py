@@ -1,0 +1,147 @@
+"""Lightning: what ``configure_optimizers`` returns, and a callback that logs the rates.
+
+For ``lightning.pytorch`` and for ``pytorch_lightning``, whichever is in use.
+"""
+
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+from torch.optim import Optimizer
+
+from nnlr import ratios, scheduling
+from nnlr.errors import NnlrError
+from nnlr.integrations.installed import installed
+from nnlr.plan import Plan
+from nnlr.rates import rate_summary
+
+_NEWER, _OLDER = "lightning", "pytorch_lightning"  # one code under two names
+
+
+def _package() -> str:
+    """The package that has been imported, else one that could be."""
+    both = (_NEWER, _OLDER)
+    loaded = [name for name in both if sys.modules.get(name)]
+    return next(iter([*loaded, *filter(find_spec, both)]), _NEWER)
+
+
+if TYPE_CHECKING:
+    from lightning import LightningModule, Trainer
+
+if TYPE_CHECKING or _package() == _NEWER:
+    with installed(_NEWER):
+        from lightning import Callback
+else:
+    from pytorch_lightning import Callback
+
+
+def configure(
+    module: nn.Module,
+    plan: Plan,
+    cls: Callable[..., Optimizer],
+    *,
+    schedule: scheduling.Factory | None = None,
+    decay_schedule: scheduling.Factory | None = None,
+    interval: Literal["step", "epoch"] | None = None,
+    frequency: int = 1,
+    monitor: str | None = None,
+    keep_ratios: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """What ``configure_optimizers`` returns: the plan's optimizer, and its schedule.
+
+    Args:
+        module: The ``LightningModule``, ``self``.
+        plan: The plan, of the whole module or of a part of it.
+        cls: The optimizer class.
+        schedule: A scheduler class, or a function of an optimizer that returns a scheduler;
+            it is passed through :func:`nnlr.schedule`. ``None`` for constant rates.
+        decay_schedule: Likewise for the weight decay; it needs a ``schedule``.
+        interval: When the schedule is stepped. There is no default: a schedule that counts
+            steps and is stepped per epoch, or the other way round, is a frequent mistake.
+        frequency: After how many intervals it is stepped.
+        monitor: The logged metric that a plateau schedule follows.
+        keep_ratios: Call :func:`nnlr.keep_ratios`, for callbacks that write one rate into all
+            groups: ``LearningRateFinder`` and ``StochasticWeightAveraging``.
+        **settings: Other arguments of ``plan.optimizer``: ``betas=``, ``tensor_lr=``.
+
+    Returns:
+        ``{"optimizer": ..., "lr_scheduler": {...}}``; return a list of several for manual
+        optimization with several optimizers.
+
+    Raises:
+        NnlrError: If there is a schedule without ``interval`` or the reverse, or if the plan
+            would lock parameters of a module that Lightning has already wrapped in DDP.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> net = torch.nn.Linear(2, 1)  # in a LightningModule: self
+        >>> plan = nnlr.resolve(net, nnlr.rule("bias", wd_mult=0), lr=1e-3, weight_decay=0.05)
+        >>> found = configure(
+        ...     net, plan, torch.optim.AdamW, interval="step",
+        ...     schedule=lambda opt: torch.optim.lr_scheduler.StepLR(opt, 10))
+        >>> found["lr_scheduler"]
+        {'scheduler': schedule(StepLR, base_lr=0.001), 'interval': 'step', 'frequency': 1}
+    """
+    if (schedule is None) != (interval is None):
+        raise NnlrError(
+            "Say when the schedule is stepped: interval='step' if it counts optimizer steps, "
+            "interval='epoch' if it counts epochs or follows a metric of them."
+            if interval is None
+            else f"interval={interval!r} needs a schedule=."
+        )
+    if decay_schedule is not None and schedule is None:
+        raise NnlrError("decay_schedule= needs a schedule= for the learning rate too.")
+    _refuse_late_locks(module, plan, settings)
+    optimizer = plan.optimizer(cls, **settings)
+    if keep_ratios:
+        ratios.keep_ratios(optimizer)
+    if schedule is None:
+        return {"optimizer": optimizer}
+    scheduler = scheduling.schedule(optimizer, schedule, weight_decay=decay_schedule)
+    told: dict[str, Any] = {"scheduler": scheduler, "interval": interval, "frequency": frequency}
+    if monitor is not None:
+        told["monitor"] = monitor
+    return {"optimizer": optimizer, "lr_scheduler": told}
+
+
+def _refuse_late_locks(module: nn.Module, plan: Plan, settings: dict[str, Any]) -> None:
+    """Lightning asks for optimizers when the module is inside DDP, where nobody sees it."""
+    trainer = getattr(
+        module, "_trainer", None
+    )  # the property raises where there is none
+    if trainer is None:
+        return
+    said = {
+        key: settings[key] for key in ("model", "partial", "locked") if key in settings
+    }
+    try:
+        plan.fit(init="done", **said).locks.refuse_inside_ddp(trainer.strategy.model)
+    except NnlrError as error:
+        raise NnlrError(
+            f"{error} With Lightning: def setup(self, stage): self.plan = nnlr.resolve(...); "
+            "self.plan.lock()",
+            **error.facts,
+        ) from None
+
+
+class RateMonitor(Callback):
+    """Logs the learning rates of each optimizer step in three numbers.
+
+    ``lr`` is the rate of the reference group, ``lr_min`` and ``lr_max`` are the extremes; see
+    :func:`nnlr.rate_summary`. With several optimizers each name is preceded by
+    ``optimizer0/``, ``optimizer1/`` and so on. For one curve for each group use Lightning's
+    ``LearningRateMonitor``, which shows groups under the plan's names.
+    """
+
+    def on_before_optimizer_step(
+        self, trainer: "Trainer", pl_module: "LightningModule", optimizer: Optimizer
+    ) -> None:
+        """Log what this step will use."""
+        prefix = ""
+        if len(trainer.optimizers) > 1:
+            prefix = f"optimizer{trainer.optimizers.index(optimizer)}/"
+        rates = rate_summary(optimizer)
+        pl_module.log_dict({f"{prefix}{name}": rate for name, rate in rates.items()})

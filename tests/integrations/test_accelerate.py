@@ -1,0 +1,145 @@
+"""nnlr.integrations.accelerate, and what docs/trainers/accelerate.md says of Accelerate."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler as lrs
+
+import nnlr
+
+accelerate = pytest.importorskip("accelerate")
+
+from nnlr.integrations.accelerate import schedule_steps  # noqa: E402
+
+BASE = 1e-2
+
+
+def accelerator(**settings):
+    return accelerate.Accelerator(cpu=True, **settings)
+
+
+def optimizer_of(model):
+    plan = nnlr.resolve(
+        model, nnlr.rule("0.*", lr_mult=0.1), lr=BASE, weight_decay=0.01
+    )
+    return plan.optimizer(torch.optim.AdamW)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
+
+
+def batches(number=12):
+    source = torch.Generator().manual_seed(1)
+    return torch.randn(number, 2, 4, generator=source)
+
+
+def train(run, model, optimizer, scheduler):
+    """The loop of Accelerate's documentation; the rates that each optimizer step used."""
+    rates = []
+    for x in batches():
+        with run.accumulate(model):
+            run.backward(model(x).square().mean())
+            if run.sync_gradients:
+                rates.append([group["lr"] for group in optimizer.param_groups])
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+    return rates
+
+
+class TestScheduleSteps:
+    def test_one_process_steps_once(self):
+        """Then the length is the number of optimizer steps."""
+        assert 100 == schedule_steps(accelerator(), 100)
+
+    def test_what_the_scheduler_is_not_tied_to_steps_once(self):
+        """Whoever steps it by hand counts by hand."""
+        run = accelerator(step_scheduler_with_optimizer=False)
+        assert 100 == schedule_steps(run, 100)
+
+    @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "10", float("inf")])
+    def test_something_else_is_refused(self, wrong):
+        """An infinite loader has no length to pass on."""
+        with pytest.raises(nnlr.NnlrError, match="a whole number above 0, got"):
+            schedule_steps(accelerator(), wrong)
+
+
+def test_a_total_counts_optimizer_steps_under_accumulation():
+    """Three batches to a step: a one-cycle schedule of four steps is used to its end."""
+    run, model = accelerator(gradient_accumulation_steps=3), network()
+    optimizer = optimizer_of(model)
+    total = schedule_steps(run, 4)
+    scheduler = nnlr.schedule(optimizer, lrs.OneCycleLR, max_lr=5e-2, total_steps=total)
+    rates = train(run, *run.prepare(model, optimizer, scheduler))
+    one = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=BASE, momentum=0.9)
+    alone = lrs.OneCycleLR(one, 5e-2, total_steps=total)
+    expected = [alone.get_last_lr()[0]]
+    for _ in range(3):
+        one.step()
+        alone.step()
+        expected.append(alone.get_last_lr()[0])
+    assert [[rate, rate * 0.1] for rate in expected] == rates
+
+
+class TestPlateau:
+    def test_it_is_saved_and_loaded_without_being_prepared(self, tmp_path):
+        """Stepped by hand, registered for checkpointing."""
+
+        def prepared():
+            run, model = accelerator(), network()
+            optimizer = optimizer_of(model)
+            scheduler = nnlr.schedule(
+                optimizer, lrs.ReduceLROnPlateau, patience=1, factor=0.5, min_lr=4e-3
+            )
+            model, optimizer = run.prepare(model, optimizer)
+            run.register_for_checkpointing(scheduler)
+            return run, optimizer, scheduler
+
+        def follow(optimizer, scheduler, metrics):
+            seen = []
+            for metric in metrics:
+                scheduler.step(metric)
+                seen.append([group["lr"] for group in optimizer.param_groups])
+            return seen
+
+        run, optimizer, scheduler = prepared()
+        optimizer.step()
+        follow(optimizer, scheduler, [1.0, 1.0])
+        run.save_state(tmp_path)
+        rest = follow(optimizer, scheduler, [1.0, 1.0, 1.0])
+        expected = [[5e-3, 5e-4], [5e-3, 5e-4], [4e-3, 4e-4]]
+        for want, got in zip(expected, rest, strict=True):
+            assert want == pytest.approx(got)
+        run, optimizer, scheduler = prepared()
+        run.load_state(tmp_path)
+        assert rest == follow(optimizer, scheduler, [1.0, 1.0, 1.0])
+
+
+def test_rates_can_be_read_from_the_prepared_optimizer():
+    """Accelerate's wrapper has parameter groups as well."""
+    run = accelerator()
+    optimizer = run.prepare(optimizer_of(network()))
+    expected = {"lr": BASE, "lr_min": BASE * 0.1, "lr_max": BASE}
+    assert expected == pytest.approx(nnlr.rate_summary(optimizer))
+
+
+def test_without_accelerate_it_says_what_to_install():
+    """The message has the line to paste."""
+    code = """
+import sys
+sys.modules["accelerate"] = None
+import nnlr
+try:
+    nnlr.integrations.accelerate
+except nnlr.NnlrError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "pip install accelerate" in done.stdout
