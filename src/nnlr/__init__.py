@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nnlr import depth, report, schemes, testing, torch7
+    from nnlr.audit import check
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
     from nnlr.errors import (
@@ -68,6 +69,7 @@ _HOME = {
     "regroup": "regrouping",
     "schedule": "scheduling",
     "keep_ratios": "ratios",
+    "check": "audit",
     "Plan": "plan",
     "PlanRow": "rows",
     "ParamInfo": "describe",
@@ -141,6 +143,7 @@ __all__ = [
     "big_vision",
     "blockwise",
     "caffe",
+    "check",
     "complete_p",
     "depth",
     "detectron2",
