@@ -25,6 +25,16 @@ _ASIDE: Final = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class _Option:
+    """A setting that groups differ in, or that the optimizer has no default for."""
+
+    key: str
+    usual: object  # the default; ``...`` if there is none
+    value: object  # of the first group that has another
+    labels: tuple[str, ...]  # of all such groups
+
+
 def probed(subject: Subject) -> Iterator[Finding]:
     """Try each optimizer on what its groups, or the plan, want of it."""
     planned = _planned_rates(subject)
@@ -134,16 +144,6 @@ def _decay(
         )
 
 
-@dataclass(frozen=True)
-class _Option:
-    """A setting that groups differ in, or that the optimizer has no default for."""
-
-    key: str
-    usual: object  # the default; ``...`` if there is none
-    value: object  # of the first group that has another
-    labels: tuple[str, ...]  # of all such groups
-
-
 def _option(name: str, probe: Probe, option: _Option) -> Iterator[Finding]:
     key = option.key
     try:
@@ -157,8 +157,9 @@ def _option(name: str, probe: Probe, option: _Option) -> Iterator[Finding]:
             kind="ignores-option",
             names=option.labels,
             cause=(
-                f"{name} does not read {key} from its groups, and {plural(len(option.labels), 'group')} "
-                "set it: two tensors moved alike whatever it was"
+                f"{name} does not read {key} from its groups, and "
+                f"{plural(len(option.labels), 'group')} set it: two tensors moved alike "
+                "whatever it was"
             ),
             fix=f"Drop it, or use an optimizer that reads it: group.pop({key!r})",
         )
