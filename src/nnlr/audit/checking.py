@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from nnlr.audit import members, optimizers, plans, schedules, settings, trainers
 from nnlr.audit.subject import Scheduling, Subject, given_optimizers, given_schedulers
+from nnlr.describe import uncollected
 from nnlr.errors import ConfigError
 from nnlr.finding import SEVERITIES, Finding, Findings, Severity
 from nnlr.names import Source
@@ -47,6 +48,7 @@ LOOKS: Final[tuple[Look, ...]] = (
 )
 
 
+@uncollected()
 def check(
     plan_or_model: Plan | Source,
     optimizer: Optimizer | Sequence[Optimizer] | None = None,

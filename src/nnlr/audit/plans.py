@@ -13,7 +13,10 @@ from nnlr.errors import PlanMismatchError, plural
 from nnlr.finding import Finding
 from nnlr.names import nodes
 from nnlr.rows import PlanRow
-from nnlr.tensors import locate
+from nnlr.tensors import locate_slots
+
+# What is compared of a row and a group.
+_COMPARED: Final = ("lr", "weight_decay", "lr_mult")
 
 # Roles that most recipes do not decay.
 _UNDECAYED: Final = ("norm", "bias")
@@ -50,7 +53,7 @@ def mismatched(subject: Subject) -> Iterator[Finding]:
     if subject.plan is None:
         return
     try:
-        locate(subject.plan.rows, subject.source, partial=True)
+        locate_slots(subject.plan.rows, subject.places, "the model", partial=True)
     except PlanMismatchError as error:
         first, _, rest = str(error).partition("\n")
         yield Finding(
@@ -76,8 +79,11 @@ def differing(subject: Subject) -> Iterator[Finding]:
         if member.name in rows and member.tensor.requires_grad
     ]
     progress = _progress(pairs, scheduled=bool(subject.schedulers))
+    held = {id(group): _held(group) for _, group in subject.groups}
     found = {
-        row.name: said for row, group in pairs if (said := _said(row, group, progress))
+        row.name: said
+        for row, group in pairs
+        if (said := _said(row, group, held[id(group)], progress))
     }
     if found:
         first, said = next(iter(found.items()))
@@ -106,18 +112,22 @@ def _progress(pairs: Iterable[tuple[PlanRow, Group]], *, scheduled: bool) -> flo
     return now / row.lr
 
 
-def _said(row: PlanRow, group: Group, progress: float) -> str:
+_Held = tuple[float | None, float | None, float | None]
+
+
+def _held(group: Group) -> _Held:
+    """What a group has of a row's rate, decay and multiplier."""
+    return start(group), start(group, "weight_decay"), rate(group, "lr_mult")
+
+
+def _said(row: PlanRow, group: Group, held: _Held, progress: float) -> str:
     """What a group has and the plan does not say, or ``""``."""
-    compared = [
-        ("lr", row.lr * progress, start(group)),
-        ("weight_decay", row.weight_decay, start(group, "weight_decay")),
-    ]
-    if "lr_mult" in group:
-        compared.append(("lr_mult", row.lr_mult, rate(group, "lr_mult")))
-    for key, due, found in compared:
-        if found is None and due:
-            return f"no {key}, not {due:g}"
-        if found is not None and not math.isclose(due, found, rel_tol=1e-5):
+    wanted = (row.lr * progress, row.weight_decay, row.lr_mult)
+    for key, due, found in zip(_COMPARED, wanted, held, strict=True):
+        if found is None:
+            if due and key != "lr_mult":
+                return f"no {key}, not {due:g}"
+        elif found != due and not math.isclose(due, found, rel_tol=1e-5):
             return f"{key} {found:g}, not {due:g}"
     for key, option in row.options.items():
         scaled = key == "eps" and row.eps_mult != 1

@@ -9,7 +9,7 @@ import copy
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import torch
@@ -20,7 +20,7 @@ from nnlr.audit.subject import Scheduling
 from nnlr.baserate import Proxy, as_float
 
 # Steps, times groups, that are run one by one: about a tenth of a second.
-BUDGET: Final = 60_000
+BUDGET: Final = 30_000
 
 # Steps for a scheduler that does not say how long it is.
 _OPEN: Final = 100
@@ -148,26 +148,30 @@ class Rehearsal:
         end, closed = _horizon(self._copy)
         done = getattr(self._copy, "last_epoch", 0)
         steps = max(end - done, 0 if closed else _OPEN)
-        within = min(steps, self._affordable())
-        for _ in range(within):
+        within = self._affordable()
+        if steps > within and all(map(_can_jump, _parts(self._copy))):
+            yield from self._stepping(_OPEN)
+            yield from self._jumping()
+        else:
+            yield from self._stepping(min(steps, within))
+            if steps > within:
+                self.incomplete = f"{within:,} of {steps:,} steps were run"
+
+    def _stepping(self, steps: int) -> Iterator[None]:
+        for _ in range(steps):
             self._copy.step()
             yield
-        if within < steps:
-            yield from self._skipping(within, steps)
 
-    def _skipping(self, within: int, steps: int) -> Iterator[None]:
-        """Go on at some positions only, each part of a chain by itself."""
-        jumps: list[Callable[[], Iterator[None]]] = []
-        fresh, groups = self._copied(self._real)
-        for part in _parts(fresh):
-            if not _can_jump(part):
-                self.incomplete = f"{within:,} of {steps:,} steps were run"
-                return
-            end, _ = _horizon(part)
-            jumps.append(functools.partial(_jump, part, end))
-        self._copy, self._groups = fresh, groups
-        for jump in jumps:
-            yield from jump()
+    def _jumping(self) -> Iterator[None]:
+        """Go to some positions only, each part of a chain by itself."""
+        self._copy, self._groups = self._copied(self._real)
+        for part in _parts(self._copy):
+            for position in _spread(1, _horizon(part)[0], _SAMPLES):
+                with warnings.catch_warnings(
+                    action="ignore"
+                ):  # positions are deprecated
+                    part.step(position)
+                yield
 
     def _affordable(self) -> int:
         return max(BUDGET // max(len(self._groups), 1), _OPEN)
@@ -192,13 +196,6 @@ def _can_jump(scheduler: Scheduling) -> bool:
     """Whether ``step(epoch)`` is torch's own, which goes to any position."""
     step = inspect.unwrap(type(scheduler).step)
     return step in (LRScheduler.step, CosineAnnealingWarmRestarts.step)
-
-
-def _jump(scheduler: Scheduling, end: int) -> Iterator[None]:
-    for position in _spread(1, end, _SAMPLES):
-        with warnings.catch_warnings(action="ignore"):  # positions are deprecated
-            scheduler.step(position)
-        yield
 
 
 def _spread(first: int, last: int, most: int) -> Iterator[int]:

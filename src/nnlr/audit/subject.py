@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from numbers import Real
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -28,9 +28,8 @@ class Scheduling(Protocol):
     step: Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A parameter in a group of an optimizer.
+class Member(NamedTuple):
+    """A parameter in a group of an optimizer; a tuple, as there may be very many.
 
     Attributes:
         name: Canonical name, or what the optimizer calls it if the model lacks it.
@@ -71,10 +70,15 @@ class Subject:
     deepspeed: Mapping[str, Any] | None
 
     @cached_property
+    def places(self) -> tuple[Slot, ...]:
+        """Every place of every parameter of the model."""
+        return tuple(slots(self.source))
+
+    @cached_property
     def slots(self) -> dict[int, Slot]:
         """The first place of each parameter of the model, by its identity."""
         found: dict[int, Slot] = {}
-        for slot in slots(self.source):
+        for slot in self.places:
             found.setdefault(id(slot.tensor), slot)
         return found
 
