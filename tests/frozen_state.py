@@ -14,11 +14,11 @@ def state_of(*objects):
         [_picture(each, seen) for each in objects],
         torch.get_rng_state().tolist(),
         random.getstate(),
-        repr(np.random.get_state()),  # noqa: NPY002 - the one that libraries draw from
+        repr(np.random.get_state()),
     ]
 
 
-def _picture(value, seen):
+def _picture(value, seen):  # noqa: PLR0911 - a case for each sort of object
     if value is None or isinstance(value, bool | int | float | str | bytes | type):
         return type(value).__name__, repr(value)
     if id(value) in seen:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 import nnlr
 from nnlr.audit import LOOKS
-from tests.check_cases import CASES, arguments
+from tests.check_cases import CASES, MODELS, arguments
 from tests.frozen_state import state_of
 
 SOURCES = Path(nnlr.__file__).parent
@@ -53,10 +53,11 @@ def alone(tmp_path):
 
 def checked(build, *, ill):
     """The findings of a case; nothing that it holds may change."""
+    MODELS.clear()
     args, kwargs = arguments(build(ill))
-    before = state_of(args, kwargs)
+    before = state_of(MODELS, args, kwargs)
     found = nnlr.check(*args, **kwargs)
-    assert before == state_of(args, kwargs)
+    assert before == state_of(MODELS, args, kwargs)
     return found
 
 

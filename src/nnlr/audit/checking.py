@@ -55,6 +55,7 @@ def check(
     scheduler: Scheduling | Sequence[Scheduling] | None = None,
     *,
     model: Source | None = None,
+    partial: bool = False,
     deepspeed: Mapping[str, Any] | str | PathLike[str] | None = None,
     raise_on: Severity | None = None,
 ) -> Findings:
@@ -71,6 +72,7 @@ def check(
             Accelerate's and Lightning's wrappers are looked through.
         scheduler: The scheduler, or a list of them; of torch, transformers, timm or anyone.
         model: The model, for a plan that was loaded or copied.
+        partial: The model is one stage or shard of the plan's.
         deepspeed: A DeepSpeed configuration, or the path to its JSON file.
         raise_on: ``"error"``, ``"warning"`` or ``"note"``: raise if something is found that
             is at least as severe.
@@ -104,6 +106,7 @@ def check(
     subject = Subject(
         source=_source(plan_or_model, model),
         plan=plan,
+        partial=partial,
         optimizers=given_optimizers(optimizer),
         schedulers=given_schedulers(scheduler),
         deepspeed=trainers.configuration(deepspeed),

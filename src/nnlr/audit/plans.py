@@ -53,7 +53,7 @@ def mismatched(subject: Subject) -> Iterator[Finding]:
     if subject.plan is None:
         return
     try:
-        locate_slots(subject.plan.rows, subject.places, "the model", partial=True)
+        locate_slots(subject.plan.rows, subject.places, "It", partial=subject.partial)
     except PlanMismatchError as error:
         first, _, rest = str(error).partition("\n")
         yield Finding(

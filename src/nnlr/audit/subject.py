@@ -58,6 +58,7 @@ class Subject:
     Attributes:
         source: The model.
         plan: Its plan, if one was given.
+        partial: Whether the model is a stage or shard of the plan's.
         optimizers: The optimizers, without what trainers wrap around them.
         schedulers: The schedulers, likewise.
         deepspeed: A configuration of DeepSpeed.
@@ -65,6 +66,7 @@ class Subject:
 
     source: Source
     plan: Plan | None
+    partial: bool
     optimizers: tuple[Optimizer, ...]
     schedulers: tuple[Scheduling, ...]
     deepspeed: Mapping[str, Any] | None
