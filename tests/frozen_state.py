@@ -52,14 +52,13 @@ def _key(key):
 
 def _tensor(value, seen):
     local = getattr(value, "to_local", lambda: value)().detach()
+    dense = local if local.layout == torch.strided else local.to_dense()
     bits = (
-        None if local.is_meta else local.cpu().contiguous().flatten().view(torch.uint8)
+        None if dense.is_meta else dense.cpu().contiguous().flatten().view(torch.uint8)
     )
     return (
         id(value),
-        value.data_ptr()
-        if bits is not None and not hasattr(value, "to_local")
-        else None,
+        None if local.is_meta or dense is not local else local.data_ptr(),
         str(value.dtype),
         tuple(value.shape),
         value.requires_grad,

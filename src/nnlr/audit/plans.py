@@ -1,7 +1,7 @@
 """A plan, and whether the optimizer and the model still are what it says."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from torch import nn
@@ -78,7 +78,7 @@ def differing(subject: Subject) -> Iterator[Finding]:
         for member in subject.members
         if member.name in rows and member.tensor.requires_grad
     ]
-    progress = _progress(pairs, scheduled=bool(subject.schedulers))
+    progress = _progress(subject, pairs)
     held = {id(group): _held(group) for _, group in subject.groups}
     found = {
         row.name: said
@@ -99,15 +99,21 @@ def differing(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _progress(pairs: Iterable[tuple[PlanRow, Group]], *, scheduled: bool) -> float:
-    """How far a schedule that leaves no note of its beginning has brought the fastest row."""
+def _progress(subject: Subject, pairs: Sequence[tuple[PlanRow, Group]]) -> float:
+    """How far a schedule has brought the fastest row, if there is one.
+
+    What a scheduler writes at its construction can hide where the groups began; then the
+    optimizer's default tells whether they have the plan's base.
+    """
     fastest = max(pairs, key=lambda pair: pair[0].lr, default=None)
-    if fastest is None:
+    if subject.plan is None or fastest is None:
         return 1.0
     row, group = fastest
-    noted = "initial_lr" in group and "max_lr" not in group  # one-cycle starts low
     now = start(group)
-    if noted or not (scheduled or "max_lr" in group) or not row.lr or now is None:
+    if not (subject.schedulers or "max_lr" in group) or not row.lr or now is None:
+        return 1.0
+    defaults = [rate(each.defaults, "lr") for each in subject.optimizers]
+    if "lr_mult" in group and subject.plan.lr not in defaults:
         return 1.0
     return now / row.lr
 

@@ -146,8 +146,7 @@ class Rehearsal:
 
     def _by_steps(self) -> Iterator[None]:
         end, closed = _horizon(self._copy)
-        done = getattr(self._copy, "last_epoch", 0)
-        steps = max(end - done, 0 if closed else _OPEN)
+        steps = max(end - _done(self._copy), 0 if closed else _OPEN)
         within = self._affordable()
         if steps > within and all(map(_can_jump, _parts(self._copy))):
             yield from self._stepping(_OPEN)
@@ -178,9 +177,9 @@ class Rehearsal:
 
 
 def _bad(scheduler: Scheduling) -> float:
-    """A metric that is never better than the last."""
+    """A metric that is, after its first time, never better than the last."""
     inner = getattr(scheduler, "lr_scheduler", scheduler)
-    return -1e30 if getattr(inner, "mode", "min") == "max" else 1e30
+    return 0.0 if getattr(inner, "mode", "min") == "max" else 1e30
 
 
 def _parts(scheduler: Scheduling) -> Iterator[Scheduling]:
@@ -221,6 +220,12 @@ def _horizon(scheduler: Scheduling) -> tuple[int, bool]:
     if isinstance(total, int):
         return total - 1, True
     return _longest(scheduler), False
+
+
+def _done(scheduler: Scheduling) -> int:
+    """The position that a scheduler is at."""
+    known = (getattr(part, "last_epoch", 0) for part in _parts(scheduler))
+    return int(getattr(scheduler, "last_epoch", None) or max(known))
 
 
 def _longest(scheduler: Scheduling) -> int:

@@ -175,9 +175,12 @@ def shared_rates(subject: Subject) -> Iterator[Finding]:
 
 def bases(subject: Subject) -> Iterator[Finding]:
     """Defaults of the optimizer that are not the rates which multipliers refer to."""
+    if any(hasattr(each, "max_lrs") for each in subject.schedulers):
+        return  # it starts wherever it likes
     for optimizer in subject.optimizers:
         for key, mult in MULTIPLIERS.items():
-            base = _agreed(optimizer, key, mult)
+            moved = bool(optimizer.state or subject.schedulers)
+            base = _agreed(optimizer, key, mult, moved=moved)
             default = rate(optimizer.defaults, key)
             if base is None or default is None or _close(base, default):
                 continue
@@ -194,15 +197,16 @@ def bases(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _agreed(optimizer: Optimizer, key: str, mult: str) -> float | None:
-    """The base that all groups with multipliers start from; ``None`` if there is none."""
+def _agreed(optimizer: Optimizer, key: str, mult: str, *, moved: bool) -> float | None:
+    """The base that all groups with multipliers started from; ``None`` if that is not known.
+
+    Rates without a note of their beginning may have been moved since.
+    """
     found = []
     for group in optimizer.param_groups:
-        factor = rate(group, mult)
-        first = start(group, key)
-        if (
-            factor and first is not None and "max_lr" not in group
-        ):  # one-cycle starts low
+        factor, first = rate(group, mult), start(group, key)
+        known = f"initial_{key}" in group or not moved
+        if factor and first is not None and known and "max_lr" not in group:
             found.append(first / factor)
     if not found or not all(_close(each, found[0]) for each in found):
         return None
