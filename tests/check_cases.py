@@ -310,7 +310,9 @@ def no_rate_for_the_constructor(ill):
     net = network()
     plan = resolved(net, nnlr.rule("0.*", lr_mult=0.1))
     settings = {} if ill else {"lr": LR}
-    return plan, torch.optim.AdamW(plan.param_groups(), weight_decay=0, **settings)
+    optimizer = torch.optim.AdamW(plan.param_groups(), weight_decay=0, **settings)
+    nnlr.checkpoint.on_load(optimizer, model=net)
+    return plan, optimizer
 
 
 @case("base-rate")
@@ -318,7 +320,9 @@ def no_decay_for_the_constructor(ill):
     net = network()
     plan = resolved(net, nnlr.no_weight_decay(), weight_decay=0.5)
     settings = {} if ill else {"weight_decay": 0.5}
-    return plan, torch.optim.AdamW(plan.param_groups(), lr=LR, **settings)
+    optimizer = torch.optim.AdamW(plan.param_groups(), lr=LR, **settings)
+    nnlr.checkpoint.on_load(optimizer, model=net)
+    return plan, optimizer
 
 
 @case("ratio-drift")
@@ -497,6 +501,16 @@ def skipped_constructor(ill):
     net = network()
     optimizer = torch.optim.SGD(net.parameters(), lr=LR)
     return net, Lookalike(optimizer) if ill else optimizer
+
+
+@case("no-resume-hook")
+def travelled(ill):
+    net = network()
+    _, optimizer = layered(net)
+    if ill:
+        groups = copy.copy(optimizer.param_groups)
+        optimizer = torch.optim.AdamW(groups, lr=LR, weight_decay=0)
+    return net, optimizer
 
 
 # --- schedulers

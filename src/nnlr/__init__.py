@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nnlr import depth, report, schemes, testing, torch7
+    from nnlr import checkpoint, depth, report, schemes, testing, torch7
     from nnlr.audit import check
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
@@ -112,6 +112,7 @@ _HOME = {
         ),
         "schemes",
     ),
+    "checkpoint": "checkpoint",
     "depth": "depth",
     "report": "report",
     "schemes": "schemes",
@@ -144,6 +145,7 @@ __all__ = [
     "blockwise",
     "caffe",
     "check",
+    "checkpoint",
     "complete_p",
     "depth",
     "detectron2",

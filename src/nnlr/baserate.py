@@ -159,7 +159,7 @@ def rebase(optimizer: Optimizer, before: Mapping[str, Any]) -> None:
         rate.write(optimizer.param_groups)
 
 
-def runs_hooks(optimizer: Optimizer) -> bool:
+def runs_step_hooks(optimizer: Optimizer) -> bool:
     """Whether step hooks of an optimizer are run.
 
     A wrapper that skips torch's constructor has none, or some that nobody calls; what forwards

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from nnlr.baserate import runs_hooks
+from nnlr.baserate import runs_step_hooks
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, listed, shown
 
 # Rates that differ by less are the same rate, computed in another order.
@@ -64,7 +64,7 @@ def keep_ratios(optimizer: Optimizer, *, correct: bool = True) -> RemovableHandl
     """
     if not isinstance(optimizer, Optimizer):
         raise NnlrError(f"keep_ratios needs a torch optimizer, got {shown(optimizer)}.")
-    if not runs_hooks(optimizer):
+    if not runs_step_hooks(optimizer):
         raise ConfigError(
             f"{type(optimizer).__name__} runs no step hooks. Call keep_ratios on the optimizer "
             "that it wraps, or schedule it with nnlr.schedule."

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.hooks import RemovableHandle
 
-from nnlr.baserate import as_float, base_rate, remember, runs_hooks
+from nnlr.baserate import as_float, base_rate, remember, runs_step_hooks
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, shown
 from nnlr.values import number
 
@@ -218,7 +218,7 @@ class _Ratios:
             )
 
     def _watch(self) -> None:
-        if not runs_hooks(self.optimizer):
+        if not runs_step_hooks(self.optimizer):
             self._stepped = True  # a wrapper that has no hooks: nobody would tell us
             return
 

@@ -40,6 +40,7 @@ LOOKS: Final[tuple[Look, ...]] = (
     settings.scales,
     optimizers.probed,
     optimizers.hookless,
+    optimizers.unresumable,
     schedules.attached,
     schedules.rehearsed,
     trainers.deepspeed_optimizer,

@@ -9,10 +9,11 @@ from typing import Final
 import torch
 from torch.optim import Optimizer
 
+from nnlr import checkpoint
 from nnlr.audit.probe import SLOWER, Probe, ProbeError, RefusalError, heard
 from nnlr.audit.subject import Subject, labelled, peak, rate
 from nnlr.audit.undisturbed import undisturbed
-from nnlr.baserate import runs_hooks
+from nnlr.baserate import runs_step_hooks
 from nnlr.errors import plural
 from nnlr.finding import Finding
 
@@ -206,7 +207,7 @@ def _vocabulary() -> frozenset[str]:
 def hookless(subject: Subject) -> Iterator[Finding]:
     """Optimizers that run none of the hooks on which others rely."""
     for optimizer in subject.optimizers:
-        if not runs_hooks(optimizer):
+        if not runs_step_hooks(optimizer):
             name = type(optimizer).__name__
             yield Finding(
                 severity="warning",
@@ -217,4 +218,29 @@ def hookless(subject: Subject) -> Iterator[Finding]:
                     "hooks: those of keep_ratios, and of whoever else registers some"
                 ),
                 fix="Pass the optimizer that it wraps: nnlr.keep_ratios(inner)",
+            )
+
+
+def unresumable(subject: Subject) -> Iterator[Finding]:
+    """Optimizers on a plan's groups that load checkpoints by position."""
+    for optimizer in subject.optimizers:
+        planned = any(
+            {"lr_mult", "wd_mult"} <= each.keys() for each in optimizer.param_groups
+        )
+        if (
+            planned
+            and runs_step_hooks(optimizer)
+            and not checkpoint.installed(optimizer)
+        ):
+            yield Finding(
+                severity="warning",
+                kind="no-resume-hook",
+                names=(),
+                cause=(
+                    f"{type(optimizer).__name__} has groups of a plan and loads checkpoints by "
+                    "position: hooks do not travel with copies and pickles. Groups in another "
+                    "order would swap the state of their parameters, and old multipliers "
+                    "would win"
+                ),
+                fix="Have it matched by name: nnlr.checkpoint.on_load(optimizer, model=model)",
             )
