@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         testing,
         torch7,
     )
+    from nnlr.audit import check
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
     from nnlr.errors import (
@@ -78,6 +79,7 @@ _HOME = {
     "schedule": "scheduling",
     "keep_ratios": "ratios",
     "rate_summary": "rates",
+    "check": "audit",
     "Plan": "plan",
     "PlanRow": "rows",
     "ParamInfo": "describe",
@@ -153,6 +155,7 @@ __all__ = [
     "big_vision",
     "blockwise",
     "caffe",
+    "check",
     "checkpoint",
     "complete_p",
     "depth",

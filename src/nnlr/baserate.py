@@ -25,8 +25,8 @@ MULTIPLIERS: Final = {"lr": "lr_mult", "weight_decay": "wd_mult"}
 _CYCLED: Final = ("momentum", "betas")
 
 
-class _Proxy(Optimizer):
-    """An optimizer with one group at the base rate."""
+class Proxy(Optimizer):
+    """An optimizer that only schedulers see: it has groups, and its steps do nothing."""
 
     # Whether a step was taken is asked of the real optimizer.
     _opt_called = True
@@ -58,7 +58,7 @@ class BaseRate:
         self.base = _base(optimizer, key, self.mult)
         self.scale = 1.0
         self.by_default = as_float(optimizer.defaults.get(key)) == self.base
-        self.proxy = _Proxy([torch.zeros(0)], {**optimizer.defaults, "lr": self.base})
+        self.proxy = Proxy([torch.zeros(0)], {**optimizer.defaults, "lr": self.base})
         # What was last written of each setting that has been cycled.
         self._cycled: dict[str, Any] = {}
 
@@ -167,6 +167,18 @@ def rebase(optimizer: Optimizer, before: Mapping[str, Any]) -> None:
         rate.write(optimizer.param_groups)
         if key == "lr":
             rate.cycle(optimizer.param_groups)
+
+
+def runs_step_hooks(optimizer: Optimizer) -> bool:
+    """Whether step hooks of an optimizer are run.
+
+    A wrapper that skips torch's constructor has none, or some that nobody calls; what forwards
+    to the hooks of the optimizer inside has them.
+    """
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        return False
+    own = "_optimizer_step_pre_hooks" in vars(optimizer)
+    return not own or hasattr(type(optimizer).step, "hooked")
 
 
 def as_float(value: object) -> float:

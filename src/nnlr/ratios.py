@@ -5,22 +5,27 @@ weight averaging writes one rate into every group, the group that stands for the
 is believed, and the others follow it before each step.
 """
 
+from collections.abc import Iterable
 from math import isclose
+from typing import Any, Final
 from warnings import warn
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from nnlr.baserate import Group
+from nnlr.baserate import Group, runs_step_hooks
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, listed, shown
 from nnlr.rates import reference_group
 
 # Rates that differ by less are the same rate, computed in another order.
 _NOISE = 1e-6
 
+# By this the hooks that hold ratios are known.
+_MARK: Final = "_nnlr_holds_ratios"
 
-def keep_ratios(optimizer: Optimizer) -> RemovableHandle:
+
+def keep_ratios(optimizer: Optimizer, *, correct: bool = True) -> RemovableHandle:
     """Before every step, make each group's rate follow that of the reference group.
 
     ``group["lr"] = reference["lr"] * group["lr_mult"] / reference["lr_mult"]``. The reference
@@ -35,6 +40,7 @@ def keep_ratios(optimizer: Optimizer) -> RemovableHandle:
     Args:
         optimizer: A torch optimizer whose groups carry ``lr_mult``, as those of
             ``plan.optimizer`` do.
+        correct: ``False`` only watches: what drifted is said once, and nothing is changed.
 
     Returns:
         A handle; ``handle.remove()`` ends it. It does not travel with copies and checkpoints
@@ -59,7 +65,7 @@ def keep_ratios(optimizer: Optimizer) -> RemovableHandle:
     """
     if not isinstance(optimizer, Optimizer):
         raise NnlrError(f"keep_ratios needs a torch optimizer, got {shown(optimizer)}.")
-    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+    if not runs_step_hooks(optimizer):
         raise ConfigError(
             f"{type(optimizer).__name__} runs no step hooks. Call keep_ratios on the optimizer "
             "that it wraps, or schedule it with nnlr.schedule."
@@ -69,18 +75,23 @@ def keep_ratios(optimizer: Optimizer) -> RemovableHandle:
 
     def hold(optimizer: Optimizer, *_: object) -> None:
         nonlocal told
-        corrected = _hold(optimizer)
-        if corrected and not told:
+        if told and not correct:
+            return
+        lost = _lost(optimizer)
+        if lost and not told:
             told = True
-            warn(
-                f"The ratios between groups were lost and have been restored: {corrected}. "
-                "Something writes one rate into every group; it goes on being corrected, in "
-                "silence. Pass the scheduler through nnlr.schedule to end it.",
-                NnlrWarning,
-                stacklevel=3,
-            )
+            warn(_said(lost, corrected=correct), NnlrWarning, stacklevel=3)
+        if correct:
+            _write(lost)
 
+    setattr(hold, _MARK, correct)
     return optimizer.register_step_pre_hook(hold)
+
+
+def held(optimizer: Optimizer) -> bool:
+    """Whether :func:`keep_ratios` corrects the rates of an optimizer before its steps."""
+    hooks = getattr(optimizer, "_optimizer_step_pre_hooks", {})
+    return any(getattr(hook, _MARK, False) for hook in hooks.values())
 
 
 def _reference(optimizer: Optimizer) -> Group:
@@ -93,8 +104,12 @@ def _reference(optimizer: Optimizer) -> Group:
     return reference
 
 
-def _hold(optimizer: Optimizer) -> str:
-    """Write the rates; return what had been lost, or ``""``."""
+# A group, what to call it, the rate it has and the one it should have.
+_Lost = tuple[dict[str, Any], str, float, float]
+
+
+def _lost(optimizer: Optimizer) -> list[_Lost]:
+    """The groups that have left their ratio."""
     reference = _reference(optimizer)
     base = float(reference["lr"]) / reference["lr_mult"]
     lost = []
@@ -102,12 +117,35 @@ def _hold(optimizer: Optimizer) -> str:
         if "lr_mult" not in group:
             continue
         found, wanted = float(group["lr"]), base * group["lr_mult"]
-        if isclose(found, wanted, rel_tol=_NOISE):
-            continue
-        name = group.get("name", f"group {position}")
-        lost.append(f"{name} had {found:.7g} instead of {wanted:.7g}")
+        if not isclose(found, wanted, rel_tol=_NOISE):
+            lost.append((group, group.get("name", f"group {position}"), found, wanted))
+    return lost
+
+
+def _write(lost: Iterable[_Lost]) -> None:
+    for group, _, _, wanted in lost:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(wanted)
         else:
             group["lr"] = wanted
-    return listed(lost, limit=3)
+
+
+def _said(lost: Iterable[_Lost], *, corrected: bool) -> str:
+    drifted = listed(
+        [
+            f"{name} had {found:.7g} instead of {due:.7g}"
+            for _, name, found, due in lost
+        ],
+        limit=3,
+    )
+    if corrected:
+        return (
+            f"The ratios between groups were lost and have been restored: {drifted}. "
+            "Something writes one rate into every group; it goes on being corrected, in "
+            "silence. Pass the scheduler through nnlr.schedule to end it."
+        )
+    return (
+        f"The ratios between groups are lost: {drifted}. Something writes one rate into "
+        "every group; nothing was changed, and this is not said again. Pass the scheduler "
+        "through nnlr.schedule, or let keep_ratios correct it."
+    )

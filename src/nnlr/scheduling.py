@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.hooks import RemovableHandle
 
-from nnlr.baserate import as_float, base_rate, remember
+from nnlr.baserate import as_float, base_rate, remember, runs_step_hooks
 from nnlr.checkpoint.hook import policy_of
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, shown
 from nnlr.values import number
@@ -267,7 +267,7 @@ class _Ratios:
             )
 
     def _watch(self) -> None:
-        if not hasattr(self.optimizer, "_optimizer_step_post_hooks"):
+        if not runs_step_hooks(self.optimizer):
             self._stepped = True  # a wrapper that has no hooks: nobody would tell us
             return
 

@@ -4,7 +4,7 @@ A plan holds names and numbers only. Everything here takes the model anew, so th
 may be resolved on the meta device and sharded or wrapped before the plan is applied.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,14 +54,21 @@ def locate(
     Raises:
         PlanMismatchError: At the first difference.
     """
-    planned = {row.name: row for row in rows}
-    hung: dict[int, list[Slot]] = {}
-    for slot in slots(model):
-        hung.setdefault(id(slot.tensor), []).append(slot)
-    by_name = {places[0].name: tuple(places) for places in hung.values()}
     label = (
         type(model).__name__ if isinstance(model, nn.Module) else "the given tensors"
     )
+    return locate_slots(rows, slots(model), label, partial=partial)
+
+
+def locate_slots(
+    rows: Sequence[PlanRow], hanging: Iterable[Slot], label: str, *, partial: bool
+) -> list[Located]:
+    """The same for a model whose places are known, and what to call it."""
+    planned = {row.name: row for row in rows}
+    hung: dict[int, list[Slot]] = {}
+    for slot in hanging:
+        hung.setdefault(id(slot.tensor), []).append(slot)
+    by_name = {places[0].name: tuple(places) for places in hung.values()}
     _check_names(planned, by_name, label, partial=partial)
     located = [Located(planned[name], places) for name, places in by_name.items()]
     for found in located:
