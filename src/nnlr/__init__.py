@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nnlr import depth, report, schemes, testing, torch7
+    from nnlr import depth, optim, report, schemes, testing, torch7
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
     from nnlr.errors import (
@@ -111,6 +111,7 @@ _HOME = {
         "schemes",
     ),
     "depth": "depth",
+    "optim": "optim",
     "report": "report",
     "schemes": "schemes",
     "testing": "testing",
@@ -160,6 +161,7 @@ __all__ = [
     "mup",
     "ndim",
     "no_weight_decay",
+    "optim",
     "param_groups",
     "predicate",
     "regex",
