@@ -1,6 +1,5 @@
 """Adam and AdamW."""
 
-from collections.abc import Sequence
 from functools import partial
 from inspect import unwrap
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from nnlr.optim.onepass import OnePass, step_of
 from nnlr.optim.roster import Group
-from nnlr.optim.table import Kernel
+from nnlr.optim.table import Call
 
 
 class _Adam(OnePass):
@@ -51,12 +50,18 @@ class _Adam(OnePass):
         most = ("max_exp_avg_sq",) if group["amsgrad"] else ()
         return "exp_avg", "exp_avg_sq", *most
 
-    def _kernel(self, group: Group, *, first: bool) -> Kernel:
+    def _call(
+        self,
+        group: Group,
+        first: bool,
+        moments: list[list[Tensor]],
+        steps: list[Tensor],
+    ) -> Call:
         decoupled = group.get(
             "decoupled_weight_decay", isinstance(self, torch.optim.AdamW)
         )
         beta1, beta2 = group["betas"]
-        fused = partial(
+        function = partial(
             torch._fused_adamw_ if decoupled else torch._fused_adam_,
             amsgrad=group["amsgrad"],
             beta1=beta1,
@@ -64,19 +69,8 @@ class _Adam(OnePass):
             eps=group["eps"],
             maximize=group["maximize"],
         )
-
-        def kernel(
-            params: list[Tensor],
-            grads: list[Tensor],
-            moments: Sequence[list[Tensor]],
-            steps: list[Tensor],
-            **rates: Any,
-        ) -> None:
-            exp_avgs, exp_avg_sqs, *most = moments
-            largest = most[0] if most else []
-            fused(params, grads, exp_avgs, exp_avg_sqs, largest, steps, **rates)
-
-        return kernel
+        exp_avgs, exp_avg_sqs, *most = moments
+        return Call(function, (exp_avgs, exp_avg_sqs, most[0] if most else [], steps))
 
 
 class Adam(_Adam, torch.optim.Adam):

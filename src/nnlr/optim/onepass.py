@@ -14,7 +14,7 @@ from torch.optim.optimizer import _use_grad_for_differentiable
 from nnlr.optim import obstacles
 from nnlr.optim.obstacles import NOT_DENSE, FastPathReport
 from nnlr.optim.roster import Group, Roster
-from nnlr.optim.table import Kernel
+from nnlr.optim.table import Call
 
 Closure = Callable[[], Any]
 
@@ -78,7 +78,13 @@ class OnePass(Optimizer):
         """The names in the state of what the kernel takes beside the parameters."""
         raise NotImplementedError
 
-    def _kernel(self, group: Group, *, first: bool) -> Kernel:
+    def _call(
+        self,
+        group: Group,
+        first: bool,
+        moments: list[list[Tensor]],
+        steps: list[Tensor],
+    ) -> Call:
         """The fused call with the settings of a group."""
         raise NotImplementedError
 
@@ -118,7 +124,7 @@ class OnePass(Optimizer):
         if roster is not None:
             grads = roster.gradients(self)
             if grads is not None:
-                roster.settle()
+                roster.settle(self)
                 return roster, grads
         self._roster = roster = Roster(self)
         return roster, roster.gradients(self)

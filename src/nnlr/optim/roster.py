@@ -1,6 +1,6 @@
 """Who is stepped how: found once, checked at every step, found anew when anything moved."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple, Protocol
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nnlr.optim import obstacles
 from nnlr.optim.keeping import MOMENTUM, State, adopt, begin
-from nnlr.optim.table import Kernel, Lane, Row, Run, Table, same
+from nnlr.optim.table import Call, Caller, Lane, Row, Run, Table, same
 
 Group = dict[str, Any]
 
@@ -31,7 +31,13 @@ class Stepped(Protocol):
     def _obstacle(self) -> str | None: ...
     def _prepare(self, group: Group, params: list[Tensor]) -> None: ...
     def _moments(self, group: Group) -> tuple[str, ...]: ...
-    def _kernel(self, group: Group, *, first: bool) -> Kernel: ...
+    def _call(
+        self,
+        group: Group,
+        first: bool,
+        moments: list[list[Tensor]],
+        steps: list[Tensor],
+    ) -> Call: ...
 
 
 class Slow(NamedTuple):
@@ -67,8 +73,7 @@ class Roster:
         self.owners, self.entries = list(self.state), list(self.state.values())
         self.lrs, self.weight_decays = self._rates()
         self.partition = self._partition()
-        self.make = optimizer._kernel
-        self.runs = self._arranged()
+        self.runs = self._arranged(optimizer._call)
         self.settled = False
 
     def _tables(self, optimizer: Stepped) -> list[Table]:
@@ -130,7 +135,7 @@ class Roster:
         ):
             return None
         self.groups = groups
-        if not self._slow_stays() or not self._follow_rates():
+        if not self._slow_stays() or not self._follow_rates(optimizer._call):
             return None
         found = []
         for table in self.tables:
@@ -149,7 +154,7 @@ class Roster:
             for slow in self.slow
         )
 
-    def _follow_rates(self) -> bool:
+    def _follow_rates(self, caller: Caller) -> bool:
         """Note the rates as they are now; ``False`` if other tensors hold them."""
         lrs, weight_decays = self._rates()
         if same(lrs, self.lrs) and same(weight_decays, self.weight_decays):
@@ -164,7 +169,7 @@ class Roster:
         partition = self._partition()
         if partition != self.partition:  # groups have come to share rates, or to differ
             self.partition = partition
-            self.runs = self._arranged()
+            self.runs = self._arranged(caller)
         return True
 
     def _rates(self) -> tuple[list[Any], list[Any]]:
@@ -180,19 +185,18 @@ class Roster:
             for lr, decay in zip(self.lrs, self.weight_decays, strict=True)
         ]
 
-    def _arranged(self) -> list[list[Run]]:
-        def kernel(group: int, lane: Lane) -> Kernel:
-            return self.make(self.groups[group], first=lane.first)
+    def _arranged(self, caller: Caller) -> list[list[Run]]:
+        return [
+            table.arrange(self.groups, self.partition, caller) for table in self.tables
+        ]
 
-        return [table.arrange(self.partition, kernel) for table in self.tables]
-
-    def settle(self) -> None:
+    def settle(self, optimizer: Stepped) -> None:
         """Prepare for many steps more; called when nothing has moved since the last."""
         if not self.settled:
             self.settled = True
             for table in self.tables:
                 table.pack()
-            self.runs = self._arranged()
+            self.runs = self._arranged(optimizer._call)
 
     def step(
         self,
@@ -211,19 +215,16 @@ class Roster:
             self.forget()  # a moment that begins now would begin with nothing in it
             return
         scaling = _Scaling(grad_scale, found_inf)
+        lrs, weight_decays = self.lrs, self.weight_decays
         for table, slopes, runs in zip(self.tables, grads, self.runs, strict=True):
             table.count()
-            for run in runs:
-                device = run.params[0].device
-                run.kernel(
-                    run.params,
-                    slopes[run.cut],
-                    run.moments,
-                    run.steps,
-                    lr=_near(self.lrs[run.group], device),
-                    weight_decay=self.weight_decays[run.group],
-                    **scaling.on(device),
-                )
+            for group, cut, params, function, rest in runs:
+                lr, more = lrs[group], scaling.said
+                if more or isinstance(lr, Tensor):
+                    device = params[0].device
+                    lr, more = _near(lr, device), scaling.on(device)
+                decay = weight_decays[group]
+                function(params, slopes[cut], *rest, lr=lr, weight_decay=decay, **more)
             if found_inf is not None:
                 table.take_back(found_inf)
 
@@ -241,7 +242,7 @@ class _Scaling:
         self.said = {key: value for key, value in said.items() if value is not None}
         self.copies: dict[torch.device, dict[str, Tensor]] = {}
 
-    def on(self, device: torch.device) -> Mapping[str, Tensor]:
+    def on(self, device: torch.device) -> dict[str, Tensor]:
         if self.said and device not in self.copies:
             self.copies[device] = {
                 key: value.to(device, non_blocking=True)

@@ -1,9 +1,7 @@
 """SGD."""
 
-from collections.abc import Sequence
 from functools import partial
 from inspect import unwrap
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch import Tensor
 from nnlr.optim.keeping import MOMENTUM
 from nnlr.optim.onepass import OnePass, step_of
 from nnlr.optim.roster import Group
-from nnlr.optim.table import Kernel
+from nnlr.optim.table import Call
 
 
 class SGD(OnePass, torch.optim.SGD):
@@ -42,8 +40,14 @@ class SGD(OnePass, torch.optim.SGD):
     def _moments(self, group: Group) -> tuple[str, ...]:
         return (MOMENTUM,) if group["momentum"] else ()
 
-    def _kernel(self, group: Group, *, first: bool) -> Kernel:
-        fused = partial(
+    def _call(
+        self,
+        group: Group,
+        first: bool,
+        moments: list[list[Tensor]],
+        steps: list[Tensor],
+    ) -> Call:
+        function = partial(
             torch._fused_sgd_,
             momentum=group["momentum"],
             dampening=group["dampening"],
@@ -51,14 +55,4 @@ class SGD(OnePass, torch.optim.SGD):
             maximize=group["maximize"],
             is_first_step=first,
         )
-
-        def kernel(
-            params: list[Tensor],
-            grads: list[Tensor],
-            moments: Sequence[list[Tensor]],
-            steps: list[Tensor],
-            **rates: Any,
-        ) -> None:
-            fused(params, grads, moments[0] if moments else [], **rates)
-
-        return kernel
+        return Call(function, (moments[0] if moments else [],))

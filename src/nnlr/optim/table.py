@@ -9,7 +9,7 @@ new at each step, and with them comes the check that nothing else has moved sinc
 from collections.abc import Callable, Hashable, Sequence
 from itertools import groupby
 from operator import attrgetter, is_, itemgetter
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,19 +24,15 @@ _LOCAL: Final = attrgetter("_local_tensor")
 _PLACED: Final = attrgetter("_spec.mesh", "_spec.placements")
 
 
-class Kernel(Protocol):
-    """One fused call, its settings filled in but for the rates."""
+class Call(NamedTuple):
+    """A fused call, its settings filled in but for the rates."""
 
-    def __call__(
-        self,
-        params: list[Tensor],
-        grads: list[Tensor],
-        moments: Sequence[list[Tensor]],
-        steps: list[Tensor],
-        **rates: Any,
-    ) -> None:
-        """Step."""
-        ...
+    function: Callable[..., object]
+    rest: tuple[list[Tensor], ...]  # what it takes after parameters and gradients
+
+
+# A group, whether a moment begins, the moments and the counters -> the call.
+Caller = Callable[[dict[str, Any], bool, list[list[Tensor]], list[Tensor]], Call]
 
 
 class Lane(NamedTuple):
@@ -64,9 +60,8 @@ class Run(NamedTuple):
     group: int  # one of theirs; its rates are those of all
     cut: slice
     params: list[Tensor]
-    moments: list[list[Tensor]]
-    steps: list[Tensor]
-    kernel: Kernel
+    function: Callable[..., object]
+    rest: tuple[list[Tensor], ...]
 
 
 class Table:
@@ -175,17 +170,21 @@ class Table:
     # --- when something has changed
 
     def arrange(
-        self, rates: Sequence[Hashable], kernel: Callable[[int, Lane], Kernel]
+        self,
+        groups: Sequence[dict[str, Any]],
+        partition: Sequence[int],
+        caller: Caller,
     ) -> list[Run]:
         """Order the rows so that those which one call can step stand together.
 
         Args:
-            rates: The rates of each group, comparable.
-            kernel: The call for a group and a lane.
+            groups: The parameter groups.
+            partition: A number for each group, the same for groups of equal rates.
+            caller: Gives the calls.
         """
-        first: dict[Hashable, int] = {}
+        first: dict[tuple[Lane, int], int] = {}
         ranked = [
-            (first.setdefault((row.lane, rates[row.group]), len(first)), row)
+            (first.setdefault((row.lane, partition[row.group]), len(first)), row)
             for row in self.rows
         ]
         ranked.sort(key=itemgetter(0))
@@ -196,16 +195,10 @@ class Table:
         for _, members in groupby(ranked, key=itemgetter(0)):
             start, stop = stop, stop + len(list(members))
             row, cut = self.rows[start], slice(start, stop)
-            runs.append(
-                Run(
-                    row.group,
-                    cut,
-                    self.locals[cut],
-                    [self._own(column[cut]) for column in self.moments],
-                    self.steps[cut],
-                    kernel(row.group, row.lane),
-                )
-            )
+            moments = [self._own(column[cut]) for column in self.moments]
+            group = groups[row.group]
+            call = caller(group, row.lane.first, moments, self.steps[cut])
+            runs.append(Run(row.group, cut, self.locals[cut], *call))
         return runs
 
     def _own(self, column: list[Tensor]) -> list[Tensor]:
