@@ -1,0 +1,258 @@
+"""Who is stepped how: found once, checked at every step, found anew when anything moved."""
+
+from collections.abc import Sequence
+from itertools import chain
+from operator import attrgetter, itemgetter
+from typing import Any, Final, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from nnlr.optim import obstacles
+from nnlr.optim.keeping import MOMENTUM, State, adopt, begin
+from nnlr.optim.table import Call, Caller, Lane, Row, Run, Table, same
+
+Group = dict[str, Any]
+
+_GRAD: Final = attrgetter("grad")
+_PARAMS: Final = itemgetter("params")
+_LR: Final = itemgetter("lr")
+_WEIGHT_DECAY: Final = itemgetter("weight_decay")
+_RATES: Final = ("lr", "weight_decay")
+
+
+class Stepped(Protocol):
+    """What a roster asks of its optimizer."""
+
+    defaults: dict[str, Any]
+    param_groups: list[Group]
+    state: Any
+
+    def _obstacle(self) -> str | None: ...
+    def _prepare(self, group: Group, params: list[Tensor]) -> None: ...
+    def _moments(self, group: Group) -> tuple[str, ...]: ...
+    def _call(
+        self,
+        group: Group,
+        first: bool,
+        moments: list[list[Tensor]],
+        steps: list[Tensor],
+    ) -> Call: ...
+
+
+class Slow(NamedTuple):
+    """A parameter that makes torch's own step, and why."""
+
+    group: int
+    param: Tensor
+    why: str
+    lasting: bool  # as long as settings and state are as they are
+
+
+class Roster:
+    """The parameters of an optimizer that have gradients, sorted by how they are stepped.
+
+    Args:
+        optimizer: Its groups and state as they are now. State that a first step needs is
+            made here, as torch makes it.
+    """
+
+    def __init__(self, optimizer: Stepped) -> None:
+        self.groups = groups = list(optimizer.param_groups)
+        keys = [key for key in optimizer.defaults if key not in _RATES]
+        self.read = itemgetter(*keys)
+        self.settings = list(map(self.read, groups))
+        self.lengths = [len(group["params"]) for group in groups]
+        self.flat = list(chain.from_iterable(map(_PARAMS, groups)))
+        self.idle = [param for param in self.flat if param.grad is None]
+        self.slow: list[Slow] = []
+        self.first: list[State] = []  # states whose moments this step begins
+        self.everywhere = optimizer._obstacle()
+        self.tables = self._tables(optimizer)
+        self.state = optimizer.state
+        self.owners, self.entries = list(self.state), list(self.state.values())
+        self.lrs, self.weight_decays = self._rates()
+        self.partition = self._partition()
+        self.runs = self._arranged(optimizer._call)
+        self.settled = False
+
+    def _tables(self, optimizer: Stepped) -> list[Table]:
+        rows: dict[tuple[tuple[str, ...], bool], list[Row]] = {}
+        for position, group in enumerate(self.groups):
+            general = self.everywhere or obstacles.of_group(group)
+            fast = []
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                why = general or obstacles.of_parameter(param, param.grad)
+                if why is None:
+                    fast.append(param)
+                else:
+                    lasting = general is not None
+                    self.slow.append(Slow(position, param, why, lasting))
+            if not fast:
+                continue
+            optimizer._prepare(group, fast)
+            names = optimizer._moments(group)
+            for param in fast:
+                state = optimizer.state[param] if names else {}
+                first = begin(param, state, names)
+                if (why := adopt(param, state, names)) is not None:
+                    self.slow.append(Slow(position, param, why, lasting=True))
+                    continue
+                if first:
+                    self.first.append(state)
+                sharded = obstacles.is_sharded(param)
+                moments = tuple(state[name] for name in names)
+                settings = repr(self.settings[position])
+                lane = Lane(settings, param.device, param.dtype, first)
+                row = Row(position, param, state, moments, lane)
+                rows.setdefault((names, sharded), []).append(row)
+        return [
+            Table(members, names, sharded=sharded)
+            for (names, sharded), members in rows.items()
+        ]
+
+    # --- at every step
+
+    def gradients(self, optimizer: Stepped) -> list[list[Tensor]] | None:
+        """The gradients for each table, or ``None`` if anything has moved."""
+        groups = optimizer.param_groups
+        lists = list(map(_PARAMS, groups))
+        if (
+            list(map(len, lists)) != self.lengths
+            or not same(chain.from_iterable(lists), self.flat)
+            or list(map(self.read, groups)) != self.settings
+            or any(grad is not None for grad in map(_GRAD, self.idle))
+        ):
+            return None
+        state = optimizer.state
+        if (
+            state is not self.state
+            or len(state) != len(self.entries)
+            or not same(state, self.owners)
+            or not same(state.values(), self.entries)
+        ):
+            return None
+        self.groups = groups
+        if not self._slow_stays() or not self._follow_rates(optimizer._call):
+            return None
+        found = []
+        for table in self.tables:
+            grads = table.gradients()
+            if grads is None:
+                return None
+            found.append(grads)
+        return found
+
+    def _slow_stays(self) -> bool:
+        """Whether nothing has passed that kept a parameter from the fast path."""
+        return all(
+            slow.lasting
+            or slow.param.grad is None
+            or slow.why == obstacles.of_parameter(slow.param, slow.param.grad)
+            for slow in self.slow
+        )
+
+    def _follow_rates(self, caller: Caller) -> bool:
+        """Note the rates as they are now; ``False`` if other tensors hold them."""
+        lrs, weight_decays = self._rates()
+        if same(lrs, self.lrs) and same(weight_decays, self.weight_decays):
+            return True
+        old, new = (*self.lrs, *self.weight_decays), (*lrs, *weight_decays)
+        if any(
+            one is not other and (isinstance(one, Tensor) or isinstance(other, Tensor))
+            for one, other in zip(old, new, strict=True)
+        ):
+            return False
+        self.lrs, self.weight_decays = lrs, weight_decays
+        partition = self._partition()
+        if partition != self.partition:  # groups have come to share rates, or to differ
+            self.partition = partition
+            self.runs = self._arranged(caller)
+        return True
+
+    def _rates(self) -> tuple[list[Any], list[Any]]:
+        return list(map(_LR, self.groups)), list(map(_WEIGHT_DECAY, self.groups))
+
+    def _partition(self) -> list[int]:
+        """A number for each group, the same for groups of the same rates."""
+        numbers: dict[object, int] = {}
+        return [
+            numbers.setdefault(
+                (id(lr) if isinstance(lr, Tensor) else lr, decay), len(numbers)
+            )
+            for lr, decay in zip(self.lrs, self.weight_decays, strict=True)
+        ]
+
+    def _arranged(self, caller: Caller) -> list[list[Run]]:
+        return [
+            table.arrange(self.groups, self.partition, caller) for table in self.tables
+        ]
+
+    def settle(self, optimizer: Stepped) -> None:
+        """Prepare for many steps more; called when nothing has moved since the last."""
+        if not self.settled:
+            self.settled = True
+            for table in self.tables:
+                table.pack()
+            self.runs = self._arranged(optimizer._call)
+
+    def step(
+        self,
+        grads: Sequence[list[Tensor]],
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+    ) -> None:
+        """Step the fast ones.
+
+        Args:
+            grads: What :meth:`gradients` gave.
+            grad_scale: What to divide gradients by.
+            found_inf: 1 if one is not finite: then nothing is stepped.
+        """
+        if self.first and found_inf is not None and found_inf.item():
+            self.forget()  # a moment that begins now would begin with nothing in it
+            return
+        scaling = _Scaling(grad_scale, found_inf)
+        lrs, weight_decays = self.lrs, self.weight_decays
+        for table, slopes, runs in zip(self.tables, grads, self.runs, strict=True):
+            table.count()
+            for group, cut, params, function, rest in runs:
+                lr, more = lrs[group], scaling.said
+                if more or isinstance(lr, Tensor):
+                    device = params[0].device
+                    lr, more = _near(lr, device), scaling.on(device)
+                decay = weight_decays[group]
+                function(params, slopes[cut], *rest, lr=lr, weight_decay=decay, **more)
+            if found_inf is not None:
+                table.take_back(found_inf)
+
+    def forget(self) -> None:
+        """Forget the moments that this step was to begin."""
+        for state in self.first:
+            del state[MOMENTUM]
+
+
+class _Scaling:
+    """What a ``GradScaler`` says, on every device that asks."""
+
+    def __init__(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        said = {"grad_scale": grad_scale, "found_inf": found_inf}
+        self.said = {key: value for key, value in said.items() if value is not None}
+        self.copies: dict[torch.device, dict[str, Tensor]] = {}
+
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        if self.said and device not in self.copies:
+            self.copies[device] = {
+                key: value.to(device, non_blocking=True)
+                for key, value in self.said.items()
+            }
+        return self.copies.get(device, {})
+
+
+def _near(lr: Any, device: torch.device) -> Any:  # noqa: ANN401 - a number or a tensor
+    """A learning rate where a kernel can read it: any does from the CPU."""
+    if isinstance(lr, Tensor) and not lr.is_cpu and lr.device != device:
+        return lr.to(device, non_blocking=True)
+    return lr
