@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nnlr.init import apply_init
     from nnlr.methods import get_optim_config, install, uninstall
     from nnlr.plan import Plan
+    from nnlr.ranks import agree
     from nnlr.ratios import keep_ratios
     from nnlr.regrouping import regroup
     from nnlr.resolving import param_groups, resolve
@@ -69,6 +70,7 @@ _HOME = {
     "schedule": "scheduling",
     "keep_ratios": "ratios",
     "Plan": "plan",
+    "agree": "ranks",
     "PlanRow": "rows",
     "ParamInfo": "describe",
     "ModelInfo": "describe",
@@ -136,6 +138,7 @@ __all__ = [
     "PlanMismatchError",
     "PlanRow",
     "Scheme",
+    "agree",
     "annotate",
     "apply_init",
     "big_vision",
