@@ -5,11 +5,15 @@ import inspect
 import os
 import sys
 import traceback
+import warnings
 from datetime import timedelta
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import multiprocessing
+
+from nnlr import NnlrWarning
 
 
 def outcomes(scenarios, world, folder, seconds=100):
@@ -46,10 +50,18 @@ def outcomes(scenarios, world, folder, seconds=100):
     }
 
 
+def tell(said):
+    """Fail with the whole traceback of every process that objects."""
+    objections = [f"rank {n}: {text}" for n, text in enumerate(said) if text]
+    if objections:
+        pytest.fail("\n".join(objections), pytrace=False)
+
+
 def _process(rank, world, folder, scenarios, seconds):
     """One process: every scenario in turn, the errors in a file each."""
     stacks = (folder / f"stacks.{rank}").open("w")
     faulthandler.dump_traceback_later(seconds, exit=True, file=stacks)
+    warnings.simplefilter("error", NnlrWarning)
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -63,7 +75,8 @@ def _process(rank, world, folder, scenarios, seconds):
             scenario(*[folder] * len(inspect.signature(scenario).parameters))
             said = ""
         except BaseException:  # noqa: BLE001 - told in the test
-            said = traceback.format_exc()
+            # Torch's own frames are many; the scenario's are the first and the reason the last.
+            said = traceback.format_exc(limit=-12)
         (folder / f"{scenario.__name__}.{rank}").write_text(said)
         dist.barrier()
     if "coverage" in sys.modules:

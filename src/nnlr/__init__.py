@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nnlr import depth, report, schemes, testing, torch7
+    from nnlr.clipping import clip_grad_norm_
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
     from nnlr.errors import (
@@ -71,6 +72,7 @@ _HOME = {
     "keep_ratios": "ratios",
     "Plan": "plan",
     "agree": "ranks",
+    "clip_grad_norm_": "clipping",
     "PlanRow": "rows",
     "ParamInfo": "describe",
     "ModelInfo": "describe",
@@ -144,6 +146,7 @@ __all__ = [
     "big_vision",
     "blockwise",
     "caffe",
+    "clip_grad_norm_",
     "complete_p",
     "depth",
     "detectron2",
