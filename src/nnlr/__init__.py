@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nnlr import depth, report, schemes, testing, torch7
+    from nnlr import checkpoint, depth, report, schemes, testing, torch7
     from nnlr.clipping import clip_grad_norm_
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
@@ -114,6 +114,7 @@ _HOME = {
         ),
         "schemes",
     ),
+    "checkpoint": "checkpoint",
     "depth": "depth",
     "report": "report",
     "schemes": "schemes",
@@ -146,6 +147,7 @@ __all__ = [
     "big_vision",
     "blockwise",
     "caffe",
+    "checkpoint",
     "clip_grad_norm_",
     "complete_p",
     "depth",

@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nnlr.checkpoint import Policy, on_load
+from nnlr.checkpoint.loading import POLICIES, runs_hooks
 from nnlr.errors import ConfigError, NnlrWarning, listed, nearest_hint
 from nnlr.fitting import ADAPTIVE_L2, Signature, no_decay
 from nnlr.groups import ParamGroup
+from nnlr.names import Source
 from nnlr.rows import Bases
 from nnlr.tensors import Located
+from nnlr.values import choice
 
 Opt = TypeVar("Opt", bound=Optimizer)
 
@@ -74,6 +78,34 @@ def build(
         set_bases(defaults, bases)
     warn_about_decay(optimizer, groups, bases)
     return optimizer
+
+
+def check_resume(resume: object) -> None:
+    """Refuse a word that is no policy for loading.
+
+    Raises:
+        NnlrError: If it is neither one nor ``None``.
+    """
+    if resume is not None:
+        choice(resume, "resume", POLICIES)
+
+
+def match_on_load(
+    optimizer: Optimizer,
+    model: Source | None,
+    located: Iterable[Located],
+    resume: Policy | None,
+) -> None:
+    """Let an optimizer load checkpoints by name; wrappers that run no hooks cannot."""
+    if resume is None or not runs_hooks(optimizer):
+        return
+    known = model if isinstance(model, nn.Module) else named_tensors(located)
+    on_load(optimizer, model=known, policy=resume)
+
+
+def named_tensors(located: Iterable[Located]) -> list[tuple[str, Tensor]]:
+    """Tensors under each of their names."""
+    return [(place.name, place.tensor) for found in located for place in found.places]
 
 
 def without_decay(

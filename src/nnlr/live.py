@@ -9,19 +9,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr import baserate
-from nnlr.apply import set_bases, warn_about_decay, without_decay
+from nnlr.apply import named_tensors, set_bases, warn_about_decay, without_decay
+from nnlr.checkpoint.loading import learn_names
+from nnlr.checkpoint.names import matched
 from nnlr.errors import ConfigError, NnlrWarning
 from nnlr.fitting import Signature, refuse_other_update, refuse_unfit
 from nnlr.groups import Fit, ParamGroup
-from nnlr.names import resolve_name
+from nnlr.progress import SCHEDULED, filled, progress
 from nnlr.tensors import Located
-
-# What schedulers keep in a group in proportion to its learning rate.
-_SCHEDULED: Final = ("lr", "initial_lr", "max_lr", "min_lr")
 
 # What the new groups bring themselves.
 _RENEWED: Final = {
-    *_SCHEDULED,
+    *SCHEDULED,
     *("params", "param_names", "weight_decay", "eps", "name", "lr_mult", "wd_mult"),
     *("initial_weight_decay", "cycles_momentum", "cycles_betas"),  # notes of a schedule
 }
@@ -52,7 +51,7 @@ def regroup(optimizer: Optimizer, fit: Fit) -> None:
     old = optimizer.param_groups
     ready = fit.fill(eps=optimizer.defaults.get("eps"))
     warn_about_decay(optimizer, ready, fit.bases)
-    scheduled = _scheduled(old)
+    scheduled = progress(old)
     if scheduled is not None and not baserate.scheduled(optimizer):
         warnings.warn(
             "A scheduler was built on this optimizer. The new groups continue at "
@@ -69,6 +68,7 @@ def regroup(optimizer: Optimizer, fit: Fit) -> None:
         for group in without_decay(ready, signature)
     ]
     _replace(optimizer, fresh, _state_by_name(optimizer, fresh))
+    learn_names(optimizer, named_tensors(fit.located))
     before = dict(optimizer.defaults)
     set_bases(optimizer.defaults, fit.bases)
     baserate.rebase(optimizer, before)
@@ -113,27 +113,11 @@ def _same(one: object, other: object) -> bool:
     return one is other or (not isinstance(one, Tensor) and one == other)
 
 
-def _scheduled(groups: Sequence[ParamGroup]) -> dict[str, float] | None:
-    """How far a scheduler has moved the reference group, relative to its peak.
-
-    ``None`` if there is no note of a scheduler. One-cycle schedules start far under their peak and
-    note it in the group; for the others the peak is where they started.
-    """
-    for group in groups:
-        peak = group.get("max_lr") or group.get("initial_lr")
-        if peak:
-            return {key: float(group[key] / peak) for key in _SCHEDULED if key in group}
-    return None
-
-
 def _rates(
     lr: float, scheduled: Mapping[str, float], like: Tensor | None
 ) -> dict[str, float | Tensor]:
     """The rates of a new group: its own, as far as the schedule has come."""
-    rates = {key: lr * relative for key, relative in scheduled.items()}
-    if like is None:
-        return dict(rates)
-    return {key: like.new_tensor(value) for key, value in rates.items()}
+    return {key: filled(lr * relative, like) for key, relative in scheduled.items()}
 
 
 def _state_by_name(
@@ -142,12 +126,15 @@ def _state_by_name(
     """What the optimizer knows of the parameters in the new groups."""
     state = optimizer.state
     new = dict(pair for group in fresh for pair in group["params"])
-    old = {
-        resolve_name(name, new) or name: tensor
+    saved = {
+        name: tensor
         for group in optimizer.param_groups
         for name, tensor in zip(
             group.get("param_names", ()), group["params"], strict=False
         )
+    }
+    old = {
+        new_name: saved[name] for name, new_name in matched(list(saved), new).items()
     }
     kept = {}
     for name, tensor in new.items():

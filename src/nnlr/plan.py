@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr import apply, fitting, report
+from nnlr.checkpoint import Policy
 from nnlr.errors import ConfigError, NnlrError, listed, nearest_hint, plural, shown
 from nnlr.finding import Finding
 from nnlr.groups import Fit, Group, Locked, ParamGroup, make_groups
@@ -309,6 +310,7 @@ class Plan:
         tensor_lr: bool = False,
         locked: Locked = "drop",
         init: str | None = None,
+        resume: Policy | None = "code",
         **settings: Any,
     ) -> Opt:
         """Build an optimizer of any class on the plan's groups, and lock what they leave out.
@@ -324,6 +326,9 @@ class Plan:
             tensor_lr: See ``partial``.
             locked: See ``partial``.
             init: See ``partial``.
+            resume: Whose rates count when it loads a checkpoint, which is matched by name:
+                ``"code"`` or ``"checkpoint"``; ``None`` leaves loading to torch. See
+                :mod:`nnlr.checkpoint`.
             **settings: Other arguments of the class: ``betas=``, ``momentum=``, ``fused=``.
 
         Raises:
@@ -338,6 +343,7 @@ class Plan:
             >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
             [('lr1_wd1', 0.1), ('lr2_wd1', 0.2)]
         """
+        apply.check_resume(resume)
         signature = fitting.Signature.of(cls)
         fitting.refuse_rates(signature, settings, self._bases)
         fit = self.fit(model, partial=partial, locked=locked, init=init)
@@ -346,6 +352,7 @@ class Plan:
         eps = settings.get("eps", signature.defaults.get("eps"))
         ready = fit.fill(names=names, tensor_lr=tensor_lr, eps=eps)
         optimizer = apply.build(cls, ready, fit.located, fit.bases, settings)
+        apply.match_on_load(optimizer, self._model(model), fit.located, resume)
         fit.locks.apply()
         return optimizer
 

@@ -1,0 +1,44 @@
+"""Optimizer state by name, so that a checkpoint fits the groups of today.
+
+``optimizer.load_state_dict`` matches by position. Other groups are an error at best; groups of
+the same sizes in another order swap the state of their parameters in silence, and the
+multipliers in the checkpoint win over those in the code. Here state is matched by canonical
+parameter name, and a *policy* says whose rates count:
+
+``"code"``
+    Rates, static multipliers and a plan's options are the code's. A schedule's progress
+    carries over: ``new_base * saved_rate / saved_base``. Betas, momentum and the like are the
+    checkpoint's.
+``"checkpoint"``
+    Rates and multipliers too are the checkpoint's, parameter by parameter.
+
+Multipliers that move during training are always the checkpoint's. A scheme or callback that
+moves them names them in the group, ``group["moving"] = ("lr_mult",)``, a tuple of keys, and
+that travels with the checkpoint. Which class and kernels run (``fused``, ``foreach``, ...) is
+always the code's affair.
+
+:func:`on_load` makes ``optimizer.load_state_dict`` do so; ``plan.optimizer`` calls it.
+:func:`fit_state` and :func:`fit_named_state` are the same as functions. Only torch is needed:
+all of it works with anyone's groups.
+"""
+
+from nnlr.checkpoint.groups import Policy
+from nnlr.checkpoint.loading import (
+    fit_named_state,
+    fit_state,
+    installed,
+    last_report,
+    on_load,
+)
+from nnlr.checkpoint.report import Difference, Report
+
+__all__ = [
+    "Difference",
+    "Policy",
+    "Report",
+    "fit_named_state",
+    "fit_state",
+    "installed",
+    "last_report",
+    "on_load",
+]

@@ -1,0 +1,39 @@
+"""How far a scheduler has moved the rates of groups, and the same on other rates."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+# What schedulers keep in a group in proportion to its learning rate.
+SCHEDULED: Final = ("lr", "initial_lr", "max_lr", "min_lr")
+
+
+def peak(group: Mapping[str, Any]) -> float | None:
+    """The learning rate that a scheduler's curve is relative to, if a scheduler noted one.
+
+    One-cycle schedules start far under their peak and note it in the group; for the others
+    the peak is where they started.
+    """
+    noted = group.get("max_lr") or group.get("initial_lr")
+    return None if noted is None else float(noted)
+
+
+def progress(groups: Iterable[Mapping[str, Any]]) -> dict[str, float] | None:
+    """How far a scheduler has moved the reference group, relative to its peak.
+
+    The reference is the first group with a peak above 0. ``None`` if there is no note of a
+    scheduler.
+    """
+    for group in groups:
+        if high := peak(group):
+            return {key: float(group[key]) / high for key in SCHEDULED if key in group}
+    return None
+
+
+def filled(value: float, like: object) -> float | Tensor:
+    """A rate in the form of another: a float, or a tensor of its own."""
+    if isinstance(like, Tensor):
+        return torch.full_like(like.detach(), value)
+    return float(value)
