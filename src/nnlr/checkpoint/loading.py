@@ -12,7 +12,13 @@ from torch.utils.hooks import RemovableHandle
 from nnlr import baserate
 from nnlr.checkpoint.fit import fitted
 from nnlr.checkpoint.groups import Policy
-from nnlr.checkpoint.names import Pairs, names_of, pairs_of, require_names
+from nnlr.checkpoint.names import (
+    Pairs,
+    matched,
+    names_of,
+    pairs_of,
+    require_names,
+)
 from nnlr.checkpoint.report import Report
 from nnlr.checkpoint.saved import Saved, by_position, fqns, read_indexed, read_named
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, shown
@@ -71,7 +77,7 @@ def fit_state(
         >>> print(report)
         Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
-    _check(optimizer, "fit_state", policy)
+    check_call(optimizer, "fit_state", policy)
     hook = _hook_of(optimizer)
     pairs = pairs_of(model) if model is not None or hook is None else hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, saved_names, policy)
@@ -122,7 +128,7 @@ def fit_named_state(
         >>> fitted, report = fit_named_state(saved, new, net, policy="checkpoint")
         ... # doctest: +SKIP
     """
-    _check(optimizer, "fit_named_state", policy)
+    check_call(optimizer, "fit_named_state", policy)
     if not isinstance(model, nn.Module):
         raise NnlrError(f"fit_named_state needs the model, got {shown(model)}.")
     if not state_dict:
@@ -172,7 +178,7 @@ def on_load(
         >>> installed(optimizer)
         True
     """
-    _check(optimizer, "on_load", policy)
+    check_call(optimizer, "on_load", policy)
     if not runs_hooks(optimizer):
         raise ConfigError(
             f"{type(optimizer).__name__} runs no hooks. Call on_load on the optimizer that it "
@@ -222,6 +228,7 @@ class _Hook:
         self._saved_names = None if saved_names is None else list(saved_names)
         self._policy = policy
         self.report: Report | None = None
+        self.given: Report | None = None  # of a state dict that fits already
 
     def learn(self, pairs: Pairs) -> None:
         """Remember names of tensors."""
@@ -239,6 +246,9 @@ class _Hook:
         """What ``load_state_dict`` calls first."""
         if not _is_state(state_dict):
             return None
+        if self.given is not None:
+            self.report = self.given
+            return None
         result, self.report = _fit_indexed(
             state_dict, optimizer, self.pairs(), self._saved_names, self._policy
         )
@@ -251,7 +261,46 @@ def _hook_of(optimizer: Optimizer) -> _Hook | None:
     return next((each for each in hooks.values() if isinstance(each, _Hook)), None)
 
 
-def _check(optimizer: object, caller: str, policy: object) -> None:
+def fit_outline(
+    saved: Saved,
+    optimizer: Optimizer,
+    model: nn.Module,
+    policy: Policy,
+    *,
+    partial: bool,
+) -> tuple[StateDict, Report]:
+    """Fit state of which only shapes are there yet; its tensors are handed on.
+
+    Args:
+        saved: What was saved.
+        optimizer: The optimizer that will load it.
+        model: The model.
+        policy: Whose rates count.
+        partial: The model is one stage: pass over parameters that are not in it.
+    """
+    names = names_of(optimizer, pairs_of(model))
+    require_names(optimizer, names)
+    if partial:
+        saved = saved.only(matched(saved.names, names.known))
+    bases = _bases(optimizer)
+    return fitted(saved, optimizer, names, policy, bases, distribute=False)
+
+
+def load_fitted(optimizer: Optimizer, state_dict: StateDict, report: Report) -> None:
+    """Load what fits already; an installed hook takes the report and changes nothing."""
+    hook = _hook_of(optimizer)
+    if hook is not None:
+        hook.given = report
+    try:
+        optimizer.load_state_dict(state_dict)
+    finally:
+        if hook is not None:
+            hook.given = None
+    _warn(report, stacklevel=3)  # the caller of load_dcp
+
+
+def check_call(optimizer: object, caller: str, policy: object) -> None:
+    """Refuse what is no optimizer, and no policy."""
     if not isinstance(optimizer, Optimizer):
         raise NnlrError(f"{caller} needs a torch optimizer, got {shown(optimizer)}.")
     choice(policy, "policy", POLICIES)
