@@ -81,7 +81,7 @@ def fit_state(
     hook = _hook_of(optimizer)
     pairs = pairs_of(model) if model is not None or hook is None else hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, saved_names, policy)
-    _warn(report, stacklevel=3)
+    warn(report, stacklevel=3)
     return result, report
 
 
@@ -141,7 +141,7 @@ def fit_named_state(
         saved, optimizer, names, policy, _bases(optimizer), distribute=distribute
     )
     ids = fqns(model)
-    _warn(report, stacklevel=3)
+    warn(report, stacklevel=3)
     return _named(result, optimizer, ids), report
 
 
@@ -252,7 +252,7 @@ class _Hook:
         result, self.report = _fit_indexed(
             state_dict, optimizer, self.pairs(), self._saved_names, self._policy
         )
-        _warn(self.report, stacklevel=6)
+        warn(self.report, stacklevel=6)
         return result
 
 
@@ -296,7 +296,6 @@ def load_fitted(optimizer: Optimizer, state_dict: StateDict, report: Report) -> 
     finally:
         if hook is not None:
             hook.given = None
-    _warn(report, stacklevel=3)  # the caller of load_dcp
 
 
 def check_call(optimizer: object, caller: str, policy: object) -> None:
@@ -373,7 +372,8 @@ def _named(
     return {"state": {**others, **state}, "param_groups": groups}
 
 
-def _warn(report: Report, stacklevel: int) -> None:
+def warn(report: Report, stacklevel: int) -> None:
+    """Say once what does not fit."""
     if troubles := report.troubles():
         warnings.warn(
             f"Optimizer state does not fit as it was saved:\n{troubles}",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nnlr.checkpoint.groups import Policy
-from nnlr.checkpoint.loading import check_call, fit_outline, load_fitted
+from nnlr.checkpoint.loading import check_call, fit_outline, load_fitted, warn
 from nnlr.checkpoint.report import Report
 from nnlr.checkpoint.saved import read_named
 from nnlr.errors import ConfigError, NnlrError, listed, shown
@@ -85,6 +85,7 @@ def load_dcp(
     if not isinstance(model, nn.Module):
         raise NnlrError(f"load_dcp needs the model, got {shown(model)}.")
     _refuse_meta(optimizer)
+    from torch.distributed import get_rank, is_initialized
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
     from torch.distributed.checkpoint.storage import StorageReader
@@ -123,6 +124,9 @@ def load_dcp(
     }
     read(place.wanted)
     load_fitted(optimizer, fitted, report)
+    # Processes hear the same, but for the stages of a pipeline: one of them says it.
+    if partial or not is_initialized() or get_rank(process_group) == 0:
+        warn(report, stacklevel=2)  # the caller of load_dcp
     return report
 
 
