@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nnlr.checkpoint import Policy, on_load
-from nnlr.checkpoint.loading import POLICIES, runs_hooks
+from nnlr.checkpoint.hook import runs_hooks
+from nnlr.checkpoint.loading import POLICIES
 from nnlr.errors import ConfigError, NnlrWarning, listed, nearest_hint
 from nnlr.fitting import ADAPTIVE_L2, Signature, no_decay
 from nnlr.groups import ParamGroup

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from nnlr import baserate
 from nnlr.apply import named_tensors, set_bases, warn_about_decay, without_decay
-from nnlr.checkpoint.loading import learn_names
+from nnlr.checkpoint.hook import learn_names
 from nnlr.checkpoint.names import matched
 from nnlr.errors import ConfigError, NnlrWarning
 from nnlr.fitting import Signature, refuse_other_update, refuse_unfit

@@ -103,7 +103,9 @@ class Some:
                 path, optimizer, model, process_group=self.group, **how
             )
         ours = [each for each in said if each.category is nnlr.NnlrWarning]
-        return report, "".join(str(each.message) for each in ours)
+        # One process speaks for all, and stages each for itself.
+        assert how.get("partial") or not ours or dist.get_rank() == 0
+        return report, "".join(str(each.message) for each in ours) or str(report)
 
 
 def whole(tensor):
@@ -270,7 +272,7 @@ def pipeline_stages(folder):
             assert (set(), {}) == (set(report.moved), report.unused)
         else:
             assert {"1.weight", "1.bias", "3.weight", "3.bias"} == set(report.moved)
-            assert said == ""
+            assert said == str(report)
             for name, parameter in module.named_parameters():
                 buffer = optimizer.state[parameter]["momentum_buffer"]
                 assert torch.equal(torch.full_like(parameter, plan[name].numel), buffer)
@@ -278,10 +280,8 @@ def pipeline_stages(folder):
     net = some.shard(network())
     optimizer = plan.optimizer(torch.optim.SGD, model=net, momentum=0.9)
     report, said = some.load(path, optimizer, net)
-    assert ({"1.weight", "1.bias", "3.weight", "3.bias"}, "") == (
-        set(report.moved),
-        said,
-    )
+    assert {"1.weight", "1.bias", "3.weight", "3.bias"} == set(report.moved)
+    assert "Optimizer state: 4 moved, 0 fresh, 0 unused." == said
     buffer = whole(optimizer.state[net[3].bias]["momentum_buffer"])
     assert torch.equal(torch.full((3,), 3.0), buffer)
 

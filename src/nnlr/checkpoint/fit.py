@@ -1,6 +1,7 @@
 """Saved state is put into the groups of today."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,34 +9,45 @@ from torch.optim import Optimizer
 
 from nnlr.checkpoint.groups import Policy, Target, fit_groups
 from nnlr.checkpoint.names import GONE, SHAPE, Match, Names, match
+from nnlr.checkpoint.rates import NOTE
 from nnlr.checkpoint.report import Report
 from nnlr.checkpoint.saved import Saved
 from nnlr.checkpoint.tensors import fits, placed
 from nnlr.errors import ConfigError, listed, nearest_hint
 
 
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An optimizer as it is now, and what is known of it.
+
+    Attributes:
+        optimizer: The optimizer.
+        names: The names of its tensors.
+        bases: The base rates that its groups start from, if they are known.
+        now: The base rates at which its schedules are.
+    """
+
+    optimizer: Optimizer
+    names: Names
+    bases: Mapping[str, float]
+    now: Mapping[str, float]
+
+
 def fitted(
-    saved: Saved,
-    optimizer: Optimizer,
-    names: Names,
-    policy: Policy,
-    bases: Mapping[str, float],
-    *,
-    distribute: bool = True,
+    saved: Saved, present: Present, policy: Policy, *, distribute: bool = True
 ) -> tuple[dict[str, Any], Report]:
     """Saved state for an optimizer as it is grouped now, and what became of it.
 
     Args:
         saved: What was saved.
-        optimizer: The optimizer.
-        names: The names of its tensors.
+        present: The optimizer.
         policy: Whose rates count.
-        bases: The base rates at which its schedules are.
         distribute: Shard whole tensors where the parameter is sharded.
 
     Raises:
         ConfigError: If no name fits, or a group would need two values of one setting.
     """
+    optimizer, names = present.optimizer, present.names
     groups = optimizer.param_groups
     found = match(saved.names, names, groups)
     _refuse_strangers(saved, found, names, groups)
@@ -64,9 +76,10 @@ def fitted(
                 state[at] = placed(held, tensor) if distribute else held
             at += 1
         label = repr(group["name"]) if "name" in group else f"{position}"
-        targets.append(Target(group, f"Group {label}", dict(sorted(sources.items()))))
+        known = {**group, NOTE: present.bases}
+        targets.append(Target(known, f"Group {label}", dict(sorted(sources.items()))))
     settings, differences = fit_groups(
-        targets, saved.groups, policy, optimizer.defaults, bases
+        targets, saved.groups, policy, optimizer.defaults, present.now
     )
     unused = dict(sorted({**found.unused, **shaped}.items()))
     return (

@@ -6,8 +6,9 @@ from typing import Any, Final, Literal
 
 from torch import Tensor
 
-from nnlr.checkpoint.rates import Group, Rate, same
-from nnlr.checkpoint.report import Difference
+from nnlr.baserate import MULTIPLIERS
+from nnlr.checkpoint.rates import NOTE, Group, Rate, same
+from nnlr.checkpoint.report import Difference, short
 from nnlr.errors import ConfigError
 from nnlr.progress import SCHEDULED, filled
 
@@ -15,8 +16,6 @@ Policy = Literal["code", "checkpoint"]
 
 # A group's key for the names of its multipliers that move during training.
 MOVING: Final = "moving"
-
-MULTIPLIERS: Final = {"lr": "lr_mult", "weight_decay": "wd_mult"}
 
 # Which class and kernels run: those that the checkpoint was saved with need not exist here.
 _OF_THE_CODE: Final = {
@@ -38,7 +37,7 @@ _RATES: Final = {
 }
 
 # What is never a matter between checkpoint and code.
-_OURS: Final = {"params", "param_names", "name", MOVING, *_RATES}
+_OURS: Final = {"params", "param_names", "name", MOVING, NOTE, *_RATES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ class _Fitting:
         target = self.targets[position]
         sources = [self.saved[at] for at in target.names]
         settings = dict(target.group)
-        for key in ("params", "param_names"):
+        for key in ("params", "param_names", NOTE):
             settings.pop(key, None)
         moving = sorted(
             {
@@ -206,8 +205,8 @@ class _Fitting:
                 )
                 raise ConfigError(
                     f"{target.label} can have one {key}, and its parameters were saved with "
-                    f"two: {first!r} with {_plain(held[0][1])!r}, {other!r} with "
-                    f"{_plain(value)!r}. Give them groups of their own{way_out}.",
+                    f"two: {first!r} with {short(held[0][1])}, {other!r} with "
+                    f"{short(value)}. Give them groups of their own{way_out}.",
                     key=key,
                     names=[first, other],
                 )
@@ -257,14 +256,15 @@ class _Fitting:
         if (
             self.policy == "checkpoint"
             or key in _OF_STATE
-            or key not in self.defaults
-            or _cycles(key, (target.group, *sources))
+            or not {key} <= self.defaults.keys() & target.group.keys()
+            or _cycles(key, [target.group])
         ):
             return False
+        if not same(target.group[key], self.defaults[key]):
+            return True
         saved = [group[key] for group in self.saved if key in group]
-        return not same(target.group[key], self.defaults[key]) or not all(
-            same(saved[0], value) for value in saved[1:]
-        )
+        one = all(same(saved[0], value) for value in saved[1:])
+        return not one and not _cycles(key, sources)
 
     def _note(
         self,
@@ -278,9 +278,8 @@ class _Fitting:
         held = [group[note] for group in sources if note in group]
         if not held or note in target.group:
             return
-        if all(each == held[0] for each in held) and not self._is_option(
-            key, target, sources
-        ):
+        cycles = held[0] and not self._is_option(key, target, sources)
+        if all(each == held[0] for each in held) and cycles == held[0]:
             settings[note] = held[0]
 
     # --- differences

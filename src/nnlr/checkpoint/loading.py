@@ -1,34 +1,26 @@
 """``load_state_dict`` by name: as functions, and as a hook."""
 
 import warnings
-import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from nnlr import baserate
-from nnlr.checkpoint.fit import fitted
+from nnlr.checkpoint.fit import Present, fitted
 from nnlr.checkpoint.groups import Policy
-from nnlr.checkpoint.names import (
-    Pairs,
-    matched,
-    names_of,
-    pairs_of,
-    require_names,
-)
+from nnlr.checkpoint.hook import Hook, StateDict, hook_of, runs_hooks
+from nnlr.checkpoint.names import Names, Pairs, names_of, pairs_of, require_names
 from nnlr.checkpoint.report import Report
 from nnlr.checkpoint.saved import Saved, by_position, fqns, read_indexed, read_named
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, shown
 from nnlr.names import Source
 from nnlr.values import choice
 
-StateDict = dict[str, Any]
-
 POLICIES: Final = ("code", "checkpoint")
-_HOOKS: Final = "_optimizer_load_state_dict_pre_hooks"
 
 
 def fit_state(
@@ -77,8 +69,8 @@ def fit_state(
         >>> print(report)
         Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
-    check_call(optimizer, "fit_state", policy)
-    hook = _hook_of(optimizer)
+    check(optimizer, "fit_state", policy)
+    hook = hook_of(optimizer)
     pairs = pairs_of(model) if model is not None or hook is None else hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, saved_names, policy)
     warn(report, stacklevel=3)
@@ -128,7 +120,7 @@ def fit_named_state(
         >>> fitted, report = fit_named_state(saved, new, net, policy="checkpoint")
         ... # doctest: +SKIP
     """
-    check_call(optimizer, "fit_named_state", policy)
+    check(optimizer, "fit_named_state", policy)
     if not isinstance(model, nn.Module):
         raise NnlrError(f"fit_named_state needs the model, got {shown(model)}.")
     if not state_dict:
@@ -138,7 +130,7 @@ def fit_named_state(
     names = names_of(optimizer, pairs_of(model))
     require_names(optimizer, names)
     result, report = fitted(
-        saved, optimizer, names, policy, _bases(optimizer), distribute=distribute
+        saved, present(optimizer, names), policy, distribute=distribute
     )
     ids = fqns(model)
     warn(report, stacklevel=3)
@@ -178,128 +170,43 @@ def on_load(
         >>> installed(optimizer)
         True
     """
-    check_call(optimizer, "on_load", policy)
+    check(optimizer, "on_load", policy)
     if not runs_hooks(optimizer):
         raise ConfigError(
             f"{type(optimizer).__name__} runs no hooks. Call on_load on the optimizer that it "
             "wraps, or nnlr.checkpoint.fit_state before loading."
         )
-    hook = _Hook(model, saved_names, policy)
+    hook = Hook(optimizer, model, saved_names, partial(_load, policy))
     require_names(optimizer, names_of(optimizer, hook.pairs()))
-    hooks = getattr(optimizer, _HOOKS)
-    for key in [key for key, each in hooks.items() if isinstance(each, _Hook)]:
-        del hooks[key]
-    return optimizer.register_load_state_dict_pre_hook(hook)
+    return hook.install(optimizer)
 
 
 def installed(optimizer: Optimizer) -> bool:
     """Whether loading matches by name: whether :func:`on_load` is in force."""
-    return _hook_of(optimizer) is not None
+    return hook_of(optimizer) is not None
 
 
 def last_report(optimizer: Optimizer) -> Report | None:
     """What became of the state that the optimizer loaded last; ``None`` before that."""
-    hook = _hook_of(optimizer)
+    hook = hook_of(optimizer)
     return None if hook is None else hook.report
 
 
-def runs_hooks(optimizer: object) -> bool:
-    """Whether an optimizer is one of torch's kind, and not a wrapper without hooks."""
-    return isinstance(optimizer, Optimizer) and hasattr(optimizer, _HOOKS)
+def _load(
+    policy: Policy, hook: Hook, optimizer: Optimizer, state_dict: StateDict
+) -> StateDict | None:
+    """What the hook does."""
+    if not _is_state(state_dict):
+        return None
+    result, hook.report = _fit_indexed(
+        state_dict, optimizer, hook.pairs(), hook.saved_names, policy
+    )
+    warn(hook.report, stacklevel=6)
+    return result
 
 
-def learn_names(optimizer: Optimizer, pairs: Pairs) -> None:
-    """Tell an installed hook the names of tensors that came to the optimizer later."""
-    hook = _hook_of(optimizer)
-    if hook is not None:
-        hook.learn(pairs)
-
-
-class _Hook:
-    """The hook of :func:`on_load`: names, held weakly, and what to do."""
-
-    def __init__(
-        self, model: Source | None, saved_names: Sequence[str] | None, policy: Policy
-    ) -> None:
-        self._model = weakref.ref(model) if isinstance(model, nn.Module) else None
-        # For when the module is gone: it may have been a wrapper that nobody kept.
-        self._names: list[tuple[str, weakref.ref[Tensor]]] = []
-        self.learn(pairs_of(model))
-        self._saved_names = None if saved_names is None else list(saved_names)
-        self._policy = policy
-        self.report: Report | None = None
-        self.given: Report | None = None  # of a state dict that fits already
-
-    def learn(self, pairs: Pairs) -> None:
-        """Remember names of tensors."""
-        alive = [(name, ref) for name, ref in self._names if ref() is not None]
-        self._names = alive + [(name, weakref.ref(tensor)) for name, tensor in pairs]
-
-    def pairs(self) -> Pairs:
-        """The names of the moment."""
-        model = None if self._model is None else self._model()
-        held = [(name, ref()) for name, ref in self._names]
-        past = [(name, tensor) for name, tensor in held if tensor is not None]
-        return [*pairs_of(model), *past]
-
-    def __call__(self, optimizer: Optimizer, state_dict: StateDict) -> StateDict | None:
-        """What ``load_state_dict`` calls first."""
-        if not _is_state(state_dict):
-            return None
-        if self.given is not None:
-            self.report = self.given
-            return None
-        result, self.report = _fit_indexed(
-            state_dict, optimizer, self.pairs(), self._saved_names, self._policy
-        )
-        warn(self.report, stacklevel=6)
-        return result
-
-
-def _hook_of(optimizer: Optimizer) -> _Hook | None:
-    hooks = getattr(optimizer, _HOOKS, {})
-    return next((each for each in hooks.values() if isinstance(each, _Hook)), None)
-
-
-def fit_outline(
-    saved: Saved,
-    optimizer: Optimizer,
-    model: nn.Module,
-    policy: Policy,
-    *,
-    partial: bool,
-) -> tuple[StateDict, Report]:
-    """Fit state of which only shapes are there yet; its tensors are handed on.
-
-    Args:
-        saved: What was saved.
-        optimizer: The optimizer that will load it.
-        model: The model.
-        policy: Whose rates count.
-        partial: The model is one stage: pass over parameters that are not in it.
-    """
-    names = names_of(optimizer, pairs_of(model))
-    require_names(optimizer, names)
-    if partial:
-        saved = saved.only(matched(saved.names, names.known))
-    bases = _bases(optimizer)
-    return fitted(saved, optimizer, names, policy, bases, distribute=False)
-
-
-def load_fitted(optimizer: Optimizer, state_dict: StateDict, report: Report) -> None:
-    """Load what fits already; an installed hook takes the report and changes nothing."""
-    hook = _hook_of(optimizer)
-    if hook is not None:
-        hook.given = report
-    try:
-        optimizer.load_state_dict(state_dict)
-    finally:
-        if hook is not None:
-            hook.given = None
-
-
-def check_call(optimizer: object, caller: str, policy: object) -> None:
-    """Refuse what is no optimizer, and no policy."""
+def check(optimizer: object, caller: str, policy: object) -> None:
+    """Refuse what is no optimizer, or no policy."""
     if not isinstance(optimizer, Optimizer):
         raise NnlrError(f"{caller} needs a torch optimizer, got {shown(optimizer)}.")
     choice(policy, "policy", POLICIES)
@@ -330,14 +237,20 @@ def _fit_indexed(
         require_names(optimizer, names)
     else:
         saved, names = by_position(saved, optimizer, names)
-    result, report = fitted(saved, optimizer, names, policy, _bases(optimizer))
+    result, report = fitted(saved, present(optimizer, names), policy)
     return {**state_dict, **result}, report
 
 
-def _bases(optimizer: Optimizer) -> dict[str, float]:
-    """The base rates at which the optimizer's schedules are."""
+def present(optimizer: Optimizer, names: Names) -> Present:
+    """The optimizer, and what is known of it."""
+    hook = hook_of(optimizer)
     scheduled = baserate.scheduled(optimizer)
-    return {key: rate.value() for key, rate in scheduled.items()}
+    return Present(
+        optimizer,
+        names,
+        {} if hook is None else hook.bases(optimizer),
+        {key: rate.value() for key, rate in scheduled.items()},
+    )
 
 
 def _refuse_unloadable(saved: Saved, optimizer: Optimizer) -> None:
@@ -373,7 +286,7 @@ def _named(
 
 
 def warn(report: Report, stacklevel: int) -> None:
-    """Say once what does not fit."""
+    """Say what does not fit, to who called ``stacklevel`` functions up."""
     if troubles := report.troubles():
         warnings.warn(
             f"Optimizer state does not fit as it was saved:\n{troubles}",

@@ -6,9 +6,13 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from nnlr.progress import SCHEDULED, filled, peak, progress
+from nnlr.progress import SCHEDULED, filled, peak
 
 Group = Mapping[str, Any]
+
+# What the hook of `on_load` adds to the groups of a state dict: the base rates that they
+# started from, which rates that no scheduler has noted would not tell, and names.
+NOTE: Final = "nnlr"
 
 # Numbers that differ by less are one number, computed in another order or as float32.
 NOISE: Final = 1e-6
@@ -64,6 +68,14 @@ class Rate:
         self._now = self._base_now(now)
 
     def _peak(self, group: Group) -> float | None:
+        """What a group's schedule is relative to, as a scheduler or the hook noted it."""
+        noted = self._scheduled_peak(group)
+        base = group.get(NOTE, {}).get(self.key)
+        if noted is None and base is not None and self.mult in group:
+            return float(base) * float(group[self.mult])
+        return noted
+
+    def _scheduled_peak(self, group: Group) -> float | None:
         if self.key == "lr":
             return peak(group)
         noted = group.get(self.initial)
@@ -150,7 +162,7 @@ class Rate:
         if not self.noted:
             return own
         relative = self._progress(sources)
-        if self._peak(group) is None:
+        if self._scheduled_peak(group) is None:
             example = (*sources, *self.saved)[0]
             for key, value in relative.items():
                 exact = self._exact(key, start, mult, sources)
@@ -189,14 +201,15 @@ class Rate:
         for groups in (sources, still, self.saved):
             if found := self._relative(groups):
                 return found
-        return {self.key: 1.0, self.initial: 1.0}
+        return {self.key: 1.0}
 
     def _relative(self, groups: Sequence[Group]) -> dict[str, float] | None:
-        if self.key == "lr":
-            return progress(groups)
+        """All that a scheduler keeps in the first group that has a peak, relative to it."""
         for group in groups:
             if high := self._peak(group):
-                return {self.key: float(group[self.key]) / high, self.initial: 1.0}
+                noted = self._scheduled_peak(group) is not None
+                keys = self.keys if noted else (self.key,)
+                return {key: float(group[key]) / high for key in keys if key in group}
         return None
 
     def _exact(
@@ -206,7 +219,7 @@ class Rate:
         for group in (*sources, *self.saved):
             if (
                 key in group
-                and self._peak(group) == start
+                and isclose(self._peak(group) or 0.0, start, rel_tol=NOISE)
                 and group.get(self.mult, mult) == mult
                 and not self._moves(group)
             ):

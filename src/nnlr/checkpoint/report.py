@@ -33,8 +33,8 @@ class Difference:
     def __str__(self) -> str:
         """One sentence."""
         return (
-            f"{self.setting} is {_short(self.old)} in the checkpoint and {_short(self.new)} "
-            f"in the code: {_short(self.new if self.winner == 'code' else self.old)} counts "
+            f"{self.setting} is {short(self.old)} in the checkpoint and {short(self.new)} "
+            f"in the code: {short(self.new if self.winner == 'code' else self.old)} counts "
             f"({self.winner}), for {_some(self.names)}"
         )
 
@@ -100,7 +100,8 @@ def _wrapped(line: str) -> str:
     )
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A setting's value for a message."""
     if isinstance(value, Tensor):
         value = value.tolist()
     return f"{value:.6g}" if isinstance(value, float) else repr(value)

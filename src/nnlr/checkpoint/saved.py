@@ -8,7 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr.checkpoint.names import Names
-from nnlr.checkpoint.rates import same
+from nnlr.checkpoint.rates import NOTE, same
+from nnlr.checkpoint.tensors import fits
 from nnlr.errors import ConfigError, NnlrError, shown
 from nnlr.names import DDP, Slot, lineage, slots, wrapped_attrs
 
@@ -82,7 +83,11 @@ def _own_names(
 ) -> list[str] | None:
     if ids and all(isinstance(each, str) for each in ids):
         return list(ids)
-    names = [name for group in groups for name in group.get("param_names", ())]
+    names = [
+        name
+        for group in groups
+        for name in group.get("param_names") or group.get(NOTE, {}).get("names", ())
+    ]
     return names if len(names) == len(ids) else None
 
 
@@ -119,6 +124,14 @@ def by_position(
         names.first.get(id(tensor), own)
         for tensor, own in zip(tensors, saved.names, strict=True)
     ]
+    for at, (name, tensor) in enumerate(zip(found, tensors, strict=True)):
+        if not fits(saved.state.get(saved.ids[at]), tensor):
+            raise ConfigError(
+                f"The checkpoint holds no parameter names, and what it has in the place of "
+                f"{name!r} is of another shape: the order of parameters was another, or the "
+                f"model was. {_how_to_name(optimizer)}",
+                name=name,
+            )
     known = Names()
     known.add(zip(found, tensors, strict=True))
     return replace(saved, names=found), known

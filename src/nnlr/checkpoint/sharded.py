@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nnlr.checkpoint.fit import fitted
 from nnlr.checkpoint.groups import Policy
-from nnlr.checkpoint.loading import check_call, fit_outline, load_fitted, warn
+from nnlr.checkpoint.hook import hook_of
+from nnlr.checkpoint.loading import check, present, warn
+from nnlr.checkpoint.names import matched, names_of, pairs_of, require_names
 from nnlr.checkpoint.report import Report
 from nnlr.checkpoint.saved import read_named
 from nnlr.errors import ConfigError, NnlrError, listed, shown
@@ -81,7 +84,7 @@ def load_dcp(
         >>> print(load_dcp(path, new, net))
         Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
-    check_call(optimizer, "load_dcp", policy)
+    check(optimizer, "load_dcp", policy)
     if not isinstance(model, nn.Module):
         raise NnlrError(f"load_dcp needs the model, got {shown(model)}.")
     _refuse_meta(optimizer)
@@ -115,19 +118,37 @@ def load_dcp(
     if "param_groups" in nested:
         nested.setdefault("state", {})  # of SGD without momentum nothing is kept
     saved = read_named(nested)
-    fitted, report = fit_outline(saved, optimizer, model, policy, partial=partial)
+    names = names_of(optimizer, pairs_of(model))
+    require_names(optimizer, names)
+    if partial:
+        saved = saved.only(matched(saved.names, names.known))
+    state_dict, report = fitted(
+        saved, present(optimizer, names), policy, distribute=False
+    )
     place = _Room(outline)
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-    fitted["state"] = {
+    state_dict["state"] = {
         at: place(held, tensors[at] if isinstance(at, int) else None)
-        for at, held in fitted["state"].items()
+        for at, held in state_dict["state"].items()
     }
     read(place.wanted)
-    load_fitted(optimizer, fitted, report)
+    _load(optimizer, state_dict, report)
     # Processes hear the same, but for the stages of a pipeline: one of them says it.
     if partial or not is_initialized() or get_rank(process_group) == 0:
         warn(report, stacklevel=2)  # the caller of load_dcp
     return report
+
+
+def _load(optimizer: Optimizer, state_dict: dict[str, Any], report: Report) -> None:
+    """Load what fits already; an installed hook takes the report and changes nothing."""
+    hook = hook_of(optimizer)
+    if hook is not None:
+        hook.given = report
+    try:
+        optimizer.load_state_dict(state_dict)
+    finally:
+        if hook is not None:
+            hook.given = None
 
 
 def _refuse_meta(optimizer: Optimizer) -> None:

@@ -1,0 +1,136 @@
+"""What an optimizer's hooks remember, so that its state can be saved and loaded by name."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from math import isclose
+from typing import Any, Final
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from nnlr.baserate import MULTIPLIERS
+from nnlr.checkpoint.names import Pairs, names_of, pairs_of
+from nnlr.checkpoint.rates import NOISE, NOTE
+from nnlr.checkpoint.report import Report
+from nnlr.names import Source
+
+StateDict = dict[str, Any]
+
+_LOADING: Final = "_optimizer_load_state_dict_pre_hooks"
+_SAVED: Final = "_optimizer_state_dict_post_hooks"
+
+
+class Hook:
+    """What ``load_state_dict`` calls first: names, held weakly, and what to do.
+
+    Args:
+        optimizer: The optimizer; it is read here, and not kept.
+        model: The model.
+        saved_names: Names for checkpoints without.
+        load: What to do.
+
+    Attributes:
+        saved_names: The same.
+        report: What became of the state that was loaded last.
+        given: That of a state dict which fits already, while it is loaded.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        model: Source | None,
+        saved_names: Sequence[str] | None,
+        load: "Callable[[Hook, Optimizer, StateDict], StateDict | None]",
+    ) -> None:
+        self._model = weakref.ref(model) if isinstance(model, nn.Module) else None
+        # For when the module is gone: it may have been a wrapper that nobody kept.
+        self._names: list[tuple[str, weakref.ref[Tensor]]] = []
+        self.learn(pairs_of(model))
+        self.saved_names = None if saved_names is None else list(saved_names)
+        self._load = load
+        self._based = [key for key in MULTIPLIERS if _follows(optimizer, key)]
+        self.report: Report | None = None
+        self.given: Report | None = None
+
+    def learn(self, pairs: Pairs) -> None:
+        """Remember names of tensors."""
+        alive = [(name, ref) for name, ref in self._names if ref() is not None]
+        self._names = alive + [(name, weakref.ref(tensor)) for name, tensor in pairs]
+
+    def pairs(self) -> Pairs:
+        """The names of the moment."""
+        model = None if self._model is None else self._model()
+        held = [(name, ref()) for name, ref in self._names]
+        past = [(name, tensor) for name, tensor in held if tensor is not None]
+        return [*pairs_of(model), *past]
+
+    def bases(self, optimizer: Optimizer) -> dict[str, float]:
+        """The base rates that the groups start from: the defaults, if they did at first."""
+        return {key: float(optimizer.defaults[key]) for key in self._based}
+
+    def note(self, optimizer: Optimizer, state_dict: StateDict) -> None:
+        """What ``state_dict`` calls last: add what the groups do not say themselves."""
+        bases = self.bases(optimizer)
+        known = all("param_names" in group for group in optimizer.param_groups)
+        names = {} if known else names_of(optimizer, self.pairs()).first
+        groups = zip(optimizer.param_groups, state_dict["param_groups"], strict=True)
+        for group, packed in groups:
+            found = [names.get(id(tensor)) for tensor in group["params"]]
+            unnamed = "param_names" not in group and None not in found
+            note = {**bases, **({"names": found} if unnamed else {})}
+            if note:
+                packed[NOTE] = note
+
+    def __call__(self, optimizer: Optimizer, state_dict: StateDict) -> StateDict | None:
+        """Let the state fit."""
+        if self.given is not None:
+            self.report = self.given
+            return None
+        return self._load(self, optimizer, state_dict)
+
+    def install(self, optimizer: Optimizer) -> RemovableHandle:
+        """Hook into an optimizer, in the place of an earlier one."""
+        before, after = getattr(optimizer, _LOADING), getattr(optimizer, _SAVED)
+        for key in [key for key, each in before.items() if isinstance(each, Hook)]:
+            del before[key], after[key]
+        handle = RemovableHandle(before, extra_dict=after)
+        before[handle.id], after[handle.id] = self, self.note
+        return handle
+
+
+def _follows(optimizer: Optimizer, key: str) -> bool:
+    """Whether the groups start from the optimizer's default of a rate, by multipliers."""
+    mult, base = MULTIPLIERS[key], optimizer.defaults.get(key) or 0.0
+    marked = [group for group in optimizer.param_groups if mult in group]
+    return (
+        bool(marked)
+        and bool(base)
+        and all(
+            isclose(
+                float(group.get(f"initial_{key}", group[key])),
+                float(base) * float(group[mult]),
+                rel_tol=NOISE,
+            )
+            for group in marked
+            if key in group
+        )
+    )
+
+
+def hook_of(optimizer: Optimizer) -> Hook | None:
+    """The hook of an optimizer, if it has one."""
+    hooks = getattr(optimizer, _LOADING, {})
+    return next((each for each in hooks.values() if isinstance(each, Hook)), None)
+
+
+def runs_hooks(optimizer: object) -> bool:
+    """Whether an optimizer is one of torch's kind, and not a wrapper without hooks."""
+    return isinstance(optimizer, Optimizer) and hasattr(optimizer, _LOADING)
+
+
+def learn_names(optimizer: Optimizer, pairs: Pairs) -> None:
+    """Tell an installed hook the names of tensors that came to the optimizer later."""
+    hook = hook_of(optimizer)
+    if hook is not None:
+        hook.learn(pairs)
