@@ -26,7 +26,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 import nnlr
 
-WIDTH, CLASSES, ROWS = 15, 5, 12  # 12 rows at each step, over 1, 2, 3, 4 or 6 processes
+WIDTH, CLASSES, ROWS = (
+    15,
+    5,
+    12,
+)  # as many rows at each step over any number of processes
 
 
 class Block(nn.Module):
@@ -45,10 +49,10 @@ class Block(nn.Module):
 class Network(nn.Module):
     """An embedding, blocks and a head."""
 
-    def __init__(self, blocks: int = 4) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Linear(8, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block() for _ in range(4))
         self.head = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -99,10 +103,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    mesh = init_device_mesh(device, (dist.get_world_size(),))
+    mesh = init_device_mesh(device, (int(os.environ["WORLD_SIZE"]),))
 
     # 1. Resolve the whole model before anything is sharded; on meta it takes no memory.
     with torch.device("meta"):
@@ -138,7 +139,7 @@ def main() -> None:
         schedule.step()
         mean = loss.detach() / dist.get_world_size()
         dist.all_reduce(mean)
-        if dist.get_rank() == 0:
+        if mesh.get_rank() == 0:
             print(f"step {step}: loss {mean:.6f}, base rate {schedule.base_lr:.6f}")
 
     flat = StateDictOptions(flatten_optimizer_state_dict=True)
