@@ -5,12 +5,15 @@ import warnings
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
 )
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard
 
 import nnlr
 from nnlr.checkpoint import last_report, load_dcp
@@ -204,6 +207,40 @@ def test_other_stages_are_passed_over(tmp_path):
     assert ({"1.weight", "1.bias"}, {}) == (set(report.moved), report.unused)
     weight = net[1].weight
     assert torch.equal(old.state[weight]["exp_avg"], new.state[weight]["exp_avg"])
+
+
+@pytest.fixture
+def one_process():
+    """A process group of one."""
+    if not dist.is_available() or not dist.is_gloo_available():
+        pytest.skip("needs gloo")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_factors_of_shards_are_whole(tmp_path, one_process):
+    """State of a shard's shape is sharded like it, and any other is on every process."""
+    net = network()
+    old = Odd(net.named_parameters(), 0.1)
+    old.step()
+    del old.state["steps"]
+    save(tmp_path, {"optimizer": get_optimizer_state_dict(net, old)})
+    fully_shard(net)
+    new = split(net, Odd)
+    load_dcp(tmp_path, new, net)
+    for parameter in net.parameters():
+        got = new.state[parameter]
+        inner, row = got["inner"]["a"], got["row"]
+        assert (parameter.placements, (Shard(0),)) == (
+            inner.placements,
+            inner.placements,
+        )
+        assert row.placements == (
+            (Shard(0),) if parameter.ndim == 1 else (Replicate(),)
+        )
+        assert torch.equal(torch.full(parameter.shape, 2.0), inner.full_tensor())
+        assert torch.equal(torch.full(parameter.shape[:1], 6.0), row.full_tensor())
 
 
 def test_arguments_are_checked(tmp_path):

@@ -293,6 +293,27 @@ def test_one_process_agrees_with_itself():
     assert nnlr.agree(plan()) is None
 
 
+@pytest.fixture
+def two_processes():
+    """A process group of two of which the second never does anything."""
+    # It registers the backend of that name.
+    from torch.testing._internal.distributed import fake_pg  # noqa: F401
+
+    dist.init_process_group("fake", store=dist.HashStore(), rank=0, world_size=2)
+    yield
+    dist.destroy_process_group()
+
+
+def test_the_process_group_says_who_takes_part(two_processes):
+    """All of it, or those of the group; outside it, and alone, one goes on at once."""
+    with pytest.raises(nnlr.NnlrError, match="rank 1 did not come") as error:
+        nnlr.agree(plan(), timeout=0.1)
+    assert [1] == error.value.missing
+    assert nnlr.agree(plan(), dist.new_group([0])) is None
+    assert nnlr.agree(plan(), dist.new_group([1])) is None
+    assert nnlr.agree(plan(), dist.GroupMember.NON_GROUP_MEMBER) is None
+
+
 def test_arguments_are_checked():
     """An optimizer is no plan, and 0 seconds is no time."""
     with pytest.raises(nnlr.NnlrError, match=r"agree compares plans, got .*SGD"):
