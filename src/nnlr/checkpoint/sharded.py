@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from nnlr.checkpoint.fit import fitted
 from nnlr.checkpoint.groups import Policy
 from nnlr.checkpoint.hook import hook_of
-from nnlr.checkpoint.loading import check, present, warn
+from nnlr.checkpoint.loading import check, mark, present, warn
 from nnlr.checkpoint.names import matched, names_of, pairs_of, require_names
 from nnlr.checkpoint.report import Report
 from nnlr.checkpoint.saved import read_named
@@ -122,9 +122,7 @@ def load_dcp(
     require_names(optimizer, names)
     if partial:
         saved = saved.only(matched(saved.names, names.known))
-    state_dict, report = fitted(
-        saved, present(optimizer, names), policy, distribute=False
-    )
+    state_dict, report = fitted(saved, present(optimizer, names), policy, whole=True)
     place = _Room(outline)
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     state_dict["state"] = {
@@ -132,23 +130,15 @@ def load_dcp(
         for at, held in state_dict["state"].items()
     }
     read(place.wanted)
-    _load(optimizer, state_dict, report)
+    mark(state_dict, optimizer)
+    optimizer.load_state_dict(state_dict)
+    hook = hook_of(optimizer)
+    if hook is not None:
+        hook.report = report
     # Processes hear the same, but for the stages of a pipeline: one of them says it.
     if partial or not is_initialized() or get_rank(process_group) == 0:
         warn(report, stacklevel=2)  # the caller of load_dcp
     return report
-
-
-def _load(optimizer: Optimizer, state_dict: dict[str, Any], report: Report) -> None:
-    """Load what fits already; an installed hook takes the report and changes nothing."""
-    hook = hook_of(optimizer)
-    if hook is not None:
-        hook.given = report
-    try:
-        optimizer.load_state_dict(state_dict)
-    finally:
-        if hook is not None:
-            hook.given = None
 
 
 def _refuse_meta(optimizer: Optimizer) -> None:
