@@ -16,7 +16,7 @@ from torch import multiprocessing
 from nnlr import NnlrWarning
 
 
-def outcomes(scenarios, world, folder, seconds=100):
+def outcomes(scenarios, world, folder, seconds=200):
     """What each process says of each scenario: a traceback, or nothing if all is well.
 
     Args:

@@ -474,7 +474,13 @@ SCENARIOS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["world2", "world3"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(2, id="world2"),
+        pytest.param(3, id="world3", marks=pytest.mark.full),
+    ],
+)
 def said(request, tmp_path_factory):
     """Run the scenarios once for each number of processes."""
     folder = tmp_path_factory.mktemp(f"world{request.param}")
