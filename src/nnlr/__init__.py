@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         torch7,
     )
     from nnlr.audit import check
+    from nnlr.clipping import clip_grad_norm_
     from nnlr.declare import annotate, learning_rate, weight_decay
     from nnlr.describe import ModelInfo, ParamInfo
     from nnlr.errors import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from nnlr.init import apply_init
     from nnlr.methods import get_optim_config, install, uninstall
     from nnlr.plan import Plan
+    from nnlr.ranks import agree
     from nnlr.rates import rate_summary
     from nnlr.ratios import keep_ratios
     from nnlr.regrouping import regroup
@@ -82,6 +84,8 @@ _HOME = {
     "rate_summary": "rates",
     "check": "audit",
     "Plan": "plan",
+    "agree": "ranks",
+    "clip_grad_norm_": "clipping",
     "PlanRow": "rows",
     "ParamInfo": "describe",
     "ModelInfo": "describe",
@@ -152,6 +156,7 @@ __all__ = [
     "PlanMismatchError",
     "PlanRow",
     "Scheme",
+    "agree",
     "annotate",
     "apply_init",
     "big_vision",
@@ -159,6 +164,7 @@ __all__ = [
     "caffe",
     "check",
     "checkpoint",
+    "clip_grad_norm_",
     "complete_p",
     "depth",
     "detectron2",

@@ -4,7 +4,7 @@
     └── NnlrError                 a value, name or call that nnlr cannot accept
         ├── PatternError          a selector matches nothing, or a rule has no effect
         ├── CoverageError         parameters that no rule claims, where all must be claimed
-        ├── PlanMismatchError     a plan and a model that do not fit each other
+        ├── PlanMismatchError     a plan that does not fit a model, or those of other processes
         └── ConfigError           settings that contradict each other or the optimizer
     UserWarning
     └── NnlrWarning               nothing is wrong yet, but probably not what was meant
@@ -71,7 +71,7 @@ class CoverageError(NnlrError):
 
 
 class PlanMismatchError(NnlrError):
-    """A plan and a model (or a set of tensors) that do not fit each other.
+    """A plan that does not fit a model (or a set of tensors), or those of other processes.
 
     Attributes: ``name`` (the first parameter that differs).
     """

@@ -1,18 +1,17 @@
 """Plans applied to models under DDP and FSDP2, in real processes that talk over gloo."""
 
 import copy
-import os
-import traceback
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import nnlr
+from tests.processes import outcomes, tell
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
@@ -220,40 +219,14 @@ SCENARIOS = [
 ]
 
 
-def run_all(rank, world, folder):
-    """One process: every scenario in turn, the errors in a file each."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
-    )
-    for scenario in SCENARIOS:
-        try:
-            scenario()
-            said = ""
-        except BaseException:  # noqa: BLE001 - told in the test
-            said = traceback.format_exc()
-        (folder / f"{scenario.__name__}.{rank}").write_text(said)
-        dist.barrier()
-    # Threads of gloo sometimes abort a process that ends in the ordinary way.
-    os._exit(0)
-
-
 @pytest.fixture(scope="module", params=[1, 2], ids=["world1", "world2"])
-def outcomes(request, tmp_path_factory):
+def said(request, tmp_path_factory):
     """Run the scenarios once for each number of processes."""
     folder = tmp_path_factory.mktemp(f"world{request.param}")
-    multiprocessing.spawn(run_all, args=(request.param, folder), nprocs=request.param)
-    return {
-        scenario.__name__: [
-            (folder / f"{scenario.__name__}.{rank}").read_text()
-            for rank in range(request.param)
-        ]
-        for scenario in SCENARIOS
-    }
+    return outcomes(SCENARIOS, request.param, folder)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_every_process_agrees(outcomes, scenario):
+def test_every_process_agrees(said, scenario):
     """The scenario's own docstring is the claim; no process may object."""
-    for said in outcomes[scenario.__name__]:
-        assert said == ""
+    tell(said[scenario.__name__])

@@ -18,7 +18,8 @@ that travels with the checkpoint. Which class and kernels run (``fused``, ``fore
 always the code's affair.
 
 :func:`on_load` makes ``optimizer.load_state_dict`` do so; ``plan.optimizer`` calls it.
-:func:`fit_state` and :func:`fit_named_state` are the same as functions. Only torch is needed:
+:func:`fit_state` and :func:`fit_named_state` are the same as functions, and
+:func:`load_dcp` reads a distributed checkpoint. Only torch is needed:
 all of it works with anyone's groups.
 """
 
@@ -31,6 +32,7 @@ from nnlr.checkpoint.loading import (
     on_load,
 )
 from nnlr.checkpoint.report import Difference, Report
+from nnlr.checkpoint.sharded import load_dcp
 
 __all__ = [
     "Difference",
@@ -40,5 +42,6 @@ __all__ = [
     "fit_state",
     "installed",
     "last_report",
+    "load_dcp",
     "on_load",
 ]

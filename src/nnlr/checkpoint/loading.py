@@ -69,12 +69,12 @@ def fit_state(
         >>> print(report)
         Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
-    _check(optimizer, "fit_state", policy)
+    check(optimizer, "fit_state", policy)
     hook = hook_of(optimizer)
     pairs = pairs_of(model) if model is not None or hook is None else hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, saved_names, policy)
-    _mark(result, optimizer)
-    _warn(report, stacklevel=2)
+    mark(result, optimizer)
+    warn(report, stacklevel=2)
     return result, report
 
 
@@ -125,7 +125,7 @@ def fit_named_state(
         >>> print(report)
         Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
-    _check(optimizer, "fit_named_state", policy)
+    check(optimizer, "fit_named_state", policy)
     if not isinstance(model, nn.Module):
         raise NnlrError(f"fit_named_state needs the model, got {shown(model)}.")
     if not state_dict:
@@ -135,15 +135,15 @@ def fit_named_state(
     names = Names()
     names.add(pairs_of(model))
     require_names(optimizer, names)
-    result, report = fitted(saved, _present(optimizer, names), policy, whole=full)
+    result, report = fitted(saved, present(optimizer, names), policy, whole=full)
     groups = zip(result["param_groups"], optimizer.param_groups, strict=True)
     if full:
         result["param_groups"] = [
             {key: value for key, value in new.items() if key in group}
             for new, group in groups
         ]
-    _mark(result, optimizer)
-    _warn(report, stacklevel=2)
+    mark(result, optimizer)
+    warn(report, stacklevel=2)
     return _named(result, optimizer, fqns(model)), report
 
 
@@ -180,7 +180,7 @@ def on_load(
         >>> installed(optimizer)
         True
     """
-    _check(optimizer, "on_load", policy)
+    check(optimizer, "on_load", policy)
     if not runs_hooks(optimizer):
         raise ConfigError(
             f"{type(optimizer).__name__} runs no hooks. Call on_load on the optimizer that it "
@@ -216,18 +216,19 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict 
         settled = [{k: v for k, v in group.items() if k != NOTE} for group in groups]
         return {**state_dict, "param_groups": settled}
     hook.report = report
-    _warn(report, stacklevel=6)
+    warn(report, stacklevel=6)
     return result
 
 
-def _mark(result: StateDict, optimizer: Optimizer) -> None:
+def mark(result: StateDict, optimizer: Optimizer) -> None:
     """Tell the hook of an optimizer, if it has one, that a dictionary fits already."""
     hook = hook_of(optimizer)
     if hook is not None:
         hook.mark(optimizer, result["param_groups"], fitted=True)
 
 
-def _check(optimizer: object, caller: str, policy: object) -> None:
+def check(optimizer: object, caller: str, policy: object) -> None:
+    """Refuse what is no optimizer, or no policy."""
     if not isinstance(optimizer, Optimizer):
         raise NnlrError(f"{caller} needs a torch optimizer, got {shown(optimizer)}.")
     choice(policy, "policy", POLICIES)
@@ -258,11 +259,12 @@ def _fit_indexed(
         require_names(optimizer, names)
     else:
         saved, names = by_position(saved, optimizer, names)
-    result, report = fitted(saved, _present(optimizer, names), policy)
+    result, report = fitted(saved, present(optimizer, names), policy)
     return {**state_dict, **result}, report
 
 
-def _present(optimizer: Optimizer, names: Names) -> Present:
+def present(optimizer: Optimizer, names: Names) -> Present:
+    """The optimizer, and what is known of it."""
     hook = hook_of(optimizer)
     scheduled = baserate.scheduled(optimizer)
     return Present(
@@ -305,7 +307,8 @@ def _named(
     return {"state": {**others, **state}, "param_groups": groups}
 
 
-def _warn(report: Report, stacklevel: int) -> None:
+def warn(report: Report, stacklevel: int) -> None:
+    """Say what does not fit, to who called ``stacklevel`` functions up."""
     if troubles := report.troubles():
         warnings.warn(
             f"Optimizer state does not fit as it was saved:\n{troubles}",

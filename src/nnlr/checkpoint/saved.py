@@ -1,6 +1,6 @@
 """Saved optimizer state, read into one form from the several that torch writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -36,6 +36,18 @@ class Saved:
     groups: Sequence[Mapping[str, Any]]
     state: Mapping[Any, Any]
     named: bool = True
+
+    def only(self, names: Collection[str]) -> "Saved":
+        """What was saved of some parameters."""
+        kept = [at for at, name in enumerate(self.names) if name in names]
+        left = set(self.ids) - {self.ids[at] for at in kept}
+        return replace(
+            self,
+            ids=[self.ids[at] for at in kept],
+            names=[self.names[at] for at in kept],
+            group_of=[self.group_of[at] for at in kept],
+            state={key: value for key, value in self.state.items() if key not in left},
+        )
 
 
 def read_indexed(

@@ -1,0 +1,79 @@
+"""Clip gradients of which some are sharded and some are not."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """``torch.nn.utils.clip_grad_norm_`` for parameters on any mixture of device meshes.
+
+    Torch's own raises where some parameters are sharded (``fully_shard``, tensor parallelism)
+    and others are plain, or are sharded over another mesh. Here the norm of each kind is
+    taken, the norms are combined, and all gradients are scaled by one factor. On a model of
+    one kind it does what torch's does. Call it in every process. A plain parameter counts
+    once, so its gradient must be the same in every process before, as it must be for training.
+
+    Args:
+        parameters: Tensors with gradients; those without are passed over.
+        max_norm: The largest norm that is left.
+        norm_type: The p of the norm; ``float("inf")`` for the largest element.
+        error_if_nonfinite: Raise if the norm is NaN or infinite, before anything is scaled.
+        foreach: As in torch.
+
+    Returns:
+        The norm of all gradients before clipping, a plain 0-dim tensor.
+
+    Raises:
+        RuntimeError: If the norm is not finite and ``error_if_nonfinite`` is set.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> weight.grad = torch.tensor([3.0, 4.0])
+        >>> nnlr.clip_grad_norm_([weight], 1.0)
+        tensor(5.)
+        >>> weight.grad
+        tensor([0.6000, 0.8000])
+    """
+    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    by_mesh: dict[Any, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor.grad is not None:
+            mesh = getattr(tensor.grad, "device_mesh", None)
+            by_mesh.setdefault(mesh, []).append(tensor)
+    norms = [_norm(members, norm_type, foreach) for members in by_mesh.values()]
+    total = norms[0] if len(norms) == 1 else get_total_norm(norms, norm_type)
+    if error_if_nonfinite and not total.isfinite():
+        raise RuntimeError(
+            f"The norm of the gradients is {total.item()}, so they cannot be clipped; they "
+            "are as they were. Pass error_if_nonfinite=False to scale them all the same."
+        )
+    for mesh, members in by_mesh.items():
+        clip_grads_with_norm_(members, max_norm, _on(mesh, total), foreach)
+    return total
+
+
+def _norm(members: Iterable[Tensor], norm_type: float, foreach: bool | None) -> Tensor:
+    """The norm of gradients on one mesh, as a plain tensor."""
+    grads = [tensor.grad for tensor in members if tensor.grad is not None]
+    norm = get_total_norm(grads, norm_type, foreach=foreach)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+
+def _on(mesh: Any, total: Tensor) -> Tensor:  # noqa: ANN401 - a type that loads late
+    """The norm on a mesh, as torch does not scale shards by a plain tensor."""
+    if mesh is None:
+        return total
+    from torch.distributed.tensor import DTensor, Replicate
+
+    everywhere = [Replicate()] * mesh.ndim
+    return DTensor.from_local(total, mesh, everywhere, run_check=False)

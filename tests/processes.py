@@ -1,0 +1,89 @@
+"""Scenarios in real processes that talk over gloo, each of which tells its errors."""
+
+import faulthandler
+import inspect
+import os
+import sys
+import traceback
+import warnings
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+
+from nnlr import NnlrWarning
+
+
+def outcomes(scenarios, world, folder, seconds=200):
+    """What each process says of each scenario: a traceback, or nothing if all is well.
+
+    Args:
+        scenarios: Functions of a module, called in turn in every process, with the folder
+            if they take an argument. A barrier stands between them.
+        world: Number of processes.
+        folder: Where they meet and write.
+        seconds: After so long a process writes its stacks and ends.
+
+    Returns:
+        For each scenario's name one text per process.
+    """
+    folder.mkdir(exist_ok=True)
+    died = ""
+    try:
+        multiprocessing.spawn(
+            _process, args=(world, folder, scenarios, seconds), nprocs=world
+        )
+    except (
+        multiprocessing.ProcessExitedException,
+        multiprocessing.ProcessRaisedException,
+    ) as error:
+        stacks = [path.read_text() for path in sorted(folder.glob("stacks.*"))]
+        died = "\n".join(["the processes did not reach the end", str(error), *stacks])
+    return {
+        scenario.__name__: [
+            path.read_text() if path.exists() else died
+            for path in (folder / f"{scenario.__name__}.{n}" for n in range(world))
+        ]
+        for scenario in scenarios
+    }
+
+
+def tell(said):
+    """Fail with the whole traceback of every process that objects."""
+    objections = [f"rank {n}: {text}" for n, text in enumerate(said) if text]
+    if objections:
+        pytest.fail("\n".join(objections), pytrace=False)
+
+
+def _process(rank, world, folder, scenarios, seconds):
+    """One process: every scenario in turn, the errors in a file each."""
+    stacks = (folder / f"stacks.{rank}").open("w")
+    faulthandler.dump_traceback_later(seconds, exit=True, file=stacks)
+    warnings.simplefilter("error", NnlrWarning)
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(seconds=seconds / 3),
+    )
+    for scenario in scenarios:
+        try:
+            scenario(*[folder] * len(inspect.signature(scenario).parameters))
+            said = ""
+        except BaseException:  # noqa: BLE001 - told in the test
+            # Torch's own frames are many; the scenario's are the first and the reason the last.
+            said = traceback.format_exc(limit=-12)
+        (folder / f"{scenario.__name__}.{rank}").write_text(said)
+        dist.barrier()
+    if "coverage" in sys.modules:
+        from coverage import Coverage
+
+        if current := Coverage.current():
+            current.stop()
+            current.save()
+    # Threads of gloo sometimes abort a process that ends in the ordinary way.
+    os._exit(0)
