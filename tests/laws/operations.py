@@ -279,6 +279,7 @@ class Swap(Operation):
         """Averaging wraps a deep copy."""
         if not possible(trial := copy.deepcopy(run.ref), trial.layout, self.recipe):
             return False
+        run.kept = run.model  # as one does with averages
         run.ref, run.wrapped = trial, AveragedModel(run.model)
         run.model = run.wrapped.module
         regroup(run, self.recipe)

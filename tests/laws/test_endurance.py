@@ -85,4 +85,6 @@ def test_two_thousand_tensors_for_thousands_of_steps():
     for part, all_of_them in times.items():
         tenth = len(all_of_them) // 10
         first, last = median(all_of_them[:tenth]), median(all_of_them[-tenth:])
-        assert last < 1.5 * first, f"{part}: {first:.4f} s at first, {last:.4f} s at last"
+        assert last < 1.5 * first, (
+            f"{part}: {first:.4f} s at first, {last:.4f} s at last"
+        )
