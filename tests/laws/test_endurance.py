@@ -61,9 +61,9 @@ def objects():
 
 
 def test_nothing_piles_up():
-    """After forty rounds there are as many objects as after ten."""
-    played = enumerate(rounds(41, layers=20))
-    counts = [objects() for number, _ in played if number in {10, 40}]
+    """After seventy rounds there are as many objects as after forty."""
+    played = enumerate(rounds(71, layers=20))
+    counts = [objects() for number, _ in played if number in {40, 70}]
     (early, tensors), (late, others) = counts
     assert tensors == others
     assert late - early < 20, "objects of 30 more rounds"
