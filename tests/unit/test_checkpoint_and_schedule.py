@@ -65,7 +65,7 @@ def test_without_a_schedule_the_codes_decay_counts(there, regrouped):
 @pytest.mark.parametrize("order", ["bos", "bso", "obs"])
 @pytest.mark.parametrize("resume", ["code", "checkpoint"])
 def test_a_schedule_goes_on_at_the_base_rates_that_count(order, resume):
-    """Built, Optimizer loaded, Schedule loaded, in any order: as the optimizer says whose rates count, so it is."""
+    """Whether it is built, loaded, and the optimizer loaded, in this order or another."""
     model = network()
     first = plan(model).optimizer(torch.optim.AdamW)
     scheduler = halved(first)
