@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from tests.laws import mishaps
 from tests.laws import operations as ops
-from tests.laws.reference_run import CURVES, Layout, Recipe
+from tests.laws.reference_curves import CURVES
+from tests.laws.reference_run import Layout, Recipe
 from tests.laws.sequences import WRAPPERS, Run, Setup
 
 # "head.*" reaches a tied embedding by its second name; a part of a product that named it
@@ -86,12 +88,12 @@ OPERATIONS = (
     (1, lambda d: ops.Wrap(d.choice([*WRAPPERS, ""]))),
     (2, lambda d: ops.Copied(d.choice(["deepcopy", "pickle"]))),
     (1, lambda d: ops.Swap(recipe(d))),
-    (4, lambda _: ops.Save()),
-    (6, lambda d: ops.Load(d.randint(0, 3), d.randint(0, 5), *load(d))),
-    (1, lambda _: ops.Crash()),
-    (1, lambda d: ops.Poison(d.randint(0, 9))),
-    (1, lambda d: ops.BadPlan(d.choice(["option", "model", "stale"]))),
-    (2, lambda d: ops.BadFile(d.choice(ops.BAD_FILES))),
+    (4, lambda _: mishaps.Save()),
+    (6, lambda d: mishaps.Load(d.randint(0, 3), d.randint(0, 5), *load(d))),
+    (1, lambda _: mishaps.Crash()),
+    (1, lambda d: mishaps.Poison(d.randint(0, 9))),
+    (1, lambda d: mishaps.BadPlan(d.choice(["option", "model", "stale"]))),
+    (2, lambda d: mishaps.BadFile(d.choice(mishaps.BAD_FILES))),
 )
 
 

@@ -1,16 +1,19 @@
 """Operations on a training run, played on nnlr and on the plain reference side by side."""
 
+import contextlib
 import copy
 import functools
 import io
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler as lrs
 
 import nnlr
+from tests.laws import reference_curves as curves
 from tests.laws import reference_run as plain
 from tests.laws.reference_run import Layout, Recipe, ReferenceRun
 
@@ -80,7 +83,7 @@ def after(steps):
 def warm_up(opt):
     parts = [
         lrs.LinearLR(opt, 0.25, total_iters=4),
-        lrs.CosineAnnealingLR(opt, 8, plain.FLOOR),
+        lrs.CosineAnnealingLR(opt, 8, curves.FLOOR),
     ]
     return lrs.SequentialLR(opt, parts, milestones=[4])
 
@@ -89,16 +92,16 @@ SCHEDULERS = {
     "steps": functools.partial(lrs.StepLR, step_size=3, gamma=0.3),
     "exponential": functools.partial(lrs.ExponentialLR, gamma=0.9),
     "function": functools.partial(lrs.LambdaLR, lr_lambda=after),
-    "cosine": functools.partial(lrs.CosineAnnealingLR, T_max=12, eta_min=plain.FLOOR),
+    "cosine": functools.partial(lrs.CosineAnnealingLR, T_max=12, eta_min=curves.FLOOR),
     "restarts": functools.partial(
-        lrs.CosineAnnealingWarmRestarts, T_0=5, eta_min=plain.FLOOR
+        lrs.CosineAnnealingWarmRestarts, T_0=5, eta_min=curves.FLOOR
     ),
     "warm up": warm_up,
     "one cycle": functools.partial(
-        lrs.OneCycleLR, max_lr=plain.PEAK, total_steps=plain.CYCLE
+        lrs.OneCycleLR, max_lr=curves.PEAK, total_steps=curves.CYCLE
     ),
     "plateau": functools.partial(
-        lrs.ReduceLROnPlateau, factor=0.5, patience=1, min_lr=plain.FLOOR
+        lrs.ReduceLROnPlateau, factor=0.5, patience=1, min_lr=curves.FLOOR
     ),
 }
 
@@ -200,7 +203,7 @@ class Run:
     def over(self):
         """Whether a one-cycle schedule has come to its end."""
         kinds = {curve.kind for curve in self.ref.curves.values()}
-        return "one cycle" in kinds and self.ref.curves["lr"].steps >= plain.CYCLE - 1
+        return "one cycle" in kinds and self.ref.curves["lr"].steps >= curves.CYCLE - 1
 
     def save(self):
         """Bytes, as a file would hold them."""
@@ -316,3 +319,12 @@ def equal(one, other):
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(equal, one, other))
     return one == other
+
+
+@contextlib.contextmanager
+def unchanged(run, error, match):
+    """Something is refused, and everything is as before, bit for bit."""
+    before = run.everything()
+    with pytest.raises(error, match=match):
+        yield
+    assert equal(before, run.everything()), "a refusal left something behind"

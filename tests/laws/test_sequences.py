@@ -13,9 +13,11 @@ import nnlr
 from nnlr import baserate, live, scheduling, tensors
 from nnlr.checkpoint import fit, loading
 from nnlr.checkpoint.names import Match
+from tests.laws import mishaps
 from tests.laws import operations as ops
 from tests.laws.draw import check, play, sequence
-from tests.laws.reference_run import CURVES, Layout, Recipe
+from tests.laws.reference_curves import CURVES
+from tests.laws.reference_run import Layout, Recipe
 from tests.laws.sequences import Run, Setup
 
 SAMPLE = range(60)
@@ -42,7 +44,13 @@ def test_thousands_of_sequences(hundreds):
 
 def test_a_sequence_can_be_replayed_from_what_is_printed():
     """Its text is Python for the same sequence."""
-    words = {**vars(ops), "Setup": Setup, "Layout": Layout, "Recipe": Recipe}
+    words = {
+        **vars(ops),
+        **vars(mishaps),
+        "Setup": Setup,
+        "Layout": Layout,
+        "Recipe": Recipe,
+    }
     for number in SAMPLE:
         assert sequence(number) == eval(repr(sequence(number)), words)  # noqa: S307 - ours
 

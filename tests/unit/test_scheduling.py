@@ -449,7 +449,8 @@ class TestGroups:
             weight_decay=lambda opt: lrs.ExponentialLR(opt, 0.9),
         )
         run(scheduler, 2)
-        nnlr.regroup(optimizer, plan(0))
+        for _ in range(2):
+            nnlr.regroup(optimizer, plan(0))
         assert 0 == optimizer.param_groups[0]["weight_decay"]
         run(scheduler, 1)
         nnlr.regroup(optimizer, plan(0.4))

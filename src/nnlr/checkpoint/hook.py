@@ -57,8 +57,14 @@ class Hook:
 
     def learn(self, pairs: Pairs) -> None:
         """Remember names of tensors."""
-        alive = [(name, ref) for name, ref in self._names if ref() is not None]
-        self._names = alive + [(name, weakref.ref(tensor)) for name, tensor in pairs]
+        new = [(name, weakref.ref(tensor)) for name, tensor in pairs]
+        known = {(name, id(ref())) for name, ref in new}
+        past = [
+            (name, ref)
+            for name, ref in self._names
+            if (tensor := ref()) is not None and (name, id(tensor)) not in known
+        ]
+        self._names = [*new, *past]
 
     def pairs(self) -> Pairs:
         """The names of the moment."""

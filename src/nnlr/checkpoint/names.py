@@ -47,7 +47,11 @@ def pairs_of(model: Source | None) -> Pairs:
 def names_of(optimizer: Optimizer, pairs: Pairs) -> Names:
     """The names of an optimizer's tensors, from a model or else from its own groups."""
     names = Names()
-    names.add(pairs)
+    trained = {
+        id(tensor) for group in optimizer.param_groups for tensor in group["params"]
+    }
+    # A tensor that was replaced may be alive still, under the same name.
+    names.add(sorted(pairs, key=lambda pair: id(pair[1]) not in trained))
     own = [
         (name, tensor)
         for group in optimizer.param_groups

@@ -1,0 +1,151 @@
+"""Whose base rates count when a checkpoint is loaded, with a schedule and without."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler as lrs
+from torch.optim.swa_utils import AveragedModel
+
+import nnlr
+
+LR, DECAY = 0.2, 0.05
+
+
+def network():
+    return nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+
+
+def plan(model, *schemes, lr=LR, weight_decay=DECAY):
+    return nnlr.resolve(model, *schemes, lr=lr, weight_decay=weight_decay)
+
+
+def steps(model, optimizer, scheduler=None, count=2):
+    for _ in range(count):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        if scheduler:
+            scheduler.step()
+
+
+def halved(optimizer):
+    """Half the base rates at every step."""
+    return nnlr.schedule(
+        optimizer,
+        lrs.ExponentialLR,
+        gamma=0.5,
+        weight_decay=lambda opt: lrs.ExponentialLR(opt, 0.5),
+    )
+
+
+def rates(optimizer):
+    return [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+
+
+@pytest.mark.parametrize("there", [0.0, DECAY])
+@pytest.mark.parametrize("regrouped", [False, True])
+def test_without_a_schedule_the_codes_decay_counts(there, regrouped):
+    """Also where one of the two, code or checkpoint, has none."""
+    here = DECAY - there
+    old = plan(network(), weight_decay=here if regrouped else there)
+    model = network()
+    first = old.optimizer(torch.optim.AdamW, model=model)
+    if regrouped:
+        nnlr.regroup(first, plan(model, weight_decay=there))
+    steps(model, first)
+    second = plan(model, weight_decay=here).optimizer(torch.optim.AdamW)
+    with pytest.warns(nnlr.NnlrWarning, match="weight_decay is"):
+        second.load_state_dict(first.state_dict())
+    assert [(LR, here)] == rates(second)
+
+
+@pytest.mark.parametrize("order", ["bos", "bso", "obs"])
+@pytest.mark.parametrize("resume", ["code", "checkpoint"])
+def test_a_schedule_goes_on_at_the_base_rates_that_count(order, resume):
+    """Whether it is built, loaded, and the optimizer loaded, in this order or another."""
+    model = network()
+    first = plan(model).optimizer(torch.optim.AdamW)
+    scheduler = halved(first)
+    steps(model, first, scheduler)
+    saved, progress = copy.deepcopy((first.state_dict(), scheduler.state_dict()))
+    other = plan(model, lr=0.03, weight_decay=0.4)
+    second = other.optimizer(torch.optim.AdamW, resume=resume)
+    with warnings.catch_warnings(action="ignore", category=nnlr.NnlrWarning):
+        for part in order:
+            if part == "b":
+                scheduler = halved(second)
+            elif part == "o":
+                second.load_state_dict(saved)
+            else:
+                scheduler.load_state_dict(progress)
+    lr, decay = (0.03, 0.4) if resume == "code" else (LR, DECAY)
+    (now,) = rates(second)
+    assert pytest.approx((lr / 4, decay / 4)) == now
+    steps(model, second, scheduler, 1)
+    assert pytest.approx((lr / 8, decay / 8)) == rates(second)[0]
+
+
+def test_a_base_rate_that_was_moved_by_hand_stays_moved():
+    """In proportion, if the code's base is another now."""
+    model = network()
+    runs = [plan(model, lr=lr).optimizer(torch.optim.SGD) for lr in (LR, LR, 3 * LR)]
+    schedules = [halved(each) for each in runs]
+    schedules[0].set_base_lr(0.5)
+    for each in schedules[1:]:
+        each.load_state_dict(copy.deepcopy(schedules[0].state_dict()))
+    assert pytest.approx([0.5, 0.5, 1.5]) == [each.base_lr for each in schedules]
+
+
+def test_states_of_old_and_of_groups_of_ones_own_are_taken_as_they_are():
+    """Where nothing says what the default was, or it is not the base, it says nothing."""
+    model = network()
+    first, second = (plan(model, lr=lr).optimizer(torch.optim.SGD) for lr in (LR, 0.1))
+    state = halved(first).state_dict()
+    for each in state.values():
+        del each["default"]
+    scheduler = halved(second)
+    scheduler.load_state_dict(state)
+    assert LR == scheduler.base_lr
+
+    def own(lr, default):
+        group = {"params": list(model.named_parameters()), "lr": lr}
+        optimizer = torch.optim.SGD([group], lr=default)
+        nnlr.checkpoint.on_load(optimizer, model=model)
+        return nnlr.schedule(optimizer, lrs.ExponentialLR, gamma=0.5)
+
+    one, other = own(0.3, default=0.1), own(0.3, default=0.2)
+    other.load_state_dict(one.state_dict())
+    assert 0.3 == other.base_lr
+
+
+def test_betas_that_a_schedule_cycles_are_not_the_checkpoints():
+    """There they were an option of the plan, which the code has given up."""
+    model = network()
+    cycle = {"max_lr": 1.0, "total_steps": 20}
+    own = nnlr.rule("0.*", options={"betas": (0.5, 0.999)})
+    first = plan(model, own).optimizer(torch.optim.AdamW)
+    scheduler = nnlr.schedule(first, lrs.OneCycleLR, **cycle)
+    steps(model, first, scheduler)
+    second = plan(model, nnlr.rule("0.*", lr_mult=0.5)).optimizer(torch.optim.AdamW)
+    resumed = nnlr.schedule(second, lrs.OneCycleLR, **cycle)
+    resumed.load_state_dict(copy.deepcopy(scheduler.state_dict()))
+    with pytest.warns(nnlr.NnlrWarning, match="does not fit as it was saved"):
+        second.load_state_dict(first.state_dict())
+    wanted = resumed.scheduler.optimizer.param_groups[0]["betas"]
+    assert [wanted, wanted] == [group["betas"] for group in second.param_groups]
+
+
+def test_a_replaced_tensor_that_is_alive_does_not_keep_its_name():
+    """The optimizer was moved to averages; the model that they are of is kept."""
+    model = network()
+    optimizer = plan(model).optimizer(torch.optim.Adam)
+    steps(model, optimizer)
+    averages = AveragedModel(model)
+    nnlr.regroup(optimizer, plan(model), model=averages)
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert set(averages.module.parameters()) == set(optimizer.state)
+    report = nnlr.checkpoint.last_report(optimizer)
+    assert ((), 4, {}) == (report.fresh, len(report.moved), report.unused)
