@@ -1,6 +1,7 @@
 """Plans in the Trainer of transformers: trained, resumed, scheduled and logged by it."""
 
 import importlib
+import re
 import sys
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import nnlr
 from tests.examples import example
 
 transformers = pytest.importorskip("transformers")
+OptimizerNames = pytest.importorskip("transformers.training_args").OptimizerNames
 hf = nnlr.integrations.transformers
 
 BASE, DECAY, STEPS = 1e-2, 0.1, 12
@@ -182,6 +184,33 @@ class TestTraining:
         run.train()
         assert same(theirs, ours)
         assert (0.5, 0.6) == run.optimizer.param_groups[0]["betas"]
+
+    @pytest.mark.parametrize("name", [each.value for each in OptimizerNames])
+    def test_every_optimizer_that_the_trainer_can_build(self, tmp_path, name):
+        """By its name in the arguments: the Trainer's class and settings, on our groups."""
+        args = arguments(tmp_path, optim=name)
+        factory, _ = hf.optimizer(SCHEME, args=args)
+        try:
+            found = transformers.Trainer.get_optimizer_cls_and_kwargs(args, Tiny())
+        except (
+            ImportError,
+            ValueError,
+        ) as error:  # a package is missing: it says which
+            with pytest.raises(type(error), match=re.escape(str(error))):
+                factory()(Tiny())
+            return
+        cls, settings = found
+        theirs, ours = cls(Tiny().parameters(), **settings), factory()(Tiny())
+        assert type(theirs) is type(ours)
+        rates = {"lr": BASE, "weight_decay": DECAY}
+        assert {**theirs.defaults, **rates} == {**ours.defaults, **rates}
+        found = {(g["lr"], g["weight_decay"]) for g in ours.param_groups}
+        assert {
+            (BASE, DECAY),
+            (BASE, 0.0),
+            (BASE / 10, DECAY),
+            (BASE / 10, 0.0),
+        } == found
 
     def test_settings_beside_those_of_the_arguments(self, tmp_path):
         """What is given here goes before what the arguments say."""

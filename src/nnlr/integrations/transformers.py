@@ -81,8 +81,9 @@ class OptimizerFactory:
         cls, settings = self.cls, self.settings
         if cls is None:
             cls, named = Trainer.get_optimizer_cls_and_kwargs(self.args, model)  # type: ignore[arg-type] # any module
-            settings = {**named, **settings}
-            settings.pop("lr")
+            # Base rates among them; the Trainer's groups, as ours, go before those.
+            own = {name: each for name, each in named.items() if name not in _ARGUMENT}
+            settings = {**own, **settings}
         built: Optimizer = self.plan.optimizer(cls, **settings)
         if self.keep_ratios:
             ratios.keep_ratios(built)
