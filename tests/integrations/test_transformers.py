@@ -234,6 +234,108 @@ class TestTraining:
         assert same(theirs, ours)
 
 
+# Half a run on two groups, the other half on five.
+TWO = nnlr.rule("body.*", lr_mult=0.1)
+FIVE = {"body.weight": 0.3, "body.bias": 0.2, "head.weight": 1.0, "head.bias": 2.0}
+
+
+class Three(Tiny):
+    """One layer more, so that there can be five groups."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x, labels=None):
+        return super().forward(x * self.gain, labels)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine_with_min_lr", "greedy"])
+@pytest.mark.filterwarnings("ignore:.*:nnlr.NnlrWarning")  # what differs is said
+def test_it_resumes_with_another_scheme(tmp_path, name):
+    """State follows by name, the schedule goes on, and rates are those of the new scheme."""
+    args = arguments(
+        tmp_path,
+        lr_scheduler_type=name,
+        lr_scheduler_kwargs=SETTINGS.get(name, {}),
+        save_strategy="steps",
+        save_steps=6,
+        eval_strategy="steps",
+        eval_steps=2,
+    )
+    five = nnlr.rules([nnlr.rule(key, lr_mult=mult) for key, mult in FIVE.items()])
+    five *= nnlr.rule("gain", lr_mult=0.5, wd_mult=0)
+    mults = {**FIVE, "gain": 0.5}
+    watch, again = Watch(), Watch()
+    first, resumed = Three(), Three()
+    settings = {"args": args, "cls": torch.optim.AdamW}
+    made = hf.optimizer(TWO, **settings)
+    run = trainer(
+        hf.RatioTrainer, first, args, optimizer_cls_and_kwargs=made, callbacks=[watch]
+    )
+    run.train()
+    assert 2 == len(run.optimizer.param_groups)
+    half = tmp_path / "checkpoint-6"
+    made = hf.optimizer(five, **settings)
+    run = trainer(
+        hf.RatioTrainer, resumed, args, optimizer_cls_and_kwargs=made, callbacks=[again]
+    )
+    run.train(resume_from_checkpoint=str(half))
+    assert 5 == len(run.optimizer.param_groups)
+    # By hand: the state of the checkpoint by name, the base rates of the run.
+    model = Three()
+    model.load_state_dict(saved_weights(half))
+    state = torch.load(half / "optimizer.pt", weights_only=True)
+    names = [n for group in state["param_groups"] for n in group["param_names"]]
+    groups = [
+        {
+            "params": [tensor],
+            "mult": mults[key],
+            "weight_decay": DECAY if key != "gain" else 0.0,
+        }
+        for key, tensor in model.named_parameters()
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=BASE)
+    for key, tensor in model.named_parameters():
+        optimizer.state[tensor] = dict(state["state"][names.index(key)])
+    for batch, seen in zip(
+        list(DataLoader(data(), batch_size=2))[6:], again.seen, strict=True
+    ):
+        for group in optimizer.param_groups:
+            group["lr"] = seen[1.0] * group["mult"]
+        model(**batch)["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert same(model, resumed)
+    if name != "greedy":  # that goes by the losses, which are other ones
+        assert [step[1.0] for step in watch.seen[6:]] == [
+            step[1.0] for step in again.seen
+        ]
+
+
+@pytest.mark.filterwarnings("ignore:.*:nnlr.NnlrWarning")
+def test_the_trainer_as_it_is_cannot_resume_other_groups(tmp_path):
+    """Its scheduler's state has a rate for each group, and fits no RatioTrainer either."""
+    args = arguments(tmp_path, save_strategy="steps", save_steps=6)
+
+    def run(kind, scheme, **settings):
+        made = hf.optimizer(scheme, args=args, cls=torch.optim.AdamW)
+        trainer(kind, Tiny(), args, optimizer_cls_and_kwargs=made).train(**settings)
+
+    half = {"resume_from_checkpoint": str(tmp_path / "checkpoint-6")}
+    run(transformers.Trainer, TWO)
+    with pytest.raises(ValueError, match=r"zip\(\) argument"):
+        run(transformers.Trainer, SCHEME, **half)
+    with pytest.raises(nnlr.ConfigError, match="not the state of such a schedule"):
+        run(hf.RatioTrainer, SCHEME, **half)
+
+
+def saved_weights(folder):
+    return pytest.importorskip("safetensors.torch").load_file(
+        folder / "model.safetensors"
+    )
+
+
 def test_the_example_resumes_to_the_same_weights(tmp_path):
     """Few steps of it: layer-wise rates, a floor that is the base rate's, all rates logged."""
     transformers.set_seed(0)
