@@ -532,6 +532,23 @@ class TestHook:
         assert (False, None) == (installed(plain), last_report(plain))
         assert "nnlr" not in plain.state_dict()["param_groups"][0]
 
+    def test_what_fit_state_gave_is_loaded_as_it_is(self):
+        """Its policy counts, and nothing is said twice."""
+        model = net()
+        saved = stepped(torch.optim.Adam(model.named_parameters(), lr=0.7)).state_dict()
+        plan = nnlr.resolve(model, lr=LR, weight_decay=0)
+        optimizer = plan.optimizer(torch.optim.Adam)
+        with pytest.warns(nnlr.NnlrWarning, match=r"counts \(checkpoint\)") as caught:
+            state, _ = fit_state(saved, optimizer, policy="checkpoint")
+        assert [__file__] == [warning.filename for warning in caught]
+        optimizer.load_state_dict(state)
+        (group,) = optimizer.param_groups
+        assert (0.7, False) == (group["lr"], "nnlr" in group)
+        assert (4, ()) == (
+            len(last_report(optimizer).moved),
+            last_report(optimizer).differences,
+        )
+
     def test_a_second_call_replaces_the_first(self):
         """One hook, and the old handle ends nothing."""
         optimizer = adam(net())
