@@ -1,8 +1,9 @@
 """nnlr.integrations.lightning in a real Trainer, against loops by hand."""
 
+import runpy
 import subprocess
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -616,9 +617,28 @@ def test_lightning_forgets_one_step_of_a_plateau(tmp_path, settings):
     assert [BASE, BASE, 3e-3] == pytest.approx(late)
 
 
-def test_the_older_package_is_as_good():
-    """Where pytorch_lightning is in use, its classes are the callback's base."""
-    code = """
+class TestPackages:
+    def test_the_older_package_gives_the_base_where_it_is_in_use(self, monkeypatch):
+        """Whichever of the two has been imported; without either, what is installed."""
+        older = ModuleType("pytorch_lightning")
+        older.Callback = type("Callback", (), {})
+        monkeypatch.setitem(sys.modules, "lightning", None)
+        monkeypatch.setitem(sys.modules, "pytorch_lightning", older)
+        loaded = runpy.run_path(nnlr.integrations.lightning.__file__)
+        assert (older.Callback,) == loaded["RateMonitor"].__bases__
+        assert (callbacks.Callback,) == RateMonitor.__bases__
+
+    def test_without_either_it_says_what_to_install(self, monkeypatch):
+        """The message has the line to paste."""
+        for name in ("lightning", "pytorch_lightning"):
+            monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(nnlr.NnlrError, match="Fix: pip install lightning"):
+            runpy.run_path(nnlr.integrations.lightning.__file__)
+
+    @pytest.mark.full  # imports a second Lightning
+    def test_the_older_package_is_as_good(self):
+        """A fit of pytorch_lightning, with the newer package not there."""
+        code = """
 import warnings
 warnings.simplefilter("ignore")
 import tests.torchvision_shim, torch, pytorch_lightning as pl, sys
@@ -641,25 +661,8 @@ trainer.fit(Module(), torch.utils.data.DataLoader(torch.ones(4, 4)))
 assert isinstance(RateMonitor(), pl.Callback)
 print({name: round(rate.item(), 6) for name, rate in trainer.callback_metrics.items()})
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    expected = "{'lr': 0.1, 'lr_min': 0.01, 'lr_max': 0.1}"
-    assert expected == done.stdout.strip().splitlines()[-1]
-
-
-def test_without_lightning_it_says_what_to_install():
-    """The message has the line to paste; importing nnlr itself asks for nothing."""
-    code = """
-import sys
-sys.modules["lightning"] = sys.modules["pytorch_lightning"] = None
-import nnlr
-try:
-    nnlr.integrations.lightning
-except nnlr.NnlrError as error:
-    print(error)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert "pip install lightning" in done.stdout
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        expected = "{'lr': 0.1, 'lr_min': 0.01, 'lr_max': 0.1}"
+        assert expected == done.stdout.strip().splitlines()[-1]

@@ -23,8 +23,8 @@ _NEWER, _OLDER = "lightning", "pytorch_lightning"  # one code under two names
 def _package() -> str:
     """The package that has been imported, else one that could be."""
     both = (_NEWER, _OLDER)
-    loaded = [name for name in both if sys.modules.get(name)]
-    return next(iter([*loaded, *filter(find_spec, both)]), _NEWER)
+    loaded = next((name for name in both if sys.modules.get(name)), None)
+    return loaded or next(filter(find_spec, both), _NEWER)
 
 
 if TYPE_CHECKING:
@@ -101,7 +101,11 @@ def configure(
     if schedule is None:
         return {"optimizer": optimizer}
     scheduler = scheduling.schedule(optimizer, schedule, weight_decay=decay_schedule)
-    told: dict[str, Any] = {"scheduler": scheduler, "interval": interval, "frequency": frequency}
+    told: dict[str, Any] = {
+        "scheduler": scheduler,
+        "interval": interval,
+        "frequency": frequency,
+    }
     if monitor is not None:
         told["monitor"] = monitor
     return {"optimizer": optimizer, "lr_scheduler": told}
