@@ -167,6 +167,17 @@ class TestTimm:
         with pytest.raises(nnlr.ConfigError, match="Lookahead runs no step hooks"):
             nnlr.keep_ratios(ahead)
 
+    def test_a_schedule_of_lookahead_is_not_called_early(self, schedulers):
+        """Nobody tells it of steps, so it does not ask for any."""
+        from timm.optim import Lookahead
+
+        _, optimizer = layered(network())
+        ahead = Lookahead(optimizer)
+        scheduler = nnlr.schedule(ahead, lrs.StepLR, step_size=1)
+        ahead.step()
+        scheduler.step()  # a warning would be an error
+        assert pytest.approx([LR / 10, LR / 1000]) == scheduler.get_last_lr()
+
     @pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
     def test_every_optimizer_of_timm_reads_its_rates(self):
         """Those that run here; Adahessian wants second derivatives, and gets a note."""

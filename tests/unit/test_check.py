@@ -4,6 +4,7 @@ import copy
 import functools
 import inspect
 import random
+import sys
 import warnings
 
 import numpy as np
@@ -343,6 +344,14 @@ class TestOptimizers:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def test_numpy_need_not_be_there(self, monkeypatch):
+        """Its random state is kept where it is loaded; it is not loaded for that."""
+        net = network()
+        optimizer = layered(net)
+        monkeypatch.delitem(sys.modules, "numpy")
+        assert "nothing found" == str(nnlr.check(net, optimizer))
+        assert "numpy" not in sys.modules
 
     def test_what_is_tried_is_neither_heard_nor_drawn_from(self, capsys):
         """Prints, warnings and all random states are kept inside."""
@@ -791,14 +800,17 @@ class TestMembers:
         assert [] == kinds(net, optimizer)
 
     def test_tensors_and_nested_plain_values_are_safe(self):
-        """What every checkpoint can hold is no finding; a lambda is one."""
+        """What every checkpoint can hold is no finding; a function is one."""
         net = network()
         optimizer = layered(net)
         group = optimizer.param_groups[0]
         group.update(one=[1, (2.0, "x")], two=torch.ones(2), three=torch.Size([1]))
         assert [] == kinds(net, optimizer)
-        group["four"] = lambda: None
-        assert ["unsafe-value"] == kinds(net, optimizer)
+        for each in optimizer.param_groups:
+            each["four"] = test_ten_thousand_tensors_take_no_time
+        (found,) = nnlr.check(net, optimizer)
+        assert "unsafe-value" == found.kind
+        assert 2 == len(found.names)
 
 
 def test_ten_thousand_tensors_take_no_time():

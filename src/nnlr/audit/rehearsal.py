@@ -118,7 +118,7 @@ class Rehearsal:
         _hurry(self._copy)
         update = getattr(self._copy, "step_update", None)
         metric = "metric" in inspect.signature(self._copy.step).parameters
-        for position in _spread(0, end, self._affordable()):
+        for position in _spread(1, end, self._affordable()):  # 0 is where it stands
             self._copy.step(
                 position, **({"metric": _bad(self._copy)} if metric else {})
             )
