@@ -1,8 +1,10 @@
 """nnlr.check: what it takes, how it answers, and how it tries things without touching them."""
 
 import copy
+import functools
 import inspect
 import random
+import sys
 import warnings
 
 import numpy as np
@@ -343,6 +345,14 @@ class TestOptimizers:
             for handle in handles:
                 handle.remove()
 
+    def test_numpy_need_not_be_there(self, monkeypatch):
+        """Its random state is kept where it is loaded; it is not loaded for that."""
+        net = network()
+        optimizer = layered(net)
+        monkeypatch.delitem(sys.modules, "numpy")
+        assert "nothing found" == str(nnlr.check(net, optimizer))
+        assert "numpy" not in sys.modules
+
     def test_what_is_tried_is_neither_heard_nor_drawn_from(self, capsys):
         """Prints, warnings and all random states are kept inside."""
 
@@ -603,6 +613,40 @@ class TestSchedulers:
             optimizer = layered(net)
             assert LOSE == kinds(net, optimizer, kind(optimizer))
 
+    def test_positions_may_be_told_twice(self):
+        """As by timm: each epoch and, if there is a method for it, each update."""
+
+        class Updates:
+            def __init__(self, optimizer):
+                self.optimizer, self.length = optimizer, 40
+
+            def step(self, epoch, metric=None):
+                """Epochs do not count."""
+
+            def step_update(self, update):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = 1 / (1 + update)
+
+        net = network()
+        optimizer = layered(net)
+        assert LOSE == kinds(net, optimizer, Updates(optimizer))
+
+    def test_how_long_it_is_may_be_in_its_functions(self):
+        """Transformers hides the number of steps in a partial; the floor is at its end."""
+
+        def late(step, *, warmup):
+            return 1.0 if step < warmup else 0.5
+
+        net = network()
+        optimizer = layered(net)
+        slow = functools.partial(late, warmup=10**6)
+        scheduler = lrs.LambdaLR(
+            optimizer, [lambda _: 1.0, functools.partial(late, warmup=700)]
+        )
+        assert LOSE == kinds(net, optimizer, scheduler)
+        scheduler = lrs.LambdaLR(optimizer, [lambda _: 1.0, slow])
+        assert LOSE == kinds(net, optimizer, scheduler)
+
     def test_a_metric_may_move_rates_for_ever(self):
         """Then it is followed for as long as others are."""
 
@@ -678,6 +722,16 @@ class TestPlans:
             assert LR != optimizer.param_groups[0]["lr"]
             assert [] == kinds(plan, optimizer, scheduler)
 
+    def test_another_base_is_seen_under_a_scheduler(self):
+        """The optimizer's default tells it from the progress of a schedule."""
+        net = network()
+        plan = nnlr.resolve(net, nnlr.rule("0.*", lr_mult=0.1), lr=LR, weight_decay=0)
+        optimizer = plan.optimizer(torch.optim.SGD)
+        scheduler = lrs.StepLR(optimizer, 5)
+        other = plan.with_rates(lr=LR / 2)
+        assert [] == kinds(plan, optimizer, scheduler)
+        assert ["plan-differs"] == kinds(other, optimizer, scheduler)
+
     def test_what_the_plan_does_not_train_is_not_compared(self):
         """Parameters that it does not know have a finding of their own."""
         net = network()
@@ -737,15 +791,26 @@ class TestMembers:
             torch.load(tmp_path / "state.pt", weights_only=True)
         assert ["unsafe-value"] == kinds(net, optimizer)
 
+    def test_multipliers_that_are_all_0_have_no_ratio(self):
+        """No group stands for a base."""
+        net = network()
+        optimizer = layered(net)
+        for group in optimizer.param_groups:
+            group.update(lr=0.0, lr_mult=0.0)
+        assert [] == kinds(net, optimizer)
+
     def test_tensors_and_nested_plain_values_are_safe(self):
-        """What every checkpoint can hold is no finding; a lambda is one."""
+        """What every checkpoint can hold is no finding; a function is one."""
         net = network()
         optimizer = layered(net)
         group = optimizer.param_groups[0]
         group.update(one=[1, (2.0, "x")], two=torch.ones(2), three=torch.Size([1]))
         assert [] == kinds(net, optimizer)
-        group["four"] = lambda: None
-        assert ["unsafe-value"] == kinds(net, optimizer)
+        for each in optimizer.param_groups:
+            each["four"] = test_ten_thousand_tensors_take_no_time
+        (found,) = nnlr.check(net, optimizer)
+        assert "unsafe-value" == found.kind
+        assert 2 == len(found.names)
 
 
 def test_ten_thousand_tensors_take_no_time():

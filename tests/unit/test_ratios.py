@@ -1,11 +1,14 @@
 """nnlr.keep_ratios: a trainer's own scheduler writes one rate into every group."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler as lrs
 
 import nnlr
+from nnlr import ratios
 from nnlr.ratios import keep_ratios
 
 MULTS = (0.1, 1.0, 0.0, 2.0)
@@ -116,6 +119,77 @@ def test_without_a_multiplier_of_1_the_largest_is_believed():
     assert [0.2, 1.0, 0.0] == pytest.approx(rates(optimizer))
 
 
+class Flattening(lrs.LRScheduler):
+    """A scheduler that nobody has heard of: one rate for all groups, from step 2 on."""
+
+    def get_lr(self):
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        return rates if self.last_epoch < 2 else [0.2] * len(rates)
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_watching_warns_once_and_changes_nothing(tensors):
+    """The run is bit for bit that without the hook; the warning names what drifted."""
+    watched, plain = optimizer_of(tensors=tensors), optimizer_of(tensors=tensors)
+    assert not ratios.held(watched)
+    keep_ratios(watched, correct=False)
+    assert not ratios.held(watched)
+    schedulers = [Flattening(watched), Flattening(plain)]
+    said = []
+    for _ in range(5):
+        for optimizer in (watched, plain):
+            for group in optimizer.param_groups:
+                group["params"][0].grad = torch.ones(1)
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            watched.step()
+        said += [str(each.message) for each in caught]
+        plain.step()
+        for scheduler in schedulers:
+            scheduler.step()
+        assert rates(plain) == rates(watched)
+        for one, other in zip(plain.param_groups, watched.param_groups, strict=True):
+            assert torch.equal(one["params"][0], other["params"][0])
+    (only,) = said
+    assert only.startswith(
+        "The ratios between groups are lost: group 0 had 0.2 instead of 0.02, "
+        "group 2 had 0.2 instead of 0, group 3 had 0.2 instead of 0.4."
+    )
+    assert "nothing was changed, and this is not said again" in only
+
+
+def test_once_it_has_warned_watching_costs_nothing():
+    """Groups are not read any more: even one without a rate does no harm."""
+    optimizer = optimizer_of()
+    keep_ratios(optimizer, correct=False)
+    optimizer.param_groups[0]["lr"] = 0.5
+    with pytest.warns(nnlr.NnlrWarning, match="group 0 had 0.5 instead of 0.05"):
+        optimizer.step()
+    optimizer.param_groups[0]["lr_mult"] = "not read"
+    optimizer.step()
+
+
+def test_a_healthy_run_is_watched_in_silence():
+    """As with correction."""
+    optimizer = optimizer_of()
+    handle = keep_ratios(optimizer, correct=False)
+    scheduler = lrs.ExponentialLR(optimizer, 0.9)
+    for _ in range(5):
+        optimizer.step()
+        scheduler.step()
+    handle.remove()
+    optimizer.param_groups[0]["lr"] = 7.0
+    optimizer.step()
+
+
+def test_whether_ratios_are_held_can_be_asked():
+    """Only a hook that corrects holds them, and only until it is removed."""
+    optimizer = optimizer_of()
+    handle = keep_ratios(optimizer)
+    assert ratios.held(optimizer)
+    handle.remove()
+    assert not ratios.held(optimizer)
+
+
 def test_what_cannot_be_held_is_refused():
     """No optimizer, no multipliers, no hooks."""
     with pytest.raises(nnlr.NnlrError, match="keep_ratios needs a torch optimizer"):
@@ -129,3 +203,12 @@ def test_what_cannot_be_held_is_refused():
 
     with pytest.raises(nnlr.ConfigError, match="Bare runs no step hooks"):
         keep_ratios(Bare())
+
+    class Hooked(Bare):
+        """Has the dicts, and a step that does not look at them."""
+
+        def __init__(self):
+            self._optimizer_step_pre_hooks = {}
+
+    with pytest.raises(nnlr.ConfigError, match="Hooked runs no step hooks"):
+        keep_ratios(Hooked())

@@ -35,7 +35,7 @@ _PATIENCE: Final = 10
 _COUNTERS: Final = frozenset({"last_epoch", "_step_count", "noise_seed", "verbose"})
 
 # Attributes of schedulers that wait before they react to a metric.
-_WAITING: Final = ("patience", "cooldown", "warmup", "patience_t")
+_WAITING: Final = ("patience", "cooldown", "warmup")
 
 Rates = list[float]
 
@@ -114,10 +114,11 @@ class Rehearsal:
     # --- schedulers that are told the position, as timm's
 
     def _by_position(self) -> Iterator[None]:
-        end = 2 * _longest(self._copy) or _OPEN
+        end = max(2 * _longest(self._copy), _OPEN)
+        _hurry(self._copy)
         update = getattr(self._copy, "step_update", None)
         metric = "metric" in inspect.signature(self._copy.step).parameters
-        for position in _spread(0, end, self._affordable()):
+        for position in _spread(1, end, self._affordable()):  # 0 is where it stands
             self._copy.step(
                 position, **({"metric": _bad(self._copy)} if metric else {})
             )
@@ -128,10 +129,7 @@ class Rehearsal:
     # --- schedulers that react to a metric
 
     def _by_metric(self) -> Iterator[None]:
-        for holder in (self._copy, getattr(self._copy, "lr_scheduler", None)):
-            for name in _WAITING:
-                if isinstance(getattr(holder, name, None), int):
-                    setattr(holder, name, 0)
+        _hurry(self._copy)
         metric, before, unchanged = _bad(self._copy), self._read(), 0
         for _ in range(self._affordable()):
             self._copy.step(metric)
@@ -174,6 +172,14 @@ class Rehearsal:
 
     def _affordable(self) -> int:
         return max(BUDGET // max(len(self._groups), 1), _OPEN)
+
+
+def _hurry(scheduler: Scheduling) -> None:
+    """Have a copy react to each bad metric at once: patience changes when, not what."""
+    for holder in (scheduler, getattr(scheduler, "lr_scheduler", None)):
+        for name in _WAITING:
+            if isinstance(getattr(holder, name, None), int):
+                setattr(holder, name, 0)
 
 
 def _bad(scheduler: Scheduling) -> float:
