@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _use_grad_for_differentiable
 
 from nnlr.optim import obstacles
-from nnlr.optim.obstacles import NOT_DENSE, FastPathReport
+from nnlr.optim.obstacles import MISTAKEN, FastPathReport
 from nnlr.optim.roster import Group, Roster
 from nnlr.optim.table import Call
 
@@ -66,9 +66,13 @@ class OnePass(Optimizer):
             2 of 3 parameters on the fast path
               1 by torch's own step, because its gradient is sparse: table.weight
         """
-        return obstacles.report(self, self._obstacle())
+        return obstacles.report(self, self._obstacle(), self._unfit)
 
     # --- what a subclass says
+
+    def _unfit(self, param: Tensor) -> str | None:
+        """Why the kernel of this class in particular cannot take a parameter, if so."""
+        return None
 
     def _prepare(self, group: Group, params: list[Tensor]) -> None:
         """Make the state that a first step of these needs."""
@@ -102,7 +106,11 @@ class OnePass(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         roster, grads = self._ready()
-        if grads is None:
+        if (
+            grads is None
+        ):  # something is not what it seems: torch's step makes no guesses
+            roster.forget()
+            self._roster = None
             self._torchs_step()
             return loss
         scale, inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
@@ -153,8 +161,7 @@ class OnePass(Optimizer):
         loose: dict[int, Group] = {}
         for at, param, why, _ in roster.slow:
             group = self.param_groups[at]
-            # Torch's fused step would take elements as if they lay one after the other.
-            if group["fused"] and why != NOT_DENSE:
+            if group["fused"] and why not in MISTAKEN:
                 fused.setdefault(at, {**group, "params": []})["params"].append(param)
             else:
                 own = {**group, "params": [], "fused": group["fused"] and False}

@@ -29,6 +29,7 @@ class Stepped(Protocol):
     state: Any
 
     def _obstacle(self) -> str | None: ...
+    def _unfit(self, param: Tensor) -> str | None: ...
     def _prepare(self, group: Group, params: list[Tensor]) -> None: ...
     def _moments(self, group: Group) -> tuple[str, ...]: ...
     def _call(
@@ -84,12 +85,12 @@ class Roster:
             for param in group["params"]:
                 if param.grad is None:
                     continue
-                why = general or obstacles.of_parameter(param, param.grad)
+                lasting = general or optimizer._unfit(param)
+                why = lasting or obstacles.of_parameter(param, param.grad)
                 if why is None:
                     fast.append(param)
                 else:
-                    lasting = general is not None
-                    self.slow.append(Slow(position, param, why, lasting))
+                    self.slow.append(Slow(position, param, why, lasting is not None))
             if not fast:
                 continue
             optimizer._prepare(group, fast)
