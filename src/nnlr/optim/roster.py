@@ -136,8 +136,25 @@ class Roster:
         ):
             return None
         self.groups = groups
-        if not self._slow_stays() or not self._follow_rates(optimizer._call):
+        found = self._gradients()
+        if found is None or not self._slow_stays():
             return None
+        lrs, decays = self._rates()
+        if same(lrs, self.lrs) and same(decays, self.weight_decays):
+            return found
+        if _in_other_tensors((*self.lrs, *self.weight_decays), (*lrs, *decays)):
+            return None
+        self.lrs, self.weight_decays = lrs, decays
+        partition = self._partition()
+        if partition == self.partition:
+            return found
+        self.partition = partition  # groups have come to share rates, or to differ
+        self.runs = self._arranged(
+            optimizer._call
+        )  # of rows that have passed the check
+        return self._gradients()
+
+    def _gradients(self) -> list[list[Tensor]] | None:
         found = []
         for table in self.tables:
             grads = table.gradients()
@@ -154,24 +171,6 @@ class Roster:
             or slow.why == obstacles.of_parameter(slow.param, slow.param.grad)
             for slow in self.slow
         )
-
-    def _follow_rates(self, caller: Caller) -> bool:
-        """Note the rates as they are now; ``False`` if other tensors hold them."""
-        lrs, weight_decays = self._rates()
-        if same(lrs, self.lrs) and same(weight_decays, self.weight_decays):
-            return True
-        old, new = (*self.lrs, *self.weight_decays), (*lrs, *weight_decays)
-        if any(
-            one is not other and (isinstance(one, Tensor) or isinstance(other, Tensor))
-            for one, other in zip(old, new, strict=True)
-        ):
-            return False
-        self.lrs, self.weight_decays = lrs, weight_decays
-        partition = self._partition()
-        if partition != self.partition:  # groups have come to share rates, or to differ
-            self.partition = partition
-            self.runs = self._arranged(caller)
-        return True
 
     def _rates(self) -> tuple[list[Any], list[Any]]:
         return list(map(_LR, self.groups)), list(map(_WEIGHT_DECAY, self.groups))
@@ -250,6 +249,14 @@ class _Scaling:
                 for key, value in self.said.items()
             }
         return self.copies.get(device, {})
+
+
+def _in_other_tensors(old: Sequence[object], new: Sequence[object]) -> bool:
+    """Whether a rate that is a tensor has come, gone, or made place for another."""
+    return any(
+        one is not other and (isinstance(one, Tensor) or isinstance(other, Tensor))
+        for one, other in zip(old, new, strict=True)
+    )
 
 
 def _near(lr: Any, device: torch.device) -> Any:  # noqa: ANN401 - a number or a tensor
