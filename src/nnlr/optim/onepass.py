@@ -45,8 +45,8 @@ class OnePass(Optimizer):
     A subclass names the step that it takes the place of, and the kernel.
     """
 
+    _torchs: ClassVar[type[Optimizer]]
     _torchs_step: ClassVar[Callable[..., Any]]  # undecorated: hooks are ours to run
-    _torchs_init_group: ClassVar[Callable[..., Any]]
     _init_group: Callable[..., Any]
     _roster: Roster | None = None
 
@@ -140,7 +140,8 @@ class OnePass(Optimizer):
     def _obstacle(self) -> str | None:
         """Why no parameter at all can take the fast path, if so."""
         cls = type(self)
-        if cls._init_group is not cls._torchs_init_group:
+        # Looked up each time: torch.compile wraps it.
+        if cls._init_group is not cls._torchs._init_group:  # type: ignore[attr-defined]
             return f"{cls.__name__} has an _init_group of its own"
         params = [param for group in self.param_groups for param in group["params"]]
         if len(params) != len(set(map(id, params))):

@@ -118,24 +118,8 @@ class Roster:
 
     def gradients(self, optimizer: Stepped) -> list[list[Tensor]] | None:
         """The gradients for each table, or ``None`` if anything has moved."""
-        groups = optimizer.param_groups
-        lists = list(map(_PARAMS, groups))
-        if (
-            list(map(len, lists)) != self.lengths
-            or not same(chain.from_iterable(lists), self.flat)
-            or list(map(self.read, groups)) != self.settings
-            or any(grad is not None for grad in map(_GRAD, self.idle))
-        ):
+        if self._groups_moved(optimizer.param_groups) or self._state_moved(optimizer):
             return None
-        state = optimizer.state
-        if (
-            state is not self.state
-            or len(state) != len(self.entries)
-            or not same(state, self.owners)
-            or not same(state.values(), self.entries)
-        ):
-            return None
-        self.groups = groups
         found = self._gradients()
         if found is None or not self._slow_stays():
             return None
@@ -146,13 +130,34 @@ class Roster:
             return None
         self.lrs, self.weight_decays = lrs, decays
         partition = self._partition()
-        if partition == self.partition:
-            return found
-        self.partition = partition  # groups have come to share rates, or to differ
-        self.runs = self._arranged(
-            optimizer._call
-        )  # of rows that have passed the check
-        return self._gradients()
+        if partition != self.partition:  # groups have come to share rates, or to differ
+            self.partition = partition
+            self.runs = self._arranged(optimizer._call)  # of rows that passed just now
+            found = self._gradients()
+        return found
+
+    def _groups_moved(self, groups: list[Group]) -> bool:
+        """Whether anything but rates has changed in the groups; else note them."""
+        lists = list(map(_PARAMS, groups))
+        if (
+            list(map(len, lists)) != self.lengths
+            or not same(chain.from_iterable(lists), self.flat)
+            or list(map(self.read, groups)) != self.settings
+            or any(grad is not None for grad in map(_GRAD, self.idle))
+        ):
+            return True
+        self.groups = groups
+        return False
+
+    def _state_moved(self, optimizer: Stepped) -> bool:
+        """Whether the state of the optimizer is another, or holds others."""
+        state = optimizer.state
+        return (
+            state is not self.state
+            or len(state) != len(self.entries)
+            or not same(state, self.owners)
+            or not same(state.values(), self.entries)
+        )
 
     def _gradients(self) -> list[list[Tensor]] | None:
         found = []

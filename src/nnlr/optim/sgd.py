@@ -33,8 +33,8 @@ class SGD(OnePass, torch.optim.SGD):
         tensor([0.2000, 0.2000], requires_grad=True)
     """
 
+    _torchs = torch.optim.SGD
     _torchs_step = unwrap(torch.optim.SGD.step)
-    _torchs_init_group = torch.optim.SGD._init_group
     step = step_of(torch.optim.SGD)
 
     def _unfit(self, param: Tensor) -> str | None:
