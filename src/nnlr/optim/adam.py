@@ -91,8 +91,8 @@ class Adam(_Adam, torch.optim.Adam):
         tensor([0.1000, 0.1000], requires_grad=True)
     """
 
+    _torchs = torch.optim.Adam
     _torchs_step = unwrap(torch.optim.Adam.step)
-    _torchs_init_group = torch.optim.Adam._init_group
     step = step_of(torch.optim.Adam)
 
 
@@ -115,6 +115,6 @@ class AdamW(_Adam, torch.optim.AdamW):
         2 of 2 parameters on the fast path
     """
 
+    _torchs = torch.optim.AdamW
     _torchs_step = unwrap(torch.optim.AdamW.step)
-    _torchs_init_group = torch.optim.AdamW._init_group
     step = step_of(torch.optim.AdamW)

@@ -1,7 +1,7 @@
 """What the fused kernels cannot take, in words."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,8 +23,10 @@ PLAIN: Final = frozenset({Tensor, torch.nn.Parameter})
 # Settings that the kernels take as Python numbers; a tensor would have to be waited for.
 _NUMBERS: Final = ("weight_decay", "betas", "eps", "momentum", "dampening")
 
-# The one that torch's own fused step would overlook.
+# Those that torch's own fused step takes, and gets wrong without a word.
 NOT_DENSE: Final = "its elements are not dense in memory"
+NARROW: Final = "torch's fused SGD on a CPU is wrong in 16 bits"
+MISTAKEN: Final = frozenset({NOT_DENSE, NARROW})
 
 
 def of_group(group: Group) -> str | None:
@@ -161,14 +163,18 @@ class FastPathReport:
         return "\n".join(lines)
 
 
-def report(optimizer: Optimizer, everywhere: str | None) -> FastPathReport:
+def report(
+    optimizer: Optimizer,
+    everywhere: str | None,
+    unfit: Callable[[Tensor], str | None],
+) -> FastPathReport:
     """Look over all parameters as they are now, with the gradients they have now."""
     fast: list[str] = []
     slow: dict[str, list[str]] = {}
     for position, group in enumerate(optimizer.param_groups):
         general = everywhere or of_group(group)
         for name, param in zip(_names(position, group), group["params"], strict=True):
-            reason = general or of_parameter(param, param.grad)
+            reason = general or unfit(param) or of_parameter(param, param.grad)
             (fast if reason is None else slow.setdefault(reason, [])).append(name)
     return FastPathReport(
         tuple(fast), {reason: tuple(names) for reason, names in slow.items()}

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _use_grad_for_differentiable
 
 from nnlr.optim import obstacles
-from nnlr.optim.obstacles import NOT_DENSE, FastPathReport
+from nnlr.optim.obstacles import MISTAKEN, FastPathReport
 from nnlr.optim.roster import Group, Roster
 from nnlr.optim.table import Call
 
@@ -45,8 +45,8 @@ class OnePass(Optimizer):
     A subclass names the step that it takes the place of, and the kernel.
     """
 
+    _torchs: ClassVar[type[Optimizer]]
     _torchs_step: ClassVar[Callable[..., Any]]  # undecorated: hooks are ours to run
-    _torchs_init_group: ClassVar[Callable[..., Any]]
     _init_group: Callable[..., Any]
     _roster: Roster | None = None
 
@@ -66,9 +66,13 @@ class OnePass(Optimizer):
             2 of 3 parameters on the fast path
               1 by torch's own step, because its gradient is sparse: table.weight
         """
-        return obstacles.report(self, self._obstacle())
+        return obstacles.report(self, self._obstacle(), self._unfit)
 
     # --- what a subclass says
+
+    def _unfit(self, param: Tensor) -> str | None:
+        """Why the kernel of this class in particular cannot take a parameter, if so."""
+        return None
 
     def _prepare(self, group: Group, params: list[Tensor]) -> None:
         """Make the state that a first step of these needs."""
@@ -102,7 +106,11 @@ class OnePass(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         roster, grads = self._ready()
-        if grads is None:
+        if (
+            grads is None
+        ):  # something is not what it seems: torch's step makes no guesses
+            roster.forget()
+            self._roster = None
             self._torchs_step()
             return loss
         scale, inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
@@ -132,7 +140,8 @@ class OnePass(Optimizer):
     def _obstacle(self) -> str | None:
         """Why no parameter at all can take the fast path, if so."""
         cls = type(self)
-        if cls._init_group is not cls._torchs_init_group:
+        # Looked up each time: torch.compile wraps it.
+        if cls._init_group is not cls._torchs._init_group:  # type: ignore[attr-defined]
             return f"{cls.__name__} has an _init_group of its own"
         params = [param for group in self.param_groups for param in group["params"]]
         if len(params) != len(set(map(id, params))):
@@ -153,8 +162,7 @@ class OnePass(Optimizer):
         loose: dict[int, Group] = {}
         for at, param, why, _ in roster.slow:
             group = self.param_groups[at]
-            # Torch's fused step would take elements as if they lay one after the other.
-            if group["fused"] and why != NOT_DENSE:
+            if group["fused"] and why not in MISTAKEN:
                 fused.setdefault(at, {**group, "params": []})["params"].append(param)
             else:
                 own = {**group, "params": [], "fused": group["fused"] and False}

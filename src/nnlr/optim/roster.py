@@ -29,6 +29,7 @@ class Stepped(Protocol):
     state: Any
 
     def _obstacle(self) -> str | None: ...
+    def _unfit(self, param: Tensor) -> str | None: ...
     def _prepare(self, group: Group, params: list[Tensor]) -> None: ...
     def _moments(self, group: Group) -> tuple[str, ...]: ...
     def _call(
@@ -84,12 +85,12 @@ class Roster:
             for param in group["params"]:
                 if param.grad is None:
                     continue
-                why = general or obstacles.of_parameter(param, param.grad)
+                lasting = general or optimizer._unfit(param)
+                why = lasting or obstacles.of_parameter(param, param.grad)
                 if why is None:
                     fast.append(param)
                 else:
-                    lasting = general is not None
-                    self.slow.append(Slow(position, param, why, lasting))
+                    self.slow.append(Slow(position, param, why, lasting is not None))
             if not fast:
                 continue
             optimizer._prepare(group, fast)
@@ -117,7 +118,26 @@ class Roster:
 
     def gradients(self, optimizer: Stepped) -> list[list[Tensor]] | None:
         """The gradients for each table, or ``None`` if anything has moved."""
-        groups = optimizer.param_groups
+        if self._groups_moved(optimizer.param_groups) or self._state_moved(optimizer):
+            return None
+        found = self._gradients()
+        if found is None or not self._slow_stays():
+            return None
+        lrs, decays = self._rates()
+        if same(lrs, self.lrs) and same(decays, self.weight_decays):
+            return found
+        if _in_other_tensors((*self.lrs, *self.weight_decays), (*lrs, *decays)):
+            return None
+        self.lrs, self.weight_decays = lrs, decays
+        partition = self._partition()
+        if partition != self.partition:  # groups have come to share rates, or to differ
+            self.partition = partition
+            self.runs = self._arranged(optimizer._call)  # of rows that passed just now
+            found = self._gradients()
+        return found
+
+    def _groups_moved(self, groups: list[Group]) -> bool:
+        """Whether anything but rates has changed in the groups; else note them."""
         lists = list(map(_PARAMS, groups))
         if (
             list(map(len, lists)) != self.lengths
@@ -125,18 +145,21 @@ class Roster:
             or list(map(self.read, groups)) != self.settings
             or any(grad is not None for grad in map(_GRAD, self.idle))
         ):
-            return None
+            return True
+        self.groups = groups
+        return False
+
+    def _state_moved(self, optimizer: Stepped) -> bool:
+        """Whether the state of the optimizer is another, or holds others."""
         state = optimizer.state
-        if (
+        return (
             state is not self.state
             or len(state) != len(self.entries)
             or not same(state, self.owners)
             or not same(state.values(), self.entries)
-        ):
-            return None
-        self.groups = groups
-        if not self._slow_stays() or not self._follow_rates(optimizer._call):
-            return None
+        )
+
+    def _gradients(self) -> list[list[Tensor]] | None:
         found = []
         for table in self.tables:
             grads = table.gradients()
@@ -153,24 +176,6 @@ class Roster:
             or slow.why == obstacles.of_parameter(slow.param, slow.param.grad)
             for slow in self.slow
         )
-
-    def _follow_rates(self, caller: Caller) -> bool:
-        """Note the rates as they are now; ``False`` if other tensors hold them."""
-        lrs, weight_decays = self._rates()
-        if same(lrs, self.lrs) and same(weight_decays, self.weight_decays):
-            return True
-        old, new = (*self.lrs, *self.weight_decays), (*lrs, *weight_decays)
-        if any(
-            one is not other and (isinstance(one, Tensor) or isinstance(other, Tensor))
-            for one, other in zip(old, new, strict=True)
-        ):
-            return False
-        self.lrs, self.weight_decays = lrs, weight_decays
-        partition = self._partition()
-        if partition != self.partition:  # groups have come to share rates, or to differ
-            self.partition = partition
-            self.runs = self._arranged(caller)
-        return True
 
     def _rates(self) -> tuple[list[Any], list[Any]]:
         return list(map(_LR, self.groups)), list(map(_WEIGHT_DECAY, self.groups))
@@ -249,6 +254,14 @@ class _Scaling:
                 for key, value in self.said.items()
             }
         return self.copies.get(device, {})
+
+
+def _in_other_tensors(old: Sequence[object], new: Sequence[object]) -> bool:
+    """Whether a rate that is a tensor has come, gone, or made place for another."""
+    return any(
+        one is not other and (isinstance(one, Tensor) or isinstance(other, Tensor))
+        for one, other in zip(old, new, strict=True)
+    )
 
 
 def _near(lr: Any, device: torch.device) -> Any:  # noqa: ANN401 - a number or a tensor

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from nnlr.optim.keeping import MOMENTUM
+from nnlr.optim.obstacles import NARROW, part
 from nnlr.optim.onepass import OnePass, step_of
 from nnlr.optim.roster import Group
 from nnlr.optim.table import Call
+
+_NARROW = (torch.bfloat16, torch.float16)
 
 
 class SGD(OnePass, torch.optim.SGD):
@@ -30,9 +33,13 @@ class SGD(OnePass, torch.optim.SGD):
         tensor([0.2000, 0.2000], requires_grad=True)
     """
 
+    _torchs = torch.optim.SGD
     _torchs_step = unwrap(torch.optim.SGD.step)
-    _torchs_init_group = torch.optim.SGD._init_group
     step = step_of(torch.optim.SGD)
+
+    def _unfit(self, param: Tensor) -> str | None:
+        own = part(param)
+        return NARROW if own.is_cpu and own.dtype in _NARROW else None
 
     def _prepare(self, group: Group, params: list[Tensor]) -> None:
         """Nothing: the state of a parameter is made with its momentum."""

@@ -125,6 +125,7 @@ class Table:
         if (
             list(map(Tensor.numel, grads)) != self.sizes
             or list(map(_DTYPE, grads)) != self.dtypes
+            or list(map(Tensor.numel, self.locals)) != self.sizes
             or list(map(Tensor.stride, self.locals)) != self.strides
         ):
             return None
