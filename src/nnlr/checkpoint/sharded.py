@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nnlr.checkpoint.fit import fitted
-from nnlr.checkpoint.groups import Policy
-from nnlr.checkpoint.hook import hook_of
+from nnlr.checkpoint.hook import Policy, hook_of
 from nnlr.checkpoint.loading import check, mark, present, warn
 from nnlr.checkpoint.names import matched, names_of, pairs_of, require_names
 from nnlr.checkpoint.report import Report
