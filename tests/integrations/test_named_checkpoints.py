@@ -147,10 +147,13 @@ class TestGroups:
         train(model, first, [0])
         scheduler.step()
         second = planned(model, nnlr.rule("body.*", lr_mult=0.1))
-        with pytest.warns(
-            nnlr.NnlrWarning, match=r"lr is 0\.05 .* and 0\.005"
-        ) as caught:
-            state, _ = fit_named_state(saved(model, first, form), second, model)
+        if form == "full":
+            nnlr.schedule(
+                second, torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda s: 1.0
+            )
+        state = saved(model, first, form)
+        with pytest.warns(nnlr.NnlrWarning, match="lr is 0.05 in the") as caught:
+            state, _ = fit_named_state(state, second, model, full=form == "full")
         assert [__file__] == [warning.filename for warning in caught]
         put(model, second, state, form)
         expected = {("lr1_wd1", LR / 2, 1.0), ("lr0.1_wd1", LR * 0.1 * 0.5, 0.1)}
@@ -160,6 +163,33 @@ class TestGroups:
         }
         train(model, second, [1])
         assert all("nnlr" not in group for group in second.param_groups)
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_the_policy_of_the_call_counts(self, form):
+        """The optimizer's own hook sees that the dictionary fits already."""
+        model = Net()
+        first = planned(model, nnlr.rule("body.*", lr_mult=0.5))
+        train(model, first, [0])
+        second = planned(model, nnlr.rule("body.*", lr_mult=0.1))
+        state = saved(model, first, form)
+        with pytest.warns(nnlr.NnlrWarning, match=r"counts \(checkpoint\)"):
+            state, _ = fit_named_state(state, second, model, policy="checkpoint")
+        put(model, second, state, form)
+        assert [LR, LR * 0.5] == [group["lr"] for group in second.param_groups]
+        assert [1.0, 0.5] == [group["lr_mult"] for group in second.param_groups]
+        assert 4 == len(last_report(second).moved)
+
+    @pytest.mark.parametrize("form", ["nested", "flattened"])
+    def test_rates_that_no_scheduler_noted_go_on(self, form):
+        """Halved by hand, or by a plateau: the base in the checkpoint tells by how much."""
+        model = Net()
+        first = planned(model)
+        train(model, first, [0])
+        first.param_groups[0]["lr"] = LR / 2
+        second = planned(model, nnlr.rule("*", lr_mult=1))
+        state, _ = fit_named_state(saved(model, first, form), second, model)
+        put(model, second, state)
+        assert [LR / 2] == [group["lr"] for group in second.param_groups]
 
     def test_the_hook_alone_mends_groups_that_torch_leaves_bare(self):
         """Of two groups into four, three have no setting at all."""
@@ -444,7 +474,7 @@ class TestSharded:
         state = saved(model, first, "full")
         self.sharded(mesh, model)
         second = grouped(model, "by rank")
-        fitted, _ = fit_named_state(state, second, model, distribute=False)
+        fitted, _ = fit_named_state(state, second, model, full=True)
         assert not isinstance(fitted["state"]["body.weight"]["exp_avg"], DTensor)
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_optimizer_state_dict(model, second, fitted, options=options)

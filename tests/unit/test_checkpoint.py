@@ -91,9 +91,13 @@ if hasattr(torch.optim, "Muon"):
     OPTIMIZERS["Muon"] = (torch.optim.Muon, {})
 
 ORDER = list(GROUPINGS)
-# Each into two others, and out of two others.
+# Each into another; with make full, into a second one too.
 PAIRS = [
-    (ORDER[at], ORDER[(at + ahead) % len(ORDER)])
+    pytest.param(
+        ORDER[at],
+        ORDER[(at + ahead) % len(ORDER)],
+        marks=[pytest.mark.full] if ahead > 1 else [],
+    )
     for ahead in (1, 5)
     for at in range(len(ORDER))
 ]

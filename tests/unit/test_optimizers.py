@@ -760,8 +760,12 @@ class TestResult:
         file.seek(0)
         loaded = torch.load(file, weights_only=True)
         assert optimizer.state_dict()["param_groups"] == loaded["param_groups"]
-        assert {float, int, str, bool, tuple, list, type(None)} >= {
-            type(value) for group in loaded["param_groups"] for value in group.values()
+        values = [value for group in loaded["param_groups"] for value in group.values()]
+        values += [
+            each for note in values if isinstance(note, dict) for each in note.values()
+        ]
+        assert {float, int, str, bool, tuple, list, dict, type(None)} >= {
+            *map(type, values)
         }
 
     def test_eps_mult_multiplies_the_default_or_the_given_eps(self):

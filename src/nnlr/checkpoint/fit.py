@@ -34,7 +34,7 @@ class Present:
 
 
 def fitted(
-    saved: Saved, present: Present, policy: Policy, *, distribute: bool = True
+    saved: Saved, present: Present, policy: Policy, *, whole: bool = False
 ) -> tuple[dict[str, Any], Report]:
     """Saved state for an optimizer as it is grouped now, and what became of it.
 
@@ -42,7 +42,7 @@ def fitted(
         saved: What was saved.
         present: The optimizer.
         policy: Whose rates count.
-        distribute: Shard whole tensors where the parameter is sharded.
+        whole: Leave whole tensors whole where the parameter is sharded.
 
     Raises:
         ConfigError: If no name fits, or a group would need two values of one setting.
@@ -52,7 +52,8 @@ def fitted(
     found = match(saved.names, names, groups)
     _refuse_strangers(saved, found, names, groups)
     _refuse_flat(saved, found, optimizer)
-    state = {key: value for key, value in saved.state.items() if key not in saved.ids}
+    ids = set(saved.ids)
+    state = {key: value for key, value in saved.state.items() if key not in ids}
     moved, fresh, targets = [], [], []
     shaped: dict[int, str] = {}
     at = 0
@@ -73,7 +74,7 @@ def fitted(
                     shaped[source] = SHAPE
                     held = None
             if held is not None:
-                state[at] = placed(held, tensor) if distribute else held
+                state[at] = held if whole else placed(held, tensor)
             at += 1
         label = repr(group["name"]) if "name" in group else f"{position}"
         known = {**group, NOTE: present.bases}

@@ -69,16 +69,27 @@ class Hook:
 
     def note(self, optimizer: Optimizer, state_dict: StateDict) -> None:
         """What ``state_dict`` calls last: add what the groups do not say themselves."""
+        self.mark(optimizer, state_dict["param_groups"], fitted=False)
+
+    def mark(
+        self, optimizer: Optimizer, packed: Sequence[StateDict], *, fitted: bool
+    ) -> None:
+        """Note in each group of a state dict where its rates start, and names if it has none.
+
+        Args:
+            optimizer: The optimizer.
+            packed: The groups, which are changed.
+            fitted: Whether they fit this optimizer already, so that loading takes them as
+                they are.
+        """
         bases = self.bases(optimizer)
         known = all("param_names" in group for group in optimizer.param_groups)
         names = {} if known else names_of(optimizer, self.pairs()).first
-        groups = zip(optimizer.param_groups, state_dict["param_groups"], strict=True)
-        for group, packed in groups:
+        for group, each in zip(optimizer.param_groups, packed, strict=True):
             found = [names.get(id(tensor)) for tensor in group["params"]]
             unnamed = "param_names" not in group and None not in found
-            note = {**bases, **({"names": found} if unnamed else {})}
-            if note:
-                packed[NOTE] = note
+            own = {"names": found} if unnamed else {}
+            each[NOTE] = {"fitted": fitted, **bases, **own}
 
     def __call__(self, optimizer: Optimizer, state_dict: StateDict) -> StateDict | None:
         """Let the state fit."""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from nnlr.checkpoint.fit import Present, fitted
 from nnlr.checkpoint.groups import Policy
 from nnlr.checkpoint.hook import Hook, StateDict, hook_of, runs_hooks
 from nnlr.checkpoint.names import Names, Pairs, names_of, pairs_of, require_names
+from nnlr.checkpoint.rates import NOTE
 from nnlr.checkpoint.report import Report
 from nnlr.checkpoint.saved import Saved, by_position, fqns, read_indexed, read_named
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, shown
@@ -73,6 +75,7 @@ def fit_state(
     hook = hook_of(optimizer)
     pairs = pairs_of(model) if model is not None or hook is None else hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, saved_names, policy)
+    _mark(result, optimizer)
     _warn(report, stacklevel=2)
     return result, report
 
@@ -83,7 +86,7 @@ def fit_named_state(
     model: nn.Module,
     *,
     policy: Policy = "code",
-    distribute: bool = True,
+    full: bool = False,
 ) -> tuple[StateDict, Report]:
     """Make a state dict keyed by parameter names fit, for torch's distributed checkpoints.
 
@@ -98,9 +101,10 @@ def fit_named_state(
         optimizer: The optimizer that will load it.
         model: The model that will be given to ``set_optimizer_state_dict``.
         policy: As in :func:`fit_state`.
-        distribute: Shard whole tensors where the parameter is a ``DTensor``. ``False`` for
-            ``StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)``, with
-            which torch does it.
+        full: It will be set with ``StateDictOptions(full_state_dict=True)``. Torch then shards
+            tensors itself, which are therefore left whole, and takes no settings that the
+            optimizer's groups do not have, which are left out: build schedules before.
+            Needed with ``broadcast_from_rank0``, or where a schedule is not built yet.
 
     Returns:
         The dictionary for ``set_optimizer_state_dict``, and a :class:`Report`.
@@ -116,9 +120,12 @@ def fit_named_state(
         >>> net = torch.nn.Linear(2, 1)
         >>> old = torch.optim.AdamW(net.named_parameters(), lr=0.1)
         >>> saved = dcp.get_optimizer_state_dict(net, old)
-        >>> new = torch.optim.AdamW([{"params": [pair]} for pair in net.named_parameters()])
-        >>> fitted, report = fit_named_state(saved, new, net, policy="checkpoint")
-        ... # doctest: +SKIP
+        >>> groups = [{"params": [pair]} for pair in net.named_parameters()]
+        >>> new = torch.optim.AdamW(groups, lr=0.1)
+        >>> state, report = fit_named_state(saved, new, net)
+        >>> dcp.set_optimizer_state_dict(net, new, state)
+        >>> print(report)
+        Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
     _check(optimizer, "fit_named_state", policy)
     if not isinstance(model, nn.Module):
@@ -127,14 +134,19 @@ def fit_named_state(
         return {}, Report()
     saved = read_named(state_dict)
     _refuse_unloadable(saved, optimizer)
-    names = names_of(optimizer, pairs_of(model))
+    names = Names()
+    names.add(pairs_of(model))
     require_names(optimizer, names)
-    result, report = fitted(
-        saved, _present(optimizer, names), policy, distribute=distribute
-    )
-    ids = fqns(model)
+    result, report = fitted(saved, _present(optimizer, names), policy, whole=full)
+    groups = zip(result["param_groups"], optimizer.param_groups, strict=True)
+    if full:
+        result["param_groups"] = [
+            {key: value for key, value in new.items() if key in group}
+            for new, group in groups
+        ]
+    _mark(result, optimizer)
     _warn(report, stacklevel=2)
-    return _named(result, optimizer, ids), report
+    return _named(result, optimizer, fqns(model)), report
 
 
 def on_load(
@@ -198,11 +210,25 @@ def _load(
     """What the hook does."""
     if not _is_state(state_dict):
         return None
-    result, hook.report = _fit_indexed(
+    result, report = _fit_indexed(
         state_dict, optimizer, hook.pairs(), hook.saved_names, policy
     )
-    _warn(hook.report, stacklevel=6)
+    groups = state_dict["param_groups"]
+    if all(group.get(NOTE, {}).get("fitted") for group in groups):
+        # A call of fit_state has said what there is to say, perhaps by another policy.
+        hook.report = replace(report, differences=())
+        settled = [{k: v for k, v in group.items() if k != NOTE} for group in groups]
+        return {**state_dict, "param_groups": settled}
+    hook.report = report
+    _warn(report, stacklevel=6)
     return result
+
+
+def _mark(result: StateDict, optimizer: Optimizer) -> None:
+    """Tell the hook of an optimizer, if it has one, that a dictionary fits already."""
+    hook = hook_of(optimizer)
+    if hook is not None:
+        hook.mark(optimizer, result["param_groups"], fitted=True)
 
 
 def _check(optimizer: object, caller: str, policy: object) -> None:
