@@ -1,5 +1,6 @@
 """An optimizer is built on groups, and checked to read what they say."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -97,11 +98,15 @@ def match_on_load(
     located: Iterable[Located],
     resume: Policy | None,
 ) -> None:
-    """Let an optimizer load checkpoints by name; wrappers that run no hooks cannot."""
+    """Let an optimizer load checkpoints by name.
+
+    Wrappers that run no hooks cannot, nor those that train tensors of their own besides.
+    """
     if resume is None or not runs_hooks(optimizer):
         return
     known = model if isinstance(model, nn.Module) else named_tensors(located)
-    on_load(optimizer, model=known, policy=resume)
+    with contextlib.suppress(ConfigError):
+        on_load(optimizer, model=known, policy=resume)
 
 
 def named_tensors(located: Iterable[Located]) -> list[tuple[str, Tensor]]:

@@ -394,6 +394,16 @@ class TestPlainSchedulers:
             second.load_state_dict(first.state_dict())
         assert pytest.approx(LR * 0.1 * 0.25) == rates(second)["body.weight"]
 
+    def test_where_all_groups_were_at_rate_0_there_is_no_progress(self):
+        """Then the code's rates are taken as they are."""
+        model = Net()
+        first = torch.optim.SGD(model.named_parameters(), lr=0.0)
+        first.param_groups[0]["initial_lr"] = 0.0
+        second = torch.optim.SGD(model.named_parameters(), lr=LR)
+        with pytest.warns(nnlr.NnlrWarning, match=r"lr is 0 in the checkpoint"):
+            state, _ = fit_state(first.state_dict(), second)
+        assert LR == state["param_groups"][0]["lr"]
+
     def test_new_parameters_take_the_progress_of_the_others(self):
         """A group of nothing but new ones goes along with the schedule."""
         model = Net()
@@ -472,6 +482,27 @@ class TestPolicies:
         ):
             second.load_state_dict(first.state_dict())
         assert ({}, None) == (dict(second.state), last_report(second))
+
+    def test_tensor_rates_are_told_as_numbers(self):
+        """In the error too."""
+        model = Net()
+        first = build(model, tensor_lr=True)
+        step(model, first, 0)
+        second = build(model, nnlr.rule("*"), resume="checkpoint", tensor_lr=True)
+        with pytest.raises(
+            nnlr.ConfigError,
+            match=r"'head\.weight' with 0\.05, 'body\.weight' with 0\.005\.",
+        ):
+            second.load_state_dict(first.state_dict())
+
+    def test_groups_that_agree_are_merged(self):
+        """Two saved groups of one rate can be one."""
+        model = Net()
+        first = build(model, slower(1, options={"maximize": False}))
+        step(model, first, 0)
+        second = build(model, nnlr.rule("*"), resume="checkpoint")
+        second.load_state_dict(first.state_dict())
+        assert {LR} == set(rates(second).values())
 
     def test_rates_without_multipliers_become_multipliers_of_the_codes_base(self):
         """So that a schedule goes on from the rates that were taken over."""
@@ -552,6 +583,22 @@ class TestPolicies:
                 group["decoupled_weight_decay"],
             )
         step(model, new, 1)
+
+    def test_groups_that_lack_a_setting_do_not_count_for_it(self):
+        """Those of older versions, or as torch's distributed loading leaves them."""
+        model = Net()
+        pairs = list(model.named_parameters())
+        old = torch.optim.SGD(
+            [{"params": [pair]} for pair in pairs], lr=LR, momentum=0.5
+        )
+        saved = old.state_dict()
+        for key in ("lr", "momentum"):
+            del saved["param_groups"][0][key]
+        new = torch.optim.SGD(pairs, lr=LR, momentum=0.9)
+        with pytest.warns(nnlr.NnlrWarning, match=r"(?s)momentum is 0\.5 .* 3\s+param"):
+            state, _ = fit_state(saved, new)
+        (group,) = state["param_groups"]
+        assert (LR, 0.5) == (group["lr"], group["momentum"])
 
     def test_what_the_code_does_not_have_is_taken_if_it_is_one_thing(self):
         """Notes of others travel with the groups, unless they contradict each other."""

@@ -639,6 +639,22 @@ class TestHook:
         held = [optimizer.state[p]["exp_avg"].mean().item() for p in model.parameters()]
         assert [0.1, 0.2, 0.3, 0.4] == pytest.approx(held)
 
+    def test_a_name_is_that_of_the_tensor_that_has_it_now(self):
+        """One that was replaced, and lives on elsewhere, has lost its name."""
+        model = net()
+        replaced = list(model.parameters())
+        optimizer = nnlr.resolve(model, lr=LR, weight_decay=0).optimizer(
+            torch.optim.Adam, names=False
+        )
+        saved = stepped(adam(model)).state_dict()
+        model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+        with pytest.raises(nnlr.ConfigError, match="4 tensors of Adam have no name"):
+            optimizer.load_state_dict(saved)
+        nnlr.regroup(optimizer, nnlr.resolve(model, lr=LR, weight_decay=0))
+        optimizer.load_state_dict(saved)
+        assert set(model.parameters()) == set(optimizer.state)
+        assert 4 == len(replaced)
+
     def test_groups_added_later_are_matched_too(self):
         """By the model, which the hook looks at anew."""
         model = net()
@@ -667,6 +683,20 @@ class TestHook:
         assert not installed(optimizer)
         with pytest.raises(nnlr.ConfigError, match=r"Ahead runs no hooks.*it wraps"):
             on_load(optimizer)
+
+    def test_optimizers_with_tensors_of_their_own_are_left_to_torch(self):
+        """Nobody can name those; the optimizer is built all the same."""
+        model = net()
+
+        def factory(params):
+            optimizer = torch.optim.SGD(params, lr=LR)
+            optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+            return optimizer
+
+        plan = nnlr.resolve(model, lr=LR, weight_decay=0)
+        optimizer = plan.optimizer(factory, names=False)
+        assert not installed(optimizer)
+        optimizer.load_state_dict(optimizer.state_dict())
 
     def test_what_is_no_state_is_left_to_the_optimizer(self):
         """Its error is its own."""

@@ -53,7 +53,8 @@ def fitted(
     found = match(saved.names, names, groups)
     _refuse_strangers(saved, found, names, groups)
     _refuse_flat(saved, found, optimizer)
-    state = {key: value for key, value in saved.state.items() if key not in saved.ids}
+    ids = set(saved.ids)
+    state = {key: value for key, value in saved.state.items() if key not in ids}
     moved, fresh, targets = [], [], []
     shaped: dict[int, str] = {}
     at = 0
