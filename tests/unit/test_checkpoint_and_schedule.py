@@ -149,3 +149,25 @@ def test_a_replaced_tensor_that_is_alive_does_not_keep_its_name():
     assert set(averages.module.parameters()) == set(optimizer.state)
     report = nnlr.checkpoint.last_report(optimizer)
     assert ((), 4, {}) == (report.fresh, len(report.moved), report.unused)
+
+
+@pytest.mark.parametrize("order", ["so", "os"])
+def test_betas_that_all_groups_shared_are_the_checkpoints_and_do_not_cycle(order):
+    """An option for every parameter cannot be told from the optimizer's own setting."""
+    model = network()
+    cycle = {"max_lr": 1.0, "total_steps": 20}
+    own = nnlr.rule("*", options={"betas": (0.5, 0.999)})
+    first = plan(model, own).optimizer(torch.optim.AdamW)
+    scheduler = nnlr.schedule(first, lrs.OneCycleLR, **cycle)
+    steps(model, first, scheduler)
+    second = plan(model).optimizer(torch.optim.AdamW)
+    with warnings.catch_warnings(action="ignore", category=nnlr.NnlrWarning):
+        for part in order:
+            if part == "o":
+                second.load_state_dict(copy.deepcopy(first.state_dict()))
+            else:
+                resumed = nnlr.schedule(second, lrs.OneCycleLR, **cycle)
+                resumed.load_state_dict(copy.deepcopy(scheduler.state_dict()))
+    for _ in range(2):
+        assert (0.5, 0.999) == second.param_groups[0]["betas"]
+        steps(model, second, resumed, 1)
