@@ -290,8 +290,10 @@ class _Fitting:
         held = [group[note] for group in sources if note in group]
         if not held or note in target.group:
             return
-        cycles = held[0] and not self._is_option(key, target, sources)
-        if all(each == held[0] for each in held) and cycles == held[0]:
+        # Where the code counts, a group that has the optimizer's own will be asked anew.
+        own = not same(target.group.get(key), self.defaults.get(key))
+        counts = not self._is_option(key, target, sources) or (own and not held[0])
+        if all(each == held[0] for each in held) and counts:
             settings[note] = held[0]
 
     # --- differences
