@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
 
+from nnlr.optim import keeping, obstacles
 from tests.optim.twins import NAMES, USUAL, classes
 
 pytestmark = pytest.mark.skipif(
@@ -131,6 +132,10 @@ def checkpoints_of_shards():
         assert_close(first, second)
 
 
+class Underway(torch.Tensor):
+    """What another process has not sent yet."""
+
+
 def replicated(mesh, placement):
     """A parameter that every process has, with a gradient that is placed somehow."""
     param = nn.Parameter(distribute_tensor(torch.ones(4), mesh, [Replicate()]))
@@ -157,6 +162,9 @@ def gradients_placed_otherwise():
         with contextlib.suppress(RuntimeError):  # torch's own, for mixing the two
             optimizer.step()
         assert not optimizer.fast_path_report().all_fast
+    # A local part that is itself no plain memory, as one still on its way.
+    param._local_tensor = param._local_tensor.as_subclass(Underway)
+    assert "it is made of a Underway" == obstacles.of_parameter(param, None)
 
 
 def what_moves_is_noticed():
@@ -184,7 +192,13 @@ def what_moves_is_noticed():
         for side, optimizer in zip(sides, (expected, actual), strict=True):
             optimizer.state[side]["exp_avg"] = optimizer.state[side]["exp_avg"].clone()
         step()
+        for side, optimizer in zip(sides, (expected, actual), strict=True):
+            kept = optimizer.state[side]
+            kept["exp_avg"] = distribute_tensor(torch.zeros(4), mesh, [Replicate()])
+        step()
         moment = DTensor.from_local(torch.zeros(4), mesh, [Partial()])
+        assert keeping.adopt(sides[1], {"exp_avg": moment}, ["exp_avg"])
+        assert keeping.adopt(sides[1], {"exp_avg": torch.zeros(4)}, ["exp_avg"])
         actual.state[sides[1]]["exp_avg"] = moment
         assert actual._roster.gradients(actual) is None
         sides[1].grad = DTensor.from_local(torch.ones(4), mesh, [Partial()])
