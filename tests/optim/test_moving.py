@@ -1,6 +1,8 @@
 """What may move between two steps is noticed: nothing is stepped by stale lists."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -53,6 +55,16 @@ def test_settings_changed_in_a_group(name):
     setting = {"momentum": 0.5} if name == "SGD" else {"betas": (0.8, 0.95)}
     both(optimizers, lambda one: one.param_groups[1].update(setting, maximize=True))
     both(optimizers, lambda one: one.param_groups[2].update(weight_decay=0.3))
+    finish(sides, optimizers)
+
+
+def test_a_list_in_a_group_written_to(name):
+    """Betas as configurations have them; torch reads them anew at each step."""
+    sides, optimizers = pair(name)
+    both(optimizers, lambda one: one.param_groups[0].update(betas=[0.9, 0.99]))
+    train(sides, optimizers, 3)
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["betas"][0] = 0.5
     finish(sides, optimizers)
 
 
@@ -189,6 +201,40 @@ def test_a_layout_changed_under_old_gradients(name):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_a_parameter_turned_in_place(name):
+    """The same memory with other strides, under gradients that lie as it did."""
+    sides = [[nn.Parameter(torch.arange(9.0).view(3, 3))] for _ in range(2)]
+    optimizers = [
+        cls(side, **USUAL[name], **how)
+        for cls, side, how in zip(
+            classes(name), sides, ({"foreach": False}, {}), strict=True
+        )
+    ]
+    for side, optimizer in zip(sides, optimizers, strict=True):
+        train([side], [optimizer], 3)
+        side[0].grad = torch.arange(9.0).view(3, 3)
+        side[0].data = side[0].data.t()
+        optimizer.step()
+    torch.testing.assert_close(*sides, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_a_type_changed_under_old_gradients(name, dtype):
+    """What torch's loop does with it, be it a refusal; a kernel would misread it."""
+    sides, optimizers = pair(name, torchs={"foreach": False})
+    train(sides, optimizers, 3)
+    said = []
+    for params, optimizer in zip(sides, optimizers, strict=True):
+        params[0].data = params[0].data.to(dtype)
+        try:
+            optimizer.step()
+            said.append(None)
+        except RuntimeError as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+    torch.testing.assert_close(sides[0][0], sides[1][0])
+
+
 def test_a_parameter_that_grew_is_refused_and_not_misread(name):
     """More rows than its gradient has: torch's step says so, nothing is written past it."""
     _, (_, optimizer) = pair(name)
@@ -210,6 +256,25 @@ def test_parameters_that_take_turns(name, every):
         our_class(thirds(sides[1]), **USUAL[name]),
     ]
     train(sides, optimizers, 30, skip=lambda step, at: (step + at) % every == 0)
+    for one, other in zip(*sides, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_other_gradients_at_every_step_need_no_new_lists(name, monkeypatch):
+    """A mixture of experts: once all have begun, nothing is made anew, bit for bit."""
+    sides, optimizers = pair(name)
+    train(sides, optimizers, 3)
+    monkeypatch.setattr("nnlr.optim.onepass.Roster", None)
+    chosen = torch.rand(30, len(sides[0])) < 0.5
+    train(sides, optimizers, 27, start=3, skip=lambda step, at: bool(chosen[step][at]))
+    assert_equal(*sides)
+    assert_same_state(*optimizers)
+
+
+def test_lists_are_made_once_for_many_that_begin_one_by_one(name):
+    """A parameter that waits is none of the lists, and comes in with its first gradient."""
+    sides, optimizers = pair(name, torchs={"foreach": False})
+    train(sides, optimizers, 12, skip=lambda step, at: at > step)
     for one, other in zip(*sides, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
@@ -267,11 +332,22 @@ def test_a_kernel_that_fails_leaves_no_half_begun_state(name, monkeypatch):
     train([params], [optimizer], 2)
 
 
+def test_nothing_holds_what_was_let_go(name):
+    """Gradients that are set to none, and moments that a checkpoint has replaced."""
+    _, (_, optimizer) = pair(name)
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    train([params], [optimizer], 3)
+    key = "momentum_buffer" if name == "SGD" else "exp_avg"
+    watched = [weakref.ref(param.grad) for param in params]
+    watched += [weakref.ref(kept[key]) for kept in optimizer.state.values()]
+    optimizer.zero_grad()
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    gc.collect()  # torch's loading makes cycles
+    assert {None} == {watch() for watch in watched}
+
+
 def test_an_optimizer_is_freed_without_the_garbage_collector(name):
     """No cycle keeps parameters and moments alive after their optimizer."""
-    import gc
-    import weakref
-
     params = parameters()
     optimizer = getattr(nnlr.optim, name)(params, **USUAL[name])
     train([params], [optimizer], 3)

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -244,6 +245,20 @@ def test_a_rate_that_requires_a_gradient(name):
     weight = nn.Parameter(torch.ones(2))
     optimizer = our_class([weight], lr=torch.tensor(0.1, requires_grad=True))
     assert {"lr requires a gradient": 1} == reasons(optimizer)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rate_in_an_array(name):
+    """Torch's loop takes it."""
+    sides, optimizers = pair(name, torchs={"foreach": False})
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["lr"] = np.array(0.02)
+    for step in range(3):
+        give_gradients(step, *sides)
+        for optimizer in optimizers:
+            optimizer.step()
+    compare(sides)
+    assert {"lr is a ndarray": 2} == reasons(optimizers[1])
 
 
 def test_betas_in_tensors():

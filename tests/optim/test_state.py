@@ -141,11 +141,13 @@ def test_state_dict_hooks(name):
 
 
 def test_a_hook_that_saves_something_else(name):
-    """Whatever it returns is what is saved."""
+    """Whatever it returns is what is saved, with the usual keys or none of them."""
     (_, params), (_, optimizer) = pair(name)
     train([params], [optimizer], 2)
-    optimizer.register_state_dict_post_hook(lambda *_: {"state": {}})
-    assert {"state": {}} == optimizer.state_dict()
+    for other in ({"state": {}}, {"shards": 2}):
+        handle = optimizer.register_state_dict_post_hook(lambda *_, made=other: made)
+        assert other == optimizer.state_dict()
+        handle.remove()
 
 
 def test_moments_that_were_saved_in_another_layout(name):
@@ -248,6 +250,33 @@ def test_a_gradient_scaler_and_slow_parameters(name):
         del actual.found_inf
     for one, other in zip(*sides, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_scaler_that_comes_later(name):
+    """A step without one leaves nothing behind that it would take for a scale."""
+    params = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(4, 6)[:, ::2])]
+    optimizer = classes(name)[1](params, **USUAL[name], fused=True)
+    train([params], [optimizer], 1)
+    assert not hasattr(optimizer, "grad_scale")
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.zeros(()))
+    scaler.step(optimizer)
+    assert all(param.isfinite().all() for param in params)
+
+
+def test_a_first_step_that_is_interrupted_leaves_nothing_random(name, monkeypatch):
+    """Out of memory, say, with momenta made for some: they go on from zero."""
+    sides, (expected, actual) = pair(name)
+
+    def interrupt(*_):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(actual), "_call", interrupt)
+        with pytest.raises(MemoryError, match="no room"):
+            train([sides[1]], [actual], 1)
+    train(sides, (expected, actual), 3)
+    assert_equal(*sides)
 
 
 def test_a_first_step_that_overflows_begins_nothing(name):

@@ -188,6 +188,19 @@ class TestSubclasses:
         assert "calm" == optimizer.state_dict()["param_groups"][0]["mood"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_that_groups_do_not_have(name):
+    """What a subclass keeps of its own is never compared: it may be missing, or an array."""
+    params = parameters()
+    optimizer = classes(name)[1](params, **USUAL[name])
+    optimizer.defaults["mood"] = "calm"
+    optimizer.defaults["weights"] = torch.zeros(3)
+    for step in range(4):
+        optimizer.param_groups[0]["weights"] = torch.rand(3)
+        train([params], [optimizer], 1, start=step)
+    assert optimizer.fast_path_report().all_fast
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # its own, on import
 @pytest.mark.parametrize("name", NAMES)
 def test_a_compiled_step_is_torchs(name):

@@ -22,9 +22,11 @@ class _Adam(OnePass):
         parameters. Here they are always there, and go back in what is saved.
         """
         saved = super().state_dict()
+        if not saved.keys() >= {"state", "param_groups"}:
+            return saved  # a hook has put something else in its place
         back = {
             index
-            for group in saved.get("param_groups", ())
+            for group in saved["param_groups"]
             if not (group.get("fused") or group.get("capturable"))
             for index in group["params"]
         }

@@ -17,7 +17,8 @@ MOMENTUM: Final = "momentum_buffer"
 def begin(param: Tensor, state: State, names: Sequence[str]) -> bool:
     """Make room for a moment that begins with this step; whether there is one."""
     if MOMENTUM in names and state.get(MOMENTUM) is None:
-        state[MOMENTUM] = torch.empty_like(param)
+        # Zeros: should the step be interrupted, nothing random is left to go on with.
+        state[MOMENTUM] = torch.zeros_like(param)
         return True
     return False
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any, Final
 
 import torch
@@ -50,11 +51,13 @@ def _of_rate(lr: object) -> str | None:
             return "lr requires a gradient"
         if not lr.is_cpu and lr.dtype != torch.float32:
             return f"lr is a tensor of {lr.dtype} on {lr.device}"
+    elif not isinstance(lr, Number):
+        return f"lr is a {type(lr).__name__}"
     return None
 
 
 def _holds_tensor(value: object) -> bool:
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return any(isinstance(each, Tensor) for each in value)
     return isinstance(value, Tensor)
 

@@ -70,6 +70,11 @@ class OnePass(Optimizer):
         """
         return obstacles.report(self, self._obstacle(), self._unfit)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over a state; what the lists hold of the old one is let go."""
+        self._roster = None
+        super().__setstate__(state)
+
     # --- what a subclass says
 
     def _unfit(self, param: Tensor) -> str | None:
@@ -192,9 +197,12 @@ class OnePass(Optimizer):
     @contextmanager
     def _being(self, **attributes: object) -> Iterator[None]:
         """Have other attributes for a moment: be an optimizer of some parameters."""
-        kept = {name: getattr(self, name, None) for name in attributes}
-        self.__dict__.update(attributes)
+        own = self.__dict__
+        kept = {name: own[name] for name in attributes if name in own}
+        own.update(attributes)
         try:
             yield
         finally:
-            self.__dict__.update(kept)
+            for name in attributes:
+                del own[name]
+            own.update(kept)

@@ -18,7 +18,22 @@ _GRAD: Final = attrgetter("grad")
 _PARAMS: Final = itemgetter("params")
 _LR: Final = itemgetter("lr")
 _WEIGHT_DECAY: Final = itemgetter("weight_decay")
-_RATES: Final = ("lr", "weight_decay")
+
+# What a group says beside its rates, of all that the three optimizers know.
+_SETTINGS: Final = (
+    "betas",
+    "eps",
+    "momentum",
+    "dampening",
+    "nesterov",
+    "amsgrad",
+    "maximize",
+    "foreach",
+    "fused",
+    "capturable",
+    "differentiable",
+    "decoupled_weight_decay",
+)
 
 
 class Stepped(Protocol):
@@ -51,7 +66,7 @@ class Slow(NamedTuple):
 
 
 class Roster:
-    """The parameters of an optimizer that have gradients, sorted by how they are stepped.
+    """The parameters of an optimizer, sorted by how they are stepped.
 
     Args:
         optimizer: Its groups and state as they are now. State that a first step needs is
@@ -60,12 +75,12 @@ class Roster:
 
     def __init__(self, optimizer: Stepped) -> None:
         self.groups = groups = list(optimizer.param_groups)
-        keys = [key for key in optimizer.defaults if key not in _RATES]
-        self.read = itemgetter(*keys)
-        self.settings = list(map(self.read, groups))
+        # Others are none of ours: a subclass may keep what it likes in its groups.
+        self.read = itemgetter(*(key for key in _SETTINGS if key in optimizer.defaults))
+        self.settings = [_fixed(self.read(group)) for group in groups]
         self.lengths = [len(group["params"]) for group in groups]
         self.flat = list(chain.from_iterable(map(_PARAMS, groups)))
-        self.idle = [param for param in self.flat if param.grad is None]
+        self.idle: list[Tensor] = []  # those that wait for their first gradient
         self.slow: list[Slow] = []
         self.first: list[State] = []  # states whose moments this step begins
         self.everywhere = optimizer._obstacle()
@@ -81,9 +96,11 @@ class Roster:
         rows: dict[tuple[tuple[str, ...], bool], list[Row]] = {}
         for position, group in enumerate(self.groups):
             general = self.everywhere or obstacles.of_group(group)
+            names = optimizer._moments(group)
             fast = []
             for param in group["params"]:
-                if param.grad is None:
+                if param.grad is None and not _has_begun(optimizer.state, param, names):
+                    self.idle.append(param)
                     continue
                 lasting = general or optimizer._unfit(param)
                 why = lasting or obstacles.of_parameter(param, param.grad)
@@ -94,7 +111,7 @@ class Roster:
             if not fast:
                 continue
             optimizer._prepare(group, fast)
-            names = optimizer._moments(group)
+            settings = repr(self.settings[position])
             for param in fast:
                 state = optimizer.state[param] if names else {}
                 first = begin(param, state, names)
@@ -105,7 +122,6 @@ class Roster:
                     self.first.append(state)
                 sharded = obstacles.is_sharded(param)
                 moments = tuple(state[name] for name in names)
-                settings = repr(self.settings[position])
                 lane = Lane(settings, param.device, param.dtype, first)
                 row = Row(position, param, state, moments, lane)
                 rows.setdefault((names, sharded), []).append(row)
@@ -185,7 +201,7 @@ class Roster:
         numbers: dict[object, int] = {}
         return [
             numbers.setdefault(
-                (id(lr) if isinstance(lr, Tensor) else lr, decay), len(numbers)
+                (lr if isinstance(lr, (float, int)) else id(lr), decay), len(numbers)
             )
             for lr, decay in zip(self.lrs, self.weight_decays, strict=True)
         ]
@@ -223,13 +239,16 @@ class Roster:
         lrs, weight_decays = self.lrs, self.weight_decays
         for table, slopes, runs in zip(self.tables, grads, self.runs, strict=True):
             table.count()
-            for group, cut, params, function, rest in runs:
-                lr, more = lrs[group], scaling.said
+            for run in runs:
+                columns = table.called(run, slopes)
+                if not columns[0]:
+                    continue
+                lr, more = lrs[run.group], scaling.said
                 if more or isinstance(lr, Tensor):
-                    device = params[0].device
+                    device = columns[0][0].device
                     lr, more = _near(lr, device), scaling.on(device)
-                decay = weight_decays[group]
-                function(params, slopes[cut], *rest, lr=lr, weight_decay=decay, **more)
+                decay = weight_decays[run.group]
+                run.function(*columns, lr=lr, weight_decay=decay, **more)
             if found_inf is not None:
                 table.take_back(found_inf)
 
@@ -254,6 +273,19 @@ class _Scaling:
                 for key, value in self.said.items()
             }
         return self.copies.get(device, {})
+
+
+def _has_begun(state: Any, param: Tensor, names: Sequence[str]) -> bool:  # noqa: ANN401
+    """Whether a parameter could be stepped again, had it a gradient."""
+    kept = state.get(param, {})
+    return all(isinstance(kept.get(name), Tensor) for name in names)
+
+
+def _fixed(settings: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Settings that stay as they are now: a list, as configurations have, may be written to."""
+    return tuple(
+        list(value) if isinstance(value, list) else value for value in settings
+    )
 
 
 def _in_other_tensors(old: Sequence[object], new: Sequence[object]) -> bool:

@@ -7,7 +7,7 @@ new at each step, and with them comes the check that nothing else has moved sinc
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from itertools import groupby
+from itertools import compress, groupby
 from operator import attrgetter, is_, itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -83,6 +83,7 @@ class Table:
         self.counted = "step" in rows[0].state
         self.sharded = sharded
         self.vector: Tensor | None = None  # all steps are its elements, if there is one
+        self.here: list[bool] | None = None  # who has a gradient, unless all have
         self._fill()
 
     def _fill(self) -> None:
@@ -95,6 +96,7 @@ class Table:
         ]
         self.steps = [row.state["step"] for row in rows] if self.counted else []
         self.addresses = list(map(Tensor.data_ptr, self.steps))
+        self.order = list(map(Tensor.storage_offset, self.steps))  # in the vector
         self.locals = list(map(_LOCAL, self.params)) if self.sharded else self.params
         self.placed = list(map(_PLACED, self.params)) if self.sharded else []
         self.strides = list(map(Tensor.stride, self.locals))
@@ -107,9 +109,17 @@ class Table:
         """The gradients of all rows, or ``None`` if anything has moved since the last step.
 
         Where a gradient lies in memory otherwise than its parameter, it is copied: the
-        kernels walk through both as they lie.
+        kernels walk through both as they lie. Where there is none the parameter stands in
+        for it, and passes all checks; ``here`` tells who is stepped.
         """
         grads = list(map(_GRAD, self.params))
+        self.here = None
+        if type(None) in set(map(type, grads)):
+            self.here = [grad is not None for grad in grads]
+            grads = [
+                param if grad is None else grad
+                for param, grad in zip(self.params, grads, strict=True)
+            ]
         if self.sharded:
             if (
                 set(map(type, grads)) != {type(self.params[0])}
@@ -126,6 +136,7 @@ class Table:
             or list(map(_DTYPE, grads)) != self.dtypes
             or list(map(Tensor.numel, self.locals)) != self.sizes
             or list(map(Tensor.stride, self.locals)) != self.strides
+            or list(map(_DTYPE, self.locals)) != self.dtypes
         ):
             return None
         strides = list(map(Tensor.stride, grads))
@@ -156,17 +167,34 @@ class Table:
             return False
 
     def count(self) -> None:
-        """Count a step of every row."""
+        """Count a step of every row that has a gradient."""
         if self.vector is not None:
-            self.vector.add_(1)
-        elif self.counted:
-            torch._foreach_add_(self.steps, 1)
+            if self.here is None:
+                self.vector.add_(1)
+            else:
+                here = torch.tensor(self.here, dtype=self.vector.dtype)
+                self.vector.index_add_(0, torch.tensor(self.order), here)
+        elif steps := self._counters():
+            torch._foreach_add_(steps, 1)
 
     def take_back(self, found_inf: Tensor) -> None:
         """Take the step back where a gradient was not finite: ``found_inf`` is 1 there."""
-        if self.counted:
-            like = {step.device: found_inf.to(step.device) for step in self.steps}
-            torch._foreach_sub_(self.steps, [like[step.device] for step in self.steps])
+        if steps := self._counters():
+            like = {step.device: found_inf.to(step.device) for step in steps}
+            torch._foreach_sub_(steps, [like[step.device] for step in steps])
+
+    def _counters(self) -> list[Tensor]:
+        return (
+            self.steps if self.here is None else list(compress(self.steps, self.here))
+        )
+
+    def called(self, run: "Run", grads: list[Tensor]) -> tuple[list[Tensor], ...]:
+        """What the call of a run takes: columns of those that have a gradient."""
+        columns = (run.params, grads[run.cut], *run.rest)
+        here = self.here and self.here[run.cut]
+        if not here or all(here):
+            return columns
+        return tuple(list(compress(column, here)) for column in columns)
 
     # --- when something has changed
 
