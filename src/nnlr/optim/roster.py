@@ -11,6 +11,7 @@ from torch import Tensor
 from nnlr.optim import obstacles
 from nnlr.optim.keeping import MOMENTUM, State, adopt, begin
 from nnlr.optim.table import Call, Caller, Lane, Row, Run, Table, same
+from nnlr.optim.threads import one_thread
 
 Group = dict[str, Any]
 
@@ -89,7 +90,7 @@ class Roster:
         self.owners, self.entries = list(self.state), list(self.state.values())
         self.lrs, self.weight_decays = self._rates()
         self.partition = self._partition()
-        self.runs = self._arranged(optimizer._call)
+        self.calls = self._arranged(optimizer._call)
         self.settled = False
 
     def _tables(self, optimizer: Stepped) -> list[Table]:
@@ -148,7 +149,7 @@ class Roster:
         partition = self._partition()
         if partition != self.partition:  # groups have come to share rates, or to differ
             self.partition = partition
-            self.runs = self._arranged(optimizer._call)  # of rows that passed just now
+            self.calls = self._arranged(optimizer._call)  # of rows that passed just now
             found = self._gradients()
         return found
 
@@ -206,10 +207,17 @@ class Roster:
             for lr, decay in zip(self.lrs, self.weight_decays, strict=True)
         ]
 
-    def _arranged(self, caller: Caller) -> list[list[Run]]:
-        return [
-            table.arrange(self.groups, self.partition, caller) for table in self.tables
+    def _arranged(self, caller: Caller) -> tuple[list[tuple[int, Run]], ...]:
+        """All calls, each with the position of its table: those for small tensors, and the rest."""
+        calls = [
+            (at, run)
+            for at, table in enumerate(self.tables)
+            for run in table.arrange(self.groups, self.partition, caller)
         ]
+        return (
+            [call for call in calls if call[1].small],
+            [call for call in calls if not call[1].small],
+        )
 
     def settle(self, optimizer: Stepped) -> None:
         """Prepare for many steps more; called when nothing has moved since the last."""
@@ -217,7 +225,7 @@ class Roster:
             self.settled = True
             for table in self.tables:
                 table.pack()
-            self.runs = self._arranged(optimizer._call)
+            self.calls = self._arranged(optimizer._call)
 
     def step(
         self,
@@ -236,21 +244,34 @@ class Roster:
             self.forget()  # a moment that begins now would begin with nothing in it
             return
         scaling = _Scaling(grad_scale, found_inf)
-        lrs, weight_decays = self.lrs, self.weight_decays
-        for table, slopes, runs in zip(self.tables, grads, self.runs, strict=True):
+        for table in self.tables:
             table.count()
-            for run in runs:
-                columns = table.called(run, slopes)
-                if not columns[0]:
-                    continue
-                lr, more = lrs[run.group], scaling.said
-                if more or isinstance(lr, Tensor):
-                    device = columns[0][0].device
-                    lr, more = _near(lr, device), scaling.on(device)
-                decay = weight_decays[run.group]
-                run.function(*columns, lr=lr, weight_decay=decay, **more)
-            if found_inf is not None:
+        small, large = self.calls
+        if small:
+            with one_thread():
+                self._call(small, grads, scaling)
+        self._call(large, grads, scaling)
+        if found_inf is not None:
+            for table in self.tables:
                 table.take_back(found_inf)
+
+    def _call(
+        self,
+        calls: Sequence[tuple[int, Run]],
+        grads: Sequence[list[Tensor]],
+        scaling: "_Scaling",
+    ) -> None:
+        lrs, weight_decays = self.lrs, self.weight_decays
+        for at, run in calls:
+            columns = self.tables[at].called(run, grads[at])
+            if not columns[0]:
+                continue
+            lr, more = lrs[run.group], scaling.said
+            if more or isinstance(lr, Tensor):
+                device = columns[0][0].device
+                lr, more = _near(lr, device), scaling.on(device)
+            decay = weight_decays[run.group]
+            run.function(*columns, lr=lr, weight_decay=decay, **more)
 
     def forget(self) -> None:
         """Forget the moments that this step was to begin."""

@@ -6,8 +6,8 @@ together in a *run*, one kernel call, which lists can be sliced for. Only the gr
 new at each step, and with them comes the check that nothing else has moved since.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from itertools import compress, groupby
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import chain, compress, groupby
 from operator import attrgetter, is_, itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from nnlr.optim.keeping import State
-from nnlr.optim.obstacles import PLAIN
+from nnlr.optim.obstacles import PLAIN, part
+from nnlr.optim.threads import GRAIN
 
 # Fused calls change what these give for no tensor, and reading them is quick.
 _GRAD: Final = attrgetter("grad")
-_DTYPE: Final = attrgetter("dtype")
-_LAYOUT: Final = attrgetter("layout")
-_DENSE: Final = frozenset({torch.strided})
+_KIND: Final = attrgetter("dtype", "layout")
+_DEVICE: Final = attrgetter("device")
 _LOCAL: Final = attrgetter("_local_tensor")
 _PLACED: Final = attrgetter("_spec.mesh", "_spec.placements")
 
@@ -61,6 +61,7 @@ class Run(NamedTuple):
 
     group: int  # one of theirs; its rates are those of all
     cut: slice
+    small: bool  # whether one thread is quicker than all
     params: list[Tensor]
     function: Callable[..., object]
     rest: tuple[list[Tensor], ...]
@@ -95,13 +96,16 @@ class Table:
             list(column) for column in zip(*(row.moments for row in rows), strict=True)
         ]
         self.steps = [row.state["step"] for row in rows] if self.counted else []
-        self.addresses = list(map(Tensor.data_ptr, self.steps))
+        self.kept = list(self._held())
+        self.counted_at = list(map(Tensor.data_ptr, self.steps))
         self.order = list(map(Tensor.storage_offset, self.steps))  # in the vector
         self.locals = list(map(_LOCAL, self.params)) if self.sharded else self.params
         self.placed = list(map(_PLACED, self.params)) if self.sharded else []
         self.strides = list(map(Tensor.stride, self.locals))
         self.sizes = list(map(Tensor.numel, self.locals))
-        self.dtypes = list(map(_DTYPE, self.locals))
+        self.kinds = list(map(_KIND, self.locals))
+        self.devices = list(map(_DEVICE, self.locals))
+        self.places = list(map(Tensor.data_ptr, self.locals))
 
     # --- at every step
 
@@ -130,13 +134,10 @@ class Table:
             grads = list(map(_LOCAL, grads))
         if (
             not set(map(type, grads)) <= PLAIN
-            or not set(map(_LAYOUT, grads)) <= _DENSE
-            or not self._state_stays()
+            or list(map(_KIND, grads)) != self.kinds
             or list(map(Tensor.numel, grads)) != self.sizes
-            or list(map(_DTYPE, grads)) != self.dtypes
-            or list(map(Tensor.numel, self.locals)) != self.sizes
-            or list(map(Tensor.stride, self.locals)) != self.strides
-            or list(map(_DTYPE, self.locals)) != self.dtypes
+            or not self._state_stays()
+            or not self._parameters_stay()
         ):
             return None
         strides = list(map(Tensor.stride, grads))
@@ -148,23 +149,37 @@ class Table:
                     grads[at] = torch.empty_like(self.locals[at]).copy_(grads[at])
         return grads
 
+    def _held(self) -> Iterable[object]:
+        """What the states hold of what is stepped, one state after the other."""
+        keys = (*self.names, "step") if self.counted else self.names
+        found = map(itemgetter(*keys), self.states) if keys else iter(())
+        return found if len(keys) == 1 else chain.from_iterable(found)
+
     def _state_stays(self) -> bool:
         """Whether the moments and counters are the tensors that the state holds."""
-        states = self.states
         try:
-            return all(
-                same(map(itemgetter(name), states), column)
-                for name, column in zip(self.names, self.moments, strict=True)
-            ) and (
-                not self.counted
-                or (
-                    same(map(itemgetter("step"), states), self.steps)
-                    # Its data may have been replaced, and then no vector counts for it.
-                    and list(map(Tensor.data_ptr, self.steps)) == self.addresses
-                )
-            )
+            if not same(self._held(), self.kept):
+                return False
         except KeyError:
             return False
+        # A counter's data may have been replaced, and then no vector counts for it.
+        return list(map(Tensor.data_ptr, self.steps)) == self.counted_at
+
+    def _parameters_stay(self) -> bool:
+        """Whether the parameters lie in memory as they did, be it elsewhere."""
+        places = list(map(Tensor.data_ptr, self.locals))
+        if (
+            list(map(Tensor.stride, self.locals)) != self.strides
+            or list(map(Tensor.numel, self.locals)) != self.sizes
+        ):
+            return False  # also in the same place: transposed or cut, say
+        if places == self.places:
+            return True
+        self.places = places
+        return (
+            list(map(_KIND, self.locals)) == self.kinds
+            and list(map(_DEVICE, self.locals)) == self.devices
+        )
 
     def count(self) -> None:
         """Count a step of every row that has a gradient."""
@@ -211,9 +226,14 @@ class Table:
             partition: A number for each group, the same for groups of equal rates.
             caller: Gives the calls.
         """
-        first: dict[tuple[Lane, int], int] = {}
+        first: dict[tuple[Lane, int, bool], int] = {}
         ranked = [
-            (first.setdefault((row.lane, partition[row.group]), len(first)), row)
+            (
+                first.setdefault(
+                    (row.lane, partition[row.group], _is_small(row)), len(first)
+                ),
+                row,
+            )
             for row in self.rows
         ]
         ranked.sort(key=itemgetter(0))
@@ -227,7 +247,8 @@ class Table:
             moments = [self._own(column[cut]) for column in self.moments]
             group = groups[row.group]
             call = caller(group, row.lane.first, moments, self.steps[cut])
-            runs.append(Run(row.group, cut, self.locals[cut], *call))
+            small = _is_small(row)
+            runs.append(Run(row.group, cut, small, self.locals[cut], *call))
         return runs
 
     def _own(self, column: list[Tensor]) -> list[Tensor]:
@@ -247,6 +268,11 @@ class Table:
             self.vector = torch.stack(self.steps)
             for state, element in zip(self.states, self.vector.unbind(), strict=True):
                 state["step"] = element
+
+
+def _is_small(row: Row) -> bool:
+    own = part(row.param)
+    return own.is_cpu and own.numel() < GRAIN
 
 
 def same(ones: Any, others: Sequence[object]) -> bool:  # noqa: ANN401 - a map
