@@ -264,6 +264,7 @@ class Table:
             self.vector is None
             and self.steps
             and all(step.is_cpu for step in self.steps)
+            and not torch.is_inference_mode_enabled()  # it would be of that mode for ever
         ):
             self.vector = torch.stack(self.steps)
             for state, element in zip(self.states, self.vector.unbind(), strict=True):
