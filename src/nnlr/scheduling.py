@@ -8,6 +8,7 @@ the same rate into all of them. Here it works on one base rate (:mod:`nnlr.baser
 Only torch is needed: this works with anyone's groups.
 """
 
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from inspect import signature
@@ -271,8 +272,13 @@ class _Ratios:
             self._stepped = True  # a wrapper that has no hooks: nobody would tell us
             return
 
+        this = weakref.ref(
+            self
+        )  # the optimizer must not keep its scheduler, nor that it
+
         def stepped(*_: object) -> None:
-            self._stepped = True
+            if (scheduler := this()) is not None:
+                scheduler._stepped = True
 
         self._watching = self.optimizer.register_step_post_hook(stepped)
 

@@ -10,8 +10,16 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from nnlr import baserate
-from nnlr.checkpoint.fit import Present, fitted
-from nnlr.checkpoint.hook import Hook, Policy, StateDict, hook_of, runs_hooks
+from nnlr.checkpoint.fit import fitted
+from nnlr.checkpoint.groups import Present
+from nnlr.checkpoint.hook import (
+    Hook,
+    Policy,
+    StateDict,
+    hook_of,
+    in_order,
+    runs_hooks,
+)
 from nnlr.checkpoint.names import Names, Pairs, names_of, pairs_of, require_names
 from nnlr.checkpoint.rates import NOTE
 from nnlr.checkpoint.report import Report
@@ -206,11 +214,13 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict 
     """What the hook does."""
     if not _is_state(state_dict):
         return None
+    pairs = hook.pairs()
     result, report = _fit_indexed(
-        state_dict, optimizer, hook.pairs(), hook.saved_names, hook.policy
+        state_dict, optimizer, pairs, hook.saved_names, hook.policy
     )
     groups = state_dict["param_groups"]
-    if all(group.get(NOTE, {}).get("fitted") for group in groups):
+    fitted = [group.get(NOTE, {}).get("fitted") for group in groups]
+    if any(fitted) and fitted == _orders(optimizer, pairs):
         # A call of fit_state has said what there is to say, perhaps by another policy.
         hook.report = replace(report, differences=())
         settled = [{k: v for k, v in group.items() if k != NOTE} for group in groups]
@@ -218,6 +228,11 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict 
     hook.report = report
     warn(report, stacklevel=6)
     return result
+
+
+def _orders(optimizer: Optimizer, pairs: Pairs) -> list[str]:
+    names = names_of(optimizer, pairs).first
+    return [in_order(group, names) for group in optimizer.param_groups]
 
 
 def mark(result: StateDict, optimizer: Optimizer) -> None:
