@@ -121,6 +121,7 @@ class _Fitting:
             )
             for key, mult in MULTIPLIERS.items()
         ]
+        self.one: dict[str, bool] = {}
         self.found: list[tuple[str, Sequence[str], Any, Any, str]] = []
 
     def group(self, position: int) -> dict[str, Any]:
@@ -297,9 +298,14 @@ class _Fitting:
             return False
         if not same(target.group[key], self.defaults[key]):
             return True
-        saved = [group[key] for group in self.saved if key in group]
-        one = all(same(saved[0], value) for value in saved[1:])
-        return not one and not _cycles(key, sources)
+        return not self._is_one(key) and not _cycles(key, sources)
+
+    def _is_one(self, key: str) -> bool:
+        """Whether all saved groups that have a setting have the same one."""
+        if key not in self.one:  # asked for every group
+            held = [group[key] for group in self.saved if key in group]
+            self.one[key] = all(same(held[0], value) for value in held[1:])
+        return self.one[key]
 
     def _note(
         self,

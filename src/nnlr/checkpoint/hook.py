@@ -49,7 +49,6 @@ class Hook:
         self._model = weakref.ref(model) if isinstance(model, nn.Module) else None
         # For when the module is gone: it may have been a wrapper that nobody kept.
         self._names: list[tuple[str, weakref.ref[Tensor]]] = []
-        self.learn(pairs_of(model))
         self.saved_names = None if saved_names is None else list(saved_names)
         self.policy, self._load = policy, load
         self._based = [key for key in MULTIPLIERS if _follows(optimizer, key)]

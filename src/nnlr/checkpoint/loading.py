@@ -194,8 +194,10 @@ def on_load(
             f"{type(optimizer).__name__} runs no hooks. Call on_load on the optimizer that it "
             "wraps, or nnlr.checkpoint.fit_state before loading."
         )
+    pairs = pairs_of(model)
+    require_names(optimizer, names_of(optimizer, pairs))
     hook = Hook(optimizer, model, saved_names, policy, _load)
-    require_names(optimizer, names_of(optimizer, hook.pairs()))
+    hook.learn(pairs)
     return hook.install(optimizer)
 
 
