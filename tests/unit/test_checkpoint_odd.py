@@ -136,11 +136,27 @@ class TestCounters:
             old, new = (cls([("w", nn.Parameter(torch.ones(2, 2)))]) for _ in range(2))
             saved = old.state_dict()
             (group,) = saved["param_groups"]
-            settings = old.defaults.keys() - {"lr", "weight_decay"}
+            settings = {
+                key
+                for key, value in old.defaults.items()
+                if key not in {"lr", "weight_decay"} and value is not None
+            }
             group |= dict.fromkeys(settings, "other")
             with warnings.catch_warnings(action="ignore"):
                 _, report = fit_state(saved, new)
             assert settings == {each.setting for each in report.differences}, cls
+
+
+@pytest.mark.parametrize("key", ["foreach", "fused", "triton"])
+def test_kernels_that_were_chosen_are_not_told(key):
+    """Where the code leaves the choice open, it is open again, without a word."""
+    model = network()
+    groups = [{"params": list(model.named_parameters()), key: None}]
+    optimizer = torch.optim.Adam(groups, lr=LR)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0][key] = False
+    state, report = fit_state(saved, optimizer)
+    assert (None, ()) == (state["param_groups"][0][key], report.differences)
 
 
 @pytest.mark.parametrize("key", ["lr_scale", "lr_multiplier", "wd_multiplier"])

@@ -21,7 +21,7 @@ MOVING: Final = "moving"
 
 # Which class and kernels run: those that the checkpoint was saved with need not exist here.
 _OF_THE_CODE: Final = {
-    *("foreach", "fused", "capturable", "differentiable"),
+    *("foreach", "fused", "capturable", "differentiable", "triton"),
     "decoupled_weight_decay",  # what makes an AdamW of an Adam
 }
 
@@ -265,7 +265,9 @@ class _Fitting:
         ):
             winner = "checkpoint"
             settings[key] = _alike(held[0], target.group[key])
-        if not _cycles(key, (target.group, *sources)):
+        # With None the code has left it open; some optimizers then note what they chose.
+        chosen = key in _OF_THE_CODE and target.group[key] is None
+        if not chosen and not _cycles(key, (target.group, *sources)):
             for at, names in target.names.items():
                 if key in self.saved[at]:
                     self._differ(
