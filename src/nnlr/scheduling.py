@@ -178,8 +178,9 @@ class _Ratios:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken, and write the rates of that moment.
 
-        If the optimizer's base rates are others than they were then, they count, unless it
-        was built with ``resume="checkpoint"`` or not by a plan.
+        If the optimizer loads by name under the policy ``"code"``, as those of
+        ``plan.optimizer`` do, and its base rates are others than they were then, they count;
+        else those in the state.
 
         Raises:
             ConfigError: If it is of something else, or torn; all is then as it was.

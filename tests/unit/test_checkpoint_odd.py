@@ -300,3 +300,11 @@ def test_an_optimizer_and_its_schedule_are_gone_at_once():
         assert gone[0]() is None
     finally:
         gc.enable()
+
+
+def test_a_checkpoint_of_nothing_is_refused():
+    """Everything would start afresh, and torch refuses it too."""
+    optimizer = layered(network(), torch.optim.AdamW)
+    with pytest.raises(nnlr.ConfigError, match="no parameters in its groups"):
+        optimizer.load_state_dict({"state": {}, "param_groups": []})
+    assert 2 == len(optimizer.param_groups)

@@ -650,7 +650,9 @@ class TestHook:
         model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
         optimizer.load_state_dict(saved)
         assert set(replaced) == set(optimizer.state)
-        with pytest.warns(nnlr.NnlrWarning, match="knows 4 tensors that the model does"):
+        with pytest.warns(
+            nnlr.NnlrWarning, match="knows 4 tensors that the model does"
+        ):
             nnlr.regroup(optimizer, nnlr.resolve(model, lr=LR, weight_decay=0))
         optimizer.load_state_dict(saved)
         assert set(model.parameters()) == set(optimizer.state)

@@ -45,6 +45,8 @@ def fit_state(
     copied, except that whole ones are sharded where the parameter is a ``DTensor``. State of
     parameters that are gone, frozen or of another shape is left out, and new parameters
     start afresh; the report lists them. Differences of settings are one ``NnlrWarning`` too.
+    A schedule of nnlr has a state of its own, which follows the base rates of the code only
+    where :func:`on_load` is in force.
 
     Args:
         state_dict: What ``optimizer.state_dict()`` gave, of any grouping.
