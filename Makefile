@@ -14,7 +14,9 @@ ARGS   ?=
 # -qq: pip speaks up only when something failed.
 PIP         = $(BIN)/python -m pip --disable-pip-version-check --no-input
 PIP_INSTALL = $(PIP) install -qq -c constraints.txt
-PYTEST      = $(BIN)/python -m pytest
+# One process per core, a file to each at a time: the examples of a page build on each other.
+JOBS       ?= 2
+PYTEST      = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 TYPED       = src $(wildcard tests/typing/*.py)
 BENCHMARKS  = $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 

@@ -5,7 +5,7 @@ as experts and adapters have. ``28`` groups are 14 layers times with and without
 ``all`` gives every tensor a rate of its own. Every optimizer steps the same parameters and
 gradients, each with its own state; they take turns within a round.
 
-    python benchmarks/step_time.py            # all of it, about 6 minutes on 2 cores
+    python benchmarks/step_time.py            # all of it, 6 minutes on 2 idle cores
     python benchmarks/step_time.py --quick    # two small models, AdamW, half a minute
 """
 
@@ -26,6 +26,8 @@ LAYERS = 14
 SIZES = {"0.7M": 64, "5.7M": 192, "22M": 384, "86M": 768}
 SMALL = {"1,000 tensors": (1_000, 84), "10,000 tensors": (10_000, 44)}
 QUICK = ("0.7M", "1,000 tensors")
+# Without peers and foreach: they take seconds a step, or 0.7 GB of state each.
+ALONE = ("86M", "10,000 tensors")
 BASE = "torch fused, 1 group"
 OURS, CHANGING = "nnlr", "nnlr, all rates changing"
 SETTINGS = {
@@ -121,7 +123,7 @@ def tasks_of(kind: str, model: str, groups: str) -> dict[str, Task]:
         CHANGING: change_and_step,
         "torch default": torchs(many(), **settings).step,
     }
-    if model != "86M":  # each keeps state of its own, of 0.7 GB there
+    if model not in ALONE:
         tasks["torch foreach"] = torchs(many(), **settings, foreach=True).step
         tasks |= peers(kind, many, settings)
     return tasks
@@ -148,8 +150,7 @@ def measure(kind: str, model: str, groups: str, seconds: float) -> None:
     start = time.perf_counter()
     for task in tasks.values():
         task()
-        task()  # the second step is the first of many that are alike
-    once = (time.perf_counter() - start) / 2
+    once = time.perf_counter() - start
     rounds = max(5, min(101, int(seconds / once)))
     times = interleaved(tasks, rounds)
     print(f"\n{kind}, {model}, {groups} groups: {rounds} rounds")
@@ -200,14 +201,14 @@ def main() -> None:
     parser.add_argument(
         "--models", nargs="+", choices=[*SIZES, *SMALL], help="only these"
     )
-    parser.add_argument("--seconds", type=float, default=14, help="for each table")
+    parser.add_argument("--seconds", type=float, default=9, help="for each table")
     options = parser.parse_args()
     if find_spec("optimi") is None:
         print("torch-optimi is not installed: pip install --group bench")
     kinds = [options.optimizer] if options.optimizer else list(SETTINGS)
     models = options.models or [*SIZES, *SMALL]
     if options.quick:
-        kinds, models, options.seconds = kinds[:1], list(QUICK), 5
+        kinds, models, options.seconds = kinds[:1], list(QUICK), 4
     print(machine())
     for kind in kinds:
         for model in models:

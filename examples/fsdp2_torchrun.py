@@ -33,17 +33,9 @@ WIDTH, CLASSES, ROWS = (
 )  # as many rows at each step over any number of processes
 
 
-class Block(nn.Module):
-    """A residual block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(WIDTH)
-        self.linear = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Add what the block has to say."""
-        return inputs + torch.tanh(self.linear(self.norm(inputs)))
+def block() -> nn.Module:
+    """A block of the network."""
+    return nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.Tanh())
 
 
 class Network(nn.Module):
@@ -52,14 +44,14 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Linear(8, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(4))
+        self.blocks = nn.ModuleList(block() for _ in range(4))
         self.head = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits of each class."""
         hidden = self.embedding(inputs)
         for block in self.blocks:
-            hidden = block(hidden)
+            hidden = hidden + block(hidden)
         return self.head(hidden)
 
 

@@ -164,9 +164,9 @@ class BadPlan(Operation):
     def play(self, run):
         """RefusedError before anything is touched."""
         plan = run.plan(Recipe())
-        error, match = nnlr.ConfigError, "does not know the option"
+        error, match = nnlr.ConfigError, "does not know the option|trains nothing"
         if self.kind == "option":
-            flavour = nnlr.rule("*.bias", lr_mult=0.5, options={"flavour": 1})
+            flavour = nnlr.rule("*", lr_mult=0.5, options={"flavour": 1})
             plan = nnlr.resolve(run.model, flavour, lr=0.7, weight_decay=0.1)
         elif self.kind == "model":
             layout = replace(run.ref.layout, blocks=5)

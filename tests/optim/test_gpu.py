@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import nnlr
-from tests.optim.test_numbers import INFOS, inputs
+from tests.optim.database import INFOS, inputs
 from tests.optim.twins import (
     NAMES,
     USUAL,

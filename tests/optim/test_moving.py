@@ -122,6 +122,24 @@ def test_state_that_is_replaced(name):
     finish(sides, optimizers, start=7)
 
 
+def test_state_that_is_deleted(name):
+    """A momentum begins anew; moments of Adam are missed, in torch's words."""
+    sides, optimizers = pair(name, torchs={"foreach": False})
+    train(sides, optimizers, 3)
+    for params, optimizer in zip(sides, optimizers, strict=True):
+        del optimizer.state[params[1]][
+            "momentum_buffer" if name == "SGD" else "exp_avg"
+        ]
+    if name == "SGD":
+        train(sides, optimizers, 3, start=3)
+        for one, other in zip(*sides, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    else:
+        for optimizer in optimizers:
+            with pytest.raises(KeyError, match="exp_avg"):
+                optimizer.step()
+
+
 def test_data_under_the_tensors_replaced(name):
     """A snippet that moves optimizers to a device assigns `.data` of everything."""
     sides, optimizers = pair(name)

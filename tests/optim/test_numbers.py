@@ -1,12 +1,12 @@
 """The numbers of nnlr.optim: torch's own, to the last bit where one kernel runs."""
 
 import copy
-import warnings
 
 import pytest
 import torch
 
 import nnlr
+from tests.optim.database import INFOS, OptimizerErrorEnum, inputs
 from tests.optim.twins import (
     NAMES,
     SHAPES,
@@ -21,15 +21,6 @@ from tests.optim.twins import (
 )
 from tests.reference import optimizers_plain
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of torch's own test modules, on import
-    from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
-
-INFOS = {
-    info.optim_cls.__name__: info
-    for info in optim_db
-    if info.optim_cls.__name__ in NAMES
-}
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 KINDS = [(name, dtype) for name in NAMES for dtype in DTYPES]
 
@@ -37,15 +28,6 @@ KINDS = [(name, dtype) for name in NAMES for dtype in DTYPES]
 def torchs(name, dtype):
     """How torch's class is right in a type: by its loop where its kernel is wrong."""
     return {"fused": name != "SGD" or dtype.itemsize > 2}
-
-
-def inputs(dtype=torch.float32, device="cpu"):
-    """Every input that torch's own test database has for the three classes."""
-    return [
-        pytest.param(name, each.kwargs, id=f"{name}-{each.desc}".replace(" ", "_"))
-        for name, info in INFOS.items()
-        for each in info.optim_inputs_func(device=device, dtype=dtype)
-    ]
 
 
 def test_the_database_knows_all_three():

@@ -11,6 +11,7 @@ from torch.optim.optimizer import (
 )
 
 import nnlr
+from nnlr.optim import roster
 from tests.optim.twins import (
     NAMES,
     SHAPES,
@@ -23,6 +24,10 @@ from tests.optim.twins import (
     parameters,
     train,
 )
+
+
+class Marked(torch.Tensor):
+    """A subclass that may mean anything."""
 
 
 def reasons(optimizer):
@@ -94,15 +99,88 @@ def test_a_sparse_gradient_with_sgd():
             nets, heads, classes("SGD"), ({"foreach": False}, {}), strict=True
         )
     ]
-    for step in range(6):
+    for step in range(9):
+        sparse = step // 3 != 1
         for net, head, optimizer in runs:
-            net.sparse = step < 3
+            net.sparse = sparse
             optimizer.zero_grad()
             head(net(torch.tensor([1, step]))).square().sum().backward()
             optimizer.step()
-        slow = {"its gradient is sparse": 1} if step < 3 else {}
+        slow = {"its gradient is sparse": 1} if sparse else {}
         assert slow == reasons(runs[1][2])
     torch.testing.assert_close(nets[0].weight, nets[1].weight)
+
+
+def test_who_insists_on_fused_hears_torchs_refusal():
+    """`fused=True` says that nothing else will do."""
+    weight = nn.Parameter(torch.ones(3, 2))
+    weight.grad = torch.ones(3, 2).to_sparse()
+    optimizer = nnlr.optim.SGD([weight, nn.Parameter(torch.ones(2))], fused=True)
+    with pytest.raises(RuntimeError, match="does not support sparse gradients"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (lambda: torch.ones(2, device="meta"), "it is on meta"),
+        (lambda: torch.ones(2, 2).to_sparse(), "its layout is torch.sparse_coo"),
+        (
+            lambda: torch.ones(2, dtype=torch.float8_e4m3fn),
+            "its type is torch.float8_e4m3fn",
+        ),
+    ],
+)
+def test_what_no_kernel_knows(name, made, reason):
+    """Devices, layouts and types, seen before the first gradient."""
+    optimizer = classes(name)[1]([nn.Parameter(made())])
+    assert {reason: 1} == reasons(optimizer)
+
+
+def test_rates_on_other_devices():
+    """A kernel reads its rate from the CPU or from its own device, in float32 there."""
+    optimizer = nnlr.optim.SGD([nn.Parameter(torch.ones(2))])
+    optimizer.param_groups[0]["lr"] = torch.ones((), dtype=torch.float64, device="meta")
+    assert {"lr is a tensor of torch.float64 on meta": 1} == reasons(optimizer)
+    far = torch.ones((), device="meta")
+    assert far is roster._near(far, far.device)
+    assert far is not roster._near(far, torch.device("meta", 0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_of_another_type(name):
+    """Torch lets them be asked for; its loop casts, a kernel would misread."""
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad_dtype = torch.float64
+    weight.grad = torch.ones(2, dtype=torch.float64)
+    optimizer = classes(name)[1]([weight])
+    assert {"its gradient is of torch.float64": 1} == reasons(optimizer)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+@pytest.mark.parametrize(
+    "put", [3.0, torch.zeros(7), torch.zeros(3).as_subclass(Marked)]
+)
+def test_moments_that_are_something_else(name, put):
+    """Numbers, other shapes, other classes: torch's step decides what to do with them."""
+    sides = [[nn.Parameter(torch.ones(3))] for _ in range(2)]
+    said = []
+    for cls, side, how in zip(
+        classes(name), sides, ({"foreach": False}, {}), strict=True
+    ):
+        optimizer = cls(side, **how)
+        train([side], [optimizer], 1)
+        optimizer.state[side[0]]["exp_avg"] = (
+            put.clone() if isinstance(put, torch.Tensor) else put
+        )
+        try:
+            train([side], [optimizer], 1, start=1)
+            said.append(None)
+        except (AttributeError, RuntimeError) as error:
+            said.append(type(error))
+    assert said[0] == said[1]
+    assert_equal(*sides)
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
@@ -196,10 +274,6 @@ def test_capturable_on_a_cpu_fails_as_torchs():
     with pytest.raises(AssertionError, match="capturable=True"):
         optimizer.step()
     assert {"capturable=True, which torch has for GPUs only": 1} == reasons(optimizer)
-
-
-class Marked(torch.Tensor):
-    """A subclass that may mean anything."""
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -149,3 +149,63 @@ def test_a_replaced_tensor_that_is_alive_does_not_keep_its_name():
     assert set(averages.module.parameters()) == set(optimizer.state)
     report = nnlr.checkpoint.last_report(optimizer)
     assert ((), 4, {}) == (report.fresh, len(report.moved), report.unused)
+
+
+@pytest.mark.parametrize("order", ["so", "os"])
+def test_betas_that_all_groups_shared_are_the_checkpoints_and_do_not_cycle(order):
+    """An option for every parameter cannot be told from the optimizer's own setting."""
+    model = network()
+    cycle = {"max_lr": 1.0, "total_steps": 20}
+    own = nnlr.rule("*", options={"betas": (0.5, 0.999)})
+    first = plan(model, own).optimizer(torch.optim.AdamW)
+    scheduler = nnlr.schedule(first, lrs.OneCycleLR, **cycle)
+    steps(model, first, scheduler)
+    second = plan(model).optimizer(torch.optim.AdamW)
+    with warnings.catch_warnings(action="ignore", category=nnlr.NnlrWarning):
+        for part in order:
+            if part == "o":
+                second.load_state_dict(copy.deepcopy(first.state_dict()))
+            else:
+                resumed = nnlr.schedule(second, lrs.OneCycleLR, **cycle)
+                resumed.load_state_dict(copy.deepcopy(scheduler.state_dict()))
+    for _ in range(2):
+        assert (0.5, 0.999) == second.param_groups[0]["betas"]
+        steps(model, second, resumed, 1)
+
+
+def test_a_group_whose_option_was_given_up_cycles_again():
+    """Also where the optimizer is loaded first: no note of the old group stays."""
+    model = network()
+    cycle = {"max_lr": 1.0, "total_steps": 20}
+    own = nnlr.rule("0.*", options={"betas": (0.5, 0.999)})
+    first = plan(model, own).optimizer(torch.optim.AdamW)
+    scheduler = nnlr.schedule(first, lrs.OneCycleLR, **cycle)
+    steps(model, first, scheduler)
+    second = plan(model, nnlr.rule("0.*", lr_mult=0.5)).optimizer(torch.optim.AdamW)
+    with pytest.warns(nnlr.NnlrWarning, match="does not fit as it was saved"):
+        second.load_state_dict(copy.deepcopy(first.state_dict()))
+    resumed = nnlr.schedule(second, lrs.OneCycleLR, **cycle)
+    resumed.load_state_dict(copy.deepcopy(scheduler.state_dict()))
+    wanted = resumed.scheduler.optimizer.param_groups[0]["betas"]
+    assert [wanted, wanted] == [group["betas"] for group in second.param_groups]
+
+
+def test_a_group_added_in_mid_schedule_goes_by_the_same_base():
+    """So nothing differs from a checkpoint of the same run; it has no note of its start."""
+    model, extra = network(), nn.Linear(2, 2, bias=False)
+    optimizer = plan(model).optimizer(torch.optim.AdamW)
+    scheduler = halved(optimizer)
+    steps(model, optimizer, scheduler)
+    optimizer.add_param_group(
+        {
+            "params": [("extra.weight", extra.weight)],
+            "lr": 2 * scheduler.base_lr,
+            "weight_decay": 0.0,
+            "lr_mult": 2.0,
+            "wd_mult": 0.0,
+        }
+    )
+    saved = copy.deepcopy(optimizer.state_dict())
+    nnlr.checkpoint.on_load(optimizer, model=model)  # as after a copy
+    optimizer.load_state_dict(saved)
+    assert () == nnlr.checkpoint.last_report(optimizer).differences

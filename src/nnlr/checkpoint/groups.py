@@ -229,8 +229,12 @@ class _Fitting:
             if one:
                 settings[key] = held[0]
             return
-        if key in _OF_SCHEDULERS or target.group.get(f"cycles_{key}"):
-            return  # the schedule writes it itself
+        if key in _OF_SCHEDULERS:
+            return
+        if target.group.get(f"cycles_{key}"):
+            if not self._held_still(key):
+                return  # the schedule writes it itself
+            settings[f"cycles_{key}"] = False
         winner = "code"
         if (
             one
@@ -245,6 +249,15 @@ class _Fitting:
                     self._differ(
                         key, names, self.saved[at][key], target.group[key], winner
                     )
+
+    def _held_still(self, key: str) -> bool:
+        """Whether all saved groups had one value of their own, which nothing cycled."""
+        saved = [group[key] for group in self.saved if key in group]
+        return (
+            not any(group.get(f"cycles_{key}") for group in self.saved)
+            and all(same(saved[0], value) for value in saved[1:])
+            and not same(saved[0], self.defaults.get(key))
+        )
 
     def _is_option(self, key: str, target: Target, sources: Sequence[Group]) -> bool:
         """Whether a setting was made for some groups, by a plan, rather than for all.
@@ -277,8 +290,10 @@ class _Fitting:
         held = [group[note] for group in sources if note in group]
         if not held or note in target.group:
             return
-        cycles = held[0] and not self._is_option(key, target, sources)
-        if all(each == held[0] for each in held) and cycles == held[0]:
+        # Where the code counts, a group that has the optimizer's own will be asked anew.
+        own = not same(target.group.get(key), self.defaults.get(key))
+        counts = not self._is_option(key, target, sources) or (own and not held[0])
+        if all(each == held[0] for each in held) and counts:
             settings[note] = held[0]
 
     # --- differences

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from nnlr.baserate import MULTIPLIERS
+from nnlr.baserate import MULTIPLIERS, scheduled
 from nnlr.checkpoint.names import Pairs, names_of, pairs_of
 from nnlr.checkpoint.rates import NOISE, NOTE
 from nnlr.checkpoint.report import Report
@@ -117,21 +117,32 @@ class Hook:
 
 def _follows(optimizer: Optimizer, key: str) -> bool:
     """Whether the groups start from the optimizer's default of a rate, by multipliers."""
-    mult, base = MULTIPLIERS[key], optimizer.defaults.get(key) or 0.0
+    mult, base = MULTIPLIERS[key], float(optimizer.defaults.get(key) or 0.0)
     marked = [group for group in optimizer.param_groups if mult in group]
+    rate = scheduled(optimizer).get(key)
+    # A group that was added to a schedule begins at the base rate of that moment.
+    now = base if rate is None else rate.value()
     return (
         bool(marked)
         and bool(base)
         and all(
-            isclose(
-                float(group.get(f"initial_{key}", group[key])),
-                float(base) * float(group[mult]),
-                rel_tol=NOISE,
+            any(
+                isclose(float(start), each * float(group[mult]), rel_tol=NOISE)
+                for start, each in _starts(group, key, base, now)
             )
             for group in marked
             if key in group
         )
     )
+
+
+def _starts(
+    group: StateDict, key: str, base: float, now: float
+) -> list[tuple[Any, float]]:
+    """What a group says of where it started, and the base rate it would be of."""
+    if f"initial_{key}" in group:
+        return [(group[f"initial_{key}"], base)]
+    return [(group[key], base), (group[key], now)]
 
 
 def hook_of(optimizer: Optimizer) -> Hook | None:

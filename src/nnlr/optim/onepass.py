@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from inspect import unwrap
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from torch.optim.optimizer import _use_grad_for_differentiable
 from nnlr.optim import obstacles
 from nnlr.optim.obstacles import MISTAKEN, FastPathReport
 from nnlr.optim.roster import Group, Roster
-from nnlr.optim.table import Call
+
+if TYPE_CHECKING:
+    from nnlr.optim.table import Call
 
 Closure = Callable[[], Any]
 
@@ -30,7 +32,7 @@ def step_of(cls: type[Optimizer]) -> Callable[..., Any]:
     @wraps(torchs, assigned=())
     def step(self: "OnePass", closure: Closure | None = None) -> Any:  # noqa: ANN401
         """Step all that have a gradient; ``closure`` evaluates anew and returns the loss."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():  # pragma: no cover - traced, not run
             self._part_counters()
             return torchs(self, closure)
         return self._one_pass(closure)
@@ -74,23 +76,22 @@ class OnePass(Optimizer):
         """Why the kernel of this class in particular cannot take a parameter, if so."""
         return None
 
-    def _prepare(self, group: Group, params: list[Tensor]) -> None:
-        """Make the state that a first step of these needs."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
 
-    def _moments(self, group: Group) -> tuple[str, ...]:
-        """The names in the state of what the kernel takes beside the parameters."""
-        raise NotImplementedError
+        def _prepare(self, group: Group, params: list[Tensor]) -> None:
+            """Make the state that a first step of these needs."""
 
-    def _call(
-        self,
-        group: Group,
-        first: bool,
-        moments: list[list[Tensor]],
-        steps: list[Tensor],
-    ) -> Call:
-        """The fused call with the settings of a group."""
-        raise NotImplementedError
+        def _moments(self, group: Group) -> tuple[str, ...]:
+            """The names in the state of what the kernel takes beside the parameters."""
+
+        def _call(
+            self,
+            group: Group,
+            first: bool,
+            moments: list[list[Tensor]],
+            steps: list[Tensor],
+        ) -> "Call":
+            """The fused call with the settings of a group."""
 
     def _refuse_capture(self) -> None:
         """Refuse to be captured in a graph where torch's class does."""

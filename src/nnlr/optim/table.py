@@ -20,6 +20,8 @@ from nnlr.optim.obstacles import PLAIN
 # Fused calls change what these give for no tensor, and reading them is quick.
 _GRAD: Final = attrgetter("grad")
 _DTYPE: Final = attrgetter("dtype")
+_LAYOUT: Final = attrgetter("layout")
+_DENSE: Final = frozenset({torch.strided})
 _LOCAL: Final = attrgetter("_local_tensor")
 _PLACED: Final = attrgetter("_spec.mesh", "_spec.placements")
 
@@ -116,19 +118,17 @@ class Table:
             ):
                 return None
             grads = list(map(_LOCAL, grads))
-        if not set(map(type, grads)) <= PLAIN or not self._state_stays():
-            return None
-        try:
-            strides = list(map(Tensor.stride, grads))
-        except RuntimeError:  # a sparse tensor has none
-            return None
         if (
-            list(map(Tensor.numel, grads)) != self.sizes
+            not set(map(type, grads)) <= PLAIN
+            or not set(map(_LAYOUT, grads)) <= _DENSE
+            or not self._state_stays()
+            or list(map(Tensor.numel, grads)) != self.sizes
             or list(map(_DTYPE, grads)) != self.dtypes
             or list(map(Tensor.numel, self.locals)) != self.sizes
             or list(map(Tensor.stride, self.locals)) != self.strides
         ):
             return None
+        strides = list(map(Tensor.stride, grads))
         if strides != self.strides:
             for at, (stride, wanted) in enumerate(
                 zip(strides, self.strides, strict=True)
