@@ -40,7 +40,11 @@ class _Curve:
         self.rate = base_rate(optimizer, key)
         self.scheduler = _made(factory, self.rate.proxy, kwargs)
         first = next(iter(signature(self.scheduler.step).parameters.values()), None)
-        self.takes_metric = first is not None and first.default is first.empty
+        self.takes_metric = (
+            first is not None
+            and first.default is first.empty
+            and first.kind is not first.VAR_POSITIONAL
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, whatever the groups are."""
@@ -78,6 +82,11 @@ def _made(factory: Factory, proxy: Optimizer, kwargs: dict[str, Any]) -> LRSched
     ):
         raise NnlrError(
             f"{shown(factory)} returned {shown(made)}, which is no scheduler."
+        )
+    if isinstance(made, _Ratios):
+        raise NnlrError(
+            f"{shown(factory)} returned {shown(made)}, which works on a base rate already. "
+            f"Return the plain scheduler: {type(made.scheduler).__name__}(opt, ...)."
         )
     if made.optimizer is not proxy:
         raise NnlrError(
