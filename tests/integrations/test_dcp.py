@@ -3,6 +3,7 @@
 Three processes are started once; those of a checkpoint are the first one, two or three.
 """
 
+import os
 import warnings
 
 import pytest
@@ -50,6 +51,8 @@ SECOND_RATES = {
     "3.bias": None,
 }
 MOVED = {"1.weight", "1.bias", "3.weight"}
+# In the processes; a sample otherwise: each class, saved flat or not, on more and fewer ranks.
+FULL = os.environ.get("NNLR_FULL") == "1"
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
@@ -124,11 +127,11 @@ def assert_trained(hand, model):
 
 def other_ranks_and_another_plan(folder):
     """Saved on N, resumed on M, on a plan that locks, unlocks and regroups."""
-    for saved, resumed in ((2, 3), (3, 2), (2, 1), (1, 2)):
-        for cls, settings in (
-            (torch.optim.AdamW, {}),
-            (torch.optim.SGD, {"momentum": 0.9}),
-        ):
+    kinds = ((torch.optim.AdamW, {}), (torch.optim.SGD, {"momentum": 0.9}))
+    for saved, resumed in ((2, 3), (3, 1), (3, 2), (2, 1), (1, 2))[
+        : None if FULL else 2
+    ]:
+        for cls, settings in kinds if FULL else kinds[saved % 2 :][:1]:
             path = folder / f"{saved}to{resumed}{cls.__name__}"
             before, after = Some(saved), Some(resumed)
             if before.inside:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from nnlr import ratios, scheduling
 from nnlr.errors import NnlrError
 from nnlr.integrations.installed import installed
+from nnlr.integrations.processes import agree_if_whole
 from nnlr.plan import Plan
 from nnlr.rates import rate_summary
 
@@ -74,6 +75,7 @@ def configure(
     Raises:
         NnlrError: If there is a schedule without ``interval`` or the reverse, or if the plan
             would lock parameters of a module that Lightning has already wrapped in DDP.
+        PlanMismatchError: If the plans of several processes differ; see :func:`nnlr.agree`.
 
     Examples:
         >>> import nnlr, torch
@@ -95,6 +97,7 @@ def configure(
     if decay_schedule is not None and schedule is None:
         raise NnlrError("decay_schedule= needs a schedule= for the learning rate too.")
     _refuse_late_locks(module, plan, settings)
+    agree_if_whole(plan, module)
     optimizer = plan.optimizer(cls, **settings)
     if keep_ratios:
         ratios.keep_ratios(optimizer)
