@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
+from nnlr import NnlrWarning
 from tests.examples import example
 from tests.processes import outcomes, tell
 
@@ -92,6 +94,7 @@ def two_then_two(folder):
     resumed = [str(folder / "b"), "--resume", str(folder / "a"), "--decay", "0.9"]
     for arguments in ([str(folder / "a"), "--steps", "3"], resumed):
         with (
+            warnings.catch_warnings(),
             mock.patch.object(sys, "argv", ["fsdp2_torchrun.py", *arguments]),
             mock.patch.dict(os.environ, WORLD_SIZE="2"),
             mock.patch.object(
@@ -99,6 +102,7 @@ def two_then_two(folder):
             ),  # the test's own, used again
             contextlib.redirect_stdout(said),
         ):
+            warnings.simplefilter("ignore", NnlrWarning)  # that the plan is another
             example("fsdp2_torchrun").main()
     (folder / f"said.{dist.get_rank()}").write_text(said.getvalue())
 

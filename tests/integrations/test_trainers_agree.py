@@ -59,7 +59,7 @@ def test_plans_of_ranks_are_compared(rank_one, build):
     assert other.result() is None
     other = rank_one()
     with pytest.raises(
-        nnlr.PlanMismatchError, match="0.025 on rank 0 and 0.05 on rank 1"
+        nnlr.PlanMismatchError, match=r"0\.025 on rank 0 and 0\.05 on rank 1"
     ):
         build(nn.Linear(2, 1), 0.25)
     assert isinstance(other.exception(), nnlr.PlanMismatchError)

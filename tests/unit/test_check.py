@@ -6,6 +6,7 @@ import inspect
 import random
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
