@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from nnlr import ratios, scheduling
 from nnlr.errors import NnlrError, listed, shown
 from nnlr.integrations.installed import installed
+from nnlr.integrations.processes import agree_if_whole
 from nnlr.plan import Plan
 from nnlr.rates import rate_summary
 
@@ -76,6 +77,7 @@ def configure(
         NnlrError: If there is a schedule without ``interval`` or the reverse, if the plan is
             of a network that is not in the module, or if it would lock parameters of a module
             that Lightning has already wrapped in DDP.
+        PlanMismatchError: If the plans of several processes differ; see :func:`nnlr.agree`.
 
     Examples:
         >>> import nnlr, torch
@@ -96,6 +98,7 @@ def configure(
         monitor=monitor,
     )
     _refuse_misfit(module, plan, settings)
+    agree_if_whole(plan, module)
     optimizer = plan.optimizer(cls, **settings)
     if keep_ratios:
         ratios.keep_ratios(optimizer)

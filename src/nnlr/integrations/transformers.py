@@ -18,6 +18,7 @@ from nnlr import ratios
 from nnlr.errors import ConfigError, NnlrError, shown
 from nnlr.fitting import Signature
 from nnlr.integrations.installed import installed
+from nnlr.integrations.processes import agree_if_whole
 from nnlr.plan import Plan
 from nnlr.rates import rate_summary
 from nnlr.resolving import resolve
@@ -78,8 +79,14 @@ class OptimizerFactory:
         return self.build
 
     def build(self, model: nn.Module) -> Optimizer:
-        """Resolve the schemes on a model, and build the plan's optimizer."""
+        """Resolve the schemes on a model, and build the plan's optimizer.
+
+        Raises:
+            PlanMismatchError: If the plans of several processes differ; see
+                :func:`nnlr.agree`.
+        """
         self.plan = resolve(model, *self.schemes, **self._rates(), **self.resolving)
+        agree_if_whole(self.plan, model)
         cls, settings = self.cls, self.settings
         if cls is None:
             cls, named = Trainer.get_optimizer_cls_and_kwargs(self.args, model)  # type: ignore[arg-type] # any module
