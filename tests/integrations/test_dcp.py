@@ -3,7 +3,6 @@
 Three processes are started once; those of a checkpoint are the first one, two or three.
 """
 
-import os
 import warnings
 
 import pytest
@@ -51,8 +50,6 @@ SECOND_RATES = {
     "3.bias": None,
 }
 MOVED = {"1.weight", "1.bias", "3.weight"}
-# In the processes; a sample otherwise: each class, saved flat or not, on more and fewer ranks.
-FULL = os.environ.get("NNLR_FULL") == "1"
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
