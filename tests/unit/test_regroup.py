@@ -454,7 +454,8 @@ class TestSchedules:
         (group,) = optimizer.param_groups
         assert [0.04, 0.02] == [group["initial_weight_decay"], group["weight_decay"]]
         saved = copy.deepcopy(optimizer.state_dict())
-        fresh = resolved(network(), weight_decay=0.04).optimizer(torch.optim.SGD)
+        another = network()
+        fresh = resolved(another, weight_decay=0.04).optimizer(torch.optim.SGD)
         fresh.load_state_dict(saved)
         fresh.load_state_dict(saved)
         assert 0.02 == fresh.param_groups[0]["weight_decay"]
