@@ -1,5 +1,6 @@
 """Runs the examples of README.md and docs/, and keeps the long tests for `make full`."""
 
+import gc
 import os
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 
@@ -46,3 +47,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("full"):
             item.add_marker(skip)
+
+
+def pytest_collection_finish():
+    """What was imported by now stays, so the garbage collector need not look at it.
+
+    A million objects of torch, transformers and others would be gone through at every full
+    collection, and trainers ask for one at each start.
+    """
+    gc.collect()
+    gc.freeze()

@@ -26,11 +26,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 import nnlr
 
-WIDTH, CLASSES, ROWS = (
-    15,
-    5,
-    12,
-)  # as many rows at each step over any number of processes
+WIDTH, CLASSES = 15, 5
+ROWS = 12  # of each step's batch, over any number of processes
 
 
 def block() -> nn.Module:

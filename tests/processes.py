@@ -15,6 +15,19 @@ from torch import multiprocessing
 
 from nnlr import NnlrWarning
 
+# Processes are forked from one that has imported these, once for all tests; it has a single
+# thread and no process group, so that nothing is shared by the fork but code.
+multiprocessing.set_forkserver_preload(
+    [
+        "pytest",
+        "torch.distributed.checkpoint.state_dict",
+        "torch.distributed.fsdp",
+        "torch.distributed.tensor.parallel",
+        "torch.nn.parallel",
+        "nnlr.plan",
+    ]
+)
+
 
 def outcomes(scenarios, world, folder, seconds=200):
     """What each process says of each scenario: a traceback, or nothing if all is well.
@@ -32,8 +45,11 @@ def outcomes(scenarios, world, folder, seconds=200):
     folder.mkdir(exist_ok=True)
     died = ""
     try:
-        multiprocessing.spawn(
-            _process, args=(world, folder, scenarios, seconds), nprocs=world
+        multiprocessing.start_processes(
+            _process,
+            args=(world, folder, scenarios, seconds),
+            nprocs=world,
+            start_method="forkserver",
         )
     except (
         multiprocessing.ProcessExitedException,

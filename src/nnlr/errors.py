@@ -108,14 +108,19 @@ def beginnings(names: Iterable[str]) -> str:
     return listed(dict.fromkeys(name.partition(".")[0] for name in names)) or "nothing"
 
 
-def plural(number: int, what: str) -> str:
-    """A count and its noun.
+def plural(number: int, what: str, verb: str = "") -> str:
+    """A count and its noun, and what they do.
 
     Examples:
         >>> plural(1, "group"), plural(2, "group")
         ('1 group', '2 groups')
+        >>> plural(1, "group", "have"), plural(2, "group", "have"), plural(1, "group", "hold")
+        ('1 group has', '2 groups have', '1 group holds')
     """
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    one = number == 1
+    if one and verb:
+        verb = {"are": "is", "have": "has"}.get(verb, f"{verb}s")
+    return f"{number:,} {what}{'' if one else 's'} {verb}".rstrip()
 
 
 def nearest_hint(name: str, candidates: Iterable[str], limit: int = 3) -> str:

@@ -67,6 +67,9 @@ def regroup(optimizer: Optimizer, fit: Fit) -> None:
         {**agreed, **group, **_rates(group["lr"], scheduled or {"lr": 1.0}, like)}
         for group in without_decay(ready, signature)
     ]
+    if any("initial_weight_decay" in group for group in old):
+        for group in fresh:  # the schedule goes on, and will write where it has come
+            group["initial_weight_decay"] = group["weight_decay"]
     _replace(optimizer, fresh, _state_by_name(optimizer, fresh))
     learn_names(optimizer, named_tensors(fit.located))
     before = dict(optimizer.defaults)

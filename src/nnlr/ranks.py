@@ -124,7 +124,8 @@ class _Meeting:
         self.timeout = timeout
         place = f"nnlr/agree/{sha256(repr(list(ranks)).encode()).hexdigest()[:16]}"
         # The count is in the store, so that it ends with the process group.
-        self.place = f"{place}/{store.add(f'{place}/calls/{rank}', 1)}"
+        call = store.add(f"{place}/calls/{rank}", 1)
+        self.before, self.place = f"{place}/{call - 1}", f"{place}/{call}"
 
     def lead(self, facts: Facts) -> Facts:
         """Collect, compare, and tell the others; what is told, or nothing."""
@@ -138,6 +139,8 @@ class _Meeting:
         for rank in self.ranks:
             digest = self.store.get(f"{self.place}/digest/{rank}")
             alike.setdefault(digest, []).append(rank)
+        # All have come, so all have heard what was said in the call before.
+        self._forget()
         if len(alike) == 1:
             return self._tell({})
         chosen = [members[0] for members in alike.values()]
@@ -168,6 +171,12 @@ class _Meeting:
         digest = sha256(_text({**facts, "sources": None}).encode()).hexdigest()
         self.store.set(f"{self.place}/digest/{self.rank}", digest)
         return facts
+
+    def _forget(self) -> None:
+        """Take what the call before has left out of the store."""
+        each = [f"{what}/{rank}" for rank in self.ranks for what in ("digest", "facts")]
+        for key in (*each, "chosen", "verdict", "left"):
+            self.store.delete_key(f"{self.before}/{key}")
 
     def _tell(self, verdict: Facts) -> Facts:
         self._write("verdict", verdict)

@@ -41,7 +41,7 @@ def rate_summary(optimizer: object) -> dict[str, float]:
         {'lr': 0.1, 'lr_min': 0.1, 'lr_max': 0.2}
     """
     groups = getattr(optimizer, "param_groups", None)
-    if not groups:
+    if not groups or not isinstance(groups, list):  # a plan has a method of that name
         raise NnlrError(
             f"rate_summary needs an optimizer with parameter groups, got {shown(optimizer)}."
         )

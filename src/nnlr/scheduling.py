@@ -8,6 +8,7 @@ the same rate into all of them. Here it works on one base rate (:mod:`nnlr.baser
 Only torch is needed: this works with anyone's groups.
 """
 
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from inspect import signature
@@ -39,7 +40,11 @@ class _Curve:
         self.rate = base_rate(optimizer, key)
         self.scheduler = _made(factory, self.rate.proxy, kwargs)
         first = next(iter(signature(self.scheduler.step).parameters.values()), None)
-        self.takes_metric = first is not None and first.default is first.empty
+        self.takes_metric = (
+            first is not None
+            and first.default is first.empty
+            and first.kind is not first.VAR_POSITIONAL
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, whatever the groups are."""
@@ -77,6 +82,11 @@ def _made(factory: Factory, proxy: Optimizer, kwargs: dict[str, Any]) -> LRSched
     ):
         raise NnlrError(
             f"{shown(factory)} returned {shown(made)}, which is no scheduler."
+        )
+    if isinstance(made, _Ratios):
+        raise NnlrError(
+            f"{shown(factory)} returned {shown(made)}, which works on a base rate already. "
+            f"Return the plain scheduler: {type(made.scheduler).__name__}(opt, ...)."
         )
     if made.optimizer is not proxy:
         raise NnlrError(
@@ -177,8 +187,9 @@ class _Ratios:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken, and write the rates of that moment.
 
-        If the optimizer's base rates are others than they were then, they count, unless it
-        was built with ``resume="checkpoint"`` or not by a plan.
+        If the optimizer loads by name under the policy ``"code"``, as those of
+        ``plan.optimizer`` do, and its base rates are others than they were then, they count;
+        else those in the state.
 
         Raises:
             ConfigError: If it is of something else, or torn; all is then as it was.
@@ -271,8 +282,13 @@ class _Ratios:
             self._stepped = True  # a wrapper that has no hooks: nobody would tell us
             return
 
+        this = weakref.ref(
+            self
+        )  # the optimizer must not keep its scheduler, nor that it
+
         def stepped(*_: object) -> None:
-            self._stepped = True
+            if (scheduler := this()) is not None:
+                scheduler._stepped = True
 
         self._watching = self.optimizer.register_step_post_hook(stepped)
 

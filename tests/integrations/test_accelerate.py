@@ -3,6 +3,7 @@
 import runpy
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -62,6 +63,17 @@ class TestScheduleSteps:
         run = accelerator(step_scheduler_with_optimizer=False)
         assert 100 == schedule_steps(run, 100)
 
+    def test_numpys_whole_numbers_are_some(self):
+        """Lengths often come out of numpy."""
+        found = schedule_steps(accelerator(), np.int64(100))
+        assert (int, 100) == (type(found), found)
+
+    def test_the_accelerator_comes_first(self):
+        """Its class has properties where it has answers."""
+        for wrong in (accelerate.Accelerator, 100):
+            with pytest.raises(nnlr.NnlrError, match="needs an Accelerator first, got"):
+                schedule_steps(wrong, 100)
+
     @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "10", float("inf")])
     def test_something_else_is_refused(self, wrong):
         """An infinite loader has no length to pass on."""
@@ -84,6 +96,18 @@ def test_a_total_counts_optimizer_steps_under_accumulation():
         alone.step()
         expected.append(alone.get_last_lr()[0])
     assert [[rate, rate * 0.1] for rate in expected] == rates
+
+
+def test_a_scheduler_by_hand_does_not_wait_for_the_optimizer():
+    """Then it is to be stepped where gradients are exchanged; the page says so."""
+    run, model = accelerator(step_scheduler_with_optimizer=False), network()
+    optimizer = optimizer_of(model)
+    scheduler = nnlr.schedule(optimizer, lrs.StepLR, step_size=100)
+    run.gradient_accumulation_steps = 3
+    prepared = run.prepare(model, optimizer, scheduler)
+    with pytest.warns(nnlr.NnlrWarning, match="stepped before the optimizer"):
+        train(run, *prepared)
+    assert 12 == scheduler.last_epoch
 
 
 class TestPlateau:

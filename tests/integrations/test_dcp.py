@@ -124,34 +124,37 @@ def assert_trained(hand, model):
 
 def other_ranks_and_another_plan(folder):
     """Saved on N, resumed on M, on a plan that locks, unlocks and regroups."""
-    for saved, resumed in ((2, 3), (3, 2), (2, 1), (1, 2)):
-        for cls, settings in (
-            (torch.optim.AdamW, {}),
-            (torch.optim.SGD, {"momentum": 0.9}),
-        ):
-            path = folder / f"{saved}to{resumed}{cls.__name__}"
-            before, after = Some(saved), Some(resumed)
-            if before.inside:
-                net = before.shard(network())
-                optimizer = optimizer_for(net, FIRST, cls, **settings)
-                before.train(net, optimizer, 0, 1, 2)
-                before.save(path, net, optimizer, FLAT if saved == 2 else None)
-            dist.barrier()
-            if not after.inside:
-                continue
-            net = after.shard(network())
-            optimizer = optimizer_for(net, SECOND, cls, **settings)
-            after.load_weights(path, net)
-            report, said = after.load(path, optimizer, net)
-            assert set(report.moved) == MOVED
-            assert set(report.fresh) == {"0.weight", "0.bias"}
-            assert report.unused == {"3.bias": "frozen"}
-            assert "lr is 0.001 in the checkpoint and 0.01 in the code: 0.01" in said
-            assert report is nnlr.checkpoint.last_report(optimizer)
-            after.train(net, optimizer, 3, 4)
-            hand = ByHand(cls, RATES, **settings).train(0, 1, 2)
-            hand.change(SECOND_RATES)
-            assert_trained(hand.train(3, 4), net)
+    adam = (torch.optim.AdamW, {})
+    sgd = (torch.optim.SGD, {"momentum": 0.9})
+    for saved, resumed, (cls, settings) in (
+        (2, 3, adam),
+        (3, 2, sgd),
+        (2, 1, sgd),
+        (1, 2, adam),
+    ):
+        path = folder / f"{saved}to{resumed}{cls.__name__}"
+        before, after = Some(saved), Some(resumed)
+        if before.inside:
+            net = before.shard(network())
+            optimizer = optimizer_for(net, FIRST, cls, **settings)
+            before.train(net, optimizer, 0, 1, 2)
+            before.save(path, net, optimizer, FLAT if saved == 2 else None)
+        dist.barrier()
+        if not after.inside:
+            continue
+        net = after.shard(network())
+        optimizer = optimizer_for(net, SECOND, cls, **settings)
+        after.load_weights(path, net)
+        report, said = after.load(path, optimizer, net)
+        assert set(report.moved) == MOVED
+        assert set(report.fresh) == {"0.weight", "0.bias"}
+        assert report.unused == {"3.bias": "frozen"}
+        assert "lr is 0.001 in the checkpoint and 0.01 in the code: 0.01" in said
+        assert report is nnlr.checkpoint.last_report(optimizer)
+        after.train(net, optimizer, 3, 4)
+        hand = ByHand(cls, RATES, **settings).train(0, 1, 2)
+        hand.change(SECOND_RATES)
+        assert_trained(hand.train(3, 4), net)
 
 
 def a_schedule_goes_on(folder):

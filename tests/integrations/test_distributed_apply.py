@@ -219,7 +219,13 @@ SCENARIOS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["world1", "world2"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(2, id="world2"),
+        pytest.param(1, id="world1", marks=pytest.mark.full),
+    ],
+)
 def said(request, tmp_path_factory):
     """Run the scenarios once for each number of processes."""
     folder = tmp_path_factory.mktemp(f"world{request.param}")

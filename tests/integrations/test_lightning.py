@@ -336,7 +336,14 @@ class TestConfigure:
         ("settings", "said"),
         [
             ({"schedule": floor}, "Say when the schedule is stepped: interval='step'"),
-            ({"interval": "step"}, "interval='step' needs a schedule"),
+            ({"interval": "step"}, "interval= needs a schedule="),
+            ({"monitor": "score"}, "monitor= needs a schedule="),
+            ({"frequency": 2}, "frequency= needs a schedule="),
+            ({"schedule": floor, "interval": "batch"}, "follows .*; got 'batch'"),
+            ({"schedule": floor, "interval": "step", "frequency": 0}, "number above 0"),
+            ({"schedule": floor, "interval": "step", "frequency": "1"}, "above 0"),
+            ({"schedule": floor, "interval": "step", "frequency": 0.5}, "above 0"),
+            ({"schedule": floor, "interval": "step", "frequency": True}, "above 0"),
             ({"decay_schedule": floor}, "decay_schedule= needs a schedule="),
             ({"betas": (0.9, 0.9), "nesterov": True}, "no argument 'nesterov'"),
         ],
@@ -345,6 +352,28 @@ class TestConfigure:
         """By nnlr, where the call is made."""
         with pytest.raises(nnlr.NnlrError, match=said):
             Module(**settings).configure_optimizers()
+
+    @pytest.mark.parametrize("wrong", [SCHEME, nn.Linear(1, 1), torch.optim.AdamW])
+    def test_what_is_no_plan_is_refused(self, wrong):
+        """A scheme in its place, or arguments in another order; the error has the line."""
+        with pytest.raises(
+            nnlr.NnlrError, match=r"needs a plan, got .*nnlr\.resolve\("
+        ):
+            configure(Module(), wrong, torch.optim.AdamW)
+
+    def test_the_plan_of_another_network_is_refused(self):
+        """It would train what nobody looks at; nothing is locked there."""
+        other = Net()
+        scheme = nnlr.freeze("stem.*")
+        plan = nnlr.resolve(other, scheme, lr=BASE, weight_decay=0.1)
+        said = r"The plan is of Net, whose stem.weight, .*not in the Module that is trained"
+        with pytest.raises(nnlr.NnlrError, match=said):
+            configure(Module(), plan, torch.optim.AdamW)
+        assert all(parameter.requires_grad for parameter in other.parameters())
+        module = Module()
+        made = configure(module, plan, torch.optim.AdamW, model=module.net)
+        held = {id(p) for g in made["optimizer"].param_groups for p in g["params"]}
+        assert held == {id(p) for p in module.parameters() if p.requires_grad}
 
     def test_locking_inside_ddp_is_refused(self, tmp_path):
         """Lightning wraps before it asks for optimizers; the error says where to lock."""

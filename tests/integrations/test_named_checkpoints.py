@@ -148,9 +148,10 @@ class TestGroups:
         scheduler.step()
         second = planned(model, nnlr.rule("body.*", lr_mult=0.1))
         if form == "full":
-            nnlr.schedule(
-                second, torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda s: 1.0
+            resumed = nnlr.schedule(
+                second, torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda s: 0.5**s
             )
+            resumed.load_state_dict(scheduler.state_dict())
         state = saved(model, first, form)
         with pytest.warns(nnlr.NnlrWarning, match="lr is 0.05 in the") as caught:
             state, _ = fit_named_state(state, second, model, full=form == "full")

@@ -13,7 +13,7 @@ import nnlr
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-BASE, DECAY, STEPS = 1e-2, 0.1, 4
+BASE, DECAY, STEPS, HALF = 1e-2, 0.1, 4, 2
 FLOOR = {"T_max": STEPS, "eta_min": 5e-3}
 SCHEME = nnlr.layer_decay(0.5) * nnlr.lora_plus(16)
 TARGETS = ["q_proj", "v_proj"]
@@ -207,48 +207,42 @@ pytestmark = [
 ]
 
 
-class TestEveryType:
-    @pytest.mark.parametrize("kind", TYPES)
-    def test_it_trains_as_the_loop_by_hand(self, tmp_path, kind):
-        """Bit for bit, under a schedule with a floor; the base stays as it was."""
-        ours, theirs = (adapted(kind, tmp_path) for _ in range(2))
-        start = copy.deepcopy(dict(ours.named_parameters()))
-        names = trained(ours)
-        plan, optimizer, scheduler = planned(ours)
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        own = {id(p) for name, p in ours.named_parameters() if name in names}
-        assert own == held
-        assert not any(row.locked for row in plan)
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_type_trains_and_resumes_as_the_loop_by_hand(tmp_path, kind):
+    """Bit for bit, under a schedule with a floor; the base stays as it was.
 
-        train(ours, kind, optimizer, scheduler, range(STEPS))
-        by_hand(theirs, kind)
-        assert same(theirs, ours)
-        moved = {n for n, p in ours.named_parameters() if not torch.equal(start[n], p)}
-        assert moved
-        assert moved <= names
+    One run goes through, another goes on from what was saved half way: adapters as PEFT saves
+    them, optimizer and schedule as torch does.
+    """
+    ours, theirs = (adapted(kind, tmp_path / "lora") for _ in range(2))
+    start = copy.deepcopy(dict(ours.named_parameters()))
+    names = trained(ours)
+    plan, optimizer, scheduler = planned(ours)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    own = {id(p) for name, p in ours.named_parameters() if name in names}
+    assert own == held
+    assert not any(row.locked for row in plan)
 
-    @pytest.mark.parametrize("kind", TYPES)
-    def test_it_resumes(self, tmp_path, kind):
-        """Adapters as PEFT saves them, optimizer and schedule as torch does."""
-        whole, half = (adapted(kind, tmp_path / "lora") for _ in range(2))
-        _, optimizer, scheduler = planned(whole)
-        train(whole, kind, optimizer, scheduler, range(STEPS))
-        _, optimizer, scheduler = planned(half)
-        train(half, kind, optimizer, scheduler, range(STEPS // 2))
-        half.save_pretrained(tmp_path / "adapter")
-        state = {
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
-        }
-        torch.save(state, tmp_path / "state.pt")
-        again = loaded(tmp_path / "adapter", half)
-        again.train()
-        _, optimizer, scheduler = planned(again)
-        state = torch.load(tmp_path / "state.pt", weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        train(again, kind, optimizer, scheduler, range(STEPS // 2, STEPS))
-        assert same(whole, again)
+    train(ours, kind, optimizer, scheduler, range(HALF))
+    ours.save_pretrained(tmp_path / "adapter")
+    state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    torch.save(state, tmp_path / "state.pt")
+    resumed = loaded(tmp_path / "adapter", ours)
+
+    train(ours, kind, optimizer, scheduler, range(HALF, STEPS))
+    by_hand(theirs, kind)
+    assert same(theirs, ours)
+    moved = {n for n, p in ours.named_parameters() if not torch.equal(start[n], p)}
+    assert moved
+    assert moved <= names
+
+    resumed.train()
+    _, optimizer, scheduler = planned(resumed)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    train(resumed, kind, optimizer, scheduler, range(HALF, STEPS))
+    assert same(theirs, resumed)
 
 
 class TestLora:

@@ -271,6 +271,43 @@ class TestGroups:
         assert {"head.weight", "head.bias"} == {name for name, _ in only["params"]}
         assert not other.body.weight.requires_grad
 
+    def test_groups_of_a_plan_go_in_place_of_the_model(self):
+        """`create_optimizer_v2` takes groups as they are."""
+        model = Tiny()
+        plan = nnlr.resolve(model, SCHEME, lr=BASE, weight_decay=DECAY)
+        made = optim.create_optimizer_v2(
+            to_timm(plan), "adamw", lr=BASE, weight_decay=DECAY
+        )
+        expected = built(model).param_groups
+        for one, other in zip(expected, made.param_groups, strict=True):
+            assert {*map(id, one["params"])} == {*map(id, other["params"])}
+            for key in ("lr", "lr_scale", "weight_decay", "name"):
+                assert one[key] == other[key]
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"lr": "1e-3"}, r"lr must be a finite number > 0, got '1e-3' \(str\)"),
+            ({"weight_decay": -1}, "weight_decay must be"),
+        ],
+    )
+    def test_wrong_rates_are_refused_where_they_are_given(self, wrong, said):
+        """And not from deep inside timm."""
+        with pytest.raises(nnlr.NnlrError, match=said):
+            param_group_fn(SCHEME, **{"lr": BASE, "weight_decay": DECAY, **wrong})
+
+    def test_plans_and_schemes_are_not_taken_for_each_other(self):
+        """Each error says what to write."""
+        plan = nnlr.resolve(Tiny(), SCHEME, lr=BASE, weight_decay=DECAY)
+        with pytest.raises(nnlr.NnlrError, match=r"lambda model: to_timm\(plan, model"):
+            param_group_fn(plan, lr=BASE, weight_decay=DECAY)
+        with pytest.raises(nnlr.NnlrError, match="one by one"):
+            param_group_fn([SCHEME], lr=BASE, weight_decay=DECAY)
+        with pytest.raises(
+            nnlr.NnlrError, match=r"needs a plan, .*nnlr\.resolve\(model"
+        ):
+            to_timm(SCHEME)
+
     def test_arguments_of_resolve(self):
         """The function for timm takes them all."""
         groups = param_group_fn(

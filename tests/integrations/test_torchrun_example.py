@@ -1,17 +1,24 @@
-"""examples/fsdp2_torchrun.py under torchrun: 2 processes, then 3 with another plan."""
+"""examples/fsdp2_torchrun.py: 2 processes, then 3 with another plan; under torchrun in full."""
 
+import contextlib
+import io
 import math
+import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
+from nnlr import NnlrWarning
 from tests.examples import example
+from tests.processes import outcomes, tell
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
@@ -81,19 +88,44 @@ class ByHand:
         return found
 
 
+def two_then_two(folder):
+    """The script saves, and goes on with another plan; one process prints."""
+    said = io.StringIO()
+    resumed = [str(folder / "b"), "--resume", str(folder / "a"), "--decay", "0.9"]
+    for arguments in ([str(folder / "a"), "--steps", "3"], resumed):
+        with (
+            warnings.catch_warnings(),
+            mock.patch.object(sys, "argv", ["fsdp2_torchrun.py", *arguments]),
+            mock.patch.dict(os.environ, WORLD_SIZE="2"),
+            mock.patch.object(
+                dist, "destroy_process_group"
+            ),  # the test's own, used again
+            contextlib.redirect_stdout(said),
+        ):
+            warnings.simplefilter("ignore", NnlrWarning)  # that the plan is another
+            example("fsdp2_torchrun").main()
+    (folder / f"said.{dist.get_rank()}").write_text(said.getvalue())
+
+
 def test_two_processes_train_as_one(tmp_path):
-    """The plan is printed once, and every loss is that of one process by hand."""
-    text = torchrun(2, tmp_path / "one")
-    assert 1 == text.count("20 parameters (1,295), 12 groups")
-    assert ByHand().train(0.75, range(5)) == pytest.approx(losses(text), abs=2e-6)
+    """Each plan is printed once, and every loss is that of one process by hand."""
+    tell(outcomes([two_then_two], 2, tmp_path)["two_then_two"])
+    text = (tmp_path / "said.0").read_text()
+    assert "" == (tmp_path / "said.1").read_text()
+    assert 2 == text.count("20 parameters (1,295), 12 groups")
+    assert 1 == text.count("20 parameters go on with their state")
+    hand = ByHand()
+    expected = hand.train(0.75, range(3)) + hand.train(0.9, range(3, 8))
+    assert expected == pytest.approx(losses(text), abs=2e-6)
 
 
 @pytest.mark.full
 def test_three_processes_go_on_with_another_plan(tmp_path):
     """Two processes save, three resume at other rates; and one resumes from three."""
     hand = ByHand()
-    torchrun(2, tmp_path / "one", "--steps", 3)
-    hand.train(0.75, range(3))
+    text = torchrun(2, tmp_path / "one", "--steps", 3)
+    assert 1 == text.count("20 parameters (1,295), 12 groups")
+    assert hand.train(0.75, range(3)) == pytest.approx(losses(text), abs=2e-6)
     text = torchrun(
         3, tmp_path / "two", "--resume", tmp_path / "one", "--decay", 0.9, "--steps", 4
     )

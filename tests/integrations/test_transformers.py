@@ -533,10 +533,11 @@ class TestLogs:
         row = run.state.log_history[0]
         assert expected == {k: v for k, v in row.items() if k.startswith("lr/")}
 
-    def test_an_optimizer_of_the_trainers_own_is_refused(self, tmp_path):
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_an_optimizer_of_the_trainers_own_is_refused(self, tmp_path, kind):
         """As when DeepSpeed built it, or the argument was forgotten."""
         run = trainer(
-            transformers.Trainer,
+            kind,
             Tiny(),
             arguments(tmp_path),
             optimizer_cls_and_kwargs=None,
@@ -547,8 +548,49 @@ class TestLogs:
         ):
             run.train()
 
+    def test_groups_made_by_hand_are_welcome(self):
+        """Multipliers are enough, wherever they come from."""
+        groups = [{"params": [torch.zeros(1)], "lr_mult": mult} for mult in (1.0, 0.1)]
+        hf.RateCallback().on_train_begin(optimizer=torch.optim.SGD(groups, lr=0.1))
+
+    def test_it_wants_a_trainer(self, tmp_path):
+        """Not its arguments."""
+        with pytest.raises(nnlr.NnlrError, match="log_rates needs a Trainer, got a Tr"):
+            hf.log_rates(arguments(tmp_path))
+
+
+def planned():
+    return nnlr.resolve(Tiny(), SCHEME, lr=BASE, weight_decay=DECAY)
+
 
 class TestRefusals:
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            (lambda args: ([planned()], {"args": args}), "takes schemes, got a plan"),
+            (lambda args: ([[SCHEME]], {"args": args}), "one by one"),
+            (lambda args: ([SCHEME, args], {}), "Name the Trainer's arguments: opt"),
+            (lambda args: ([], {"args": type(args)}), "args must be TrainingArguments"),
+            (
+                lambda args: ([], {"args": args, "cls": "adamw"}),
+                "needs an optimizer cl",
+            ),
+            (
+                lambda args: ([], {"args": args, "lr": "1e-3"}),
+                "lr must be a finite num",
+            ),
+            (
+                lambda args: ([], {"args": args, "weight_decay": -1}),
+                "weight_decay must",
+            ),
+        ],
+    )
+    def test_a_wrong_argument_is_refused_at_once(self, tmp_path, wrong, said):
+        """And not when the Trainer trains, which may be an hour of data later."""
+        schemes, settings = wrong(arguments(tmp_path))
+        with pytest.raises(nnlr.NnlrError, match=said):
+            hf.optimizer(*schemes, **settings)
+
     @pytest.mark.parametrize(
         ("given", "missing"),
         [

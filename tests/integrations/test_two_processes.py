@@ -229,6 +229,17 @@ def accelerate_steps_plateaus_twice():
         assert expected == bad
 
 
+def lightning_compares_plans():
+    """Other rates on one of two processes stop both, before an optimizer is built."""
+    net = network()
+    scheme = nnlr.rule("body.*", lr_mult=0.1 + 0.1 * dist.get_rank())
+    with pytest.raises(nnlr.PlanMismatchError, match=r"lr of 'body\.weight' is"):
+        nnlr.integrations.lightning.configure(
+            net, resolved(net, scheme), torch.optim.SGD
+        )
+    nnlr.integrations.lightning.configure(net, resolved(net), torch.optim.SGD)
+
+
 SCENARIOS = {
     "accelerate": [
         accelerate_trains,
@@ -240,6 +251,7 @@ SCENARIOS = {
         lightning_trains,
         lightning_locks_in_setup,
         lightning_refuses_late_locks,
+        lightning_compares_plans,
     ],
 }
 

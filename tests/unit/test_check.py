@@ -6,6 +6,7 @@ import inspect
 import random
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -585,7 +586,7 @@ class TestSchedulers:
         net = network()
         optimizer = layered(net)
         (found,) = nnlr.check(net, optimizer, SWALR(optimizer, 0.05))
-        assert "nnlr.schedule(optimizer, SWALR, swa_lr=...)" in found.fix
+        assert "nnlr.schedule(optimizer, SWALR, swa_lr=..., ...)" in found.fix
 
     def test_anyones_scheduler_is_run(self):
         """With a metric, with positions as timm's, or with nothing; never by its name."""
@@ -811,6 +812,84 @@ class TestMembers:
         (found,) = nnlr.check(net, optimizer)
         assert "unsafe-value" == found.kind
         assert 2 == len(found.names)
+
+
+def _fixed_by_hand(optimizer):
+    """A loop that schedules without a scheduler."""
+
+    def step():
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.5
+
+    return SimpleNamespace(step=step)
+
+
+def _cycle(optimizer):
+    peaks = [LR * group["lr_mult"] for group in optimizer.param_groups]
+    low = [peak / 10 for peak in peaks]
+    return lrs.CyclicLR(optimizer, low, peaks, cycle_momentum=False)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        _fixed_by_hand,
+        _cycle,
+        lambda optimizer: lrs.ExponentialLR(optimizer, 0.9),
+        lambda optimizer: lrs.ReduceLROnPlateau(optimizer, patience=0, eps=0),
+    ],
+    ids=["by_hand", "cycle", "exponential", "plateau"],
+)
+def test_a_schedule_that_was_not_passed_moves_all_rates_alike(schedule):
+    """Then they are still those of the plan; the same before a step is a wrong base."""
+    net = network()
+    plan = nnlr.resolve(net, nnlr.rule("0.*", lr_mult=0.01), lr=LR, weight_decay=0)
+    optimizer = plan.optimizer(torch.optim.AdamW)
+    scheduler = schedule(optimizer)
+    for _ in range(3):
+        net(torch.ones(2, 4)).square().mean().backward()
+        optimizer.step()
+        scheduler.step(*[1.0] * isinstance(scheduler, lrs.ReduceLROnPlateau))
+    assert optimizer.param_groups[0]["lr"] != LR
+    assert [] == kinds(plan, optimizer)
+    fresh = plan.optimizer(torch.optim.AdamW)
+    for group in fresh.param_groups:
+        group["lr"] *= 0.5
+    assert ["plan-differs"] == kinds(plan, fresh)[:1]
+
+
+@pytest.mark.parametrize("begin", [0, 7])
+def test_the_step_of_a_long_schedule_is_the_one_that_is_meant(begin):
+    """Positions that were jumped over count: it is 200,000 steps to the floor, not 200."""
+    net = network()
+    optimizer = layered(net)
+    scheduler = lrs.CosineAnnealingLR(optimizer, 200_000, eta_min=LR / 100)
+    for _ in range(begin):
+        optimizer.step()
+        scheduler.step()
+    (found,) = nnlr.check(net, optimizer, scheduler)
+    assert f"{200_000 - begin:,} steps on" in found.cause
+
+
+def test_a_chain_counts_from_its_start():
+    """The floor of the second part comes after the first."""
+    net = network()
+    optimizer = layered(net)
+    parts = [
+        lrs.LinearLR(optimizer, total_iters=50_000),
+        lrs.CosineAnnealingLR(optimizer, 100_000, eta_min=LR / 100),
+    ]
+    (found,) = nnlr.check(net, optimizer, lrs.SequentialLR(optimizer, parts, [50_000]))
+    assert "150,000 steps on" in found.cause
+
+
+def test_what_a_call_cannot_show_is_dots():
+    """A plateau's min_lr is not kept under its name, and must not be lost by pasting."""
+    net = network()
+    optimizer = layered(net)
+    scheduler = lrs.ReduceLROnPlateau(optimizer, min_lr=LR / 100)
+    (found,) = nnlr.check(net, optimizer, scheduler)
+    assert found.fix.endswith("nnlr.schedule(optimizer, ReduceLROnPlateau, ...)")
 
 
 def test_ten_thousand_tensors_take_no_time():

@@ -209,3 +209,43 @@ def test_a_group_added_in_mid_schedule_goes_by_the_same_base():
     nnlr.checkpoint.on_load(optimizer, model=model)  # as after a copy
     optimizer.load_state_dict(saved)
     assert () == nnlr.checkpoint.last_report(optimizer).differences
+
+
+@pytest.mark.parametrize("order", ["bos", "bso", "obs"])
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [("on_load", 0.03), ("fit_state", LR), ("torch", LR), ("resume=None", LR)],
+)
+def test_where_nothing_loads_by_name_the_schedule_goes_by_its_own_state(
+    kind, counts, order
+):
+    """In any order; with on_load the code's base counts, as for plan.optimizer."""
+    model = network()
+
+    def built(lr):
+        if kind == "resume=None":
+            return plan(model, lr=lr).optimizer(torch.optim.AdamW, resume=None)
+        optimizer = torch.optim.AdamW(list(model.named_parameters()), lr=lr)
+        if kind == "on_load":
+            nnlr.checkpoint.on_load(optimizer, model=model)
+        return optimizer
+
+    first = built(LR)
+    scheduler = nnlr.schedule(first, lrs.ExponentialLR, gamma=0.5)
+    steps(model, first, scheduler)
+    saved, progress = copy.deepcopy((first.state_dict(), scheduler.state_dict()))
+    second = built(0.03)
+    with warnings.catch_warnings(action="ignore", category=nnlr.NnlrWarning):
+        for part in order:
+            if part == "b":
+                scheduler = nnlr.schedule(second, lrs.ExponentialLR, gamma=0.5)
+            elif part == "s":
+                scheduler.load_state_dict(progress)
+            elif kind == "fit_state":
+                state, _ = nnlr.checkpoint.fit_state(saved, second)
+                second.load_state_dict(state)
+            else:
+                second.load_state_dict(saved)
+    assert pytest.approx(counts / 4) == second.param_groups[0]["lr"]
+    steps(model, second, scheduler, 1)
+    assert pytest.approx(counts / 8) == second.param_groups[0]["lr"]

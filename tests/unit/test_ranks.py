@@ -60,6 +60,19 @@ def test_equal_plans_agree_again_and_again():
         assert {0: None, 1: None, 2: None} == meet([plan()] * 3, store=store)
 
 
+def test_the_store_does_not_grow():
+    """What was exchanged in a call, rows too, is gone after the next."""
+    store = dist.HashStore()
+    assert not any(
+        error is None for error in meet([plan(), plan(NEUTRAL)], store=store).values()
+    )
+    after = []
+    for _ in range(3):
+        assert {0: None, 1: None} == meet([plan()] * 2, store=store)
+        after.append(store.num_keys())
+    assert 1 == len(set(after))
+
+
 def test_every_rank_gets_the_first_difference():
     """Name, field, both values, who has which, and where the rates come from."""
     other = nnlr.rule("?.bias", lr_mult=0.25, wd_mult=0)

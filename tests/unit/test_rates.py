@@ -60,9 +60,12 @@ def test_rates_in_tensors_come_out_as_floats():
     assert {float} == set(map(type, found.values()))
 
 
-@pytest.mark.parametrize("wrong", [nn.Linear(1, 1), None, []])
+PLAN = nnlr.resolve(nn.Linear(1, 1), lr=0.1, weight_decay=0)
+
+
+@pytest.mark.parametrize("wrong", [nn.Linear(1, 1), None, [], PLAN])
 def test_something_else_is_refused(wrong):
-    """A model in the optimizer's place has no parameter groups."""
+    """A model has no parameter groups, and a plan has a method of that name."""
     with pytest.raises(
         nnlr.NnlrError, match="needs an optimizer with parameter groups"
     ):

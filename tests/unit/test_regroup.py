@@ -437,6 +437,29 @@ class TestSchedules:
             nnlr.regroup(optimizer, resolved(net, nnlr.rule("0.*", lr_mult=0)))
         unchanged(before, snapshot(optimizer, net))
 
+    def test_the_start_of_a_decay_schedule_is_noted_anew(self):
+        """Else a checkpoint that is loaded twice takes where it has come for its start."""
+
+        def halving(optimizer):
+            return LambdaLR(optimizer, lambda step: 0.5**step)
+
+        net = network()
+        optimizer = resolved(net).optimizer(torch.optim.SGD)
+        scheduler = nnlr.schedule(
+            optimizer, LambdaLR, lr_lambda=lambda _: 1.0, weight_decay=halving
+        )
+        optimizer.step()
+        scheduler.step()
+        nnlr.regroup(optimizer, resolved(net, weight_decay=0.04))
+        (group,) = optimizer.param_groups
+        assert [0.04, 0.02] == [group["initial_weight_decay"], group["weight_decay"]]
+        saved = copy.deepcopy(optimizer.state_dict())
+        another = network()
+        fresh = resolved(another, weight_decay=0.04).optimizer(torch.optim.SGD)
+        fresh.load_state_dict(saved)
+        fresh.load_state_dict(saved)
+        assert 0.02 == fresh.param_groups[0]["weight_decay"]
+
     def test_a_decay_mode_that_means_nothing_warns_here_too(self):
         """As when the optimizer is built."""
         net = network()

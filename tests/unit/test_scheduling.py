@@ -849,6 +849,11 @@ class TestRefusals:
             (lambda opt: None, {}, "returned None, which is no scheduler"),
             (lambda opt: opt, {}, "which is no scheduler"),
             ("cosine", {}, "needs a scheduler class or a function"),
+            (
+                lambda opt: nnlr.schedule(opt, lrs.StepLR, step_size=1),
+                {},
+                r"works on a base rate already. Return the plain scheduler: StepLR\(opt",
+            ),
         ],
     )
     def test_what_makes_no_scheduler_of_one_rate_is_refused(
@@ -864,6 +869,17 @@ class TestRefusals:
         optimizer = grouped(torch.optim.SGD, parameters())
         with pytest.raises(nnlr.NnlrError, match="scheduled another optimizer"):
             schedule(optimizer, lambda _: lrs.StepLR(optimizer, 3))
+
+    def test_a_step_that_passes_all_on_waits_for_no_metric(self):
+        """Taken for a plateau, Lightning would ask for the name of a metric."""
+
+        class Passing(lrs.StepLR):
+            def step(self, *args):
+                super().step(*args)
+
+        optimizer = grouped(torch.optim.SGD, parameters())
+        made = schedule(optimizer, Passing, step_size=1)
+        assert not isinstance(made, lrs.ReduceLROnPlateau)
 
     def test_what_is_no_optimizer_is_refused(self):
         """A wrapper that is no torch optimizer has no groups that last."""

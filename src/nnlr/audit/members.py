@@ -55,7 +55,7 @@ def left_out(subject: Subject) -> Iterator[Finding]:
             kind="untrained-parameter",
             names=tuple(missing),
             cause=(
-                f"{plural(len(missing), 'trainable parameter')} of the model are in no group: "
+                f"{plural(len(missing), 'trainable parameter', 'are')} in no group: "
                 "they stay as they are, and their gradients add up from step to step, which "
                 "gradient clipping counts"
             ),
@@ -90,8 +90,8 @@ def not_trained(subject: Subject) -> Iterator[Finding]:
             kind="frozen-with-gradient",
             names=_names(driven),
             cause=(
-                f"{plural(len(driven), 'frozen parameter')} in the optimizer still have a "
-                "gradient, which the next step applies; with momentum or decay, later ones too"
+                f"{plural(len(driven), 'frozen parameter', 'have')} a "
+                "gradient left, which the next step applies; with momentum or decay, later ones too"
             ),
             fix="Clear it: optimizer.zero_grad(set_to_none=True)",
         )
@@ -101,9 +101,9 @@ def not_trained(subject: Subject) -> Iterator[Finding]:
             kind="locked-in-group",
             names=_names(locked),
             cause=(
-                f"{plural(len(locked), 'parameter')} that nnlr locked are in groups of the "
-                "optimizer, so it was not built from the plan that locked them: they do not "
-                "train, whatever rate their group shows"
+                f"{plural(len(locked), 'parameter', 'are')} in groups though nnlr locked them: the "
+                "optimizer was not built from the plan that did. They do not train, whatever "
+                "rate their group shows"
             ),
             fix="Leave them out, state kept: nnlr.regroup(optimizer, plan)",
         )
@@ -113,8 +113,8 @@ def not_trained(subject: Subject) -> Iterator[Finding]:
             kind="frozen-in-group",
             names=_names(frozen),
             cause=(
-                f"{plural(len(frozen), 'frozen parameter')} (requires_grad=False) are in "
-                "groups of the optimizer; they do not train, whatever rate their group shows"
+                f"{plural(len(frozen), 'frozen parameter', 'are')} in "
+                "groups (requires_grad is False); they do not train, whatever rate is shown"
             ),
             fix="Unfreeze them, or leave them out: nnlr.regroup(optimizer, plan)",
         )
@@ -151,8 +151,8 @@ def meshes(subject: Subject) -> Iterator[Finding]:
             kind="mixed-mesh",
             names=tuple(mixed),
             cause=(
-                f"{plural(len(mixed), 'group')} mix sharded and plain parameters, or device "
-                "meshes: foreach and fused steps and clip_grad_norm_ raise on them"
+                f"{plural(len(mixed), 'group', 'hold')} both sharded and plain parameters, or "
+                "several meshes: foreach and fused steps and clip_grad_norm_ raise on them"
             ),
             fix=(
                 "Build the groups after sharding, which splits them by mesh: "

@@ -138,8 +138,8 @@ def _decay(
             kind="ignores-decay",
             names=tuple(decayed),
             cause=(
-                f"{name} does not read weight_decay, which {plural(len(decayed), 'group')} "
-                f"set (up to {decay:g}): two tensors moved alike with and without"
+                f"{name} does not read weight_decay, which {plural(len(decayed), 'group', 'set')} "
+                f"(up to {decay:g}): two tensors moved alike with and without"
             ),
             fix="Drop it, or use an optimizer that decays: plan.optimizer(torch.optim.AdamW)",
         )
@@ -159,7 +159,7 @@ def _option(name: str, probe: Probe, option: _Option) -> Iterator[Finding]:
             names=option.labels,
             cause=(
                 f"{name} does not read {key} from its groups, and "
-                f"{plural(len(option.labels), 'group')} set it: two tensors moved alike "
+                f"{plural(len(option.labels), 'group', 'set')} it: two tensors moved alike "
                 "whatever it was"
             ),
             fix=f"Drop it, or use an optimizer that reads it: group.pop({key!r})",

@@ -92,7 +92,7 @@ def differing(subject: Subject) -> Iterator[Finding]:
             kind="plan-differs",
             names=tuple(found),
             cause=(
-                f"{plural(len(found), 'parameter')} are not trained as the plan says: {first!r} "
+                f"{plural(len(found), 'parameter', 'are')} not trained as the plan says: {first!r} "
                 f"has {said}"
             ),
             fix="Give the optimizer the groups of this plan: nnlr.regroup(optimizer, plan)",
@@ -102,20 +102,23 @@ def differing(subject: Subject) -> Iterator[Finding]:
 def _progress(subject: Subject, pairs: Sequence[tuple[PlanRow, Group]]) -> float:
     """How far a schedule has brought the fastest row, if there is one.
 
-    What a scheduler writes at its construction can hide where the groups began; then the
-    optimizer's default tells whether they have the plan's base.
+    Where the groups began can be hidden: a scheduler writes over it at its construction, a
+    plateau or a loop by hand notes nothing. Of groups with multipliers the optimizer's
+    default then tells whether they have the plan's base.
     """
     fastest = max(pairs, key=lambda pair: pair[0].lr, default=None)
     if subject.plan is None or fastest is None:
         return 1.0
     row, group = fastest
     now = start(group)
-    if not (subject.schedulers or "max_lr" in group) or not row.lr or now is None:
+    if not row.lr or now is None:
         return 1.0
-    defaults = [rate(each.defaults, "lr") for each in subject.optimizers]
-    if "lr_mult" in group and subject.plan.lr not in defaults:
-        return 1.0
-    return now / row.lr
+    moving = subject.schedulers or not group.keys().isdisjoint(("initial_lr", "max_lr"))
+    if "lr_mult" in group:
+        moving = moving or any(each.state for each in subject.optimizers)
+        defaults = [rate(each.defaults, "lr") for each in subject.optimizers]
+        moving = moving and subject.plan.lr in defaults
+    return now / row.lr if moving else 1.0
 
 
 _Held = tuple[float | None, float | None, float | None]
@@ -164,8 +167,13 @@ def decays(subject: Subject) -> Iterator[Finding]:
             kind="decayed-norm",
             names=tuple(names),
             cause=(
-                f"{len(names)} norms and biases are decayed, where most recipes leave them "
-                "out: decay pulls a norm's gain to 0, and not to 1"
+                f"decay reaches norms and biases ({len(names)} of them), which most recipes "
+                "leave out: it pulls a norm's gain to 0, and not to 1"
             ),
-            fix="Multiply a scheme in: scheme = scheme * nnlr.no_weight_decay()",
+            fix=(
+                "Multiply a scheme in: scheme = scheme * nnlr.no_weight_decay()"
+                if plan
+                else "Build the optimizer from a plan: plan = nnlr.resolve(model, "
+                "nnlr.no_weight_decay(), lr=lr, weight_decay=wd)"
+            ),
         )

@@ -81,23 +81,23 @@ class Rehearsal:
         }
         return copy.deepcopy(scheduler, known), stand_in.param_groups
 
-    def rates(self) -> Iterator[Rates]:
-        """The rates of all groups, now and after each step.
+    def rates(self) -> Iterator[tuple[int, Rates]]:
+        """The rates of all groups, now and after so many steps more.
 
         Ends early where the scheduler raises, or cannot be run for so long; see
         :attr:`incomplete`.
         """
-        yield self._read()
+        yield 0, self._read()
         try:
-            for _ in self._walk():
-                yield self._read()
+            for step in self._walk():
+                yield step, self._read()
         except Exception as error:  # noqa: BLE001 - anyone's scheduler
             self.incomplete = f"it raised {type(error).__name__}: {error}"
 
     def _read(self) -> Rates:
         return [float(as_float(group["lr"])) for group in self._groups]
 
-    def _walk(self) -> Iterator[None]:
+    def _walk(self) -> Iterator[int]:
         required = [
             each.name
             for each in inspect.signature(self._copy.step).parameters.values()
@@ -113,7 +113,7 @@ class Rehearsal:
 
     # --- schedulers that are told the position, as timm's
 
-    def _by_position(self) -> Iterator[None]:
+    def _by_position(self) -> Iterator[int]:
         end = max(2 * _longest(self._copy), _OPEN)
         _hurry(self._copy)
         update = getattr(self._copy, "step_update", None)
@@ -124,16 +124,16 @@ class Rehearsal:
             )
             if update is not None:
                 update(position)
-            yield
+            yield position
 
     # --- schedulers that react to a metric
 
-    def _by_metric(self) -> Iterator[None]:
+    def _by_metric(self) -> Iterator[int]:
         _hurry(self._copy)
         metric, before, unchanged = _bad(self._copy), self._read(), 0
-        for _ in range(self._affordable()):
+        for step in range(1, self._affordable() + 1):
             self._copy.step(metric)
-            yield
+            yield step
             now = self._read()
             unchanged = unchanged + 1 if now == before else 0
             before = now
@@ -142,7 +142,7 @@ class Rehearsal:
 
     # --- schedulers that count for themselves, as torch's
 
-    def _by_steps(self) -> Iterator[None]:
+    def _by_steps(self) -> Iterator[int]:
         end, closed = _horizon(self._copy)
         steps = max(end - _done(self._copy), 0 if closed else _OPEN)
         within = self._affordable()
@@ -154,21 +154,22 @@ class Rehearsal:
             if steps > within:
                 self.incomplete = f"{within:,} of {steps:,} steps were run"
 
-    def _stepping(self, steps: int) -> Iterator[None]:
-        for _ in range(steps):
+    def _stepping(self, steps: int) -> Iterator[int]:
+        for step in range(1, steps + 1):
             self._copy.step()
-            yield
+            yield step
 
-    def _jumping(self) -> Iterator[None]:
+    def _jumping(self) -> Iterator[int]:
         """Go to some positions only, each part of a chain by itself."""
         self._copy, self._groups = self._copied(self._real)
-        for part in _parts(self._copy):
+        done = _done(self._copy)
+        for start, part in _started(self._copy):
             for position in _spread(1, _horizon(part)[0], _SAMPLES):
                 with warnings.catch_warnings(
                     action="ignore"
                 ):  # positions are deprecated
                     part.step(position)
-                yield
+                yield max(start + position - done, 0)
 
     def _affordable(self) -> int:
         return max(BUDGET // max(len(self._groups), 1), _OPEN)
@@ -188,13 +189,19 @@ def _bad(scheduler: Scheduling) -> float:
     return 0.0 if getattr(inner, "mode", "min") == "max" else 1e30
 
 
-def _parts(scheduler: Scheduling) -> Iterator[Scheduling]:
+def _started(scheduler: Scheduling, start: int = 0) -> Iterator[tuple[int, Scheduling]]:
+    """The parts of a chain, one by itself, and the position at which each begins."""
     inner = getattr(scheduler, "_schedulers", None)
     if inner is None:
-        yield scheduler
+        yield start, scheduler
     else:
-        for each in inner:
-            yield from _parts(each)
+        later = getattr(scheduler, "_milestones", None) or [0] * (len(inner) - 1)
+        for begins, each in zip((0, *later), inner, strict=True):
+            yield from _started(each, start + begins)
+
+
+def _parts(scheduler: Scheduling) -> Iterator[Scheduling]:
+    return (part for _, part in _started(scheduler))
 
 
 def _can_jump(scheduler: Scheduling) -> bool:

@@ -153,7 +153,10 @@ class _Loss:
 
 
 def _judge(
-    scheduler: Scheduling, optimizer: Optimizer, wanted: _Wanted, seen: Sequence[Rates]
+    scheduler: Scheduling,
+    optimizer: Optimizer,
+    wanted: _Wanted,
+    seen: Sequence[tuple[int, Rates]],
 ) -> Iterator[Finding]:
     labels = [label for label, _ in labelled(optimizer)]
     losses = _losses(wanted, seen)
@@ -188,7 +191,7 @@ def _judge(
         )
 
 
-def _losses(wanted: _Wanted, seen: Sequence[Rates]) -> dict[int, _Loss]:
+def _losses(wanted: _Wanted, seen: Sequence[tuple[int, Rates]]) -> dict[int, _Loss]:
     """For each group that leaves its ratio, the worst of it."""
     reference = wanted.reference
     unit = wanted.shares[reference] or 1.0
@@ -199,7 +202,7 @@ def _losses(wanted: _Wanted, seen: Sequence[Rates]) -> dict[int, _Loss]:
     ]
     losses: dict[int, _Loss] = {}
     highest = 0.0
-    for step, rates in enumerate(seen):
+    for step, rates in seen:
         base = rates[reference]
         highest = max(highest, abs(base))
         for at, share in compared:
@@ -241,7 +244,7 @@ def _call(scheduler: Scheduling) -> str:
         return f"scheduler = nnlr.schedule(optimizer, lambda opt: {kind.__name__}(opt, ...))"
     if hasattr(scheduler, "lr_lambdas"):
         return f"scheduler = nnlr.schedule(optimizer, {kind.__name__}, lr_lambda=...)"
-    written = []
+    written, more = [], list[str]()
     for each in list(inspect.signature(kind).parameters.values())[1:]:
         value = getattr(scheduler, each.name, ...)
         known = isinstance(value, bool | int | float | str)
@@ -249,5 +252,7 @@ def _call(scheduler: Scheduling) -> str:
             continue
         if known or each.default is each.empty:
             written.append(f"{each.name}={value!r}" if known else f"{each.name}=...")
-    arguments = ", ".join([kind.__name__, *written])
+        else:
+            more = ["..."]  # what else was passed is not seen
+    arguments = ", ".join([kind.__name__, *written, *more])
     return f"scheduler = nnlr.schedule(optimizer, {arguments})"

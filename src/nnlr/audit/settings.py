@@ -37,7 +37,7 @@ def groups(subject: Subject) -> Iterator[Finding]:
             kind="empty-group",
             names=tuple(empty),
             cause=(
-                f"{plural(len(empty), 'group')} hold no parameter; distributed checkpoints "
+                f"{plural(len(empty), 'group', 'hold')} no parameter; distributed checkpoints "
                 "(set_optimizer_state_dict) refuse them"
             ),
             fix="Leave them out; a plan has none: plan.param_groups()",
@@ -49,7 +49,7 @@ def groups(subject: Subject) -> Iterator[Finding]:
             kind="duplicate-name",
             names=tuple(twice),
             cause=(
-                f"{plural(len(twice), 'name')} of groups are given more than once; Lightning's "
+                f"{plural(len(twice), 'group name', 'are')} given more than once; Lightning's "
                 "LearningRateMonitor raises, other logs mix their curves"
             ),
             fix="Give each its own, or drop them: group.pop('name')",
@@ -74,7 +74,7 @@ def values(subject: Subject) -> Iterator[Finding]:
             kind="bad-value",
             names=tuple(bad),
             cause=(
-                f"{plural(len(bad), 'setting')} of groups are NaN, infinite, negative or no "
+                f"{plural(len(bad), 'setting', 'are')} NaN, infinite, negative or no "
                 "number; torch checks only what its constructor gets as default"
             ),
             fix="Write a finite number >= 0: group['lr'] = 1e-3",
@@ -85,7 +85,7 @@ def values(subject: Subject) -> Iterator[Finding]:
             kind="unsafe-value",
             names=tuple(odd),
             cause=(
-                f"{plural(len(odd), 'setting')} of groups are of types that "
+                f"{plural(len(odd), 'setting', 'are')} of types that "
                 "torch.load(weights_only=True) refuses, so a checkpoint of this optimizer "
                 "cannot be resumed by most trainers"
             ),
@@ -144,7 +144,7 @@ def missing(subject: Subject) -> Iterator[Finding]:
             kind="missing-setting",
             names=tuple(lost),
             cause=(
-                f"{plural(len(lost), 'group')} lack settings that the step reads: {first!r} "
+                f"{plural(len(lost), 'group', 'lack')} settings that the step reads: {first!r} "
                 f"has no {', '.join(keys)}. Distributed checkpoints leave them out where "
                 "groups have changed"
             ),
@@ -179,8 +179,7 @@ def bases(subject: Subject) -> Iterator[Finding]:
         return  # it starts wherever it likes
     for optimizer in subject.optimizers:
         for key, mult in MULTIPLIERS.items():
-            moved = bool(optimizer.state or subject.schedulers)
-            base = _agreed(optimizer, key, mult, moved=moved)
+            base = _agreed(optimizer, key, mult, scheduled=bool(subject.schedulers))
             default = rate(optimizer.defaults, key)
             if base is None or default is None or _close(base, default):
                 continue
@@ -197,15 +196,19 @@ def bases(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _agreed(optimizer: Optimizer, key: str, mult: str, *, moved: bool) -> float | None:
+def _agreed(
+    optimizer: Optimizer, key: str, mult: str, *, scheduled: bool
+) -> float | None:
     """The base that all groups with multipliers started from; ``None`` if that is not known.
 
-    Rates without a note of their beginning may have been moved since.
+    Rates without a note of their beginning may have been moved since, and a note was written
+    by a scheduler, some of which begin where they like: it has to be there to be asked.
     """
+    moved = scheduled or bool(optimizer.state)
     found = []
     for group in optimizer.param_groups:
         factor, first = rate(group, mult), start(group, key)
-        known = f"initial_{key}" in group or not moved
+        known = scheduled if f"initial_{key}" in group else not moved
         if factor and first is not None and known and "max_lr" not in group:
             found.append(first / factor)
     if not found or not all(_close(each, found[0]) for each in found):
@@ -245,7 +248,7 @@ def _drift(
             kind="ratio-drift",
             names=tuple(label for label, _, _ in off),
             cause=(
-                f"{plural(len(off), 'group')} have left the ratio of their {mult}: {label!r} "
+                f"{plural(len(off), 'group', 'have')} left the ratio of their {mult}: {label!r} "
                 f"has {key} {now:.3g} and {mult} {factor:.3g}, where {reference[0]!r} has "
                 f"{reference[2]:.3g} and {reference[1]:.3g}"
             ),
@@ -276,7 +279,7 @@ def idle(subject: Subject) -> Iterator[Finding]:
             kind="zero-rate-group",
             names=tuple(still),
             cause=(
-                f"{plural(len(still), 'group')} are kept at rate 0: they cost gradients and "
+                f"{plural(len(still), 'group', 'are')} kept at rate 0: they cost gradients and "
                 "state, gradient clipping counts them, and a scheduler with a floor would "
                 "wake them up"
             ),
@@ -304,7 +307,7 @@ def scales(subject: Subject) -> Iterator[Finding]:
             kind="squared-rate",
             names=names,
             cause=(
-                f"{plural(len(names), 'group')} have lr_scale beside a rate that is multiplied "
+                f"{plural(len(names), 'group', 'have')} lr_scale beside a rate that is multiplied "
                 "already: a scheduler of timm multiplies once more, and squares it"
             ),
             fix="Drop one of the two: group.pop('lr_scale')",
@@ -315,7 +318,7 @@ def scales(subject: Subject) -> Iterator[Finding]:
             kind="lr-scale-alone",
             names=names,
             cause=(
-                f"{plural(len(names), 'group')} have lr_scale, and the same rate as the "
+                f"{plural(len(names), 'group', 'have')} lr_scale, and the same rate as the "
                 "others: only schedulers of timm multiply it in, and no scheduler was given"
             ),
             fix="Pass the scheduler too: nnlr.check(model, optimizer, scheduler)",

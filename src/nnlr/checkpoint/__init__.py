@@ -8,7 +8,7 @@ parameter name, and a *policy* says whose rates count:
 ``"code"``
     Rates, static multipliers and a plan's options are the code's. A schedule's progress
     carries over: ``new_base * saved_rate / saved_base``. Betas, momentum and the like are the
-    checkpoint's.
+    checkpoint's, and so is what an optimizer counts in its groups.
 ``"checkpoint"``
     Rates and multipliers too are the checkpoint's, parameter by parameter.
 

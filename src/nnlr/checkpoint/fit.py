@@ -1,13 +1,12 @@
 """Saved state is put into the groups of today."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
-from nnlr.checkpoint.groups import Target, fit_groups
+from nnlr.checkpoint.groups import Present, Target, fit_groups
 from nnlr.checkpoint.hook import Policy
 from nnlr.checkpoint.names import GONE, SHAPE, Match, Names, match
 from nnlr.checkpoint.rates import NOTE
@@ -15,23 +14,6 @@ from nnlr.checkpoint.report import Report
 from nnlr.checkpoint.saved import Saved
 from nnlr.checkpoint.tensors import fits, placed
 from nnlr.errors import ConfigError, listed, nearest_hint
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """An optimizer as it is now, and what is known of it.
-
-    Attributes:
-        optimizer: The optimizer.
-        names: The names of its tensors.
-        bases: The base rates that its groups start from, if they are known.
-        now: The base rates at which its schedules are.
-    """
-
-    optimizer: Optimizer
-    names: Names
-    bases: Mapping[str, float]
-    now: Mapping[str, float]
 
 
 def fitted(
@@ -80,9 +62,7 @@ def fitted(
         label = repr(group["name"]) if "name" in group else f"{position}"
         known = {**group, NOTE: present.bases}
         targets.append(Target(known, f"Group {label}", dict(sorted(sources.items()))))
-    settings, differences = fit_groups(
-        targets, saved.groups, policy, optimizer.defaults, present.now
-    )
+    settings, differences = fit_groups(targets, saved.groups, present, policy)
     unused = dict(sorted({**found.unused, **shaped}.items()))
     return (
         {"state": state, "param_groups": _packed(settings, groups)},

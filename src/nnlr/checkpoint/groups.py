@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Final
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from nnlr.baserate import MULTIPLIERS
 from nnlr.checkpoint.hook import Policy
+from nnlr.checkpoint.names import Names
 from nnlr.checkpoint.rates import NOTE, Group, Rate, same
 from nnlr.checkpoint.report import Difference, short
 from nnlr.errors import ConfigError
@@ -18,12 +21,15 @@ MOVING: Final = "moving"
 
 # Which class and kernels run: those that the checkpoint was saved with need not exist here.
 _OF_THE_CODE: Final = {
-    *("foreach", "fused", "capturable", "differentiable"),
+    *("foreach", "fused", "capturable", "differentiable", "triton"),
     "decoupled_weight_decay",  # what makes an AdamW of an Adam
 }
 
 # Arguments of schedulers, kept in groups: those of the scheduler that the code has built.
 _OF_SCHEDULERS: Final = {"max_momentum", "base_momentum", "swa_lr"}
+
+# Multipliers that others than nnlr keep in groups (timm, DINOv2): no less the code's.
+_SCALES: Final = {"lr_scale", "lr_multiplier", "wd_multiplier"}
 
 # Settings that decide which state there is, so that state and setting go together.
 _OF_STATE: Final = {"amsgrad", "centered"}
@@ -37,6 +43,23 @@ _RATES: Final = {
 
 # What is never a matter between checkpoint and code.
 _OURS: Final = {"params", "param_names", "name", MOVING, NOTE, *_RATES}
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An optimizer as it is now, and what is known of it.
+
+    Attributes:
+        optimizer: The optimizer.
+        names: The names of its tensors.
+        bases: The base rates that its groups start from, if they are known.
+        now: The base rates at which its schedules are.
+    """
+
+    optimizer: Optimizer
+    names: Names
+    bases: Mapping[str, float]
+    now: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +79,21 @@ class Target:
 
 
 def fit_groups(
-    targets: Sequence[Target],
-    saved: Sequence[Group],
-    policy: Policy,
-    defaults: Mapping[str, Any],
-    bases: Mapping[str, float],
+    targets: Sequence[Target], saved: Sequence[Group], present: Present, policy: Policy
 ) -> tuple[list[dict[str, Any]], tuple[Difference, ...]]:
     """The settings of each group, and what checkpoint and code disagreed about.
 
     Args:
         targets: The groups of the code.
         saved: The groups of the checkpoint.
+        present: The optimizer of the code.
         policy: Who is right about rates and multipliers.
-        defaults: The optimizer's defaults.
-        bases: The base rates at which the code's schedules are now.
 
     Raises:
         ConfigError: If a group needs two values of something that has to come from the
             checkpoint.
     """
-    fitting = _Fitting(targets, saved, policy, defaults, bases)
+    fitting = _Fitting(targets, saved, present, policy)
     groups = [fitting.group(position) for position in range(len(targets))]
     return groups, fitting.differences()
 
@@ -85,24 +103,25 @@ class _Fitting:
         self,
         targets: Sequence[Target],
         saved: Sequence[Group],
+        present: Present,
         policy: Policy,
-        defaults: Mapping[str, Any],
-        bases: Mapping[str, float],
     ) -> None:
         self.targets, self.saved, self.policy = targets, saved, policy
-        self.defaults = defaults
-        present = [target.group for target in targets]
+        self.defaults = present.optimizer.defaults
+        self.counters = _counters(present.optimizer)
+        groups = [target.group for target in targets]
         self.rates = [
             Rate(
                 key,
                 mult,
-                present,
+                groups,
                 saved,
-                default=defaults.get(key),
-                now=bases.get(key),
+                default=self.defaults.get(key),
+                now=present.now.get(key),
             )
             for key, mult in MULTIPLIERS.items()
         ]
+        self.one: dict[str, bool] = {}
         self.found: list[tuple[str, Sequence[str], Any, Any, str]] = []
 
     def group(self, position: int) -> dict[str, Any]:
@@ -225,8 +244,11 @@ class _Fitting:
         if not held:
             return
         one = all(same(held[0], value) for value in held[1:])
+        if one and key in self.counters:
+            settings[key] = held[0]  # it has moved, and there is nothing to say
+            return
         if key not in target.group:
-            if one:
+            if one and not self._is_option(key, target, sources):
                 settings[key] = held[0]
             return
         if key in _OF_SCHEDULERS:
@@ -243,7 +265,9 @@ class _Fitting:
         ):
             winner = "checkpoint"
             settings[key] = _alike(held[0], target.group[key])
-        if not _cycles(key, (target.group, *sources)):
+        # With None the code has left it open; some optimizers then note what they chose.
+        chosen = key in _OF_THE_CODE and target.group[key] is None
+        if not chosen and not _cycles(key, (target.group, *sources)):
             for at, names in target.names.items():
                 if key in self.saved[at]:
                     self._differ(
@@ -265,6 +289,8 @@ class _Fitting:
         Then the code's plan counts. It shows in a value other than the optimizer's, here or
         among the saved groups; what a schedule cycles differs too, but for another reason.
         """
+        if self.policy == "code" and key in _SCALES:
+            return True
         if (
             self.policy == "checkpoint"
             or key in _OF_STATE
@@ -274,9 +300,14 @@ class _Fitting:
             return False
         if not same(target.group[key], self.defaults[key]):
             return True
-        saved = [group[key] for group in self.saved if key in group]
-        one = all(same(saved[0], value) for value in saved[1:])
-        return not one and not _cycles(key, sources)
+        return not self._is_one(key) and not _cycles(key, sources)
+
+    def _is_one(self, key: str) -> bool:
+        """Whether all saved groups that have a setting have the same one."""
+        if key not in self.one:  # asked for every group
+            held = [group[key] for group in self.saved if key in group]
+            self.one[key] = all(same(held[0], value) for value in held[1:])
+        return self.one[key]
 
     def _note(
         self,
@@ -316,6 +347,19 @@ class _Fitting:
             Difference(setting, tuple(merged[kind]), old, new, winner)
             for kind, (setting, old, new, winner) in facts.items()
         )
+
+
+def _counters(optimizer: Optimizer) -> set[str]:
+    """Defaults that no constructor takes: the optimizer itself counts in them.
+
+    The step of a schedule-free optimizer and the distance that Prodigy estimates are such.
+    """
+    lineage = type(optimizer).mro()
+    # Wrappers pass on what they do not name: the settings of usual optimizers are no counters.
+    known = {"momentum", "dampening", "nesterov", "betas", "eps", "amsgrad", "maximize"}
+    for cls in lineage[: lineage.index(Optimizer)]:
+        known |= signature(cls.__init__).parameters.keys()  # type: ignore[misc] # of the class
+    return optimizer.defaults.keys() - known - _OF_THE_CODE
 
 
 def _cycles(key: str, groups: Iterable[Group]) -> bool:

@@ -1,7 +1,7 @@
 """What an optimizer's hooks remember, so that its state can be saved and loaded by name."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isclose
 from typing import Any, Final, Literal
 
@@ -49,7 +49,6 @@ class Hook:
         self._model = weakref.ref(model) if isinstance(model, nn.Module) else None
         # For when the module is gone: it may have been a wrapper that nobody kept.
         self._names: list[tuple[str, weakref.ref[Tensor]]] = []
-        self.learn(pairs_of(model))
         self.saved_names = None if saved_names is None else list(saved_names)
         self.policy, self._load = policy, load
         self._based = [key for key in MULTIPLIERS if _follows(optimizer, key)]
@@ -92,14 +91,16 @@ class Hook:
             fitted: Whether they fit this optimizer already, so that loading takes them as
                 they are.
         """
-        bases = self.bases(optimizer)
+        # Always the same keys: distributed checkpoints miss those that come and go.
+        bases = {**dict.fromkeys(MULTIPLIERS), **self.bases(optimizer)}
         known = all("param_names" in group for group in optimizer.param_groups)
-        names = {} if known else names_of(optimizer, self.pairs()).first
+        names = {} if known and not fitted else names_of(optimizer, self.pairs()).first
         for group, each in zip(optimizer.param_groups, packed, strict=True):
             found = [names.get(id(tensor)) for tensor in group["params"]]
             unnamed = "param_names" not in group and None not in found
             own = {"names": found} if unnamed else {}
-            each[NOTE] = {"fitted": fitted, **bases, **own}
+            order = in_order(group, names) if fitted else None
+            each[NOTE] = {"fitted": order, **bases, **own}
 
     def __call__(self, optimizer: Optimizer, state_dict: StateDict) -> StateDict | None:
         """Let the state fit."""
@@ -113,6 +114,11 @@ class Hook:
         handle = RemovableHandle(before, extra_dict=after)
         before[handle.id], after[handle.id] = self, self.note
         return handle
+
+
+def in_order(group: StateDict, names: Mapping[int, str]) -> str:
+    """The parameters of a group, by which it is known again."""
+    return " ".join(names.get(id(tensor), "?") for tensor in group["params"])
 
 
 def _follows(optimizer: Optimizer, key: str) -> bool:

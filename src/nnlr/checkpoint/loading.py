@@ -10,8 +10,16 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from nnlr import baserate
-from nnlr.checkpoint.fit import Present, fitted
-from nnlr.checkpoint.hook import Hook, Policy, StateDict, hook_of, runs_hooks
+from nnlr.checkpoint.fit import fitted
+from nnlr.checkpoint.groups import Present
+from nnlr.checkpoint.hook import (
+    Hook,
+    Policy,
+    StateDict,
+    hook_of,
+    in_order,
+    runs_hooks,
+)
 from nnlr.checkpoint.names import Names, Pairs, names_of, pairs_of, require_names
 from nnlr.checkpoint.rates import NOTE
 from nnlr.checkpoint.report import Report
@@ -37,6 +45,8 @@ def fit_state(
     copied, except that whole ones are sharded where the parameter is a ``DTensor``. State of
     parameters that are gone, frozen or of another shape is left out, and new parameters
     start afresh; the report lists them. Differences of settings are one ``NnlrWarning`` too.
+    A schedule of nnlr has a state of its own, which follows the base rates of the code only
+    where :func:`on_load` is in force.
 
     Args:
         state_dict: What ``optimizer.state_dict()`` gave, of any grouping.
@@ -186,8 +196,10 @@ def on_load(
             f"{type(optimizer).__name__} runs no hooks. Call on_load on the optimizer that it "
             "wraps, or nnlr.checkpoint.fit_state before loading."
         )
+    pairs = pairs_of(model)
+    require_names(optimizer, names_of(optimizer, pairs))
     hook = Hook(optimizer, model, saved_names, policy, _load)
-    require_names(optimizer, names_of(optimizer, hook.pairs()))
+    hook.learn(pairs)
     return hook.install(optimizer)
 
 
@@ -206,11 +218,13 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict 
     """What the hook does."""
     if not _is_state(state_dict):
         return None
+    pairs = hook.pairs()
     result, report = _fit_indexed(
-        state_dict, optimizer, hook.pairs(), hook.saved_names, hook.policy
+        state_dict, optimizer, pairs, hook.saved_names, hook.policy
     )
     groups = state_dict["param_groups"]
-    if all(group.get(NOTE, {}).get("fitted") for group in groups):
+    fitted = [group.get(NOTE, {}).get("fitted") for group in groups]
+    if any(fitted) and fitted == _orders(optimizer, pairs):
         # A call of fit_state has said what there is to say, perhaps by another policy.
         hook.report = replace(report, differences=())
         settled = [{k: v for k, v in group.items() if k != NOTE} for group in groups]
@@ -218,6 +232,11 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict 
     hook.report = report
     warn(report, stacklevel=6)
     return result
+
+
+def _orders(optimizer: Optimizer, pairs: Pairs) -> list[str]:
+    names = names_of(optimizer, pairs).first
+    return [in_order(group, names) for group in optimizer.param_groups]
 
 
 def mark(result: StateDict, optimizer: Optimizer) -> None:

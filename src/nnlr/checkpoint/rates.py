@@ -1,6 +1,7 @@
 """The rates of groups after a checkpoint: whose they are, and how far the schedule has come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from math import isclose
 from typing import Any, Final
 
@@ -56,6 +57,8 @@ class Rate:
         self.key, self.mult, self.initial = key, mult, f"initial_{key}"
         self.keys = SCHEDULED if key == "lr" else (key, self.initial)
         self.saved = [group for group in saved if key in group]
+        self._still = [group for group in self.saved if not self._moves(group)]
+        self._peaks = self._with_peaks(self._still)
         # Weight decay has a schedule only if it is noted, whatever the rate has.
         self.noted = any(self._peak(group) is not None for group in self.saved)
         self._mults = _multipliers(present, self.saved, mult, self.start)
@@ -78,6 +81,9 @@ class Rate:
         if noted is None and base is not None and self.mult in group:
             return float(base) * float(group[self.mult])
         return noted
+
+    def _with_peaks(self, groups: Iterable[Group]) -> list[tuple[float, Group]]:
+        return [(self._peak(group) or 0.0, group) for group in groups]
 
     def _scheduled_peak(self, group: Group) -> float | None:
         if self.key == "lr":
@@ -201,8 +207,7 @@ class Rate:
 
     def _progress(self, sources: Sequence[Group]) -> dict[str, float]:
         """How far the schedule has come; of a group that was at 0, as far as the others."""
-        still = [group for group in self.saved if not self._moves(group)]
-        for groups in (sources, still, self.saved):
+        for groups in (sources, self._still, self.saved):
             if found := self._relative(groups):
                 return found
         return {self.key: 1.0}
@@ -220,12 +225,12 @@ class Rate:
         self, key: str, start: float, mult: float | None, sources: Sequence[Group]
     ) -> float | None:
         """The value in a saved group that started at the same rate, so that no bit is lost."""
-        for group in (*sources, *self.saved):
+        own = self._with_peaks(group for group in sources if not self._moves(group))
+        for high, group in chain(own, self._peaks):
             if (
-                key in group
-                and isclose(self._peak(group) or 0.0, start, rel_tol=NOISE)
+                isclose(high, start, rel_tol=NOISE)
+                and key in group
                 and group.get(self.mult, mult) == mult
-                and not self._moves(group)
             ):
                 return float(group[key])
         return None

@@ -56,10 +56,16 @@ def read_indexed(
     """Read what ``optimizer.state_dict()`` gave, or what DCP passes to ``load_state_dict``.
 
     Raises:
-        ConfigError: If names are needed and none are there, or as many as do not fit.
+        ConfigError: If names are needed and none are there, or as many as do not fit, or
+            there is no parameter at all.
     """
     groups = state_dict["param_groups"]
     ids = [each for group in groups for each in group["params"]]
+    if not ids:
+        raise ConfigError(
+            "The checkpoint has no parameters in its groups, so everything would start afresh. "
+            "Load what state_dict() of a trained optimizer gave."
+        )
     names = _own_names(groups, ids)
     if names is None and given is not None:
         names = list(given)

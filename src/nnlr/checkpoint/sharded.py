@@ -64,6 +64,8 @@ def load_dcp(
     Raises:
         ConfigError: If the checkpoint has no such part or several, no name fits, a group
             would need two values of one setting, or the model is on the meta device.
+        CheckpointException: Torch's, if a file is missing or cannot be read; as with any
+            other error, the optimizer is as it was.
 
     Examples:
         >>> import tempfile, torch, warnings

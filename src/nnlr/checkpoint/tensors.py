@@ -13,9 +13,12 @@ def fits(state: object, tensor: Tensor) -> bool:
     (blocks, factors, preconditioners). Else all of them must be scalars or factors: its axes
     in their order, some of them missing or of length 1.
     """
-    shapes = [tuple(each.shape) for each in _tensors(state) if each.numel() != 1]
-    shape = tuple(tensor.shape)
-    return shape in shapes or all(_is_factor(each, shape) for each in shapes)
+    held, shape = list(_tensors(state)), tensor.shape
+    # Every step counter has the shape of a parameter that is a scalar.
+    own = bool(shape) and any(each.shape == shape for each in held)
+    return own or all(
+        _is_factor(each.shape, shape) for each in held if each.numel() != 1
+    )
 
 
 def _is_factor(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:

@@ -4,6 +4,8 @@ A plan needs nothing from here: build the optimizer and the schedule on the bare
 ``accelerator.prepare(model, optimizer, scheduler)``.
 """
 
+from numbers import Integral
+
 from nnlr.errors import NnlrError, shown
 from nnlr.integrations.installed import installed
 
@@ -17,7 +19,8 @@ def schedule_steps(accelerator: Accelerator, steps: int) -> int:
     It steps a scheduler once for each process and optimizer step, as if one process had seen
     all batches; with ``split_batches`` or ``step_scheduler_with_optimizer=False`` only once.
     A ``total_steps``, ``T_max`` or warm-up in optimizer steps would be over too soon by the
-    number of processes.
+    number of processes. With ``step_scheduler_with_optimizer=False`` it does not wait for the
+    optimizer: call ``scheduler.step()`` only where ``accelerator.sync_gradients``.
 
     Args:
         accelerator: The ``Accelerator``.
@@ -28,14 +31,18 @@ def schedule_steps(accelerator: Accelerator, steps: int) -> int:
         What to pass as ``total_steps``, ``T_max``, ``num_training_steps`` and the like.
 
     Raises:
-        NnlrError: If ``steps`` is no whole number above 0.
+        NnlrError: If it is no ``Accelerator``, or ``steps`` no whole number above 0.
 
     Examples:
         >>> from accelerate import Accelerator
         >>> schedule_steps(Accelerator(cpu=True), 1000)  # one process
         1000
     """
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+    if not isinstance(accelerator, Accelerator):
+        raise NnlrError(
+            f"schedule_steps needs an Accelerator first, got {shown(accelerator)}."
+        )
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 1:
         raise NnlrError(f"steps must be a whole number above 0, got {shown(steps)}.")
     once = accelerator.split_batches or not accelerator.step_scheduler_with_optimizer
-    return steps if once else steps * accelerator.num_processes
+    return int(steps) if once else int(steps) * accelerator.num_processes

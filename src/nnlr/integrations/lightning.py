@@ -12,8 +12,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr import ratios, scheduling
-from nnlr.errors import NnlrError
+from nnlr.errors import NnlrError, listed, shown
 from nnlr.integrations.installed import installed
+from nnlr.integrations.processes import agree_if_whole
 from nnlr.plan import Plan
 from nnlr.rates import rate_summary
 
@@ -56,12 +57,13 @@ def configure(
         module: The ``LightningModule``, ``self``.
         plan: The plan, of the whole module or of a part of it.
         cls: The optimizer class.
-        schedule: A scheduler class, or a function of an optimizer that returns a scheduler;
-            it is passed through :func:`nnlr.schedule`. ``None`` for constant rates.
+        schedule: A function of an optimizer that returns a scheduler, or a class that needs
+            nothing else; it is passed through :func:`nnlr.schedule`. ``None`` for constant
+            rates.
         decay_schedule: Likewise for the weight decay; it needs a ``schedule``.
         interval: When the schedule is stepped. There is no default: a schedule that counts
             steps and is stepped per epoch, or the other way round, is a frequent mistake.
-        frequency: After how many intervals it is stepped.
+        frequency: After how many intervals it is stepped, a whole number above 0.
         monitor: The logged metric that a plateau schedule follows.
         keep_ratios: Call :func:`nnlr.keep_ratios`, for callbacks that write one rate into all
             groups: ``LearningRateFinder`` and ``StochasticWeightAveraging``.
@@ -72,8 +74,10 @@ def configure(
         optimization with several optimizers.
 
     Raises:
-        NnlrError: If there is a schedule without ``interval`` or the reverse, or if the plan
-            would lock parameters of a module that Lightning has already wrapped in DDP.
+        NnlrError: If there is a schedule without ``interval`` or the reverse, if the plan is
+            of a network that is not in the module, or if it would lock parameters of a module
+            that Lightning has already wrapped in DDP.
+        PlanMismatchError: If the plans of several processes differ; see :func:`nnlr.agree`.
 
     Examples:
         >>> import nnlr, torch
@@ -85,16 +89,16 @@ def configure(
         >>> found["lr_scheduler"]
         {'scheduler': schedule(StepLR, base_lr=0.001), 'interval': 'step', 'frequency': 1}
     """
-    if (schedule is None) != (interval is None):
-        raise NnlrError(
-            "Say when the schedule is stepped: interval='step' if it counts optimizer steps, "
-            "interval='epoch' if it counts epochs or follows a metric of them."
-            if interval is None
-            else f"interval={interval!r} needs a schedule=."
-        )
-    if decay_schedule is not None and schedule is None:
-        raise NnlrError("decay_schedule= needs a schedule= for the learning rate too.")
-    _refuse_late_locks(module, plan, settings)
+    _refuse_misuse(
+        plan,
+        schedule=schedule,
+        decay_schedule=decay_schedule,
+        interval=interval,
+        frequency=frequency,
+        monitor=monitor,
+    )
+    _refuse_misfit(module, plan, settings)
+    agree_if_whole(plan, module)
     optimizer = plan.optimizer(cls, **settings)
     if keep_ratios:
         ratios.keep_ratios(optimizer)
@@ -111,18 +115,66 @@ def configure(
     return {"optimizer": optimizer, "lr_scheduler": told}
 
 
-def _refuse_late_locks(module: nn.Module, plan: Plan, settings: dict[str, Any]) -> None:
-    """Lightning asks for optimizers when the module is inside DDP, where nobody sees it."""
-    trainer = getattr(
-        module, "_trainer", None
-    )  # the property raises where there is none
-    if trainer is None:
-        return
+def _refuse_misuse(
+    plan: object,
+    *,
+    schedule: scheduling.Factory | None,
+    decay_schedule: scheduling.Factory | None,
+    interval: object,
+    frequency: object,
+    monitor: str | None,
+) -> None:
+    """Say now what Lightning would stumble over later, or pass over."""
+    if not isinstance(plan, Plan):
+        raise NnlrError(
+            f"configure needs a plan, got {shown(plan)}. In configure_optimizers: "
+            "configure(self, nnlr.resolve(self.net, scheme, lr=self.lr, weight_decay=0.05), "
+            "torch.optim.AdamW)"
+        )
+    if schedule is None:
+        needing = {
+            "interval": interval,
+            "decay_schedule": decay_schedule,
+            "monitor": monitor,
+            "frequency": None if frequency == 1 else frequency,
+        }
+        for name, value in needing.items():
+            if value is not None:
+                raise NnlrError(f"{name}= needs a schedule=.")
+    elif interval not in ("step", "epoch"):
+        raise NnlrError(
+            "Say when the schedule is stepped: interval='step' if it counts optimizer steps, "
+            "interval='epoch' if it counts epochs or follows a metric of them; got "
+            f"{shown(interval)}."
+        )
+    if not isinstance(frequency, int) or isinstance(frequency, bool) or frequency < 1:
+        raise NnlrError(
+            f"frequency must be a whole number above 0, got {shown(frequency)}."
+        )
+
+
+def _refuse_misfit(module: nn.Module, plan: Plan, settings: dict[str, Any]) -> None:
+    """Refuse the plan of another network, and locks inside DDP, which Lightning wraps first."""
     said = {
         key: settings[key] for key in ("model", "partial", "locked") if key in settings
     }
+    fit = plan.fit(init="done", **said)
+    inside = {id(parameter) for parameter in module.parameters()}
+    strange = [
+        found.row.name for found in fit.located if id(found.tensor) not in inside
+    ]
+    if strange:
+        raise NnlrError(
+            f"The plan is of {plan.label}, whose {listed(strange)} are not in the "
+            f"{type(module).__name__} that is trained. Resolve what it holds: "
+            "nnlr.resolve(self.net, ...)"
+        )
+    # The property raises where there is none.
+    trainer = getattr(module, "_trainer", None)
+    if trainer is None:
+        return
     try:
-        plan.fit(init="done", **said).locks.refuse_inside_ddp(trainer.strategy.model)
+        fit.locks.refuse_inside_ddp(trainer.strategy.model)
     except NnlrError as error:
         raise NnlrError(
             f"{error} With Lightning: def setup(self, stage): self.plan = nnlr.resolve(...); "

@@ -14,13 +14,15 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
+from nnlr.errors import NnlrError, shown
 from nnlr.groups import Locked, ParamGroup
 from nnlr.names import Source
 from nnlr.plan import Plan
 from nnlr.resolving import resolve
 from nnlr.rows import Decay
-from nnlr.scheme import Scheme
+from nnlr.scheme import Scheme, as_schemes
 from nnlr.select import Selector
+from nnlr.values import number
 
 __all__ = ["param_group_fn", "to_timm"]
 
@@ -56,7 +58,8 @@ def to_timm(
         Groups with ``params``, ``lr``, ``lr_scale``, ``weight_decay``, ``name`` and options.
 
     Raises:
-        PlanMismatchError: If the model is not the one resolved.
+        NnlrError: If it is no plan; as a ``PlanMismatchError`` if the model is not the one
+            resolved.
 
     Examples:
         >>> import nnlr, torch
@@ -66,6 +69,11 @@ def to_timm(
         >>> [(group["lr"], group["lr_scale"]) for group in to_timm(plan)]
         [(0.1, 1.0), (0.1, 0.5)]
     """
+    if not isinstance(plan, Plan):
+        raise NnlrError(
+            f"to_timm needs a plan, got {shown(plan)}. Make one: nnlr.resolve(model, scheme, "
+            "lr=..., weight_decay=...)."
+        )
     groups = plan.param_groups(
         model, partial=partial, names=names, locked=locked, eps=eps, init=init
     )
@@ -103,6 +111,9 @@ def param_group_fn(
         names: As in :func:`to_timm`; so is ``locked``.
         locked: See ``names``.
 
+    Raises:
+        NnlrError: If an argument is not what it should be, such as a plan for a scheme.
+
     Examples:
         >>> import nnlr, torch
         >>> from nnlr.integrations.timm import param_group_fn
@@ -110,6 +121,15 @@ def param_group_fn(
         >>> [group["weight_decay"] for group in groups_of(torch.nn.Linear(2, 1))]
         [0.01, 0.0]
     """
+    # Said now: the function is called from deep inside timm.
+    if any(isinstance(given, Plan) for given in schemes):
+        raise NnlrError(
+            "param_group_fn takes schemes, got a plan. A plan has groups already: "
+            "param_group_fn=lambda model: to_timm(plan, model)."
+        )
+    as_schemes(schemes)
+    number(lr, "lr", above=0)
+    number(weight_decay, "weight_decay")
 
     def groups(model: nn.Module) -> list[ParamGroup]:
         plan = resolve(

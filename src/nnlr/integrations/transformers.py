@@ -8,22 +8,25 @@ gives it what to build. Its schedulers write one rate into all groups if they ha
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from nnlr import ratios
-from nnlr.errors import ConfigError
+from nnlr.errors import ConfigError, NnlrError, shown
+from nnlr.fitting import Signature
 from nnlr.integrations.installed import installed
+from nnlr.integrations.processes import agree_if_whole
 from nnlr.plan import Plan
-from nnlr.rates import rate_summary, reference_group
+from nnlr.rates import rate_summary
 from nnlr.resolving import resolve
 from nnlr.rows import Decay
 from nnlr.scheduling import schedule
-from nnlr.scheme import Scheme
+from nnlr.scheme import Scheme, as_schemes
 from nnlr.select import Selector
+from nnlr.values import number
 
 with installed("transformers"):
     from transformers import (
@@ -53,7 +56,7 @@ class OptimizerFactory:
     """
 
     schemes: tuple[Scheme, ...]
-    args: TrainingArguments | None
+    args: TrainingArguments | None = field(repr=False)  # a hundred lines
     cls: Callable[..., Optimizer] | None
     rates: Mapping[str, float | None]
     resolving: Mapping[str, Any]
@@ -76,8 +79,14 @@ class OptimizerFactory:
         return self.build
 
     def build(self, model: nn.Module) -> Optimizer:
-        """Resolve the schemes on a model, and build the plan's optimizer."""
+        """Resolve the schemes on a model, and build the plan's optimizer.
+
+        Raises:
+            PlanMismatchError: If the plans of several processes differ; see
+                :func:`nnlr.agree`.
+        """
         self.plan = resolve(model, *self.schemes, **self._rates(), **self.resolving)
+        agree_if_whole(self.plan, model)
         cls, settings = self.cls, self.settings
         if cls is None:
             cls, named = Trainer.get_optimizer_cls_and_kwargs(self.args, model)  # type: ignore[arg-type] # any module
@@ -136,7 +145,8 @@ def optimizer(
             ``betas=``, ``locked=``.
 
     Raises:
-        ConfigError: If neither ``args`` nor the value is given, or if DeepSpeed is
+        NnlrError: If an argument is not what it should be, such as a plan for a scheme; as
+            a ``ConfigError`` if neither ``args`` nor the value is given, or if DeepSpeed is
             configured to build the optimizer itself, on one flat list of parameters.
 
     Examples:
@@ -151,6 +161,7 @@ def optimizer(
         ['lr1_wd1', 'lr1_wd0']
     """
     rates = {"lr": lr, "weight_decay": weight_decay}
+    _refuse_misuse(schemes, args, cls, rates)
     if args is None:
         given = {"cls": cls, **rates}
         if missing := [name for name, value in given.items() if value is None]:
@@ -171,6 +182,33 @@ def optimizer(
         keep_ratios=keep_ratios,
     )
     return factory, {}
+
+
+def _refuse_misuse(
+    schemes: tuple[object, ...],
+    args: object,
+    cls: Callable[..., Optimizer] | None,
+    rates: Mapping[str, float | None],
+) -> None:
+    """Say now what would come to light when the Trainer trains."""
+    for given in schemes:
+        if isinstance(given, Plan):
+            raise NnlrError(
+                "optimizer takes schemes, got a plan: the Trainer has the schemes resolved on "
+                "the model that it has by then. Pass what was given to nnlr.resolve; or pass "
+                "Trainer(optimizers=(plan.optimizer(cls), None))."
+            )
+        if isinstance(given, TrainingArguments):
+            raise NnlrError("Name the Trainer's arguments: optimizer(..., args=args).")
+    as_schemes(schemes)
+    if args is not None and not isinstance(args, TrainingArguments):
+        raise NnlrError(f"args must be TrainingArguments, got {shown(args)}.")
+    if cls is not None:
+        Signature.of(cls)
+    if rates["lr"] is not None:
+        number(rates["lr"], "lr", above=0)
+    if rates["weight_decay"] is not None:
+        number(rates["weight_decay"], "weight_decay")
 
 
 def _refuse_deepspeed(args: TrainingArguments) -> None:
@@ -224,11 +262,15 @@ class RateCallback(TrainerCallback):
         """Refuse an optimizer that is not of a plan, such as one that DeepSpeed built.
 
         Raises:
-            ConfigError: If no group carries ``lr_mult``.
+            ConfigError: If no group carries ``wd_mult``, or an ``lr_mult`` other than 1.
         """
-        if reference_group(run["optimizer"].param_groups) is None:
+        # RatioTrainer's schedule has written an lr_mult into any groups by now.
+        if not any(
+            "wd_mult" in group or group.get("lr_mult", 1) != 1
+            for group in run["optimizer"].param_groups
+        ):
             raise ConfigError(
-                "The Trainer trains with an optimizer of its own: no group has an 'lr_mult'. "
+                "The Trainer trains with an optimizer of its own: no group has multipliers. "
                 "Pass optimizer_cls_and_kwargs=nnlr.integrations.transformers.optimizer(...); "
                 "a DeepSpeed configuration must have no section 'optimizer'."
             )
@@ -266,7 +308,12 @@ def log_rates(trainer: Trainer, *, groups: bool = False) -> RateCallback:
     Args:
         trainer: The Trainer.
         groups: Log each group too, as ``lr/NAME``.
+
+    Raises:
+        NnlrError: If it is no Trainer.
     """
+    if not isinstance(trainer, Trainer):
+        raise NnlrError(f"log_rates needs a Trainer, got {shown(trainer)}.")
     callback = RateCallback(groups=groups)
     trainer.callback_handler.callbacks.insert(0, callback)
     return callback
