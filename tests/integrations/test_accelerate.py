@@ -18,6 +18,13 @@ from nnlr.integrations.accelerate import schedule_steps  # noqa: E402
 BASE = 1e-2
 
 
+@pytest.fixture(autouse=True)
+def alone():
+    """What an earlier test told Accelerate holds for the whole process: forget it."""
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    accelerate.state.GradientState._reset_state()
+
+
 def accelerator(**settings):
     return accelerate.Accelerator(cpu=True, **settings)
 

@@ -65,7 +65,7 @@ def test_nothing_piles_up():
     played = enumerate(rounds(101, layers=20))
     counts = [objects() for number, _ in played if number in {40, 100}]
     (early, tensors), (late, others) = counts
-    assert tensors == others
+    assert others <= tensors
     assert late - early < 20, "objects of 60 more rounds"
 
 

@@ -205,8 +205,8 @@ def saved_rates(patch):
     """Rates and multipliers are those of the checkpoint."""
     original = fit.fit_groups
 
-    def mutant(targets, saved, policy, *others):
-        return original(targets, saved, "checkpoint", *others)
+    def mutant(targets, saved, present, policy):
+        return original(targets, saved, present, "checkpoint")
 
     patch.setattr(fit, "fit_groups", mutant)
 
@@ -218,7 +218,7 @@ def saved_bases(patch):
 
 def silent_load(patch):
     """Nothing is said of differences between checkpoint and code."""
-    patch.setattr(loading, "_warn", lambda *_, **__: None)
+    patch.setattr(loading, "warn", lambda *_, **__: None)
 
 
 MUTANTS = [

@@ -904,3 +904,11 @@ def test_ten_thousand_tensors_take_no_time():
     started = process_time()
     assert "nothing found" == str(nnlr.check(plan, optimizer, scheduler))
     assert process_time() - started < 3
+
+
+def test_a_plan_that_locks_all_and_keeps_it_has_no_progress_to_tell():
+    """Every rate is 0, so none tells how far a schedule has come."""
+    model = network()
+    plan = nnlr.resolve(model, nnlr.rule("*", lr_mult=0), lr=LR, weight_decay=0.0)
+    optimizer = plan.optimizer(torch.optim.SGD, locked="keep")
+    assert "plan-differs" not in kinds(plan, optimizer)

@@ -106,12 +106,11 @@ def _progress(subject: Subject, pairs: Sequence[tuple[PlanRow, Group]]) -> float
     plateau or a loop by hand notes nothing. Of groups with multipliers the optimizer's
     default then tells whether they have the plan's base.
     """
-    fastest = max(pairs, key=lambda pair: pair[0].lr, default=None)
-    if subject.plan is None or fastest is None:
+    if subject.plan is None or not pairs:
         return 1.0
-    row, group = fastest
+    row, group = max(pairs, key=lambda pair: pair[0].lr)
     now = start(group)
-    if not row.lr or now is None:
+    if not row.lr or now is None:  # only kept locks, or an optimizer without rates
         return 1.0
     moving = subject.schedulers or not group.keys().isdisjoint(("initial_lr", "max_lr"))
     if "lr_mult" in group:
