@@ -5,7 +5,7 @@ as experts and adapters have. ``28`` groups are 14 layers times with and without
 ``all`` gives every tensor a rate of its own. Every optimizer steps the same parameters and
 gradients, each with its own state; they take turns within a round.
 
-    python benchmarks/step_time.py            # all of it, 6 minutes on 2 idle cores
+    python benchmarks/step_time.py            # all of it, 15 minutes on 2 idle cores
     python benchmarks/step_time.py --quick    # two small models, AdamW, half a minute
 """
 
