@@ -306,6 +306,35 @@ class TestPlainSchedulers:
         assert pytest.approx(LR / 2) == rates(third)["head.bias"]
         assert all("initial_lr" not in group for group in third.param_groups)
 
+    @pytest.mark.parametrize("tensor_lr", [False, True])
+    def test_a_group_added_by_hand_gets_the_notes_of_the_others(self, tensor_lr):
+        """Schedulers are built on what the load gives, whichever group a parameter was in."""
+        model = Net()
+        first = build(model.body, nnlr.rule("*"), tensor_lr=tensor_lr)
+        scheduler = nnlr.schedule(first, lrs.StepLR, step_size=1, gamma=0.5)
+        first.add_param_group(
+            {
+                "params": [*model.head.parameters()],
+                "param_names": ["head.weight", "head.bias"],
+                "lr_mult": 2.0,
+            }
+        )
+        step(model, first, 0)
+        scheduler.step()
+        saved = first.state_dict()
+        assert ["initial_lr" in group for group in saved["param_groups"]] == [True, False]
+        saved["param_groups"][0]["param_names"] = ["body.weight", "body.bias"]
+        second = build(model, nnlr.rule("body.*", lr_mult=0.5), tensor_lr=tensor_lr)
+        with pytest.warns(nnlr.NnlrWarning, match="lr_mult is 2 in the checkpoint"):
+            second.load_state_dict(saved)
+        assert {LR, LR / 2} == {
+            float(group["initial_lr"]) for group in second.param_groups
+        }
+        again = nnlr.schedule(second, lrs.StepLR, step_size=1, gamma=0.5)
+        again.load_state_dict(scheduler.state_dict())
+        assert pytest.approx(LR / 2) == rates(second)["head.bias"]
+        assert pytest.approx(LR / 4) == rates(second)["body.bias"]
+
     def test_a_live_optimizer_goes_back_to_an_earlier_checkpoint(self):
         """The rates of the moment are not taken for the code's."""
         model = Net()

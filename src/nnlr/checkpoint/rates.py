@@ -216,9 +216,14 @@ class Rate:
         """All that a scheduler keeps in the first group that has a peak, relative to it."""
         for group in groups:
             if high := self._peak(group):
-                noted = self._scheduled_peak(group) is not None
-                keys = self.keys if noted else (self.key,)
-                return {key: float(group[key]) / high for key in keys if key in group}
+                found = {
+                    key: float(group[key]) / high for key in self.keys if key in group
+                }
+                if self._scheduled_peak(group) is None:
+                    # Added by hand in mid-schedule: as noted as the others from now on.
+                    noted = [each for each in self.saved if self._scheduled_peak(each)]
+                    return (self._relative(noted) or {}) | found
+                return found
         return None
 
     def _exact(
