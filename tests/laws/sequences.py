@@ -247,8 +247,10 @@ class Run:
             f"weight of {name}": (expected, tensors[name])
             for name, expected in ref.weights.items()
         }
-        loose = 1e-5 if self.setup.tensor_lr else 1e-9  # rates in tensors are float32
-        compare(weights | self._rates(tensors) | self._state(tensors), loose)
+        # Rates in tensors are float32: a weight at rest near 0 keeps the round-off of the
+        # steps that brought it there, up to 0.3 each.
+        loose, near = (1e-5, 1e-7) if self.setup.tensor_lr else (1e-9, 1e-12)
+        compare(weights | self._rates(tensors) | self._state(tensors), loose, near)
 
     def _rates(self, tensors):
         """Each trained parameter is in one group, at its rates, under its name."""
@@ -286,7 +288,7 @@ class Run:
         }
 
 
-def compare(pairs, loose):
+def compare(pairs, loose, near):
     """Expected and actual numbers are equal up to rounding, and NaN where NaN is expected."""
     pairs = {
         what: [
@@ -296,11 +298,11 @@ def compare(pairs, loose):
         for what, pair in pairs.items()
     }
     whole = map(np.concatenate, zip(*pairs.values(), strict=True))
-    if not np.allclose(*whole, loose, loose * 1e-3, equal_nan=True):
+    if not np.allclose(*whole, loose, near, equal_nan=True):
         wrong = {
             what: pair
             for what, pair in pairs.items()
-            if not np.allclose(*pair, loose, loose * 1e-3, equal_nan=True)
+            if not np.allclose(*pair, loose, near, equal_nan=True)
         }
         what, (expected, actual) = next(iter(wrong.items()))
         raise AssertionError(
