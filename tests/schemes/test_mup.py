@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import time
 from itertools import product
 
 import mup as peer
@@ -27,6 +26,7 @@ from nnlr.errors import ConfigError, NnlrError, PatternError
 from nnlr.schemes.base_shapes import as_base
 from nnlr.schemes.tensor_programs import shapes
 from nnlr.testing import SchemeLaws
+from tests.cost import Name
 
 LR, WD = 0.01, 0.1
 
@@ -195,6 +195,7 @@ class TestParityWithMup:
 
     @pytest.mark.parametrize("make", [mlp, conv, Attention])
     @pytest.mark.parametrize("kind", PEERS)
+    @pytest.mark.no_cover
     def test_folded_model_follows_mup_step_by_step(self, make, kind):
         """A plain model under the plan equals the MuReadout model under mup, 100 steps."""
         ours, theirs = make(24).double(), make(24, peer.MuReadout).double()
@@ -280,15 +281,14 @@ class TestBase:
         )
 
     def test_many_tensors(self):
-        """Names are looked up, not searched for: 30,000 take a second, and once took many."""
-        tensors = {
-            f"blocks.{i}.weight": torch.empty(4, 4, device="meta") for i in range(30000)
-        }
+        """Names are looked up, not searched for: once the time grew with their square."""
+        names = [Name(f"blocks.{i}.weight") for i in range(1000)]
+        tensors = {name: torch.empty(4, 4, device="meta") for name in names}
         model = describe(tensors)
         base = as_base(dict.fromkeys(tensors, (2, 2)))
-        before = time.process_time()
+        before = Name.compared
         assert {(2.0, 2.0)} == set(base.mults(model))
-        assert time.process_time() - before < 1
+        assert Name.compared - before < 10 * len(names)
 
     def test_names_of_a_wrapped_base(self):
         """Wrappers around base or model change nothing."""

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import SWALR
 
 import nnlr
 from nnlr.finding import Finding, Findings
+from tests.cost import calls
 from tests.frozen_state import state_of
 
 LR = 0.1
@@ -808,7 +809,7 @@ class TestMembers:
         group.update(one=[1, (2.0, "x")], two=torch.ones(2), three=torch.Size([1]))
         assert [] == kinds(net, optimizer)
         for each in optimizer.param_groups:
-            each["four"] = test_ten_thousand_tensors_take_no_time
+            each["four"] = layered
         (found,) = nnlr.check(net, optimizer)
         assert "unsafe-value" == found.kind
         assert 2 == len(found.names)
@@ -892,18 +893,16 @@ def test_what_a_call_cannot_show_is_dots():
     assert found.fix.endswith("nnlr.schedule(optimizer, ReduceLROnPlateau, ...)")
 
 
-def test_ten_thousand_tensors_take_no_time():
-    """Far under what a start of a run takes; the bound is loose, as machines are."""
-    from time import process_time
-
-    net = nn.ModuleList([nn.Linear(2, 2) for _ in range(5000)])
+def test_two_thousand_tensors_take_no_time():
+    """Each is looked at a few times, whatever their number: far less than a step of training."""
+    net = nn.ModuleList([nn.Linear(2, 2) for _ in range(1000)])
     rates = [nnlr.rule(f"{digit}*", lr_mult=0.9**digit) for digit in range(1, 10)]
     plan = nnlr.resolve(net, *rates, lr=LR, weight_decay=0)
     optimizer = plan.optimizer(torch.optim.AdamW)
     scheduler = lrs.CosineAnnealingLR(optimizer, 100_000)
-    started = process_time()
     assert "nothing found" == str(nnlr.check(plan, optimizer, scheduler))
-    assert process_time() - started < 3
+    check = functools.partial(nnlr.check, plan, optimizer, scheduler)
+    assert calls(check) < 100 * len(plan.rows)
 
 
 def test_a_plan_that_locks_all_and_keeps_it_has_no_progress_to_tell():

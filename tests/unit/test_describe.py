@@ -2,9 +2,8 @@
 
 import copy
 import gc
-import statistics
-import time
 from collections import OrderedDict
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from nnlr import marks
 from nnlr.describe import ParamInfo, check_role, describe, with_roles
 from nnlr.errors import NnlrError
 from tests import zoo
+from tests.cost import calls
 
 
 def params_of(model):
@@ -442,19 +442,11 @@ class TestCost:
         assert gc.isenabled()
 
     def test_time_grows_with_the_number_of_tensors_only(self):
-        """Ten times the tensors, at most about ten times the time."""
-
-        def seconds(model):
-            times = []
-            for _ in range(5):
-                start = time.process_time()
-                describe(model)
-                times.append(time.process_time() - start)
-            return statistics.median(times)
-
-        small, large = zoo.moe_tree(4, 32), zoo.moe_tree(4, 320)
+        """Ten times the tensors, ten times the work."""
+        small, large = zoo.moe_tree(4, 10), zoo.moe_tree(4, 100)
         growth = len(list(large.parameters())) / len(list(small.parameters()))
-        assert seconds(large) < 2.5 * growth * seconds(small)
+        one, other = (calls(partial(describe, model)) for model in (small, large))
+        assert other < 1.1 * growth * one
 
     def test_a_description_keeps_nothing_of_a_deep_copy_alive(self):
         """Two copies of a model are described apart."""

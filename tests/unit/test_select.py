@@ -1,6 +1,6 @@
 """Selectors: what they choose, how they read, and what is said when they choose nothing."""
 
-import time
+import functools
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from torch import nn
 import nnlr
 from nnlr.describe import describe
 from nnlr.select import Selector
+from tests.cost import calls
 
 
 class Block(nn.Module):
@@ -352,12 +353,12 @@ class TestNothingMatches:
         with pytest.raises(nnlr.PatternError, match=r"Fix the pattern\.$"):
             nnlr.resolve(Net(), roles={"x.*": "norm"}, lr=1, weight_decay=0)
 
-    def test_forty_thousand_names_are_searched_within_a_second(self):
+    def test_a_typo_among_many_names_costs_little(self):
         """The near misses of a typo in a large model do not keep anyone waiting."""
         names = [
             f"decoder.layers.{layer}.experts.{expert}.{leaf}"
             for layer in range(40)
-            for expert in range(250)
+            for expert in range(25)
             for leaf in ("gate.weight", "up.weight", "down.weight", "down.bias")
         ]
         info = describe({name: torch.empty(1, device="meta") for name in names})
@@ -367,8 +368,15 @@ class TestNothingMatches:
             ("decoder.layers.1.gate.experts.weight", None),
             ("qqq.*", None),
         ]:
-            start = time.perf_counter()
-            with pytest.raises(nnlr.PatternError, match="40,000 parameters") as caught:
-                nnlr.rule(pattern).steps(info)
-            assert time.perf_counter() - start < 1
-            assert nearest is None or nearest in caught.value.nearest
+            search = functools.partial(nnlr.rule(pattern).steps, info)
+
+            def refused(search=search):
+                with pytest.raises(
+                    nnlr.PatternError, match="4,000 parameters"
+                ) as caught:
+                    search()
+                return caught.value
+
+            assert nearest is None or nearest in refused().nearest
+            # A comparison with each name in full would take hundreds.
+            assert calls(refused) < 12 * len(names)
