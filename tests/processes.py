@@ -79,6 +79,17 @@ def _process(rank, world, folder, scenarios, seconds):
     faulthandler.dump_traceback_later(seconds, exit=True, file=stacks)
     warnings.simplefilter("error", NnlrWarning)
     torch.set_num_threads(1)
+    # What torchrun would set, and trainers read; the port is not opened.
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        GROUP_RANK="0",
+        WORLD_SIZE=str(world),
+        LOCAL_WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="29500",
+        TORCHELASTIC_RUN_ID="nnlr",
+    )
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/meet",

@@ -1,18 +1,15 @@
 """Lightning and Accelerate with two processes on gloo, against loops by hand."""
 
-import os
-import traceback
-import warnings
-
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.optim import lr_scheduler as lrs
 from torch.utils.data import DataLoader
 
 import nnlr
 import tests.torchvision_shim  # noqa: F401 - before anything imports torchvision
+from tests.processes import outcomes, tell
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
@@ -256,46 +253,16 @@ SCENARIOS = {
 }
 
 
-def run_all(rank, folder, package):
-    """One process: every scenario in turn, the errors in a file each."""
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    # What torchrun would set; both trainers read it.
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        GROUP_RANK="0",
-        WORLD_SIZE=str(WORLD),
-        LOCAL_WORLD_SIZE=str(WORLD),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT="29500",  # not opened: they find the group that is there
-        TORCHELASTIC_RUN_ID="nnlr",
-    )
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
-    )
-    for scenario in SCENARIOS[package]:
-        try:
-            scenario()
-            said = ""
-        except BaseException:  # noqa: BLE001 - told in the test
-            said = traceback.format_exc()
-        (folder / f"{scenario.__name__}.{rank}").write_text(said)
-        dist.barrier()
-    # Threads of gloo sometimes abort a process that ends in the ordinary way.
-    os._exit(0)
-
-
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
+def said(tmp_path_factory):
     """Run the scenarios of a package once, in two processes."""
     told = {}
 
     def of(package):
         pytest.importorskip(package)
         if package not in told:
-            folder = told[package] = tmp_path_factory.mktemp(package)
-            multiprocessing.spawn(run_all, args=(folder, package), nprocs=WORLD)
+            folder = tmp_path_factory.mktemp(package)
+            told[package] = outcomes(SCENARIOS[package], WORLD, folder)
         return told[package]
 
     return of
@@ -315,7 +282,6 @@ def outcomes(tmp_path_factory):
         for scenario in scenarios
     ],
 )
-def test_every_process_agrees(outcomes, package, scenario):
+def test_every_process_agrees(said, package, scenario):
     """The scenario's own docstring is the claim; no process may object."""
-    for rank in range(WORLD):
-        assert (outcomes(package) / f"{scenario.__name__}.{rank}").read_text() == ""
+    tell(said(package)[scenario.__name__])

@@ -1,13 +1,11 @@
 """The law of wrapping: no wrapper changes a canonical name, a role, a class or a shape."""
 
-import os
-import traceback
 import warnings
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     checkpoint_wrapper,
 )
@@ -20,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from nnlr.describe import describe
 from nnlr.names import inside_ddp, resolve_name, slots, unwrap
 from tests import zoo
+from tests.processes import outcomes, tell
 
 peft = pytest.importorskip("peft")
 
@@ -334,43 +333,23 @@ def fsdp2():
 SCENARIOS = [ddp, inside, fsdp2]
 
 
-def run_all(rank, world, folder):
-    """One process: every scenario in turn, the errors in a file each."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
-    )
-    for scenario in SCENARIOS:
-        try:
-            scenario()
-            said = ""
-        except BaseException:  # noqa: BLE001  told in the test
-            said = traceback.format_exc()
-        (folder / f"{scenario.__name__}.{rank}").write_text(said)
-        dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module", params=[1, 2], ids=["world1", "world2"])
-def outcomes(request, tmp_path_factory):
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(2, id="world2"),
+        pytest.param(1, id="world1", marks=pytest.mark.full),
+    ],
+)
+def said(request, tmp_path_factory):
     """Run the scenarios once for each number of processes."""
     folder = tmp_path_factory.mktemp(f"world{request.param}")
-    multiprocessing.spawn(run_all, args=(request.param, folder), nprocs=request.param)
-    return {
-        scenario.__name__: [
-            (folder / f"{scenario.__name__}.{rank}").read_text()
-            for rank in range(request.param)
-        ]
-        for scenario in SCENARIOS
-    }
+    return outcomes(SCENARIOS, request.param, folder)
 
 
 @pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
 )
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_every_process_agrees(outcomes, scenario):
+def test_every_process_agrees(said, scenario):
     """The scenario's own docstring is the claim; no process may object."""
-    for said in outcomes[scenario.__name__]:
-        assert said == ""
+    tell(said[scenario.__name__])

@@ -2,13 +2,11 @@
 
 import contextlib
 import copy
-import os
-import traceback
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -20,6 +18,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_ten
 
 from nnlr.optim import keeping, obstacles
 from tests.optim.twins import NAMES, USUAL, classes
+from tests.processes import outcomes, tell
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
@@ -214,35 +213,10 @@ SCENARIOS = [
 ]
 
 
-def run_all(rank, world, folder):
-    """One process: every scenario in turn, the errors in a file each."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
-    )
-    for scenario in SCENARIOS:
-        try:
-            scenario()
-            said = ""
-        except BaseException:  # noqa: BLE001 - told in the test
-            said = traceback.format_exc()
-        (folder / f"{scenario.__name__}.{rank}").write_text(said)
-        dist.barrier()
-    # Threads of gloo sometimes abort a process that ends in the ordinary way.
-    os._exit(0)
-
-
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
+def said(tmp_path_factory):
     """Run the scenarios in two processes."""
-    folder = tmp_path_factory.mktemp("world2")
-    multiprocessing.spawn(run_all, args=(2, folder), nprocs=2)
-    return {
-        scenario.__name__: [
-            (folder / f"{scenario.__name__}.{rank}").read_text() for rank in range(2)
-        ]
-        for scenario in SCENARIOS
-    }
+    return outcomes(SCENARIOS, 2, tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture
@@ -254,10 +228,9 @@ def alone():
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_both_processes_agree(outcomes, scenario):
+def test_both_processes_agree(said, scenario):
     """The scenario's own docstring is the claim; no process may object."""
-    for said in outcomes[scenario.__name__]:
-        assert said == ""
+    tell(said[scenario.__name__])
 
 
 @pytest.mark.usefixtures("alone")
