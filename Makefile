@@ -11,9 +11,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-# -qq: pip speaks up only when something failed.
+# -qq: pip speaks up only when something failed. --no-compile: what is imported is compiled
+# then, and kept; compiling all there is takes longer than installing it.
 PIP         = $(BIN)/python -m pip --disable-pip-version-check --no-input
-PIP_INSTALL = $(PIP) install -qq -c constraints.txt
+PIP_INSTALL = $(PIP) install -qq --no-compile -c constraints.txt
+unexport PYTHONDONTWRITEBYTECODE
 # One process per core, a file to each at a time: the examples of a page build on each other.
 JOBS       ?= 2
 PYTEST      = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
