@@ -2,13 +2,18 @@
 
 import gc
 import os
+from contextlib import suppress
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
+from importlib import import_module
+from pkgutil import walk_packages
 
 import pytest
+from coverage import Coverage
 from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+import nnlr
 import tests.torchvision_shim  # noqa: F401 - before anything imports torchvision
 
 FULL = os.environ.get("NNLR_FULL") == "1"
@@ -37,6 +42,37 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite tests/golden"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session):
+    """End what else measures a worker of xdist: two that were started before pytest-cov's own.
+
+    It pauses only its own for tests that are marked ``no_cover``.
+    """
+    while hasattr(session.config, "workerinput") and (other := Coverage.current()):
+        other.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Measure the imports of nnlr alone: following those of others takes half a minute."""
+    measured = Coverage.current()
+    if measured is None:
+        return (yield)
+    measured.stop()
+    for name in ("lightning", "peft", "timm", "transformers.trainer"):
+        with suppress(ImportError):
+            import_module(name)
+    measured.start()
+    for module in walk_packages(nnlr.__path__, "nnlr."):
+        if not module.name.endswith("__main__"):
+            with suppress(ImportError):
+                import_module(module.name)
+    measured.stop()
+    collected = yield
+    measured.start()
+    return collected
 
 
 def pytest_collection_modifyitems(items):

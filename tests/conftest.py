@@ -16,6 +16,13 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def processes_of_no_cover(request, monkeypatch):
+    """What a test that is not measured starts, is not measured either."""
+    if request.node.get_closest_marker("no_cover"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 @pytest.fixture
 def golden(request):
     """Compare a text with tests/golden/<name>.txt; a missing file is a failure."""

@@ -179,6 +179,7 @@ class TestTimm:
         assert pytest.approx([LR / 10, LR / 1000]) == scheduler.get_last_lr()
 
     @pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
+    @pytest.mark.no_cover
     def test_every_optimizer_of_timm_reads_its_rates(self):
         """Those that run here; Adahessian wants second derivatives, and gets a note."""
         optim = pytest.importorskip("timm.optim")

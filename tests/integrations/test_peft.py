@@ -208,6 +208,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.no_cover
 def test_every_type_trains_and_resumes_as_the_loop_by_hand(tmp_path, kind):
     """Bit for bit, under a schedule with a floor; the base stays as it was.
 

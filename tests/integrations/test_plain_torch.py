@@ -10,6 +10,8 @@ from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, up
 
 import nnlr
 
+pytestmark = pytest.mark.no_cover
+
 BASE, STEPS = 1e-2, 8
 SCHEME = nnlr.rule("body.*", lr_mult=0.1) * nnlr.rule("*.bias", wd_mult=0)
 FROZEN = SCHEME * nnlr.freeze("stem.*")

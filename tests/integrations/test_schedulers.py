@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader
 
 import nnlr
 
+pytestmark = pytest.mark.no_cover
+
 BASE, STEPS = 1e-2, 12
 COSINE = {"T_max": STEPS, "eta_min": 5e-3}
 

@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 import nnlr
 from nnlr.testing import rates
 from tests.laws.strategies import MULTS, cases, models, schemes
+
+pytestmark = pytest.mark.no_cover
 
 SETTINGS = st.fixed_dictionaries(
     {

@@ -13,6 +13,8 @@ import nnlr
 from nnlr.testing import rates
 from tests.laws.strategies import MULTS, bracketings, cases, models, selectors, tables
 
+pytestmark = pytest.mark.no_cover
+
 
 def decided(model, *schemes, **settings):
     """Everything decided for each parameter."""

@@ -20,6 +20,8 @@ from tests.laws.reference_curves import CURVES
 from tests.laws.reference_run import Layout, Recipe
 from tests.laws.sequences import Run, Setup
 
+pytestmark = pytest.mark.no_cover
+
 SAMPLE = range(60)
 ALL = 3000
 

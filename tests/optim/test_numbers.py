@@ -39,6 +39,7 @@ def test_the_database_knows_all_three():
 
 
 @pytest.mark.parametrize(("name", "kwargs"), inputs())
+@pytest.mark.no_cover
 def test_a_hundred_steps_equal_torchs_fused_bit_for_bit(name, kwargs):
     """Changing rates, gradients that come late or stay away, every layout."""
     sides, optimizers = pair(name, copy.deepcopy(kwargs))

@@ -208,6 +208,7 @@ class TestFolding:
     """A folded model is the model that multiplies in its forward pass."""
 
     @pytest.mark.parametrize("alpha", [0.5, 1])
+    @pytest.mark.no_cover
     def test_steps_are_the_same(self, alpha):
         """120 steps of AdamW with decay and a large eps, to 1e-6."""
         n, deep = 3, 2

@@ -399,20 +399,22 @@ def differs_from_timm(name):
     return False
 
 
-@pytest.mark.parametrize("name", MODELS[::7])
-def test_every_seventh_model_of_timm(name):
+@pytest.mark.parametrize("name", MODELS[::15])
+@pytest.mark.no_cover
+def test_every_fifteenth_model_of_timm(name):
     """Learning rate and weight decay of each parameter as timm has them."""
     assert not differs_from_timm(name)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("start", range(1, 7))
+@pytest.mark.parametrize("start", range(1, 15))
 def test_all_other_models_of_timm(start):
     """The rest of the models, those with matchers and those without."""
-    assert [] == list(filter(differs_from_timm, MODELS[start::7]))
+    assert [] == list(filter(differs_from_timm, MODELS[start::15]))
 
 
 @pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.no_cover
 def test_values_of_timm_1_0_31(name):
     """Stored numbers, whatever version of timm is installed."""
     assert worst(FROZEN[name], ours(built(name))) <= 1e-12

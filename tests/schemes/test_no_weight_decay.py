@@ -521,6 +521,7 @@ def check_timm(names):
             assert with_timm(model, preset) == exempt(model, preset), (name, preset)
 
 
+@pytest.mark.no_cover
 def test_timm_presets_equal_timm():
     """Every 50th family of timm, with the model's own no_weight_decay()."""
     check_timm(timm_names()[::50])
@@ -574,6 +575,7 @@ def with_trainer(model):
     return {name for name, _ in model.named_parameters()} - decay
 
 
+@pytest.mark.no_cover
 def test_the_hf_preset_equals_the_trainer(reference):
     """All frozen models: the installed Trainer, the frozen names and ours agree."""
     for kind, frozen in reference["hf"].items():
@@ -820,6 +822,7 @@ NAMES = {
 }
 
 
+@pytest.mark.no_cover
 def test_other_presets_equal_their_twins():
     """Each published predicate, on each architecture."""
     for name, model in architectures():
@@ -878,6 +881,7 @@ def test_every_preset_is_compared_with_something():
 # --------------------------------------------------------------------------- the page
 
 
+@pytest.mark.no_cover
 def test_the_page_says_what_its_script_makes():
     """The generated tables are those of the models and rules of now."""
     pytest.importorskip("timm")

@@ -322,7 +322,10 @@ class TestPlainSchedulers:
         step(model, first, 0)
         scheduler.step()
         saved = first.state_dict()
-        assert ["initial_lr" in group for group in saved["param_groups"]] == [True, False]
+        assert ["initial_lr" in group for group in saved["param_groups"]] == [
+            True,
+            False,
+        ]
         saved["param_groups"][0]["param_names"] = ["body.weight", "body.bias"]
         second = build(model, nnlr.rule("body.*", lr_mult=0.5), tensor_lr=tensor_lr)
         with pytest.warns(nnlr.NnlrWarning, match="lr_mult is 2 in the checkpoint"):

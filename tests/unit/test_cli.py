@@ -175,6 +175,7 @@ class TestDemo:
         )
         assert isinstance(run("demo").exception, AttributeError)
 
+    @pytest.mark.no_cover
     def test_it_runs_where_the_output_has_no_such_characters(self, tmp_path):
         """A stream of plain ASCII gets question marks, not a crash."""
         folder = tiny_mnist(tmp_path)

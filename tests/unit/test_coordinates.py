@@ -538,6 +538,7 @@ def test_progress_goes_to_standard_error(capsys):
     assert "" == capsys.readouterr().out
 
 
+@pytest.mark.no_cover
 def test_the_package_stays_light():
     """`import nnlr.report` loads neither rich nor matplotlib, nor does measuring."""
     code = """

@@ -449,6 +449,7 @@ class TestTraining:
         with pytest.raises(nnlr.NnlrError, match=r"loss became nan in epoch 1"):
             train(net, plan, digits, options, tick=lambda: None)
 
+    @pytest.mark.no_cover
     def test_real_digits_are_learnt(self):
         """Two epochs on scikit-learn's digits tell nine of ten test images right."""
         outcome, _ = quiet(batch_size=64)

@@ -50,6 +50,10 @@ def test_dir_and_star_agree_with_all():
         AttributeError, match="module 'nnlr' has no attribute 'layer_decya'"
     ):
         _ = nnlr.layer_decya
+    with pytest.raises(
+        AttributeError, match=r"'nnlr\.schemes' has no attribute 'rool'"
+    ):
+        _ = nnlr.schemes.rool
 
 
 @pytest.mark.parametrize("first", nnlr.__all__)
@@ -60,6 +64,7 @@ def test_no_name_is_shadowed_by_a_module(first):
     } or inspect.ismodule(getattr(nnlr, first))
 
 
+@pytest.mark.no_cover
 def test_import_loads_torch_only():
     """`import nnlr` loads no other library, not even its hard dependencies."""
     code = "import sys, torch; before = set(sys.modules); import nnlr; "
@@ -67,6 +72,7 @@ def test_import_loads_torch_only():
     assert run(code) == "nnlr"
 
 
+@pytest.mark.no_cover
 def test_planning_loads_torch_only():
     """Resolving and building an optimizer need no other library; printing needs rich."""
     code = f"""

@@ -219,6 +219,7 @@ class TestPicture:
             lr_sweep(staying, [2, 4], LRS).plot(tmp_path / "none.png")
 
 
+@pytest.mark.no_cover
 def test_the_example_shows_what_it_says():
     """On digits, shortened: the standard optimum drifts, muP's stays; at the base they agree."""
     found = example("mup_lr_transfer").sweeps(
