@@ -17,8 +17,9 @@ PIP         = $(BIN)/python -m pip --disable-pip-version-check --no-input
 PIP_INSTALL = $(PIP) install -qq --no-compile -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 # One process per core, a file to each at a time: the examples of a page build on each other.
+# One thread in each: two that both use all cores wait for each other.
 JOBS       ?= 2
-PYTEST      = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST      = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 TYPED       = src $(wildcard tests/typing/*.py)
 BENCHMARKS  = $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 

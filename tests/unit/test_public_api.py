@@ -54,6 +54,7 @@ def test_dir_and_star_agree_with_all():
         AttributeError, match=r"'nnlr\.schemes' has no attribute 'rool'"
     ):
         _ = nnlr.schemes.rool
+    assert nnlr.schemes.__all__ == dir(nnlr.schemes)
 
 
 @pytest.mark.parametrize("first", nnlr.__all__)
