@@ -14,6 +14,7 @@ within the same call; ``optimizer.fast_path_report()`` says what and why.
 """
 
 from nnlr.optim.adam import Adam, AdamW
+from nnlr.optim.compiled import use_numba
 from nnlr.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW"]
+__all__ = ["SGD", "Adam", "AdamW", "use_numba"]

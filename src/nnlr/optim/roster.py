@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nnlr.optim import obstacles
+from nnlr.optim.compiled import sheets
 from nnlr.optim.keeping import MOMENTUM, State, adopt, begin
 from nnlr.optim.table import Call, Caller, Lane, Row, Run, Table, same
 from nnlr.optim.threads import one_thread
@@ -83,6 +84,7 @@ class Roster:
         self.flat = list(chain.from_iterable(map(_PARAMS, groups)))
         self.idle: list[Tensor] = []  # those that wait for their first gradient
         self.slow: list[Slow] = []
+        self.sheets: list[Any] = []  # of nnlr.optim.sheets, if it is used
         self.first: list[State] = []  # states whose moments this step begins
         self.everywhere = optimizer._obstacle()
         self.tables = self._tables(optimizer)
@@ -90,6 +92,7 @@ class Roster:
         self.owners, self.entries = list(self.state), list(self.state.values())
         self.lrs, self.weight_decays = self._rates()
         self.partition = self._partition()
+        self.compiled = sheets()
         self.calls = self._arranged(optimizer._call)
         self.settled = False
 
@@ -135,7 +138,11 @@ class Roster:
 
     def gradients(self, optimizer: Stepped) -> list[list[Tensor]] | None:
         """The gradients for each table, or ``None`` if anything has moved."""
-        if self._groups_moved(optimizer.param_groups) or self._state_moved(optimizer):
+        if (
+            self.compiled is not sheets()
+            or self._groups_moved(optimizer.param_groups)
+            or self._state_moved(optimizer)
+        ):
             return None
         found = self._gradients()
         if found is None or not self._slow_stays():
@@ -208,12 +215,18 @@ class Roster:
         ]
 
     def _arranged(self, caller: Caller) -> tuple[list[tuple[int, Run]], ...]:
-        """All calls, each with the position of its table: those for small tensors, and the rest."""
-        calls = [
-            (at, run)
-            for at, table in enumerate(self.tables)
-            for run in table.arrange(self.groups, self.partition, caller)
-        ]
+        """All calls, each with the position of its table: those for small tensors, and the rest.
+
+        What compiled kernels step is not among them.
+        """
+        self.sheets = []
+        calls: list[tuple[int, Run]] = []
+        for at, table in enumerate(self.tables):
+            runs = table.arrange(self.groups, self.partition, caller)
+            if self.compiled is not None:
+                made, runs = self.compiled.sheets_of(at, table, runs, self.groups)
+                self.sheets.extend(made)
+            calls.extend((at, run) for run in runs)
         return (
             [call for call in calls if call[1].small],
             [call for call in calls if not call[1].small],
@@ -247,6 +260,11 @@ class Roster:
         for table in self.tables:
             table.count()
         small, large = self.calls
+        for sheet in self.sheets:
+            if scaling.said or not sheet.stays():
+                small = [*small, *((sheet.at, run) for run in sheet.runs)]
+            else:
+                sheet.step(grads[sheet.at], self.lrs, self.weight_decays)
         if small:
             with one_thread():
                 self._call(small, grads, scaling)

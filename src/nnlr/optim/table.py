@@ -7,6 +7,7 @@ new at each step, and with them comes the check that nothing else has moved sinc
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from itertools import chain, compress, groupby
 from operator import attrgetter, is_, itemgetter
 from typing import Any, Final, NamedTuple
@@ -29,7 +30,7 @@ _PLACED: Final = attrgetter("_spec.mesh", "_spec.placements")
 class Call(NamedTuple):
     """A fused call, its settings filled in but for the rates."""
 
-    function: Callable[..., object]
+    function: partial[Any]
     rest: tuple[list[Tensor], ...]  # what it takes after parameters and gradients
 
 
@@ -60,10 +61,11 @@ class Run(NamedTuple):
     """Rows that one call steps: a slice of the table, cut out."""
 
     group: int  # one of theirs; its rates are those of all
+    lane: Lane
     cut: slice
     small: bool  # whether one thread is quicker than all
     params: list[Tensor]
-    function: Callable[..., object]
+    function: partial[Any]
     rest: tuple[list[Tensor], ...]
 
 
@@ -248,7 +250,7 @@ class Table:
             group = groups[row.group]
             call = caller(group, row.lane.first, moments, self.steps[cut])
             small = _is_small(row)
-            runs.append(Run(row.group, cut, small, self.locals[cut], *call))
+            runs.append(Run(row.group, row.lane, cut, small, self.locals[cut], *call))
         return runs
 
     def _own(self, column: list[Tensor]) -> list[Tensor]:
