@@ -7,6 +7,7 @@ gradients, each with its own state; they take turns within a round.
 
     python benchmarks/step_time.py            # all of it, 15 minutes on 2 idle cores
     python benchmarks/step_time.py --quick    # two small models, AdamW, half a minute
+    python benchmarks/step_time.py --numba    # ours with nnlr.optim.use_numba()
 """
 
 import argparse
@@ -201,6 +202,7 @@ def main() -> None:
     parser.add_argument(
         "--models", nargs="+", choices=[*SIZES, *SMALL], help="only these"
     )
+    parser.add_argument("--numba", action="store_true", help="nnlr with use_numba()")
     parser.add_argument("--seconds", type=float, default=9, help="for each table")
     options = parser.parse_args()
     if find_spec("optimi") is None:
@@ -209,7 +211,9 @@ def main() -> None:
     models = options.models or [*SIZES, *SMALL]
     if options.quick:
         kinds, models, options.seconds = kinds[:1], list(QUICK), 4
-    print(machine())
+    if options.numba:
+        nnlr.optim.use_numba()
+    print(machine() + (", nnlr with numba" if options.numba else ""))
     for kind in kinds:
         for model in models:
             for groups in ("28", "all"):

@@ -22,9 +22,7 @@ def use_numba(on: bool = True) -> None:
     and for optimizers that exist already; call it once, before training.
 
     The kernels are compiled when this is called for the first time on a machine, which takes
-    some seconds, and kept on disk. Numbers are those of torch's fused step to round-off (on a
-    processor with AVX2 to the last bit, but for up to seven elements at the end of a
-    tensor). What they do not cover steps as before: larger tensors, other dtypes and devices,
+    some seconds, and kept on disk. Numbers are those of torch's fused step to round-off. What they do not cover steps as before: larger tensors, other dtypes and devices,
     ``amsgrad``, ``beta1`` of 0.5 or less, learning rates in tensors, a ``GradScaler`` with
     ``fused=True``, steps in which some parameters have no gradient.
 

@@ -31,7 +31,7 @@ def _compiled(signature: str) -> Any:
 
 
 @intrinsic
-def _floats(_context: Any, _address: Any) -> Any:
+def _floats(_context: Any, _address: Any) -> Any:  # pragma: no cover - while compiling
     """A pointer to the ``float32`` at an address."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -42,8 +42,10 @@ def _floats(_context: Any, _address: Any) -> Any:
 
 
 @intrinsic
-def _fma(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
-    """``a * b + c``, rounded once."""
+def _fma(  # pragma: no cover - while compiling
+    _context: Any, _one: Any, _other: Any, _third: Any
+) -> Any:
+    """``one * other + third``, rounded once."""
 
     def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)
