@@ -3,7 +3,9 @@
 import copy
 import io
 import sys
+import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -107,9 +109,64 @@ class TestMoving:
                     if value.dim():
                         old.append((value.data, value.data.clone()))
                         value.data = value.data.clone()
-        train(sides, optimizers, 3, start=3)
-        assert_close(*sides)
+        finish(sides, optimizers)
         assert all(torch.equal(was, copied) for was, copied in old)
+
+    def test_another_dtype_in_the_same_place(self, name):
+        """What is behind its end belongs to others."""
+        _, cls = classes(name)
+        memory = torch.zeros(64)
+        weight = nn.Parameter(torch.zeros(16))
+        optimizer = cls([weight], **USUAL[name])
+        for _ in range(4):
+            weight.grad = torch.ones(16)
+            optimizer.step()
+        weight.data = memory[:16]
+        optimizer.step()
+        assert 1 == rows_in_sheets(optimizer)
+        memory.zero_()
+        weight.data = memory.view(torch.float16)[:16]
+        optimizer.step()
+        assert 0 == rows_in_sheets(optimizer)
+        assert 0 == memory[8:].count_nonzero()
+
+    @pytest.mark.parametrize("which", ["parameter", "gradient", "moment"])
+    def test_no_memory_behind_a_tensor(self, name, which):
+        """Torch says so, as ever."""
+        _, cls = classes(name)
+        params = [nn.Parameter(torch.ones(4)) for _ in range(3)]
+        optimizer = cls(params, **USUAL[name])
+        for _ in range(4):
+            for param in params:
+                param.grad = torch.ones(4)
+            optimizer.step()
+        (moment, *_) = [v for v in optimizer.state[params[1]].values() if v.dim()]
+        empty = {"parameter": params[1], "gradient": params[1].grad, "moment": moment}
+        empty[which].untyped_storage().resize_(0)
+        with pytest.raises(RuntimeError, match="not allocated"):
+            optimizer.step()
+
+    def test_gradients_with_the_negative_bit(self, name):
+        """Autograd makes them of conjugates; the memory holds the opposite."""
+        sides, optimizers = pair(name)
+        train(sides, optimizers, 3)
+        for step in range(3):
+            give_gradients(step, *sides)
+            optimizers[0].step()
+            for param in sides[1]:
+                param.grad = torch._neg_view(-param.grad)
+            optimizers[1].step()
+        assert_close(*sides)
+        assert len(sides[1]) == rows_in_sheets(optimizers[1])
+
+    @pytest.mark.parametrize("rate", ["0.1", np.array(0.1)])
+    def test_a_rate_that_is_no_number(self, name, rate):
+        """Refused as torch refuses it, also in mid-run."""
+        sides, optimizers = pair(name)
+        train(sides, optimizers, 3)
+        optimizers[1].param_groups[0]["lr"] = rate
+        with pytest.raises(TypeError, match="invalid combination of arguments"):
+            optimizers[1].step()
 
     def test_moments_replaced(self, name):
         """By others of the same name, as code that edits state does."""
@@ -253,10 +310,40 @@ class TestOthers:
         finally:
             torch.set_num_threads(usual)
         (sheet,) = optimizers[1]._roster.sheets
-        (start, half), (same, end) = sheet.parts
+        torch.set_num_threads(2)
+        (start, half), (same, end) = sheets._parts(sheet.sizes)
+        torch.set_num_threads(usual)
         assert (0, half, len(ours)) == (start, same, end)
         assert 30 < half < 50
         assert_close(theirs, ours)
+
+
+def test_an_interrupted_step_waits_for_its_threads(monkeypatch):
+    """Nothing is written to parameters once the error is out."""
+    done = []
+
+    def kernel(*arguments):
+        *_, start, _ = arguments
+        if start == 0:
+            raise KeyboardInterrupt("now")
+        time.sleep(0.2)
+        done.append(start)
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    params = [nn.Parameter(torch.zeros(16_000)) for _ in range(80)]
+    optimizer = nnlr.optim.SGD(params, lr=0.1)
+    try:
+        for _ in range(3):
+            for param in params:
+                param.grad = torch.ones_like(param)
+            optimizer.step()
+        monkeypatch.setattr(optimizer._roster.sheets[0], "kernel", kernel)
+        with pytest.raises(KeyboardInterrupt, match="now"):
+            optimizer.step()
+    finally:
+        torch.set_num_threads(usual)
+    assert 1 == len(done)
 
 
 class TestSwitch:
@@ -270,6 +357,7 @@ class TestSwitch:
     @pytest.mark.usefixtures("forgotten")
     def test_without_numba_it_says_what_to_install(self, monkeypatch):
         """And everything is stepped by torch's kernels, as before."""
+        nnlr.optim.use_numba(False)
         monkeypatch.setitem(sys.modules, "numba", None)
         with pytest.raises(nnlr.NnlrError, match=r'pip install "nnlr\[numba\]"'):
             nnlr.optim.use_numba()
@@ -281,6 +369,14 @@ class TestSwitch:
         monkeypatch.setitem(sys.modules, "numpy", None)
         with pytest.raises(ModuleNotFoundError, match="numpy"):
             nnlr.optim.use_numba()
+
+    def test_numba_that_does_not_compile(self, monkeypatch):
+        """Its switch for debugging leaves nothing that could be called."""
+        nnlr.optim.use_numba(False)
+        monkeypatch.setattr(kernels, "COMPILES", False)
+        with pytest.raises(nnlr.ConfigError, match="NUMBA_DISABLE_JIT is set"):
+            nnlr.optim.use_numba()
+        assert compiled.sheets() is None
 
     def test_nowhere_to_keep_the_kernels(self, monkeypatch):
         """They are compiled for this process then."""

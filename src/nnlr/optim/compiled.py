@@ -3,7 +3,7 @@
 from types import ModuleType
 from typing import Final
 
-from nnlr.errors import NnlrError
+from nnlr.errors import ConfigError, NnlrError
 
 _SHEETS: Final[list[ModuleType]] = []  # nnlr.optim.sheets, or nothing
 
@@ -22,15 +22,16 @@ def use_numba(on: bool = True) -> None:
     and for optimizers that exist already; call it once, before training.
 
     The kernels are compiled when this is called for the first time on a machine, which takes
-    some seconds, and kept on disk. Numbers are those of torch's fused step to round-off. What they do not cover steps as before: larger tensors, other dtypes and devices,
-    ``amsgrad``, ``beta1`` of 0.5 or less, learning rates in tensors, a ``GradScaler`` with
-    ``fused=True``, steps in which some parameters have no gradient.
+    some seconds, and kept on disk. Numbers are those of torch's fused step to round-off. What
+    they do not cover steps as before: larger tensors, other dtypes and devices, ``amsgrad``,
+    ``beta1`` of 0.5 or less, learning rates in tensors, a ``GradScaler`` with ``fused=True``.
 
     Args:
         on: False goes back to torch's kernels.
 
     Raises:
-        NnlrError: If numba is not installed (``pip install "nnlr[numba]"``).
+        NnlrError: If numba is not installed (``pip install "nnlr[numba]"``), or does not
+            compile because ``NUMBA_DISABLE_JIT`` is set.
 
     Examples:
         >>> import torch, nnlr
@@ -41,11 +42,11 @@ def use_numba(on: bool = True) -> None:
         >>> optimizer.step()
         >>> nnlr.optim.use_numba(False)
     """
-    _SHEETS.clear()
     if not on:
+        _SHEETS.clear()
         return
     try:
-        from nnlr.optim import sheets
+        from nnlr.optim import kernels, sheets
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise
@@ -53,7 +54,12 @@ def use_numba(on: bool = True) -> None:
             "nnlr.optim.use_numba() needs numba, which is not installed.\n"
             '  Fix: pip install "nnlr[numba]"'
         ) from error
-    _SHEETS.append(sheets)
+    if not kernels.COMPILES:
+        raise ConfigError(
+            "nnlr.optim.use_numba() needs numba to compile, and NUMBA_DISABLE_JIT is set.\n"
+            "  Fix: unset it, or leave the call out."
+        )
+    _SHEETS[:] = [sheets]
 
 
 def sheets() -> ModuleType | None:

@@ -9,8 +9,10 @@ kernels, in the same order, in ``float32``; settings are rounded to it where tor
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, config, njit, types
 from numba.extending import intrinsic
+
+COMPILES = not config.DISABLE_JIT  # by an environment variable of numba
 
 _FLAGS = {"nogil": True, "error_model": "numpy"}
 _TABLE = "int64[::1], int64[::1], int64[::1], int64[::1]"  # sizes and addresses

@@ -145,7 +145,11 @@ class Roster:
         ):
             return None
         found = self._gradients()
-        if found is None or not self._slow_stays():
+        if (
+            found is None
+            or not self._slow_stays()
+            or not all(sheet.stays() for sheet in self.sheets)
+        ):
             return None
         lrs, decays = self._rates()
         if same(lrs, self.lrs) and same(decays, self.weight_decays):
@@ -261,10 +265,10 @@ class Roster:
             table.count()
         small, large = self.calls
         for sheet in self.sheets:
-            if scaling.said or not sheet.stays():
+            if scaling.said or not sheet.step(
+                grads[sheet.at], self.lrs, self.weight_decays
+            ):
                 small = [*small, *((sheet.at, run) for run in sheet.runs)]
-            else:
-                sheet.step(grads[sheet.at], self.lrs, self.weight_decays)
         if small:
             with one_thread():
                 self._call(small, grads, scaling)

@@ -5,10 +5,10 @@ calls stay at hand for steps that it cannot make.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import chain, compress, pairwise
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from os import getpid
 from typing import Any, Final, TypeVar
 
@@ -23,6 +23,8 @@ from nnlr.optim.table import Run, Table
 Group = Mapping[str, Any]
 Array = Any  # one of numpy
 T = TypeVar("T")
+
+_DTYPE: Final = attrgetter("dtype")
 
 # Elements from which on another thread pays: it has to be woken first.
 _SHARE: Final = 2**20
@@ -83,8 +85,8 @@ class Sheet:
         self.moments = [list(chain.from_iterable(column)) for column in columns]
         self.lie = [list(map(Tensor.data_ptr, column)) for column in self.moments]
         self.params = [param for run in runs for param in run.params]
+        self.full = self.sizes > 0
         self.of_rows = itemgetter(*self.rows, self.rows[0])  # of two at least, a tuple
-        self.parts = _parts(self.sizes)
         self.known: list[int] = []  # where parameters lie
         self.rates: tuple[object, object] = (None, None)
         self.kernel, self.rest = _kernel(runs[0])
@@ -98,62 +100,72 @@ class Sheet:
     # --- at every step
 
     def stays(self) -> bool:
-        """Whether moments lie where they lay; all else the table has seen to."""
+        """Whether moments are as they were and where; all else the table sees to."""
         return all(
             list(map(Tensor.data_ptr, column)) == lay
+            and set(map(_DTYPE, column)) == {torch.float32}
+            and not any(map(Tensor.is_neg, column))
             for column, lay in zip(self.moments, self.lie, strict=True)
         )
 
     def step(
-        self, grads: Sequence[Tensor], lrs: Sequence[float], decays: Sequence[float]
-    ) -> None:
-        """Step those that have a gradient.
+        self, grads: Sequence[Tensor], lrs: Sequence[object], decays: Sequence[object]
+    ) -> bool:
+        """Step those that have a gradient, or say that torch has to judge.
 
         Args:
             grads: The gradients of all rows of the table.
             lrs: The learning rates of all groups.
             decays: Their weight decays.
+
+        Returns:
+            Whether the step is made. If not, a rate is no number or something has no memory.
         """
         if self.known is not self.table.places:  # the table has found them elsewhere
             self.known = self.table.places
             self.places = _longs(self._picked(self.known))
         if self.rates[0] is not lrs or self.rates[1] is not decays:
+            both = [[rates[group] for group in self.groups] for rates in (lrs, decays)]
+            if not all(isinstance(rate, float | int) for rate in chain(*both)):
+                return False
+            self.lrs, self.decays = (np.array(own, dtype=np.float64) for own in both)
             self.rates = lrs, decays
-            self.lrs, self.decays = (
-                np.array([rates[group] for group in self.groups], dtype=np.float64)
-                for rates in (lrs, decays)
-            )
         found = _longs(map(Tensor.data_ptr, self._picked(grads)))
+        addresses = (found, self.places, *self.kept)
+        if not all(column[self.full].all() for column in addresses):
+            return False
         columns = [self.sizes, self.places, found, *self.kept, self.lrs, self.decays]
         columns += self.counted
-        parts, params = self.parts, self.params
+        params = self.params
         if self.table.here is not None:
             here = self._picked(self.table.here)
             if not any(here):
-                return
+                return True
             columns = [column[list(here)] for column in columns]
-            parts, params = _parts(columns[0]), list(compress(params, here))
-        self._call(columns, parts)
+            params = list(compress(params, here))
+        self._call(columns)
         # Autograd has to learn that they have changed: a backward pass through the old
-        # values is an error then, as after any step.
+        # values is an error then, as it is after torch's default step.
         increment_version(params)
+        return True
 
     def _picked(self, column: Sequence[T]) -> Sequence[T]:
         """Of a column of the table the rows that are here."""
         picked: tuple[T, ...] = self.of_rows(column)
         return picked[:-1]
 
-    def _call(self, columns: Sequence[Array], parts: Sequence[tuple[int, int]]) -> None:
-        """Call the kernel for each part, on as many threads."""
+    def _call(self, columns: Sequence[Array]) -> None:
+        """Call the kernel, on several threads if there is enough for them."""
 
         def call(part: tuple[int, int]) -> None:
             self.kernel(*columns, *self.rest, *part)
 
-        first, *others = parts
+        first, *others = _parts(columns[0])
         pending = [_pool(getpid()).submit(call, part) for part in others]
-        call(first)
-        for each in pending:
-            each.result()
+        try:
+            call(first)
+        finally:  # also when interrupted: they write to memory that is the caller's
+            wait(pending)
 
 
 def _kernel(run: Run) -> tuple[Callable[..., None], tuple[object, ...]]:
@@ -169,6 +181,8 @@ def _kernel(run: Run) -> tuple[Callable[..., None], tuple[object, ...]]:
 
 def _parts(sizes: Array) -> list[tuple[int, int]]:
     """First row and end for each thread, of about as many elements."""
+    if sizes.sum() < _SHARE:
+        return [(0, len(sizes))]
     ends = np.cumsum(sizes)
     total = int(ends[-1])
     parts = min(torch.get_num_threads(), 1 + total // _SHARE)

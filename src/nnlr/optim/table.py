@@ -22,6 +22,7 @@ from nnlr.optim.threads import GRAIN
 # Fused calls change what these give for no tensor, and reading them is quick.
 _GRAD: Final = attrgetter("grad")
 _KIND: Final = attrgetter("dtype", "layout")
+_DTYPE: Final = attrgetter("dtype")
 _DEVICE: Final = attrgetter("device")
 _LOCAL: Final = attrgetter("_local_tensor")
 _PLACED: Final = attrgetter("_spec.mesh", "_spec.placements")
@@ -106,6 +107,7 @@ class Table:
         self.strides = list(map(Tensor.stride, self.locals))
         self.sizes = list(map(Tensor.numel, self.locals))
         self.kinds = list(map(_KIND, self.locals))
+        self.dtypes = list(map(_DTYPE, self.locals))
         self.devices = list(map(_DEVICE, self.locals))
         self.places = list(map(Tensor.data_ptr, self.locals))
 
@@ -142,6 +144,8 @@ class Table:
             or not self._parameters_stay()
         ):
             return None
+        if any(map(Tensor.is_neg, grads)):  # the kernels look at memory only
+            grads = [grad.resolve_neg() for grad in grads]
         strides = list(map(Tensor.stride, grads))
         if strides != self.strides:
             for at, (stride, wanted) in enumerate(
@@ -175,6 +179,10 @@ class Table:
             or list(map(Tensor.numel, self.locals)) != self.sizes
         ):
             return False  # also in the same place: transposed or cut, say
+        if list(map(_DTYPE, self.locals)) != self.dtypes or any(
+            map(Tensor.is_neg, self.locals)
+        ):
+            return False
         if places == self.places:
             return True
         self.places = places
