@@ -19,6 +19,7 @@ from nnlr.values import choice
 Look = Callable[[Subject], Iterator[Finding]]
 
 LOOKS: Final[tuple[Look, ...]] = (
+    schedules.rehearsed,  # before what a schedule has done to rates
     plans.resolved,
     plans.mismatched,
     plans.differing,
@@ -42,7 +43,6 @@ LOOKS: Final[tuple[Look, ...]] = (
     optimizers.hookless,
     optimizers.unresumable,
     schedules.attached,
-    schedules.rehearsed,
     trainers.deepspeed_optimizer,
     trainers.deepspeed_scheduler,
     trainers.deepspeed_offload,
