@@ -895,7 +895,7 @@ class TestCensus:
     @pytest.mark.parametrize(
         ("start", "step"),
         [
-            (3, 62),
+            (3, 124),
             *(pytest.param(n, 4, marks=pytest.mark.full) for n in range(4)),
         ],
     )
