@@ -318,6 +318,30 @@ class TestOthers:
         assert_close(theirs, ours)
 
 
+def test_an_error_in_another_thread_comes_out(monkeypatch):
+    """A part that was not stepped is never passed over."""
+
+    def call(_sizes, start, _):
+        if start:
+            raise ValueError("the second part")
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    params = [nn.Parameter(torch.zeros(16_000)) for _ in range(80)]
+    optimizer = nnlr.optim.SGD(params, lr=0.1)
+    for param in params:
+        param.grad = torch.ones_like(param)
+    try:
+        optimizer.step()
+        (sheet,) = optimizer._roster.sheets
+        monkeypatch.setattr(sheet, "kernel", call)
+        monkeypatch.setattr(sheet, "rest", ())
+        with pytest.raises(ValueError, match="the second part"):
+            sheet._call([sheet.sizes])
+    finally:
+        torch.set_num_threads(usual)
+
+
 def test_an_interrupted_step_waits_for_its_threads(monkeypatch):
     """Nothing is written to parameters once the error is out."""
     done = []

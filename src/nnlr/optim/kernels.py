@@ -24,9 +24,7 @@ def _compiled(signature: str) -> Any:
     def decorate(function: Any) -> Any:
         try:
             return njit(signature, cache=True, **_FLAGS)(function)
-        except (
-            RuntimeError
-        ):  # neither the package nor the home directory can be written to
+        except RuntimeError:  # nowhere to write it
             return njit(signature, **_FLAGS)(function)
 
     return decorate

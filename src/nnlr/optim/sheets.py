@@ -166,6 +166,8 @@ class Sheet:
             call(first)
         finally:  # also when interrupted: they write to memory that is the caller's
             wait(pending)
+        for each in pending:
+            each.result()  # or its error
 
 
 def _kernel(run: Run) -> tuple[Callable[..., None], tuple[object, ...]]:
