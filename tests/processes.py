@@ -66,6 +66,27 @@ def outcomes(scenarios, world, folder, seconds=200):
     }
 
 
+def said_by(scenarios, world, *, full):
+    """The fixture of what all processes say, run once for each number of them.
+
+    Args:
+        scenarios: See :func:`outcomes`.
+        world: Number of processes.
+        full: Another number, for the long tests.
+    """
+    worlds = [
+        pytest.param(world, id=f"world{world}"),
+        pytest.param(full, id=f"world{full}", marks=pytest.mark.full),
+    ]
+
+    @pytest.fixture(scope="module", params=worlds)
+    def said(request, tmp_path_factory):
+        folder = tmp_path_factory.mktemp(f"world{request.param}")
+        return outcomes(scenarios, request.param, folder)
+
+    return said
+
+
 def tell(said):
     """Fail with the whole traceback of every process that objects."""
     objections = [f"rank {n}: {text}" for n, text in enumerate(said) if text]

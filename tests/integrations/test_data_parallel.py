@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import nnlr
 from tests.integrations.by_hand import RATES, ByHand, batch, loss_of, network
-from tests.processes import outcomes, tell
+from tests.processes import said_by, tell
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
@@ -474,17 +474,7 @@ SCENARIOS = [
 ]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(2, id="world2"),
-        pytest.param(3, id="world3", marks=pytest.mark.full),
-    ],
-)
-def said(request, tmp_path_factory):
-    """Run the scenarios once for each number of processes."""
-    folder = tmp_path_factory.mktemp(f"world{request.param}")
-    return outcomes(SCENARIOS, request.param, folder)
+said = said_by(SCENARIOS, 2, full=3)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import nnlr
-from tests.processes import outcomes, tell
+from tests.processes import said_by, tell
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
@@ -219,17 +219,7 @@ SCENARIOS = [
 ]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(2, id="world2"),
-        pytest.param(1, id="world1", marks=pytest.mark.full),
-    ],
-)
-def said(request, tmp_path_factory):
-    """Run the scenarios once for each number of processes."""
-    folder = tmp_path_factory.mktemp(f"world{request.param}")
-    return outcomes(SCENARIOS, request.param, folder)
+said = said_by(SCENARIOS, 2, full=1)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)

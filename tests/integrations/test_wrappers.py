@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from nnlr.describe import describe
 from nnlr.names import inside_ddp, resolve_name, slots, unwrap
 from tests import zoo
-from tests.processes import outcomes, tell
+from tests.processes import said_by, tell
 
 peft = pytest.importorskip("peft")
 
@@ -333,17 +333,7 @@ def fsdp2():
 SCENARIOS = [ddp, inside, fsdp2]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(2, id="world2"),
-        pytest.param(1, id="world1", marks=pytest.mark.full),
-    ],
-)
-def said(request, tmp_path_factory):
-    """Run the scenarios once for each number of processes."""
-    folder = tmp_path_factory.mktemp(f"world{request.param}")
-    return outcomes(SCENARIOS, request.param, folder)
+said = said_by(SCENARIOS, 2, full=1)
 
 
 @pytest.mark.skipif(
