@@ -54,6 +54,15 @@ def _fma(  # pragma: no cover - while compiling
 
 
 @njit(**_FLAGS)
+def _slope(param, grad, decay, sign):  # pragma: no cover - compiled
+    """A gradient with its sign, and with coupled decay if there is any."""
+    slope = sign * grad
+    if decay != 0:
+        slope = _fma(param, decay, slope)
+    return slope
+
+
+@njit(**_FLAGS)
 def _adam_row(  # pragma: no cover - compiled
     param,
     grad,
@@ -74,9 +83,7 @@ def _adam_row(  # pragma: no cover - compiled
     m = carray(_floats(first), size)
     v = carray(_floats(second), size)
     for i in range(size):
-        slope = sign * g[i]
-        if decay != 0:
-            slope = _fma(p[i], decay, slope)
+        slope = _slope(p[i], g[i], decay, sign)
         mean = _fma(rest1, slope - m[i], m[i])
         square = _fma(betas2[1] * slope, slope, v[i] * betas2[0])
         m[i] = mean
@@ -141,9 +148,7 @@ def _sgd_row(  # pragma: no cover - compiled
     g = carray(_floats(grad), size)
     m = carray(_floats(moment), size)
     for i in range(size):
-        slope = sign * g[i]
-        if decay != 0:
-            slope = _fma(p[i], decay, slope)
+        slope = _slope(p[i], g[i], decay, sign)
         mean = _fma(slope, rest, m[i] * momentum)
         m[i] = mean
         p[i] = _fma(_fma(mean, momentum, slope) if nesterov else mean, rate, p[i])
@@ -156,9 +161,7 @@ def _plain_row(  # pragma: no cover - compiled
     p = carray(_floats(param), size)
     g = carray(_floats(grad), size)
     for i in range(size):
-        slope = sign * g[i]
-        if decay != 0:
-            slope = _fma(p[i], decay, slope)
+        slope = _slope(p[i], g[i], decay, sign)
         p[i] = _fma(slope, rate, p[i])
 
 
