@@ -26,7 +26,7 @@ _RENEWED: Final = {
 }
 
 
-def regroup(optimizer: Optimizer, fit: Fit) -> None:
+def _give_groups(optimizer: Optimizer, fit: Fit) -> None:
     """Give a live optimizer new groups; what it knows of a parameter stays with it.
 
     State follows the tensor, or its name where the tensor was replaced; that of

@@ -2,7 +2,7 @@
 
 from torch.optim import Optimizer
 
-from nnlr import live
+from nnlr.live import _give_groups
 from nnlr.errors import NnlrError
 from nnlr.groups import Locked
 from nnlr.names import Source
@@ -56,5 +56,5 @@ def regroup(
     if not isinstance(plan, Plan):
         raise NnlrError(f"regroup needs a Plan, got {type(plan).__name__}.")
     fit = plan.fit(model, partial=partial, locked=locked, init=init)
-    live.regroup(optimizer, fit)
+    _give_groups(optimizer, fit)
     fit.locks.apply()

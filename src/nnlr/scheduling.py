@@ -21,7 +21,6 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.hooks import RemovableHandle
 
 from nnlr.baserate import as_float, base_rate, remember, runs_step_hooks
-from nnlr.checkpoint.hook import policy_of
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, shown
 from nnlr.values import number
 
@@ -236,10 +235,13 @@ class _Ratios:
     # --- what happens behind the calls above
 
     def _load(self, state: dict[str, Any]) -> None:
+        # nnlr.checkpoint leaves a hook in the optimizer that says whose rates count.
+        hooks = getattr(self.optimizer, "_optimizer_load_state_dict_pre_hooks", {}).values()
+        by_code = any(getattr(hook, "policy", None) == "code" for hook in hooks)
         for curve in self._curves:
             key = curve.rate.key
             curve.load_state_dict(state[key])
-            if policy_of(self.optimizer) == "code":
+            if by_code:
                 old, new = state[key].get("default"), self._default(curve)
                 if old is not None and new is not None:
                     curve.rate.move(old, new)
