@@ -39,9 +39,7 @@ pytest_collect_file = Sybil(
 
 def pytest_addoption(parser):
     """Add the switch that rewrites golden files."""
-    parser.addoption(
-        "--update-golden", action="store_true", help="rewrite tests/golden"
-    )
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 
-def interleaved(
-    tasks: Mapping[str, Callable[[], object]], rounds: int
-) -> dict[str, list[float]]:
+def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of every task in every round; the tasks take turns within a round.
 
     The machine's speed drifts, so only what ran in the same round is compared.

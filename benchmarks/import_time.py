@@ -23,9 +23,7 @@ TASKS = {
 def milliseconds(what: str) -> float:
     """Time it in a new interpreter that has imported torch."""
     code = CODE.format(what=what)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 

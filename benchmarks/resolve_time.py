@@ -77,10 +77,7 @@ def product_of_20() -> nnlr.Scheme:
 
 def list_of_20() -> nnlr.Scheme:
     """Twenty rules of which the first that matches claims a parameter."""
-    members = [
-        nnlr.rule(f"layers.{layer}.experts.*", lr_mult=0.9**layer)
-        for layer in range(14)
-    ]
+    members = [nnlr.rule(f"layers.{layer}.experts.*", lr_mult=0.9**layer) for layer in range(14)]
     return nnlr.rules(
         [
             nnlr.rule("*.bias", wd_mult=0),
@@ -113,16 +110,12 @@ def main() -> None:
         times = interleaved(tasks, ROUNDS)
         tensors = len(tasks["pass"]())
         print(f"\n{tensors:,} tensors, {len(list(model.modules())):,} modules")
-        print(
-            f"  {'task':<15}{'ms: median (spread)':<28}{'ratio to one pass':<26}to one rule"
-        )
+        print(f"  {'task':<15}{'ms: median (spread)':<28}{'ratio to one pass':<26}to one rule")
         for name, values in times.items():
             to_pass = summary(ratios(values, times["pass"]))
             to_one = summary(ratios(values, times["one rule"]))
             print(f"  {name:<15}{summary(values):<28}{to_pass:<26}{to_one}")
-        medians[label] = {
-            name: statistics.median(v) / tensors for name, v in times.items()
-        }
+        medians[label] = {name: statistics.median(v) / tensors for name, v in times.items()}
     small, large = medians.values()
     growth = {name: large[name] / small[name] for name in large}
     print("\ntime per tensor, 40,000 against 3,000: ", end="")

@@ -66,8 +66,7 @@ def parameters(model: str) -> list[tuple[int, nn.Parameter]]:
     else:
         number, side = SMALL[model]
         found = [
-            (at * LAYERS // number, nn.Parameter(torch.randn(side, side)))
-            for at in range(number)
+            (at * LAYERS // number, nn.Parameter(torch.randn(side, side))) for at in range(number)
         ]
         for _, param in found[::2]:
             param.data = param.data.flatten()  # half of them without decay
@@ -199,9 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two small models, AdamW")
     parser.add_argument("--optimizer", choices=list(SETTINGS), help="only this one")
-    parser.add_argument(
-        "--models", nargs="+", choices=[*SIZES, *SMALL], help="only these"
-    )
+    parser.add_argument("--models", nargs="+", choices=[*SIZES, *SMALL], help="only these")
     parser.add_argument("--numba", action="store_true", help="nnlr with use_numba()")
     parser.add_argument("--seconds", type=float, default=9, help="for each table")
     options = parser.parse_args()

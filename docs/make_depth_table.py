@@ -19,11 +19,11 @@ import torch
 
 import tests.torchvision_shim  # noqa: F401 - before timm imports torchvision
 from docs import _markers
-from nnlr.describe import describe
+from nnlr._model.describe import describe
+from nnlr.depth._auto import structural_places
+from nnlr.depth._layer import counted
+from nnlr.depth._matcher import matched, with_matchers
 from nnlr.errors import NnlrError
-from nnlr.layers import counted
-from nnlr.matcher import matched, with_matchers
-from nnlr.towers import structural_places
 
 CENSUS = Path(__file__).parents[1] / "tests" / "reference" / "auto_census.json.gz"
 SAME, ORDER, OTHER = "same", "order", "other"
@@ -192,9 +192,7 @@ def timm_table(entries):
         same = sum(kind == SAME for kind, _ in found)
         ordered = same + sum(kind == ORDER for kind, _ in found)
         reasons = Counter(
-            f"**`{why}`**" if kind == OTHER else f"`{why}`"
-            for kind, why in found
-            if kind != SAME
+            f"**`{why}`**" if kind == OTHER else f"`{why}`" for kind, why in found if kind != SAME
         )
         shown = ", ".join(reason for reason, _ in reasons.most_common(3))
         lines.append(f"| {family} | {len(found)} | {same} | {ordered} | {shown} |")
@@ -227,9 +225,7 @@ def main():
     CENSUS.write_bytes(gzip.compress(text.encode(), mtime=0))
     found = kept()
     _markers.write("depth.md", "timm", timm_table(found["timm"]))
-    _markers.write(
-        "depth.md", "transformers", transformers_table(found["transformers"])
-    )
+    _markers.write("depth.md", "transformers", transformers_table(found["transformers"]))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import torch
 
 import tests.torchvision_shim  # noqa: F401 - before timm imports torchvision
 from docs import _markers
-from nnlr.describe import describe
-from nnlr.purpose import ROLES
-from nnlr.schemes.exempt import no_weight_decay
-from nnlr.schemes.presets import DECAYED_ROLES, EXEMPT_ROLES, PRESETS
+from nnlr._model.describe import describe
+from nnlr._model.roles import ROLES
+from nnlr.schemes._no_weight_decay import no_weight_decay
+from nnlr.schemes._no_weight_decay_presets import DECAYED_ROLES, EXEMPT_ROLES, PRESETS
 
 PAGE = "schemes/no_weight_decay.md"
 
@@ -71,9 +71,7 @@ def differences(found, free):
         for short, info in found.items():
             ours, theirs = free["nnlr", short], free[preset, short]
             for into, indices in ((more, theirs - ours), (less, ours - theirs)):
-                for role, count in Counter(
-                    info.params[i].role for i in indices
-                ).items():
+                for role, count in Counter(info.params[i].role for i in indices).items():
                     into.setdefault(role, {})[short] = count
         said = [f"decays {_kinds(less)}"] * bool(less)
         said += [f"exempts {_kinds(more)}"] * bool(more)
@@ -110,9 +108,7 @@ def sources():
 def parts():
     """Every generated part of the page, by the name of its markers."""
     found = models()
-    free = {
-        (p, short): exempt(info, p) for p in PRESETS for short, info in found.items()
-    }
+    free = {(p, short): exempt(info, p) for p in PRESETS for short, info in found.items()}
     return {
         "exempt roles": verdicts("exempt", EXEMPT_ROLES),
         "decayed roles": verdicts("decays", DECAYED_ROLES),

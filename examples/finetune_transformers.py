@@ -67,9 +67,7 @@ def trainer_of(folder, steps):
         weight_decay=0.05,
         warmup_steps=steps // 10,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={
-            "min_lr": 2e-4
-        },  # of the base rate: the others in proportion
+        lr_scheduler_kwargs={"min_lr": 2e-4},  # of the base rate: the others in proportion
         save_steps=steps // 2,
         logging_steps=steps // 6,
         report_to=[],

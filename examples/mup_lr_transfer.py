@@ -84,9 +84,7 @@ def sweeps(widths=WIDTHS, lrs=LRS, seeds=range(3), steps=STEPS):
 
     parametrizations = {"standard parametrization": standard, "muP": mup}
     return [
-        nnlr.report.lr_sweep(
-            trained(prepare), widths, lrs, seeds=seeds, label=label, progress=True
-        )
+        nnlr.report.lr_sweep(trained(prepare), widths, lrs, seeds=seeds, label=label, progress=True)
         for label, prepare in parametrizations.items()
     ]
 

@@ -31,9 +31,7 @@ def golden(request):
         path = GOLDEN / f"{name}.txt"
         if request.config.getoption("--update-golden"):
             path.write_text(text + "\n", encoding="utf-8")
-        assert path.exists(), (
-            f"{path.name} is missing: look at the text, then --update-golden"
-        )
+        assert path.exists(), f"{path.name} is missing: look at the text, then --update-golden"
         assert path.read_text(encoding="utf-8") == text + "\n"
 
     return compare

@@ -53,9 +53,7 @@ def _key(key):
 def _tensor(value, seen):
     local = getattr(value, "to_local", lambda: value)().detach()
     dense = local if local.layout == torch.strided else local.to_dense()
-    bits = (
-        None if dense.is_meta else dense.cpu().contiguous().flatten().view(torch.uint8)
-    )
+    bits = None if dense.is_meta else dense.cpu().contiguous().flatten().view(torch.uint8)
     return (
         id(value),
         None if local.is_meta or dense is not local else local.data_ptr(),

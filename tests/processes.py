@@ -24,7 +24,7 @@ multiprocessing.set_forkserver_preload(
         "torch.distributed.fsdp",
         "torch.distributed.tensor.parallel",
         "torch.nn.parallel",
-        "nnlr.plan",
+        "nnlr._plan",
     ]
 )
 

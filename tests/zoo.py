@@ -117,9 +117,7 @@ def old_weight_norm():
 
 def spectral_norm():
     """Spectral norm: one parametrized weight."""
-    return nn.Sequential(
-        OrderedDict(fc=parametrizations.spectral_norm(nn.Linear(3, 4)))
-    )
+    return nn.Sequential(OrderedDict(fc=parametrizations.spectral_norm(nn.Linear(3, 4))))
 
 
 def orthogonal():
@@ -196,9 +194,7 @@ def sparse_embedding():
 def int8():
     """A frozen int8 weight with a trained scale, as quantised layers have."""
     layer = nn.Linear(2, 2, bias=False)
-    layer.weight = nn.Parameter(
-        torch.zeros(2, 2, dtype=torch.int8), requires_grad=False
-    )
+    layer.weight = nn.Parameter(torch.zeros(2, 2, dtype=torch.int8), requires_grad=False)
     layer.scale = nn.Parameter(torch.ones(2))
     return nn.Sequential(layer)
 
@@ -561,9 +557,7 @@ def renamed(model, word):
             for child in children:
                 module._modules[word()] = child
         # torch.nn's layers, and subclasses of these, define what their parameters are called.
-        bases = {
-            base.__module__ for base in type(module).__mro__ if base is not nn.Module
-        }
+        bases = {base.__module__ for base in type(module).__mro__ if base is not nn.Module}
         if not any(base.startswith("torch.nn.modules.") for base in bases):
             parameters = list(module._parameters.values())
             module._parameters.clear()

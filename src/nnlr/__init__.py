@@ -1,7 +1,7 @@
 """Layer-wise learning rates and weight decays for PyTorch.
 
-    declare  ->  resolve  ->  apply  ->  look
-    (scheme)     (plan)      (groups, vectors, optimizer)   (table, explain, diff)
+    declare  ->  resolve  ->  apply  ->  keep  ->  look
+    (scheme)     (plan)       (groups, optimizer)  (schedules, checkpoints)  (table, explain, check)
 
 A *scheme* says how fast parameters learn relative to the rest. ``resolve`` turns schemes, and
 what is declared on modules, into a *plan*: one row for each parameter of one model, with its
@@ -13,211 +13,84 @@ learning rate, its weight decay and the trace that led there. Everything else re
     optimizer = plan.optimizer(torch.optim.AdamW)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+# ruff: noqa: I001 - in the order of the sentence above, not of the alphabet
+
+# Declare.
+from nnlr._declare.on_modules import learning_rate as learning_rate
+from nnlr._declare.on_modules import weight_decay as weight_decay
+from nnlr._declare.on_modules import annotate as annotate
+from nnlr._install import get_optim_config as get_optim_config
+from nnlr._install import install as install
+from nnlr._install import uninstall as uninstall
+from nnlr._declare.rules import rule as rule
+from nnlr._declare.rules import rules as rules
+from nnlr._select.selectors import glob as glob
+from nnlr._select.selectors import regex as regex
+from nnlr._select.selectors import module_type as module_type
+from nnlr._select.selectors import role as role
+from nnlr._select.selectors import ndim as ndim
+from nnlr._select.selectors import predicate as predicate
+from nnlr.schemes import layer_decay as layer_decay
+from nnlr.schemes import no_weight_decay as no_weight_decay
+from nnlr.schemes import discriminative as discriminative
+from nnlr.schemes import freeze as freeze
+from nnlr.schemes import lora_plus as lora_plus
+from nnlr.schemes import caffe as caffe
+from nnlr.schemes import roles as roles
+from nnlr.schemes import mup as mup
+from nnlr.schemes import complete_p as complete_p
+from nnlr.schemes import mmengine as mmengine
+from nnlr.schemes import detectron2 as detectron2
+from nnlr.schemes import big_vision as big_vision
+from nnlr.schemes import megatron as megatron
+from nnlr.schemes import torchtitan as torchtitan
+from nnlr.schemes import blockwise as blockwise
+from nnlr.schemes import embedding_lr as embedding_lr
+from nnlr._declare.scheme import Scheme as Scheme
+from nnlr._declare.factor import Factor as Factor
+
+# Resolve.
+from nnlr._resolve import resolve as resolve
+from nnlr._resolve import param_groups as param_groups
+from nnlr._plan import Plan as Plan
+from nnlr._rows.row import PlanRow as PlanRow
+from nnlr._model.describe import ModelInfo as ModelInfo
+from nnlr._model.describe import ParamInfo as ParamInfo
+
+# Apply.
+from nnlr._regroup import regroup as regroup
+from nnlr._apply_init import apply_init as apply_init
+from nnlr._apply.clip import clip_grad_norm_ as clip_grad_norm_
+
+# Keep.
+from nnlr._schedule.schedule import schedule as schedule
+from nnlr._schedule.keep_ratios import keep_ratios as keep_ratios
+from nnlr._schedule.rate_summary import rate_summary as rate_summary
+
+# Look.
+from nnlr._checks.check import check as check
+from nnlr._agree import agree as agree
+
+# Errors.
+from nnlr.errors import NnlrError as NnlrError
+from nnlr.errors import PatternError as PatternError
+from nnlr.errors import CoverageError as CoverageError
+from nnlr.errors import PlanMismatchError as PlanMismatchError
+from nnlr.errors import ConfigError as ConfigError
+from nnlr.errors import NnlrWarning as NnlrWarning
+
+# Modules.
+from nnlr import checkpoint as checkpoint
+from nnlr import depth as depth
+from nnlr import integrations as integrations
+from nnlr import optim as optim
+from nnlr import report as report
+from nnlr import schemes as schemes
+from nnlr import testing as testing
+from nnlr import torch7 as torch7
+
+from nnlr import _old_paths
+
+_old_paths.install()
 
 __version__ = "0.1.0"
-
-if TYPE_CHECKING:
-    from nnlr import (
-        checkpoint,
-        depth,
-        integrations,
-        optim,
-        report,
-        schemes,
-        testing,
-        torch7,
-    )
-    from nnlr.audit import check
-    from nnlr.clipping import clip_grad_norm_
-    from nnlr.declare import annotate, learning_rate, weight_decay
-    from nnlr.describe import ModelInfo, ParamInfo
-    from nnlr.errors import (
-        ConfigError,
-        CoverageError,
-        NnlrError,
-        NnlrWarning,
-        PatternError,
-        PlanMismatchError,
-    )
-    from nnlr.factor import Factor
-    from nnlr.init import apply_init
-    from nnlr.methods import get_optim_config, install, uninstall
-    from nnlr.plan import Plan
-    from nnlr.ranks import agree
-    from nnlr.rates import rate_summary
-    from nnlr.ratios import keep_ratios
-    from nnlr.regrouping import regroup
-    from nnlr.resolving import param_groups, resolve
-    from nnlr.rows import PlanRow
-    from nnlr.rulebook import rule, rules
-    from nnlr.scheduling import schedule
-    from nnlr.scheme import Scheme
-    from nnlr.schemes import (
-        big_vision,
-        blockwise,
-        caffe,
-        complete_p,
-        detectron2,
-        discriminative,
-        embedding_lr,
-        freeze,
-        layer_decay,
-        lora_plus,
-        megatron,
-        mmengine,
-        mup,
-        no_weight_decay,
-        roles,
-        torchtitan,
-    )
-    from nnlr.select import glob, module_type, ndim, predicate, regex, role
-
-# Public name -> the module it lives in; loaded when first asked for.
-_HOME = {
-    "resolve": "resolving",
-    "param_groups": "resolving",
-    "regroup": "regrouping",
-    "schedule": "scheduling",
-    "keep_ratios": "ratios",
-    "rate_summary": "rates",
-    "check": "audit",
-    "Plan": "plan",
-    "agree": "ranks",
-    "clip_grad_norm_": "clipping",
-    "PlanRow": "rows",
-    "ParamInfo": "describe",
-    "ModelInfo": "describe",
-    "Scheme": "scheme",
-    "Factor": "factor",
-    "rule": "rulebook",
-    "rules": "rulebook",
-    "glob": "select",
-    "regex": "select",
-    "module_type": "select",
-    "role": "select",
-    "ndim": "select",
-    "predicate": "select",
-    "learning_rate": "declare",
-    "weight_decay": "declare",
-    "annotate": "declare",
-    "get_optim_config": "methods",
-    "install": "methods",
-    "uninstall": "methods",
-    "apply_init": "init",
-    **dict.fromkeys(
-        (
-            "layer_decay",
-            "no_weight_decay",
-            "discriminative",
-            "freeze",
-            "lora_plus",
-            "caffe",
-            "mmengine",
-            "detectron2",
-            "big_vision",
-            "megatron",
-            "torchtitan",
-            "mup",
-            "complete_p",
-            "roles",
-            "blockwise",
-            "embedding_lr",
-        ),
-        "schemes",
-    ),
-    "checkpoint": "checkpoint",
-    "depth": "depth",
-    "integrations": "integrations",
-    "optim": "optim",
-    "report": "report",
-    "schemes": "schemes",
-    "testing": "testing",
-    "torch7": "torch7",
-    "NnlrError": "errors",
-    "PatternError": "errors",
-    "CoverageError": "errors",
-    "PlanMismatchError": "errors",
-    "ConfigError": "errors",
-    "NnlrWarning": "errors",
-}
-
-__all__ = [
-    "ConfigError",
-    "CoverageError",
-    "Factor",
-    "ModelInfo",
-    "NnlrError",
-    "NnlrWarning",
-    "ParamInfo",
-    "PatternError",
-    "Plan",
-    "PlanMismatchError",
-    "PlanRow",
-    "Scheme",
-    "agree",
-    "annotate",
-    "apply_init",
-    "big_vision",
-    "blockwise",
-    "caffe",
-    "check",
-    "checkpoint",
-    "clip_grad_norm_",
-    "complete_p",
-    "depth",
-    "detectron2",
-    "discriminative",
-    "embedding_lr",
-    "freeze",
-    "get_optim_config",
-    "glob",
-    "install",
-    "integrations",
-    "keep_ratios",
-    "layer_decay",
-    "learning_rate",
-    "lora_plus",
-    "megatron",
-    "mmengine",
-    "module_type",
-    "mup",
-    "ndim",
-    "no_weight_decay",
-    "optim",
-    "param_groups",
-    "predicate",
-    "rate_summary",
-    "regex",
-    "regroup",
-    "report",
-    "resolve",
-    "role",
-    "roles",
-    "rule",
-    "rules",
-    "schedule",
-    "schemes",
-    "testing",
-    "torch7",
-    "torchtitan",
-    "uninstall",
-    "weight_decay",
-]
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name from its module."""
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'nnlr' has no attribute {name!r}")
-    module = import_module(f"nnlr.{home}")
-    value: object = module if name == home else getattr(module, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return [*__all__, "__version__"]

@@ -23,8 +23,7 @@ app = typer.Typer(
 
 _DEFAULT = Options()
 _BASES = "Base lr and weight decay: " + ", ".join(
-    f"{method} {recipe.lr:g} and {recipe.weight_decay:g}"
-    for method, recipe in RECIPES.items()
+    f"{method} {recipe.lr:g} and {recipe.weight_decay:g}" for method, recipe in RECIPES.items()
 )
 
 
@@ -73,9 +72,7 @@ def demo(
     ] = _DEFAULT.epochs,
     batch_size: Annotated[
         int,
-        typer.Option(
-            metavar="N", min=2, help="Images in each step; what is left over is spread."
-        ),
+        typer.Option(metavar="N", min=2, help="Images in each step; what is left over is spread."),
     ] = _DEFAULT.batch_size,
     seed: Annotated[
         int,
@@ -88,15 +85,11 @@ def demo(
     ] = _DEFAULT.seed,
     device: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="Where to train: cpu, cuda, cuda:1, mps, ..."
-        ),
+        typer.Option(metavar="NAME", help="Where to train: cpu, cuda, cuda:1, mps, ..."),
     ] = _DEFAULT.device,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder to write movement.json and movement.png to."
-        ),
+        typer.Option(metavar="DIR", help="Folder to write movement.json and movement.png to."),
     ] = _DEFAULT.out,
 ) -> None:
     """Train a small network twice, and show how far each layer moved.

@@ -1,4 +1,4 @@
-"""The exceptions and warnings of nnlr, and the few words that all of them share.
+"""The exceptions and warnings of nnlr.
 
     ValueError
     └── NnlrError                 a value, name or call that nnlr cannot accept
@@ -12,24 +12,6 @@
 Every message says what happened, where, why, and what to do. The facts in it are
 attributes of the exception too, so that a caller need not parse the text.
 """
-
-import re
-from collections.abc import Iterable
-from difflib import get_close_matches
-
-__all__ = [
-    "ConfigError",
-    "CoverageError",
-    "NnlrError",
-    "NnlrWarning",
-    "PatternError",
-    "PlanMismatchError",
-    "listed",
-    "nearest_hint",
-    "plural",
-    "selector_hint",
-    "shown",
-]
 
 
 class NnlrError(ValueError):
@@ -83,90 +65,3 @@ class ConfigError(NnlrError):
 
 class NnlrWarning(UserWarning):
     """Nothing is wrong yet, but it is probably not what was meant."""
-
-
-def listed(names: Iterable[str], limit: int = 5) -> str:
-    """Join names for a message, at most ``limit`` of them and a count of the rest.
-
-    Examples:
-        >>> listed(["a", "b", "c"], limit=2)
-        'a, b and 1 more'
-    """
-    names = list(names)
-    first = ", ".join(names[:limit])
-    rest = len(names) - limit
-    return f"{first} and {rest} more" if rest > 0 else first
-
-
-def beginnings(names: Iterable[str]) -> str:
-    """What dotted names begin with, for a message.
-
-    Examples:
-        >>> beginnings(["blocks.0.weight", "blocks.1.weight", "head.bias"])
-        'blocks, head'
-    """
-    return listed(dict.fromkeys(name.partition(".")[0] for name in names)) or "nothing"
-
-
-def plural(number: int, what: str, verb: str = "") -> str:
-    """A count and its noun, and what they do.
-
-    Examples:
-        >>> plural(1, "group"), plural(2, "group")
-        ('1 group', '2 groups')
-        >>> plural(1, "group", "have"), plural(2, "group", "have"), plural(1, "group", "hold")
-        ('1 group has', '2 groups have', '1 group holds')
-    """
-    one = number == 1
-    if one and verb:
-        verb = {"are": "is", "have": "has"}.get(verb, f"{verb}s")
-    return f"{number:,} {what}{'' if one else 's'} {verb}".rstrip()
-
-
-def nearest_hint(name: str, candidates: Iterable[str], limit: int = 3) -> str:
-    """Return a sentence with the candidates that look like ``name``, or ``""``.
-
-    Examples:
-        >>> nearest_hint("wieght", ["weight", "bias"])
-        "Nearest: 'weight'."
-    """
-    close = get_close_matches(name, list(candidates), n=limit, cutoff=0.6)
-    return f"Nearest: {', '.join(map(repr, close))}." if close else ""
-
-
-def shown(value: object, *, typed: bool = False) -> str:
-    """Return a user's value as it was written, or only what it is if that would be long.
-
-    Args:
-        value: Any object, such as a model that got into the wrong argument.
-        typed: Add the type, where 0.1 and '0.1' must be told apart.
-
-    Examples:
-        >>> shown("0.1", typed=True)
-        "'0.1' (str)"
-        >>> shown(list(range(100)))
-        'a list'
-    """
-    kind = type(value).__name__
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  whatever it is, the message about it must come out
-        text = ""
-    if not 0 < len(text) <= 80 or "\n" in text or " at 0x" in text:
-        return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
-    return f"{text} ({kind})" if typed else text
-
-
-def selector_hint(value: object) -> str:
-    """Return a sentence on what to write instead of something that is no selector, or ``""``.
-
-    Examples:
-        >>> selector_hint(dict)
-        ' Of a class: nnlr.module_type(dict).'
-    """
-    if isinstance(value, type):
-        return f" Of a class: nnlr.module_type({value.__name__})."
-    if isinstance(value, re.Pattern):
-        return f" Of a regular expression: nnlr.regex({shown(value.pattern)})."
-    many = isinstance(value, list | tuple | set)
-    return " Join patterns with |: nnlr.glob('head.*') | 'norm.*'." if many else ""

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from nnlr.declare import learning_rate
-from nnlr.describe import ModelInfo, describe
+from nnlr._declare.factor import Factor
+from nnlr._declare.on_modules import learning_rate
+from nnlr._declare.rules import rule
+from nnlr._declare.scheme import Scheme
+from nnlr._model.describe import ModelInfo, describe
+from nnlr._plan import Plan
+from nnlr._resolve import resolve
+from nnlr._select.selectors import predicate
 from nnlr.errors import NnlrError
-from nnlr.factor import Factor
-from nnlr.plan import Plan
-from nnlr.resolving import resolve
-from nnlr.rulebook import rule
-from nnlr.scheme import Scheme
-from nnlr.select import predicate
 
 LR = 1e-3
 WEIGHT_DECAY = 0.05
@@ -67,9 +67,7 @@ class SchemeLaws:
 
     def _cases(self) -> Iterator[tuple[Scheme, nn.Module]]:
         schemes = self.schemes()
-        assert schemes, (
-            f"{type(self).__name__}.schemes() is empty, so nothing is tested"
-        )
+        assert schemes, f"{type(self).__name__}.schemes() is empty, so nothing is tested"
         for model in self.models():
             for scheme in schemes:
                 yield scheme, model
@@ -79,14 +77,10 @@ class SchemeLaws:
         for scheme, model in self._cases():
             info = describe(model)
             strays = scheme.steps(info).keys() - set(range(len(info.params)))
-            assert not strays, (
-                f"{scheme!r} speaks of positions without a parameter: {strays}"
-            )
+            assert not strays, f"{scheme!r} speaks of positions without a parameter: {strays}"
             plan = _resolve(model, scheme)
             count = len(list(model.parameters()))
-            assert len(plan) == count, (
-                f"{scheme!r}: {len(plan)} rows for {count} parameters"
-            )
+            assert len(plan) == count, f"{scheme!r}: {len(plan)} rows for {count} parameters"
             for row in plan:
                 rates = (row.lr_mult, row.wd_mult, row.eps_mult, row.init_mult)
                 good = all(math.isfinite(rate) and rate >= 0 for rate in rates)
@@ -112,9 +106,7 @@ class SchemeLaws:
         for scheme, model in self._cases():
             alone = rates(_resolve(model, scheme))
             for both in (scheme * rule("*"), rule("*") * scheme):
-                assert alone == rates(_resolve(model, both)), (
-                    f"{both!r} is not {scheme!r}"
-                )
+                assert alone == rates(_resolve(model, both)), f"{both!r} is not {scheme!r}"
 
     def test_order_and_nesting_of_a_product_change_no_bit(self) -> None:
         """``*`` with other schemes commutes and associates exactly."""
@@ -140,17 +132,13 @@ class SchemeLaws:
             ):
                 assert isinstance(wrapped, nn.Module), "a wrapper is a module"
                 found = rates(_resolve(wrapped, scheme))
-                assert expected == found, (
-                    f"{scheme!r} differs in {type(wrapped).__name__}"
-                )
+                assert expected == found, f"{scheme!r} differs in {type(wrapped).__name__}"
 
     def test_where_everything_is_the_scheme_itself(self) -> None:
         """Restricting to all parameters changes no bit."""
         for scheme, model in self._cases():
             found = rates(_resolve(model, scheme.where("*")))
-            assert rates(_resolve(model, scheme)) == found, (
-                f"{scheme!r}.where('*') differs"
-            )
+            assert rates(_resolve(model, scheme)) == found, f"{scheme!r}.where('*') differs"
 
     def test_where_nothing_is_the_identity(self) -> None:
         """Restricting to no parameter leaves every rate at its base."""
@@ -165,8 +153,7 @@ class SchemeLaws:
         for scheme, model in self._cases():
             whole, base = rates(_resolve(model, scheme)), rates(_resolve(model))
             expected = {
-                name: (whole if name.rpartition(".")[2] == "bias" else base)[name]
-                for name in whole
+                name: (whole if name.rpartition(".")[2] == "bias" else base)[name] for name in whole
             }
             found = rates(_resolve(model, scheme.where(biases, optional=True)))
             assert expected == found, f"{scheme!r}.where(biases) acts elsewhere"
@@ -175,12 +162,8 @@ class SchemeLaws:
         """``from_dict(to_dict())`` and ``from_json(to_json())`` give the plan back."""
         for scheme, model in self._cases():
             plan = _resolve(model, scheme)
-            assert Plan.from_dict(plan.to_dict()) == plan, (
-                f"{scheme!r}: dict changes it"
-            )
-            assert Plan.from_json(plan.to_json()) == plan, (
-                f"{scheme!r}: JSON changes it"
-            )
+            assert Plan.from_dict(plan.to_dict()) == plan, f"{scheme!r}: dict changes it"
+            assert Plan.from_json(plan.to_json()) == plan, f"{scheme!r}: JSON changes it"
 
 
 def rates(plan: Plan) -> dict[str, tuple[Any, ...]]:

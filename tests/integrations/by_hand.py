@@ -17,9 +17,7 @@ RATES = {
 def network(hidden=7):
     """By default of sizes that 2 and 3 processes do not divide evenly."""
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(4, hidden), nn.Linear(hidden, 5), nn.Tanh(), nn.Linear(5, 3)
-    )
+    return nn.Sequential(nn.Linear(4, hidden), nn.Linear(hidden, 5), nn.Tanh(), nn.Linear(5, 3))
 
 
 def batch(step, rank=0, world=1):
@@ -35,9 +33,7 @@ def loss_of(model, inputs):
 class ByHand:
     """Plain torch, one group for each parameter."""
 
-    def __init__(
-        self, cls=torch.optim.AdamW, rates=RATES, max_norm=None, hidden=7, **settings
-    ):
+    def __init__(self, cls=torch.optim.AdamW, rates=RATES, max_norm=None, hidden=7, **settings):
         self.net, self.cls, self.settings = network(hidden), cls, settings
         self.max_norm, self.norms = max_norm, []
         self.optimizer = self._optimizer(rates)

@@ -13,7 +13,7 @@ import nnlr
 
 accelerate = pytest.importorskip("accelerate")
 
-from nnlr.integrations.accelerate import schedule_steps  # noqa: E402
+from nnlr.integrations.accelerate import schedule_steps  # noqa: E402 - after the skip
 
 BASE = 1e-2
 
@@ -30,9 +30,7 @@ def accelerator(**settings):
 
 
 def optimizer_of(model):
-    plan = nnlr.resolve(
-        model, nnlr.rule("0.*", lr_mult=0.1), lr=BASE, weight_decay=0.01
-    )
+    plan = nnlr.resolve(model, nnlr.rule("0.*", lr_mult=0.1), lr=BASE, weight_decay=0.01)
     return plan.optimizer(torch.optim.AdamW)
 
 

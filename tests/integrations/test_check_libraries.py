@@ -37,9 +37,7 @@ class TestPeft:
     @pytest.fixture
     def adapted(self):
         peft = pytest.importorskip("peft")
-        return peft.get_peft_model(
-            network(), peft.LoraConfig(target_modules=["0", "2"], r=2)
-        )
+        return peft.get_peft_model(network(), peft.LoraConfig(target_modules=["0", "2"], r=2))
 
     def test_after_a_merge_the_optimizer_trains_nothing_of_the_model(self, adapted):
         """0 of its parameters are left in the model, and it would step on."""
@@ -54,9 +52,7 @@ class TestPeft:
 
     def test_the_zeros_of_a_fresh_adapter_are_a_note(self, adapted):
         """A's gradient is 0 in the first step, because B is; not in the second."""
-        optimizer = nnlr.resolve(adapted, lr=LR, weight_decay=0).optimizer(
-            torch.optim.SGD
-        )
+        optimizer = nnlr.resolve(adapted, lr=LR, weight_decay=0).optimizer(torch.optim.SGD)
         for expected in (["zero-gradient"], []):
             optimizer.zero_grad()
             adapted(torch.ones(2, 4)).square().sum().backward()
@@ -66,9 +62,7 @@ class TestPeft:
     def test_an_adapter_that_another_took_the_place_of(self, adapted):
         """set_adapter switches gradients: one trains in no group, one is frozen in one."""
         peft = pytest.importorskip("peft")
-        optimizer = torch.optim.SGD(
-            [p for p in adapted.parameters() if p.requires_grad], lr=LR
-        )
+        optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=LR)
         assert [] == kinds(adapted, optimizer)
         adapted.add_adapter("second", peft.LoraConfig(target_modules=["0"], r=2))
         adapted.set_adapter("second")
@@ -84,9 +78,7 @@ class TestTimm:
         model = timm.create_model(
             "vit_tiny_patch16_224", depth=2, embed_dim=12, num_heads=2, img_size=32
         )
-        made = optim.create_optimizer_v2(
-            model, opt="sgd", lr=LR, weight_decay=0, layer_decay=0.5
-        )
+        made = optim.create_optimizer_v2(model, opt="sgd", lr=LR, weight_decay=0, layer_decay=0.5)
         return model, made
 
     @pytest.fixture
@@ -268,9 +260,7 @@ class TestTransformers:
             if config:
                 assert all(isinstance(each, torch.Tensor) for each in made.params)
                 assert ["deepspeed-optimizer"] == found
-                with pytest.raises(
-                    nnlr.NnlrError, match="placeholder such as DummyOptim"
-                ):
+                with pytest.raises(nnlr.NnlrError, match="placeholder such as DummyOptim"):
                     nnlr.check(plan, made)
             else:
                 assert made is optimizer

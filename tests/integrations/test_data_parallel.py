@@ -31,9 +31,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SCHEME = (
-    nnlr.rule("0.*", lr_mult=0)
-    * nnlr.rule("1.*", lr_mult=0.1)
-    * nnlr.rule("*.bias", wd_mult=0)
+    nnlr.rule("0.*", lr_mult=0) * nnlr.rule("1.*", lr_mult=0.1) * nnlr.rule("*.bias", wd_mult=0)
 )
 
 
@@ -61,9 +59,7 @@ def whole(tensor):
 def assert_trained(expected, model, atol=1e-6):
     """Equal up to the order in which gradients are added up."""
     plain = model.module if isinstance(model, DistributedDataParallel) else model
-    for (name, one), other in zip(
-        expected.net.named_parameters(), plain.parameters(), strict=True
-    ):
+    for (name, one), other in zip(expected.net.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(
             one, whole(other), rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
         )
@@ -171,9 +167,7 @@ def zero_redundancy():
         return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, **bases)
 
     optimizer = plan.optimizer(zero, names=False)
-    scheduler = nnlr.schedule(
-        optimizer, torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.5
-    )
+    scheduler = nnlr.schedule(optimizer, torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.5)
     hand = ByHand()
     ddp = DistributedDataParallel(net)
     for step in range(4):
@@ -184,9 +178,7 @@ def zero_redundancy():
             for group in hand.optimizer.param_groups:
                 group["lr"] *= 0.5
     assert_trained(hand, ddp)
-    held = [
-        parameter for g in optimizer.optim.param_groups for parameter in g["params"]
-    ]
+    held = [parameter for g in optimizer.optim.param_groups for parameter in g["params"]]
     assert 4 == sum(parameter.requires_grad for parameter in net.parameters())
     assert len(held) < 4 or dist.get_world_size() == 1
 
@@ -370,13 +362,9 @@ def other_norms_of_mixed_parameters():
             grads = [p.grad.flatten() for p in plain.parameters()]
             norm = torch.cat(grads).norm(norm_type)
             expected = [p.grad * (0.01 / (norm + 1e-6)) for p in plain.parameters()]
-            got = nnlr.clip_grad_norm_(
-                mixed.parameters(), 0.01, norm_type, foreach=foreach
-            )
+            got = nnlr.clip_grad_norm_(mixed.parameters(), 0.01, norm_type, foreach=foreach)
             torch.testing.assert_close(norm, got)
-            torch.testing.assert_close(
-                expected, [whole(p.grad) for p in mixed.parameters()]
-            )
+            torch.testing.assert_close(expected, [whole(p.grad) for p in mixed.parameters()])
 
 
 def a_norm_that_is_not_finite():

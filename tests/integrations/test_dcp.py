@@ -30,11 +30,7 @@ pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
 )
 
-FIRST = (
-    nnlr.rule("0.*", lr_mult=0)
-    * nnlr.rule("1.*", lr_mult=0.1)
-    * nnlr.rule("*.bias", wd_mult=0)
-)
+FIRST = nnlr.rule("0.*", lr_mult=0) * nnlr.rule("1.*", lr_mult=0.1) * nnlr.rule("*.bias", wd_mult=0)
 # Unlocks a layer, locks a bias, moves the rates of all, and groups otherwise.
 SECOND = (
     nnlr.rule("0.*", lr_mult=0.5)
@@ -90,9 +86,7 @@ class Some:
 
     def load_weights(self, path, model, **more):
         weights = get_model_state_dict(model)
-        dcp.load(
-            {"model": weights, **more}, checkpoint_id=path, process_group=self.group
-        )
+        dcp.load({"model": weights, **more}, checkpoint_id=path, process_group=self.group)
         set_model_state_dict(model, weights)
 
     def load(self, path, optimizer, model, **how):
@@ -251,9 +245,7 @@ def pipeline_stages(folder):
 
     def weights(module):
         """What stands for training: state that tells the parameters apart."""
-        optimizer = plan.optimizer(
-            torch.optim.SGD, model=module, partial=True, momentum=0.9
-        )
+        optimizer = plan.optimizer(torch.optim.SGD, model=module, partial=True, momentum=0.9)
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 parameter.grad = torch.full_like(parameter, plan[name].numel)
@@ -267,9 +259,7 @@ def pipeline_stages(folder):
     if two.inside:
         module = stage(0) if rank == 0 else stage(1, 3)
         kept = plan if rank else nnlr.resolve(network(), lr=0.01, weight_decay=0)
-        optimizer = kept.optimizer(
-            torch.optim.SGD, model=module, partial=True, momentum=0.9
-        )
+        optimizer = kept.optimizer(torch.optim.SGD, model=module, partial=True, momentum=0.9)
         report, said = two.load(path, optimizer, module, partial=True)
         if rank == 0:
             assert (set(), {}) == (set(report.moved), report.unused)

@@ -18,9 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SCHEME = (
-    nnlr.rule("0.*", lr_mult=0)
-    * nnlr.rule("1.*", lr_mult=0.1)
-    * nnlr.rule("*.bias", wd_mult=0)
+    nnlr.rule("0.*", lr_mult=0) * nnlr.rule("1.*", lr_mult=0.1) * nnlr.rule("*.bias", wd_mult=0)
 )
 
 
@@ -68,9 +66,7 @@ def shard_then_apply():
     for layer in (net[0], net[1], net[3], net):
         fully_shard(layer)
     optimizer = plan.optimizer(torch.optim.AdamW)
-    assert group_names(optimizer) == [
-        (group.name, list(group.names)) for group in plan.groups
-    ]
+    assert group_names(optimizer) == [(group.name, list(group.names)) for group in plan.groups]
     assert all(isinstance(p, DTensor) for p in optimizer.param_groups[0]["params"])
     train(net, optimizer)
     assert_same_weights(trained_alone(), net)
@@ -134,9 +130,7 @@ def regroup_shards():
     for layer in (nets[1][0], nets[1][1], nets[1][3], nets[1]):
         fully_shard(layer)
     for net in nets:
-        optimizer = resolved(net, nnlr.rule("0.*", lr_mult=0.5)).optimizer(
-            torch.optim.AdamW
-        )
+        optimizer = resolved(net, nnlr.rule("0.*", lr_mult=0.5)).optimizer(torch.optim.AdamW)
         train(net, optimizer)
         nnlr.regroup(optimizer, resolved(net, nnlr.rule("1.*", lr_mult=0.1)))
         train(net, optimizer, seed=2)
@@ -197,9 +191,7 @@ def init_inside_wrappers():
         outer = wrap(net)
         plan = resolved(outer, Half())
         nnlr.apply_init(outer, plan)
-        for expected, actual in zip(
-            network().parameters(), net.parameters(), strict=True
-        ):
+        for expected, actual in zip(network().parameters(), net.parameters(), strict=True):
             assert torch.equal(0.5 * expected, whole(actual))
         with pytest.raises(nnlr.NnlrError, match="scaled before"):
             nnlr.apply_init(net, plan)

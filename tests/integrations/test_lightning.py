@@ -19,7 +19,7 @@ import nnlr
 lightning = pytest.importorskip("lightning")
 callbacks = pytest.importorskip("lightning.pytorch.callbacks")
 
-from nnlr.integrations.lightning import RateMonitor, configure  # noqa: E402
+from nnlr.integrations.lightning import RateMonitor, configure  # noqa: E402 - after the skip
 
 # Lightning's advice on workers, loggers and more.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -260,9 +260,7 @@ class TestConfigure:
         assert 2 == len(run.optimizers[0].param_groups)
         run.save_checkpoint(tmp_path / "half.ckpt")
         run = trainer()
-        with pytest.warns(
-            nnlr.NnlrWarning, match="lr_mult is 1 in .* and 2 in the code"
-        ):
+        with pytest.warns(nnlr.NnlrWarning, match="lr_mult is 1 in .* and 2 in the code"):
             run.fit(resumed, loader(), ckpt_path=tmp_path / "half.ckpt")
         assert 6 == len(run.optimizers[0].param_groups)
 
@@ -288,14 +286,10 @@ class TestConfigure:
 
     def test_accumulation_and_clipping(self):
         """Three batches to a step, each step's gradient cut to a norm."""
-        module = Module(
-            schedule=lambda opt: lrs.CosineAnnealingLR(opt, 4, 5e-3), interval="step"
-        )
+        module = Module(schedule=lambda opt: lrs.CosineAnnealingLR(opt, 4, 5e-3), interval="step")
         settings = {"accumulate_grad_batches": 3, "gradient_clip_val": 0.5}
         trainer(**settings).fit(module, loader())
-        expected = by_hand(
-            lambda opt: lrs.CosineAnnealingLR(opt, 4, 5e-3), every=3, clip=0.5
-        )
+        expected = by_hand(lambda opt: lrs.CosineAnnealingLR(opt, 4, 5e-3), every=3, clip=0.5)
         assert same(expected, module.net)
 
     def test_locked_parameters_do_not_count_in_the_norm(self):
@@ -313,9 +307,7 @@ class TestConfigure:
         part = nnlr.resolve(module.net, SCHEME, lr=BASE, weight_decay=0.1)
         assert [f"net.{row.name}" for row in part] == [row.name for row in whole]
         assert [row.lr for row in part] == [row.lr for row in whole]
-        module.configure_optimizers = lambda: configure(
-            module, whole, torch.optim.AdamW
-        )
+        module.configure_optimizers = lambda: configure(module, whole, torch.optim.AdamW)
         trainer().fit(module, loader())
         assert same(by_hand(), module.net)
 
@@ -323,14 +315,10 @@ class TestConfigure:
         """Lightning's own callback names curves after the plan's groups."""
         module = Module(schedule=floor, interval="step")
         monitor = callbacks.LearningRateMonitor()
-        trainer(logger=Remember(), log_every_n_steps=1, callbacks=[monitor]).fit(
-            module, loader()
-        )
+        trainer(logger=Remember(), log_every_n_steps=1, callbacks=[monitor]).fit(module, loader())
         plan = nnlr.resolve(module.net, SCHEME, lr=BASE, weight_decay=0.1)
         assert [f"lr-AdamW/{group.name}" for group in plan.groups] == list(monitor.lrs)
-        assert module.rates == [
-            list(rates) for rates in zip(*monitor.lrs.values(), strict=True)
-        ]
+        assert module.rates == [list(rates) for rates in zip(*monitor.lrs.values(), strict=True)]
 
     @pytest.mark.parametrize(
         ("settings", "said"),
@@ -356,9 +344,7 @@ class TestConfigure:
     @pytest.mark.parametrize("wrong", [SCHEME, nn.Linear(1, 1), torch.optim.AdamW])
     def test_what_is_no_plan_is_refused(self, wrong):
         """A scheme in its place, or arguments in another order; the error has the line."""
-        with pytest.raises(
-            nnlr.NnlrError, match=r"needs a plan, got .*nnlr\.resolve\("
-        ):
+        with pytest.raises(nnlr.NnlrError, match=r"needs a plan, got .*nnlr\.resolve\("):
             configure(Module(), wrong, torch.optim.AdamW)
 
     def test_the_plan_of_another_network_is_refused(self):
@@ -377,9 +363,7 @@ class TestConfigure:
 
     def test_locking_inside_ddp_is_refused(self, tmp_path):
         """Lightning wraps before it asks for optimizers; the error says where to lock."""
-        dist.init_process_group(
-            "gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1
-        )
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
         try:
             module = Module(nnlr.freeze("stem.*"))
             strategy = SimpleNamespace(model=DistributedDataParallel(module))
@@ -389,8 +373,7 @@ class TestConfigure:
             assert all(parameter.requires_grad for parameter in module.parameters())
             module.settings = {"locked": "keep"}
             assert {0.0, BASE} == {
-                group["lr"]
-                for group in module.configure_optimizers()["optimizer"].param_groups
+                group["lr"] for group in module.configure_optimizers()["optimizer"].param_groups
             }
         finally:
             dist.destroy_process_group()
@@ -461,8 +444,7 @@ class TestRateMonitor:
         run.fit(module, loader())
         logged = [row for row in logger.told if "lr" in row]
         expected = [
-            {"lr": rates[0], "lr_min": min(rates), "lr_max": max(rates)}
-            for rates in module.rates
+            {"lr": rates[0], "lr_min": min(rates), "lr_max": max(rates)} for rates in module.rates
         ]
         assert 2 * BATCHES == len(expected)
         for want, got in zip(expected, logged, strict=True):
@@ -602,9 +584,7 @@ class TestCallbacks:
                     plan = nnlr.resolve(self.net, SCHEME, lr=self.lr, weight_decay=0.1)
                     nnlr.regroup(self.optimizers().optimizer, plan)
 
-        module = Unfreezing(
-            nnlr.freeze("stem.*") * SCHEME, schedule=floor, interval="step"
-        )
+        module = Unfreezing(nnlr.freeze("stem.*") * SCHEME, schedule=floor, interval="step")
         trainer().fit(module, loader())
 
         def unfreeze(net, step):
@@ -639,9 +619,7 @@ def test_lightning_forgets_one_step_of_a_plateau(tmp_path, settings):
     trainer(6, **enabled).fit(whole, loader(), loader())
     trainer(6).fit(resumed, loader(), loader(), ckpt_path=tmp_path / "epoch=2.ckpt")
     expected = [3e-3, 3e-3, 2e-3]
-    assert expected == pytest.approx(
-        [head for head, *_ in whole.rates[3 * BATCHES :: 6]]
-    )
+    assert expected == pytest.approx([head for head, *_ in whole.rates[3 * BATCHES :: 6]])
     late = [head for head, *_ in resumed.rates[::6]]
     assert [BASE, BASE, 3e-3] == pytest.approx(late)
 
@@ -673,7 +651,7 @@ warnings.simplefilter("ignore")
 import tests.torchvision_shim, torch, pytorch_lightning as pl, sys
 sys.modules["lightning"] = None  # not installed
 import nnlr
-from nnlr.integrations.lightning import RateMonitor, configure
+from nnlr.integrations.lightning import RateMonitor, configure  # noqa: E402 - after the skip
 class Module(pl.LightningModule):
     def __init__(self):
         super().__init__()

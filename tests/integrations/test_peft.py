@@ -69,11 +69,7 @@ def config_of(kind, folder, **settings):
     """The smallest configuration of a type."""
     cls = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(kind)]
     usual = {"r": 2, "target_modules": TARGETS, "num_virtual_tokens": 2}
-    known = {
-        name: v
-        for name, v in usual.items()
-        if hasattr(cls, name) or name in fields(cls)
-    }
+    known = {name: v for name, v in usual.items() if hasattr(cls, name) or name in fields(cls)}
     if kind == "XLORA":
         peft.get_peft_model(base(), config_of("LORA", folder)).save_pretrained(folder)
         settings["adapters"] = {"0": str(folder)}  # a mixture of trained adapters
@@ -251,9 +247,7 @@ class TestLora:
         "settings",
         [
             pytest.param({"use_dora": True}, id="dora"),
-            pytest.param(
-                {"target_modules": ["embed_tokens", "q_proj"]}, id="embedding"
-            ),
+            pytest.param({"target_modules": ["embed_tokens", "q_proj"]}, id="embedding"),
             pytest.param({"use_rslora": True, "bias": "all"}, id="rslora"),
             pytest.param({"modules_to_save": ["lm_head"]}, id="modules_to_save"),
             pytest.param({"init_lora_weights": "olora"}, id="olora"),
@@ -266,9 +260,7 @@ class TestLora:
         _, optimizer, scheduler = planned(model, nnlr.lora_plus(16))
         train(model, "LORA", optimizer, scheduler, range(STEPS))
         rate = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
-        found = {
-            name: rate[id(p)] for name, p in model.named_parameters() if p.requires_grad
-        }
+        found = {name: rate[id(p)] for name, p in model.named_parameters() if p.requires_grad}
         faster = {name for name in found if re.search(r"lora_(embedding_)?B\b", name)}
         assert faster
         for name, value in found.items():
@@ -302,19 +294,13 @@ class TestLora:
         first = {id(p) for g in optimizer.param_groups for p in g["params"]}
         model.set_adapter("other")
         frozen = copy.deepcopy(model.state_dict())
-        nnlr.regroup(
-            optimizer, nnlr.resolve(model, SCHEME, lr=BASE, weight_decay=DECAY)
-        )
+        nnlr.regroup(optimizer, nnlr.resolve(model, SCHEME, lr=BASE, weight_decay=DECAY))
         train(model, "LORA", optimizer, scheduler, range(2, 4))
         held = {id(p) for g in optimizer.param_groups for p in g["params"]}
         own = {id(p) for name, p in model.named_parameters() if ".other." in name}
         assert own == held
         assert not own & first
-        moved = {
-            name
-            for name, t in model.state_dict().items()
-            if not torch.equal(frozen[name], t)
-        }
+        moved = {name for name, t in model.state_dict().items() if not torch.equal(frozen[name], t)}
         assert moved
         assert all(".other." in name for name in moved)
 
@@ -322,18 +308,14 @@ class TestLora:
         """It switches all gradients of the adapter on; `plan.lock` puts the locks back."""
         model = adapted("LORA", tmp_path)
         plan, optimizer, _ = planned(model, nnlr.rule("model.layers.0.*", lr_mult=0))
-        locked = {
-            name for name in trained(adapted("LORA", tmp_path)) if "layers.0" in name
-        }
+        locked = {name for name in trained(adapted("LORA", tmp_path)) if "layers.0" in name}
         assert locked
         assert not locked & trained(model)
         model.set_adapter("default")
         assert locked <= trained(model)
         plan.lock()
         assert not locked & trained(model)
-        assert len(trained(model)) == sum(
-            len(g["params"]) for g in optimizer.param_groups
-        )
+        assert len(trained(model)) == sum(len(g["params"]) for g in optimizer.param_groups)
 
     def test_after_merging_there_is_nothing_to_train(self, tmp_path):
         """The optimizer's tensors are in no model any more, and a new plan says so."""
@@ -375,9 +357,7 @@ def test_the_trainer_of_transformers_trains_and_resumes_adapters(tmp_path):
     def run(**settings):
         model = adapted("LORA", tmp_path)
         made = hf.optimizer(SCHEME, args=args, cls=torch.optim.AdamW)
-        trainer = hf.RatioTrainer(
-            model, args, train_dataset=rows, optimizer_cls_and_kwargs=made
-        )
+        trainer = hf.RatioTrainer(model, args, train_dataset=rows, optimizer_cls_and_kwargs=made)
         trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows)
         trainer.train(**settings)
         return model

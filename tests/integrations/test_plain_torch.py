@@ -54,9 +54,7 @@ def by_hand(make=cosine, *, every=1, clip=None, frozen=(), after_step=None, **se
     net = Net()
     for name in frozen:
         net.get_submodule(name).requires_grad_(False)
-    rest = [
-        layer for layer in (net.stem, net.norm, net.head) if layer.weight.requires_grad
-    ]
+    rest = [layer for layer in (net.stem, net.norm, net.head) if layer.weight.requires_grad]
     groups = [
         {"params": [layer.weight for layer in rest], "weight_decay": 0.1},
         {"params": [layer.bias for layer in rest], "weight_decay": 0.0},
@@ -152,9 +150,7 @@ class TestCompiledSteps:
                 step = torch.compile(step, backend=backend)
             train(net, optimizer, scheduler, step=step)
             first = len(graphs)
-            plan = nnlr.resolve(
-                net, nnlr.rule("head.*", lr_mult=2), lr=BASE, weight_decay=0.1
-            )
+            plan = nnlr.resolve(net, nnlr.rule("head.*", lr_mult=2), lr=BASE, weight_decay=0.1)
             nnlr.regroup(optimizer, plan)
             train(net, optimizer, scheduler, step=step)
             return net, first

@@ -29,9 +29,7 @@ class Tiny(nn.Module):
 
 def optimizer_of(model):
     """The body learns at a tenth of the rate."""
-    plan = nnlr.resolve(
-        model, nnlr.rule("*body.*", lr_mult=0.1), lr=BASE, weight_decay=0.01
-    )
+    plan = nnlr.resolve(model, nnlr.rule("*body.*", lr_mult=0.1), lr=BASE, weight_decay=0.01)
     return plan.optimizer(torch.optim.AdamW)
 
 
@@ -102,9 +100,7 @@ class TestTransformers:
                 train_dataset=data(),
                 optimizers=(optimizer, nnlr.schedule(optimizer, make, **kwargs)),
             )
-            made._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(
-                data()
-            )
+            made._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data())
             return made
 
         whole, resumed = Tiny(), Tiny()
@@ -158,9 +154,7 @@ class TestAccelerate:
     def test_prepare_accumulate_save_and_load(self, tmp_path, make, kwargs, every):
         """With accumulation, and interrupted in the middle by save_state and load_state."""
         accelerate = pytest.importorskip("accelerate")
-        accelerator = accelerate.Accelerator(
-            cpu=True, gradient_accumulation_steps=every
-        )
+        accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=every)
 
         def prepared():
             model = Tiny()
@@ -292,9 +286,7 @@ class TestCompiled:
             return graph.forward
 
         model = Tiny()
-        plan = nnlr.resolve(
-            model, nnlr.rule("body.*", lr_mult=0.1), lr=BASE, weight_decay=0
-        )
+        plan = nnlr.resolve(model, nnlr.rule("body.*", lr_mult=0.1), lr=BASE, weight_decay=0)
         optimizer = plan.optimizer(torch.optim.AdamW, tensor_lr=tensor_lr)
         scheduler = nnlr.schedule(optimizer, lrs.CosineAnnealingLR, **COSINE)
         step = torch.compile(optimizer.step, backend=backend)

@@ -61,9 +61,7 @@ SETTINGS = {
 }
 UPDATES = {"step_on_epochs": False, "updates_per_epoch": 1}
 # Every name that the source compares with; `none` is no schedule.
-COMPARED = re.findall(
-    r"sched (?:==|in) (\(.*?\)|'\w+')", inspect.getsource(scheduler_of)
-)
+COMPARED = re.findall(r"sched (?:==|in) (\(.*?\)|'\w+')", inspect.getsource(scheduler_of))
 NAMES = sorted(set(re.findall(r"\w+", " ".join(COMPARED))) - {"none"})
 # timm says of this one that it is on its way out.
 DEPRECATED = pytest.mark.filterwarnings("ignore:PlateauLRScheduler is deprecated")
@@ -148,9 +146,7 @@ class TestSchedules:
         model = Tiny()
         plan = nnlr.resolve(model, SCHEME, lr=BASE, weight_decay=DECAY)
         optimizer = plan.optimizer(torch.optim.AdamW)
-        scheduler = nnlr.schedule(
-            optimizer, lambda base: scheduler_of(base, name, **settings)[0]
-        )
+        scheduler = nnlr.schedule(optimizer, lambda base: scheduler_of(base, name, **settings)[0])
         ratios = train(model, optimizer, scheduler, range(EPOCHS))
         assert [pytest.approx(0.1)] * EPOCHS == ratios
         assert same(by_hand(name, **settings), model)
@@ -233,9 +229,7 @@ class TestGroups:
         theirs = optim.create_optimizer_v2(
             model, "adamw", lr=BASE, weight_decay=DECAY, layer_decay=0.75
         )
-        scheme = nnlr.layer_decay(0.75, "timm") * nnlr.no_weight_decay(
-            "timm_layer_decay"
-        )
+        scheme = nnlr.layer_decay(0.75, "timm") * nnlr.no_weight_decay("timm_layer_decay")
         ours = built(model, scheme=scheme)
         sides = [
             {
@@ -275,9 +269,7 @@ class TestGroups:
         """`create_optimizer_v2` takes groups as they are."""
         model = Tiny()
         plan = nnlr.resolve(model, SCHEME, lr=BASE, weight_decay=DECAY)
-        made = optim.create_optimizer_v2(
-            to_timm(plan), "adamw", lr=BASE, weight_decay=DECAY
-        )
+        made = optim.create_optimizer_v2(to_timm(plan), "adamw", lr=BASE, weight_decay=DECAY)
         expected = built(model).param_groups
         for one, other in zip(expected, made.param_groups, strict=True):
             assert {*map(id, one["params"])} == {*map(id, other["params"])}
@@ -303,9 +295,7 @@ class TestGroups:
             param_group_fn(plan, lr=BASE, weight_decay=DECAY)
         with pytest.raises(nnlr.NnlrError, match="one by one"):
             param_group_fn([SCHEME], lr=BASE, weight_decay=DECAY)
-        with pytest.raises(
-            nnlr.NnlrError, match=r"needs a plan, .*nnlr\.resolve\(model"
-        ):
+        with pytest.raises(nnlr.NnlrError, match=r"needs a plan, .*nnlr\.resolve\(model"):
             to_timm(SCHEME)
 
     def test_arguments_of_resolve(self):

@@ -97,9 +97,7 @@ def two_then_two(folder):
             warnings.catch_warnings(),
             mock.patch.object(sys, "argv", ["fsdp2_torchrun.py", *arguments]),
             mock.patch.dict(os.environ, WORLD_SIZE="2"),
-            mock.patch.object(
-                dist, "destroy_process_group"
-            ),  # the test's own, used again
+            mock.patch.object(dist, "destroy_process_group"),  # the test's own, used again
             contextlib.redirect_stdout(said),
         ):
             warnings.simplefilter("ignore", NnlrWarning)  # that the plan is another
@@ -127,9 +125,7 @@ def test_three_processes_go_on_with_another_plan(tmp_path):
     text = torchrun(2, tmp_path / "one", "--steps", 3)
     assert 1 == text.count("20 parameters (1,295), 12 groups")
     assert hand.train(0.75, range(3)) == pytest.approx(losses(text), abs=2e-6)
-    text = torchrun(
-        3, tmp_path / "two", "--resume", tmp_path / "one", "--decay", 0.9, "--steps", 4
-    )
+    text = torchrun(3, tmp_path / "two", "--resume", tmp_path / "one", "--decay", 0.9, "--steps", 4)
     assert "20 parameters go on with their state" in text
     assert hand.train(0.9, range(3, 7)) == pytest.approx(losses(text), abs=2e-6)
     text = torchrun(1, tmp_path / "three", "--resume", tmp_path / "two", "--decay", 0.5)

@@ -9,7 +9,7 @@ from torch import nn
 
 import nnlr
 import tests.torchvision_shim  # noqa: F401 - before anything imports torchvision
-from nnlr import ranks
+from nnlr import _agree as ranks
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
@@ -45,9 +45,7 @@ def rank_one():
     plan = nnlr.resolve(nn.Linear(2, 1), scheme(0.5), lr=0.1, weight_decay=0)
     place = dist.distributed_c10d._get_default_store()
     with ThreadPoolExecutor(1) as pool:
-        yield lambda: pool.submit(
-            ranks.compare, ranks._facts(plan), place, 1, [0, 1], 20.0
-        )
+        yield lambda: pool.submit(ranks.compare, ranks._facts(plan), place, 1, [0, 1], 20.0)
     dist.destroy_process_group()
 
 
@@ -58,9 +56,7 @@ def test_plans_of_ranks_are_compared(rank_one, build):
     assert build(nn.Linear(2, 1), 0.5)
     assert other.result() is None
     other = rank_one()
-    with pytest.raises(
-        nnlr.PlanMismatchError, match=r"0\.025 on rank 0 and 0\.05 on rank 1"
-    ):
+    with pytest.raises(nnlr.PlanMismatchError, match=r"0\.025 on rank 0 and 0\.05 on rank 1"):
         build(nn.Linear(2, 1), 0.25)
     assert isinstance(other.exception(), nnlr.PlanMismatchError)
 

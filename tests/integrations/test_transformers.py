@@ -175,9 +175,7 @@ class TestTraining:
             adam_epsilon=1e-4,
         )
         theirs, ours = Tiny(), Tiny()
-        trainer(
-            transformers.Trainer, theirs, args, optimizer_cls_and_kwargs=None
-        ).train()
+        trainer(transformers.Trainer, theirs, args, optimizer_cls_and_kwargs=None).train()
         decay = nnlr.rule("*.bias", wd_mult=0)
         made = hf.optimizer(decay, args=args)
         run = trainer(transformers.Trainer, ours, args, optimizer_cls_and_kwargs=made)
@@ -238,9 +236,7 @@ class TestTraining:
         args = arguments(tmp_path, max_steps=4, lr_scheduler_type="constant")
         made = hf.optimizer(scheme, args=args, cls=torch.optim.AdamW)
         ours, theirs = model(), model()
-        run = hf.RatioTrainer(
-            ours, args, train_dataset=rows, optimizer_cls_and_kwargs=made
-        )
+        run = hf.RatioTrainer(ours, args, train_dataset=rows, optimizer_cls_and_kwargs=made)
         run._get_train_sampler = lambda *_: SequentialSampler(rows)
         run.train()
         optimizer = torch.optim.AdamW(
@@ -248,9 +244,7 @@ class TestTraining:
                 {
                     "params": [tensor],
                     "lr": BASE * 0.5 ** distilbert_depth(name),
-                    "weight_decay": DECAY
-                    if tensor.ndim > 1 and "position" not in name
-                    else 0,
+                    "weight_decay": DECAY if tensor.ndim > 1 and "position" not in name else 0,
                 }
                 for name, tensor in theirs.named_parameters()
             ]
@@ -299,16 +293,12 @@ def test_it_resumes_with_another_scheme(tmp_path, name):
     first, resumed = Three(), Three()
     settings = {"args": args, "cls": torch.optim.AdamW}
     made = hf.optimizer(TWO, **settings)
-    run = trainer(
-        hf.RatioTrainer, first, args, optimizer_cls_and_kwargs=made, callbacks=[watch]
-    )
+    run = trainer(hf.RatioTrainer, first, args, optimizer_cls_and_kwargs=made, callbacks=[watch])
     run.train()
     assert 2 == len(run.optimizer.param_groups)
     half = tmp_path / "checkpoint-6"
     made = hf.optimizer(five, **settings)
-    run = trainer(
-        hf.RatioTrainer, resumed, args, optimizer_cls_and_kwargs=made, callbacks=[again]
-    )
+    run = trainer(hf.RatioTrainer, resumed, args, optimizer_cls_and_kwargs=made, callbacks=[again])
     run.train(resume_from_checkpoint=str(half))
     assert 5 == len(run.optimizer.param_groups)
     # By hand: the state of the checkpoint by name, the base rates of the run.
@@ -327,9 +317,7 @@ def test_it_resumes_with_another_scheme(tmp_path, name):
     optimizer = torch.optim.AdamW(groups, lr=BASE)
     for key, tensor in model.named_parameters():
         optimizer.state[tensor] = dict(state["state"][names.index(key)])
-    for batch, seen in zip(
-        list(DataLoader(data(), batch_size=2))[6:], again.seen, strict=True
-    ):
+    for batch, seen in zip(list(DataLoader(data(), batch_size=2))[6:], again.seen, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = seen[1.0] * group["mult"]
         model(**batch)["loss"].backward()
@@ -337,9 +325,7 @@ def test_it_resumes_with_another_scheme(tmp_path, name):
         optimizer.zero_grad()
     assert same(model, resumed)
     if name != "greedy":  # that goes by the losses, which are other ones
-        assert [step[1.0] for step in watch.seen[6:]] == [
-            step[1.0] for step in again.seen
-        ]
+        assert [step[1.0] for step in watch.seen[6:]] == [step[1.0] for step in again.seen]
 
 
 @pytest.mark.filterwarnings("ignore:.*:nnlr.NnlrWarning")
@@ -360,9 +346,7 @@ def test_the_trainer_as_it_is_cannot_resume_other_groups(tmp_path):
 
 
 def saved_weights(folder):
-    return pytest.importorskip("safetensors.torch").load_file(
-        folder / "model.safetensors"
-    )
+    return pytest.importorskip("safetensors.torch").load_file(folder / "model.safetensors")
 
 
 def test_the_example_resumes_to_the_same_weights(tmp_path):
@@ -408,9 +392,7 @@ def scheduled(path, kind, name, **settings):
     )
     watch = Watch()
     made = hf.optimizer(SCHEME, args=args, cls=torch.optim.AdamW, **settings)
-    trainer(
-        kind, Tiny(), args, optimizer_cls_and_kwargs=made, callbacks=[watch]
-    ).train()
+    trainer(kind, Tiny(), args, optimizer_cls_and_kwargs=made, callbacks=[watch]).train()
     return watch.seen
 
 
@@ -512,9 +494,7 @@ class TestLogs:
     def test_rates_reach_reporters_and_history(self, tmp_path):
         """As each step used them; the Trainer's own number is that of the first group."""
         reporter, watch = Reporter(), Watch()
-        run = trainer(
-            hf.RatioTrainer, Tiny(), arguments(tmp_path), callbacks=[reporter, watch]
-        )
+        run = trainer(hf.RatioTrainer, Tiny(), arguments(tmp_path), callbacks=[reporter, watch])
         hf.log_rates(run)
         run.train()
         for logs in (reporter.reported[:STEPS], run.state.log_history[:STEPS]):
@@ -543,9 +523,7 @@ class TestLogs:
             optimizer_cls_and_kwargs=None,
         )
         hf.log_rates(run)
-        with pytest.raises(
-            nnlr.ConfigError, match="trains with an optimizer of its own"
-        ):
+        with pytest.raises(nnlr.ConfigError, match="trains with an optimizer of its own"):
             run.train()
 
     def test_groups_made_by_hand_are_welcome(self):
@@ -647,9 +625,7 @@ class TestPackage:
         monkeypatch.delitem(sys.modules, "nnlr.integrations.transformers")
         with pytest.raises(ImportError, match="pip install transformers"):
             importlib.import_module("nnlr.integrations.transformers")
-        with pytest.raises(
-            nnlr.NnlrError, match=r"integrations\.transformers needs"
-        ) as info:
+        with pytest.raises(nnlr.NnlrError, match=r"integrations\.transformers needs") as info:
             nnlr.integrations.__getattr__("transformers")
         assert "transformers" == info.value.package
 
@@ -657,7 +633,7 @@ class TestPackage:
         """Its message names the package; ours would name another."""
         with (
             pytest.raises(ModuleNotFoundError, match="No module named 'nowhere'"),
-            nnlr.integrations.installed.installed("transformers"),
+            nnlr.integrations._installed.installed("transformers"),
         ):
             importlib.import_module("nowhere")
 

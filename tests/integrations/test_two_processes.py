@@ -166,9 +166,7 @@ def accelerate_run(total, split_batches=False, after_step=lambda _: None):
         def forward(self, x):
             return loss_of(self.net, x)
 
-    model, optimizer, scheduler, loader = accelerator.prepare(
-        Whole(), optimizer, scheduler, loader
-    )
+    model, optimizer, scheduler, loader = accelerator.prepare(Whole(), optimizer, scheduler, loader)
     assert STEPS == len(loader)
     for x in loader:
         accelerator.backward(model(x))
@@ -231,9 +229,7 @@ def lightning_compares_plans():
     net = network()
     scheme = nnlr.rule("body.*", lr_mult=0.1 + 0.1 * dist.get_rank())
     with pytest.raises(nnlr.PlanMismatchError, match=r"lr of 'body\.weight' is"):
-        nnlr.integrations.lightning.configure(
-            net, resolved(net, scheme), torch.optim.SGD
-        )
+        nnlr.integrations.lightning.configure(net, resolved(net, scheme), torch.optim.SGD)
     nnlr.integrations.lightning.configure(net, resolved(net), torch.optim.SGD)
 
 

@@ -15,8 +15,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from nnlr.describe import describe
-from nnlr.names import inside_ddp, resolve_name, slots, unwrap
+from nnlr._model.describe import describe
+from nnlr._model.names import inside_ddp, resolve_name, slots, unwrap
 from tests import zoo
 from tests.processes import said_by, tell
 
@@ -57,9 +57,7 @@ WRAPPERS = {
     "data parallel": nn.DataParallel,
     "checkpoint": checkpointed,
     "some checkpoints": half_checkpointed,
-    "average of compiled checkpoints": lambda m: AveragedModel(
-        compiled(checkpointed(m))
-    ),
+    "average of compiled checkpoints": lambda m: AveragedModel(compiled(checkpointed(m))),
     "compiled data parallel": lambda m: compiled(nn.DataParallel(m)),
 }
 
@@ -194,9 +192,7 @@ PEFT_CONFIGS = {
     ),
     "ia3": (
         llama,
-        peft.IA3Config(
-            target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]
-        ),
+        peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
     ),
     "loha": (llama, peft.LoHaConfig(target_modules=["q_proj"])),
     "saved": (
@@ -211,9 +207,7 @@ PEFT_CONFIGS = {
 
 
 class TestPeft:
-    @pytest.mark.parametrize(
-        ("make", "config"), PEFT_CONFIGS.values(), ids=PEFT_CONFIGS
-    )
+    @pytest.mark.parametrize(("make", "config"), PEFT_CONFIGS.values(), ids=PEFT_CONFIGS)
     def test_adapters_leave_the_base_models_names_and_roles(self, make, config):
         """Every parameter of the base model is described as without the adapter."""
         expected = said_of(make())
@@ -223,14 +217,10 @@ class TestPeft:
         assert actual.keys() > expected.keys()
         assert_raw_names_resolve(model)
 
-    @pytest.mark.parametrize(
-        ("make", "config"), PEFT_CONFIGS.values(), ids=PEFT_CONFIGS
-    )
+    @pytest.mark.parametrize(("make", "config"), PEFT_CONFIGS.values(), ids=PEFT_CONFIGS)
     def test_wrapping_an_adapted_model_changes_nothing(self, make, config):
         """Stacks of wrappers with PEFT inside."""
-        assert_unchanged(
-            lambda: adapted(make, config), lambda m: AveragedModel(compiled(m))
-        )
+        assert_unchanged(lambda: adapted(make, config), lambda m: AveragedModel(compiled(m)))
 
     def test_low_rank_factors_have_roles_of_their_own(self):
         """LoRA+ needs them, and the embedding's factors have no `.weight`."""
@@ -275,9 +265,7 @@ class TestPeft:
             peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]),
         )
         names = set(said_of(model))
-        assert {
-            f"lm_head.modules_to_save.{a}.weight" for a in ("default", "second")
-        } < names
+        assert {f"lm_head.modules_to_save.{a}.weight" for a in ("default", "second")} < names
         assert "model.norm.weight" in names
         assert_raw_names_resolve(model)
 
@@ -336,9 +324,7 @@ SCENARIOS = [ddp, inside, fsdp2]
 said = said_by(SCENARIOS, 2, full=1)
 
 
-@pytest.mark.skipif(
-    not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
-)
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_every_process_agrees(said, scenario):
     """The scenario's own docstring is the claim; no process may object."""

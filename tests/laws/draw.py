@@ -14,9 +14,7 @@ from tests.laws.sequences import WRAPPERS, Run, Setup
 
 # "head.*" reaches a tied embedding by its second name; a part of a product that named it
 # by the first would be refused as a contradiction.
-PATTERNS = (
-    *("*", "blocks.*", "blocks.0.*", "blocks.1.up.*", "*.bias", "*norm*", "head.*"),
-)
+PATTERNS = (*("*", "blocks.*", "blocks.0.*", "blocks.1.up.*", "*.bias", "*norm*", "head.*"),)
 MULTS = (1.0, 0.1, 1 / 3, 0.7, 2.0)
 
 

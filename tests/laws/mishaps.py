@@ -79,8 +79,7 @@ def loadable(target, saved, *, live):
     """Whether code of this kind can be expected to load it."""
     one, other = target.layout, saved.layout
     kinds, others = (
-        {key: curve.kind for key, curve in each.curves.items()}
-        for each in (target, saved)
+        {key: curve.kind for key, curve in each.curves.items()} for each in (target, saved)
     )
     if live and kinds and others and kinds != others:
         return False  # another schedule

@@ -93,13 +93,9 @@ SCHEDULERS = {
     "exponential": functools.partial(lrs.ExponentialLR, gamma=0.9),
     "function": functools.partial(lrs.LambdaLR, lr_lambda=after),
     "cosine": functools.partial(lrs.CosineAnnealingLR, T_max=12, eta_min=curves.FLOOR),
-    "restarts": functools.partial(
-        lrs.CosineAnnealingWarmRestarts, T_0=5, eta_min=curves.FLOOR
-    ),
+    "restarts": functools.partial(lrs.CosineAnnealingWarmRestarts, T_0=5, eta_min=curves.FLOOR),
     "warm up": warm_up,
-    "one cycle": functools.partial(
-        lrs.OneCycleLR, max_lr=curves.PEAK, total_steps=curves.CYCLE
-    ),
+    "one cycle": functools.partial(lrs.OneCycleLR, max_lr=curves.PEAK, total_steps=curves.CYCLE),
     "plateau": functools.partial(
         lrs.ReduceLROnPlateau, factor=0.5, patience=1, min_lr=curves.FLOOR
     ),
@@ -244,8 +240,7 @@ class Run:
             rates = [group["lr"] for group in self.optimizer.param_groups]
             assert rates == self.scheduler.get_last_lr(), "get_last_lr"
         weights = {
-            f"weight of {name}": (expected, tensors[name])
-            for name, expected in ref.weights.items()
+            f"weight of {name}": (expected, tensors[name]) for name, expected in ref.weights.items()
         }
         # Rates in tensors are float32: a weight at rest near 0 keeps the round-off of the
         # steps that brought it there, up to 0.3 each.
@@ -291,10 +286,7 @@ class Run:
 def compare(pairs, loose, near):
     """Expected and actual numbers are equal up to rounding, and NaN where NaN is expected."""
     pairs = {
-        what: [
-            np.ravel(each.detach() if isinstance(each, torch.Tensor) else each)
-            for each in pair
-        ]
+        what: [np.ravel(each.detach() if isinstance(each, torch.Tensor) else each) for each in pair]
         for what, pair in pairs.items()
     }
     whole = map(np.concatenate, zip(*pairs.values(), strict=True))
@@ -305,9 +297,7 @@ def compare(pairs, loose, near):
             if not np.allclose(*pair, loose, near, equal_nan=True)
         }
         what, (expected, actual) = next(iter(wrong.items()))
-        raise AssertionError(
-            f"{what}: expected {expected}, got {actual}; {len(wrong)} are wrong"
-        )
+        raise AssertionError(f"{what}: expected {expected}, got {actual}; {len(wrong)} are wrong")
 
 
 def equal(one, other):

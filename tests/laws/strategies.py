@@ -8,12 +8,10 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import nnlr
-from nnlr.names import nodes
+from nnlr._model.names import nodes
 
 # Values whose products show in their last bits in which order they were taken.
-MULTS = st.sampled_from([0.0, 1.0, 0.1, 1 / 3, 0.7, 3.0, 1e-3, 7e2]) | st.floats(
-    1e-3, 1e3
-)
+MULTS = st.sampled_from([0.0, 1.0, 0.1, 1 / 3, 0.7, 3.0, 1e-3, 7e2]) | st.floats(1e-3, 1e3)
 
 
 class Raw(nn.Module):
@@ -66,11 +64,7 @@ def models(draw):
     known = []
     parts = [draw(trees(2, known)) for _ in range(draw(st.integers(1, 3)))]
     model = nn.Sequential(nn.Linear(2, 2), *parts)
-    owners = [
-        m
-        for m in dict.fromkeys(model.modules())
-        if isinstance(m, nn.Linear | nn.Embedding)
-    ]
+    owners = [m for m in dict.fromkeys(model.modules()) if isinstance(m, nn.Linear | nn.Embedding)]
     plain = [m for m in owners if "weight" in m._parameters]
     for _ in range(draw(st.integers(0, 2))):
         one, two = draw(st.sampled_from(plain)), draw(st.sampled_from(plain))
@@ -110,9 +104,7 @@ def tables():
 
 def selectors():
     """Selectors that reach a tied tensor by all of its names, so that none disagree."""
-    roles = st.sampled_from(["norm", "bias", "matrix", "conv", "embedding"]).map(
-        nnlr.role
-    )
+    roles = st.sampled_from(["norm", "bias", "matrix", "conv", "embedding"]).map(nnlr.role)
     bounds = st.integers(0, 2).map(lambda least: nnlr.ndim(min=least))
     some = st.integers(1, 3).map(lambda k: nnlr.predicate(functools.partial(_every, k)))
     single = roles | bounds | some | st.just(nnlr.glob("*"))
@@ -139,17 +131,13 @@ def paths(model):
 def schemes(model):
     """Recipes and rules that never disagree about a tied tensor, restricted or not."""
     rules = st.builds(
-        lambda selector, lr, wd: nnlr.rule(
-            selector, lr_mult=lr, wd_mult=wd, optional=True
-        ),
+        lambda selector, lr, wd: nnlr.rule(selector, lr_mult=lr, wd_mult=wd, optional=True),
         selectors(),
         MULTS,
         MULTS,
     )
     plain = tables() | rules
-    where = st.builds(
-        lambda s, chosen: s.where(chosen, optional=True), plain, selectors()
-    )
+    where = st.builds(lambda s, chosen: s.where(chosen, optional=True), plain, selectors())
     within = st.builds(
         lambda s, path: s.within(path),
         tables() | tables().map(lambda t: t * t),

@@ -31,9 +31,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(case, settings):
     plan = nnlr.resolve(model, *members, **settings)
     grouped = [name for group in plan.groups for name in group.names]
     assert sorted(row.name for row in plan if row.trainable) == sorted(grouped)
-    tensors = [
-        id(tensor) for group in plan.param_groups() for _, tensor in group["params"]
-    ]
+    tensors = [id(tensor) for group in plan.param_groups() for _, tensor in group["params"]]
     assert len(tensors) == len(set(tensors)) == len(grouped)
     by_name = dict(model.named_parameters(remove_duplicate=False))
     training = {id(tensor) for tensor in by_name.values() if tensor.requires_grad}
@@ -86,9 +84,7 @@ def snapshot(model):
         (
             path,
             {
-                key: repr(sorted(map(repr, value)))
-                if isinstance(value, dict)
-                else repr(value)
+                key: repr(sorted(map(repr, value))) if isinstance(value, dict) else repr(value)
                 for key, value in vars(module).items()
             },
             [
@@ -134,9 +130,7 @@ def test_wrapping_changes_nothing(data):
         nn.DataParallel(model),
         torch.compile(AveragedModel(model), backend="eager"),
     ):
-        assert expected == rates(
-            nnlr.resolve(wrapped, scheme, lr=0.1, weight_decay=0.3)
-        )
+        assert expected == rates(nnlr.resolve(wrapped, scheme, lr=0.1, weight_decay=0.3))
 
 
 @given(models(), MULTS, MULTS)

@@ -18,9 +18,7 @@ pytestmark = pytest.mark.no_cover
 
 def decided(model, *schemes, **settings):
     """Everything decided for each parameter."""
-    return rates(
-        nnlr.resolve(model, *schemes, **{"lr": 0.1, "weight_decay": 0.3} | settings)
-    )
+    return rates(nnlr.resolve(model, *schemes, **{"lr": 0.1, "weight_decay": 0.3} | settings))
 
 
 @given(st.data())
@@ -56,9 +54,7 @@ def test_zero_absorbs(case):
     """A zero locks whatever else is said, and the rest is remembered."""
     model, members = case
     before = decided(model, *members)
-    after = nnlr.resolve(
-        model, *members, nnlr.rule("*", lr_mult=0), lr=0.1, weight_decay=0.3
-    )
+    after = nnlr.resolve(model, *members, nnlr.rule("*", lr_mult=0), lr=0.1, weight_decay=0.3)
     for row in after:
         assert (0, 0) == (row.lr, row.lr_mult)
         assert before[row.name][6] == row.unlocked_lr_mult
@@ -82,7 +78,7 @@ def test_where_is_the_identity_outside(model, scheme, chosen):
         decided(model, scheme.where(chosen, optional=True)),
     )
     base = decided(model)
-    info = nnlr.describe.describe(model)
+    info = nnlr._model.describe.describe(model)
     inside = {info.params[i].name for i in chosen.matches(info)}
     assert {n: (whole if n in inside else base)[n] for n in whole} == restricted
 
@@ -131,9 +127,7 @@ def test_rules_by_names_decide_or_disagree_in_every_order_alike(data):
             max_size=4,
         )
     )
-    assert outcome(model, members) == outcome(
-        model, data.draw(st.permutations(members))
-    )
+    assert outcome(model, members) == outcome(model, data.draw(st.permutations(members)))
 
 
 def outcome(model, members):

@@ -10,9 +10,14 @@ from collections import Counter
 import pytest
 
 import nnlr
-from nnlr import baserate, live, scheduling, tensors
-from nnlr.checkpoint import fit, loading
-from nnlr.checkpoint.names import Match
+from nnlr import _regroup as live
+from nnlr._apply import lock as tensors
+from nnlr._schedule import base_rate as baserate
+from nnlr._schedule import schedule as scheduling
+from nnlr._schedule.base_rate import BaseRate
+from nnlr.checkpoint import _fit as fit
+from nnlr.checkpoint import _on_load as loading
+from nnlr.checkpoint._names import Match
 from tests.laws import mishaps
 from tests.laws import operations as ops
 from tests.laws.draw import check, play, sequence
@@ -170,13 +175,13 @@ def forgotten_locks(patch):
 
 def early_locks(patch):
     """Gradients are switched before it is clear that the plan fits."""
-    original = live.regroup
+    original = live._give_groups
 
     def mutant(optimizer, fit):
         fit.locks.apply()
         original(optimizer, fit)
 
-    patch.setattr(live, "regroup", mutant)
+    patch.setattr(live, "_give_groups", mutant)
 
 
 def torn_load(patch):
@@ -215,7 +220,7 @@ def saved_rates(patch):
 
 def saved_bases(patch):
     """A schedule goes on at the base rates with which it was saved."""
-    patch.setattr(scheduling, "policy_of", lambda _: None)
+    patch.setattr(BaseRate, "move", lambda *_: None)
 
 
 def silent_load(patch):

@@ -15,11 +15,7 @@ with warnings.catch_warnings(), patch.object(torch.backends, "disable_global_fla
 
 __all__ = ["INFOS", "OptimizerErrorEnum", "inputs"]
 
-INFOS = {
-    info.optim_cls.__name__: info
-    for info in optim_db
-    if info.optim_cls.__name__ in NAMES
-}
+INFOS = {info.optim_cls.__name__: info for info in optim_db if info.optim_cls.__name__ in NAMES}
 
 
 def inputs(dtype=torch.float32, device="cpu"):

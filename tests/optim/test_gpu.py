@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import nnlr
+from tests.helpers import public_names
 from tests.optim.database import INFOS, inputs
 from tests.optim.twins import (
     NAMES,
@@ -27,9 +28,7 @@ def pair_on_gpu(name, settings):
     sides = [parameters(device="cuda") for _ in range(2)]
     expected, actual = (
         cls(thirds(side), **copy.deepcopy(settings), **how)
-        for cls, side, how in zip(
-            classes(name), sides, ({"fused": True}, {}), strict=True
-        )
+        for cls, side, how in zip(classes(name), sides, ({"fused": True}, {}), strict=True)
     )
     return sides, (expected, actual)
 
@@ -38,9 +37,7 @@ def pair_on_gpu(name, settings):
 def test_every_input_equals_torchs_fused(name, kwargs):
     """Capturable and tensor settings included; rates change, gradients come and go."""
     sides, optimizers = pair_on_gpu(name, kwargs)
-    skip = (
-        (lambda *_: False) if name == "SGD" else (lambda step, at: (step + at) % 5 == 3)
-    )
+    skip = (lambda *_: False) if name == "SGD" else (lambda step, at: (step + at) % 5 == 3)
     train(sides, optimizers, 100, skip=skip)
     tensors = any(isinstance(each, tuple) for each in kwargs.values())
     if tensors:  # betas: torch's loop
@@ -80,9 +77,7 @@ def test_a_captured_step_replays(name):
     }
     expected, actual = (
         cls(side, **copy.deepcopy(settings), **how)
-        for cls, side, how in zip(
-            classes(name), sides, ({"fused": True}, {}), strict=True
-        )
+        for cls, side, how in zip(classes(name), sides, ({"fused": True}, {}), strict=True)
     )
     give_gradients(0, *sides)
     stream = torch.cuda.Stream()
@@ -112,9 +107,7 @@ def test_two_devices_in_one_optimizer(name):
     sides = [[*parameters(), *parameters(device="cuda")] for _ in range(2)]
     expected, actual = (
         cls(thirds(side), **USUAL[name], **how)
-        for cls, side, how in zip(
-            classes(name), sides, ({"fused": True}, {}), strict=True
-        )
+        for cls, side, how in zip(classes(name), sides, ({"fused": True}, {}), strict=True)
     )
     train(sides, (expected, actual), 10)
     assert_equal(*sides)
@@ -161,8 +154,7 @@ def test_the_database_has_inputs_for_gpus():
     """More than for CPUs: those that can be captured."""
     for name in ("Adam", "AdamW"):
         on = {
-            device: len(INFOS[name].optim_inputs_func(device=device))
-            for device in ("cpu", "cuda")
+            device: len(INFOS[name].optim_inputs_func(device=device)) for device in ("cpu", "cuda")
         }
         assert on["cpu"] < on["cuda"]
-    assert nnlr.optim.__all__ == ["SGD", "Adam", "AdamW"]
+    assert public_names(nnlr.optim) == ["Adam", "AdamW", "SGD", "use_numba"]

@@ -91,8 +91,7 @@ def test_parameters_replaced_in_a_group(name):
         old, new = params[0], nn.Parameter(params[0].detach()[:2].clone())
         kept = optimizer.state.pop(old)
         optimizer.state[new] = {
-            key: value[:2].clone() if value.ndim else value.clone()
-            for key, value in kept.items()
+            key: value[:2].clone() if value.ndim else value.clone() for key, value in kept.items()
         }
         params[0] = optimizer.param_groups[0]["params"][0] = new
     finish(sides, optimizers)
@@ -139,9 +138,7 @@ def test_state_that_is_deleted(name):
     sides, optimizers = pair(name, torchs={"foreach": False})
     train(sides, optimizers, 3)
     for params, optimizer in zip(sides, optimizers, strict=True):
-        del optimizer.state[params[1]][
-            "momentum_buffer" if name == "SGD" else "exp_avg"
-        ]
+        del optimizer.state[params[1]]["momentum_buffer" if name == "SGD" else "exp_avg"]
     if name == "SGD":
         train(sides, optimizers, 3, start=3)
         for one, other in zip(*sides, strict=True):
@@ -184,9 +181,7 @@ def test_a_layout_changed_under_the_optimizer(name):
     assert actual.fast_path_report().all_fast
     weight = nets[1].weight
     assert all(
-        value.stride() == weight.stride()
-        for value in actual.state[weight].values()
-        if value.ndim
+        value.stride() == weight.stride() for value in actual.state[weight].values() if value.ndim
     )
 
 
@@ -206,9 +201,7 @@ def test_a_parameter_turned_in_place(name):
     sides = [[nn.Parameter(torch.arange(9.0).view(3, 3))] for _ in range(2)]
     optimizers = [
         cls(side, **USUAL[name], **how)
-        for cls, side, how in zip(
-            classes(name), sides, ({"foreach": False}, {}), strict=True
-        )
+        for cls, side, how in zip(classes(name), sides, ({"foreach": False}, {}), strict=True)
     ]
     for side, optimizer in zip(sides, optimizers, strict=True):
         train([side], [optimizer], 3)
@@ -269,7 +262,7 @@ def test_other_gradients_at_every_step_need_no_new_lists(name, monkeypatch):
     """A mixture of experts: once all have begun, nothing is made anew, bit for bit."""
     sides, optimizers = pair(name)
     train(sides, optimizers, 3)
-    monkeypatch.setattr("nnlr.optim.onepass.Roster", None)
+    monkeypatch.setattr("nnlr.optim._one_pass.Roster", None)
     chosen = torch.rand(30, len(sides[0])) < 0.5
     train(sides, optimizers, 27, start=3, skip=lambda step, at: bool(chosen[step][at]))
     assert_equal(*sides)
@@ -325,7 +318,7 @@ def test_frozen_and_thawed(name):
 def test_what_the_check_does_not_understand_takes_torchs_step(name, monkeypatch):
     """Where even new lists do not pass, torch's own step is made; nothing begins twice."""
     sides, optimizers = pair(name, torchs={"foreach": False})
-    monkeypatch.setattr("nnlr.optim.table.Table.gradients", lambda _: None)
+    monkeypatch.setattr("nnlr.optim._table.Table.gradients", lambda _: None)
     train(sides, optimizers, 3)
     assert_equal(*sides)
 

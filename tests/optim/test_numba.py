@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 import nnlr
-from nnlr.optim import compiled, kernels, sheets
+from nnlr.optim._numba import kernels, sheets
+from nnlr.optim._numba import use_numba as compiled
 from tests.optim.twins import (
     NAMES,
     USUAL,
@@ -174,9 +175,7 @@ class TestMoving:
         train(sides, optimizers, 3)
         for optimizer in optimizers:
             for state in optimizer.state.values():
-                state.update(
-                    {key: value * 0.5 for key, value in state.items() if value.dim()}
-                )
+                state.update({key: value * 0.5 for key, value in state.items() if value.dim()})
         finish(sides, optimizers)
 
     def test_a_group_added_later(self, name):
@@ -375,8 +374,8 @@ class TestSwitch:
     def forgotten(self, monkeypatch):
         """As in a process that has not used it yet."""
         for module in ("sheets", "kernels"):
-            monkeypatch.delitem(sys.modules, f"nnlr.optim.{module}")
-            monkeypatch.delattr(nnlr.optim, module)
+            monkeypatch.delitem(sys.modules, f"nnlr.optim._numba.{module}")
+            monkeypatch.delattr(nnlr.optim._numba, module)
 
     @pytest.mark.usefixtures("forgotten")
     def test_without_numba_it_says_what_to_install(self, monkeypatch):

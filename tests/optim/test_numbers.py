@@ -33,9 +33,7 @@ def torchs(name, dtype):
 def test_the_database_knows_all_three():
     """A class that torch's database does not list would be tested with nothing."""
     assert set(NAMES) == set(INFOS)
-    assert all(
-        len(info.optim_inputs_func(device="cpu")) >= 5 for info in INFOS.values()
-    )
+    assert all(len(info.optim_inputs_func(device="cpu")) >= 5 for info in INFOS.values())
 
 
 @pytest.mark.parametrize(("name", "kwargs"), inputs())
@@ -74,10 +72,7 @@ def test_steps_equal_torchs_loop_to_round_off(name, kwargs):
 @pytest.mark.parametrize(("name", "dtype"), KINDS, ids=str)
 def test_every_type_equals_torchs(name, dtype):
     """Also with parameters of two types in one group."""
-    sides = [
-        [*parameters(dtype=dtype), *parameters(SHAPES[:2], torch.float32)]
-        for _ in range(2)
-    ]
+    sides = [[*parameters(dtype=dtype), *parameters(SHAPES[:2], torch.float32)] for _ in range(2)]
     settings = {**USUAL[name], **({} if name == "SGD" else {"eps": 1e-3})}
     torch_class, our_class = classes(name)
     expected = torch_class(thirds(sides[0]), **settings, **torchs(name, dtype))
@@ -137,9 +132,7 @@ def hand_written(name, kwargs):
 def test_steps_equal_the_formula(name, kwargs):
     """In float64, against the published formula written out in NumPy."""
     params = parameters(dtype=torch.float64)
-    optimizer = classes(name)[1](
-        [{"params": [param]} for param in params], **copy.deepcopy(kwargs)
-    )
+    optimizer = classes(name)[1]([{"params": [param]} for param in params], **copy.deepcopy(kwargs))
     make, settings = hand_written(name, kwargs)
     twins = [make(param.detach().numpy(), None, **settings) for param in params]
     for twin in twins:
@@ -148,9 +141,7 @@ def test_steps_equal_the_formula(name, kwargs):
     for step in range(100):
         lr = 0.01 / (1 + step)
         expected = []
-        for group, param, twin in zip(
-            optimizer.param_groups, params, twins, strict=True
-        ):
+        for group, param, twin in zip(optimizer.param_groups, params, twins, strict=True):
             param.grad = torch.empty_like(param)
             param.grad.copy_(torch.randn(param.shape, generator=source))
             tensor = isinstance(group["lr"], torch.Tensor)
@@ -159,9 +150,7 @@ def test_steps_equal_the_formula(name, kwargs):
         optimizer.step()
         for wanted, param in zip(expected, params, strict=True):
             actual = param.detach()
-            torch.testing.assert_close(
-                torch.as_tensor(wanted), actual, rtol=1e-10, atol=1e-12
-            )
+            torch.testing.assert_close(torch.as_tensor(wanted), actual, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,9 +170,7 @@ def test_a_rate_in_a_tensor_equals_torchs(name):
     """A 0-dim tensor for all groups and one of its own for one, filled at every step."""
     sides = [parameters() for _ in range(2)]
     optimizers = []
-    for cls, params, fused in zip(
-        classes(name), sides, ({"fused": True}, {}), strict=True
-    ):
+    for cls, params, fused in zip(classes(name), sides, ({"fused": True}, {}), strict=True):
         groups = thirds(params)
         groups[1]["lr"] = torch.tensor(0.02)
         settings = {**USUAL[name], "lr": torch.tensor(0.01)}

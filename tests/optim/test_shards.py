@@ -16,7 +16,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
 
-from nnlr.optim import keeping, obstacles
+from nnlr.optim import _fast_path as obstacles
+from nnlr.optim import _state as keeping
 from tests.optim.twins import NAMES, USUAL, classes
 from tests.processes import outcomes, tell
 
@@ -173,9 +174,7 @@ def what_moves_is_noticed():
         sides = [replicated(mesh, Replicate()) for _ in range(2)]
         expected, actual = (
             cls([side], **USUAL[name], **how)
-            for cls, side, how in zip(
-                classes(name), sides, ({"fused": True}, {}), strict=True
-            )
+            for cls, side, how in zip(classes(name), sides, ({"fused": True}, {}), strict=True)
         )
 
         def step(sides=sides, optimizers=(expected, actual)):

@@ -12,7 +12,7 @@ from torch.optim.optimizer import (
 )
 
 import nnlr
-from nnlr.optim import roster
+from nnlr.optim import _roster as roster
 from tests.optim.twins import (
     NAMES,
     SHAPES,
@@ -41,9 +41,7 @@ def mixed(name, slow, settings=None):
     sides = [[slow(), *parameters(SHAPES[:3]), slow()] for _ in range(2)]
     torch_class, our_class = classes(name)
     settings = {**USUAL[name], **(settings or {})}
-    groups = [
-        [{"params": side[:2]}, {"params": side[2:], "lr": 0.02}] for side in sides
-    ]
+    groups = [[{"params": side[:2]}, {"params": side[2:], "lr": 0.02}] for side in sides]
     expected = torch_class(groups[0], **settings, foreach=False)
     return sides, (expected, our_class(groups[1], **settings))
 
@@ -82,9 +80,7 @@ def test_a_slice_of_a_larger_tensor(name):
         train(sides, (expected, actual), 5)
         compare(sides)
         holes = [torch.tensor(list(whole), dtype=torch.uint8) for whole in wholes]
-        assert [1.0] * 12 == holes[1].view(torch.float32).view(4, 6)[
-            :, 1::2
-        ].flatten().tolist()
+        assert [1.0] * 12 == holes[1].view(torch.float32).view(4, 6)[:, 1::2].flatten().tolist()
         assert {"its elements are not dense in memory": 2} == reasons(actual)
 
 
@@ -160,21 +156,15 @@ def test_gradients_of_another_type(name):
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
-@pytest.mark.parametrize(
-    "put", [3.0, torch.zeros(7), torch.zeros(3).as_subclass(Marked)]
-)
+@pytest.mark.parametrize("put", [3.0, torch.zeros(7), torch.zeros(3).as_subclass(Marked)])
 def test_moments_that_are_something_else(name, put):
     """Numbers, other shapes, other classes: torch's step decides what to do with them."""
     sides = [[nn.Parameter(torch.ones(3))] for _ in range(2)]
     said = []
-    for cls, side, how in zip(
-        classes(name), sides, ({"foreach": False}, {}), strict=True
-    ):
+    for cls, side, how in zip(classes(name), sides, ({"foreach": False}, {}), strict=True):
         optimizer = cls(side, **how)
         train([side], [optimizer], 1)
-        optimizer.state[side[0]]["exp_avg"] = (
-            put.clone() if isinstance(put, torch.Tensor) else put
-        )
+        optimizer.state[side[0]]["exp_avg"] = put.clone() if isinstance(put, torch.Tensor) else put
         try:
             train([side], [optimizer], 1, start=1)
             said.append(None)

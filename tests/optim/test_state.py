@@ -63,9 +63,7 @@ def test_loading_in_the_middle_of_a_run(name):
         for params, optimizer in zip(sides, optimizers, strict=True)
     ]
     train(sides, optimizers, 3, start=3)
-    for (state, values), params, optimizer in zip(
-        saved, sides, optimizers, strict=True
-    ):
+    for (state, values), params, optimizer in zip(saved, sides, optimizers, strict=True):
         optimizer.load_state_dict(state)
         for param, value in zip(params, values, strict=True):
             param.data.copy_(value)
@@ -105,9 +103,7 @@ def test_a_file_is_no_larger_than_torchs(name):
     assert sizes[1] <= sizes[0]
 
 
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))]
-)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_copies_go_on_by_themselves(name, copied):
     """A copy continues as the original does, and neither touches the other."""
     sides, (expected, actual) = pair(name)
@@ -129,12 +125,8 @@ def test_state_dict_hooks(name):
     calls = []
     optimizer.register_state_dict_pre_hook(lambda _: calls.append("before saving"))
     optimizer.register_state_dict_post_hook(lambda *_: calls.append("after saving"))
-    optimizer.register_load_state_dict_pre_hook(
-        lambda *_: calls.append("before loading")
-    )
-    optimizer.register_load_state_dict_post_hook(
-        lambda _: calls.append("after loading")
-    )
+    optimizer.register_load_state_dict_pre_hook(lambda *_: calls.append("before loading"))
+    optimizer.register_load_state_dict_post_hook(lambda _: calls.append("after loading"))
     optimizer.load_state_dict(optimizer.state_dict())
     assert calls == ["before saving", "after saving", "before loading", "after loading"]
     train([params], [optimizer], 2)

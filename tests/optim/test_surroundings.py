@@ -60,9 +60,7 @@ class TestPlans:
         learn(other, actual)
         assert_close(one, other)
         keys = ["name", "param_names", "lr", "weight_decay", "lr_mult", "wd_mult"]
-        for group, found in zip(
-            expected.param_groups, actual.param_groups, strict=True
-        ):
+        for group, found in zip(expected.param_groups, actual.param_groups, strict=True):
             assert [group[key] for key in keys] == [found[key] for key in keys]
         assert actual.fast_path_report().all_fast
 
@@ -80,9 +78,7 @@ class TestPlans:
         runs = [planned(torch_class, fused=True), planned(our_class)]
         for net, optimizer in runs:
             learn(net, optimizer)
-            plan = nnlr.resolve(
-                net, nnlr.rule("2.*", lr_mult=0.5), lr=0.02, weight_decay=0.2
-            )
+            plan = nnlr.resolve(net, nnlr.rule("2.*", lr_mult=0.5), lr=0.02, weight_decay=0.2)
             nnlr.regroup(optimizer, plan)
             learn(net, optimizer)
         assert_equal(runs[0][0].parameters(), runs[1][0].parameters())
@@ -235,9 +231,7 @@ def test_a_compiled_step_is_torchs(name):
 def test_importing_it_loads_no_compiler():
     """`import nnlr.optim` is as light as `import torch`."""
     code = "import sys, nnlr.optim; print('torch._dynamo' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "False" == done.stdout.strip()
 
 
@@ -249,6 +243,4 @@ def test_the_profiler_sees_a_step(name):
     give_gradients(0, params)
     with torch.profiler.profile() as profile:
         optimizer.step()
-    assert f"Optimizer.step#{name}.step" in {
-        each.key for each in profile.key_averages()
-    }
+    assert f"Optimizer.step#{name}.step" in {each.key for each in profile.key_averages()}

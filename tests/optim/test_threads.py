@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import nnlr
-from nnlr.optim import threads
+from nnlr.optim import _threads as threads
 
 
 @pytest.fixture
@@ -35,9 +35,7 @@ class TestOneThread:
         """The setting belongs to the thread that asks."""
         seen = []
         with threads.one_thread():
-            other = threading.Thread(
-                target=lambda: seen.append(torch.get_num_threads())
-            )
+            other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
             other.start()
             other.join()
         assert [2] == seen

@@ -25,9 +25,7 @@ def parameters(shapes=SHAPES, dtype=torch.float32, device="cpu"):
     source = torch.Generator().manual_seed(1)
     made = [torch.randn(shape, generator=source) for shape in shapes]
     made.append(torch.randn(6, 4, generator=source).t())
-    made.append(
-        torch.randn(2, 3, 4, 5, generator=source).to(memory_format=torch.channels_last)
-    )
+    made.append(torch.randn(2, 3, 4, 5, generator=source).to(memory_format=torch.channels_last))
     return [nn.Parameter(each.to(device, dtype)) for each in made]
 
 

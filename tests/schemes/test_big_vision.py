@@ -8,7 +8,7 @@ from torch import nn
 
 import nnlr
 from nnlr.errors import CoverageError, NnlrError, PatternError
-from nnlr.schemes.bigvision import flax_name
+from nnlr.schemes._frameworks.big_vision import flax_name
 from nnlr.testing import SchemeLaws
 from tests import zoo
 from tests.schemes.real_models import MODELS, model
@@ -66,7 +66,7 @@ def test_equals_the_published_update(name, config):
     net, settings = model(name), CONFIGS[config]
     scheme = nnlr.big_vision(**settings, strict=False)
     plan = nnlr.resolve(net, scheme, lr=LR, weight_decay=WD / LR)
-    for param in nnlr.describe.describe(net).params:
+    for param in nnlr._model.describe.describe(net).params:
         speed, decay = twin(flax_name(param), **settings)
         row = plan[param.name]
         assert speed == pytest.approx(row.lr, rel=1e-12, abs=0)
@@ -79,13 +79,11 @@ def test_steps_of_sgd_equal_the_published_formula():
     net = zoo.plain()
     lr_mults = [("embed/.*", 0.1), ("blocks/0/.*", 0.5)]
     wd_mults = [(".*/kernel", 1.0), (".*/scale", 0.25)]
-    plan = nnlr.resolve(
-        net, nnlr.big_vision(lr_mults, wd_mults), lr=0.1, weight_decay=0.02 / 0.1
-    )
+    plan = nnlr.resolve(net, nnlr.big_vision(lr_mults, wd_mults), lr=0.1, weight_decay=0.02 / 0.1)
     optimizer = plan.optimizer(torch.optim.SGD)
     speeds = [0.1 * 0.9**t for t in range(10)]
     expected = {n: p.detach().double().clone() for n, p in net.named_parameters()}
-    names = {p.name: flax_name(p) for p in nnlr.describe.describe(net).params}
+    names = {p.name: flax_name(p) for p in nnlr._model.describe.describe(net).params}
     peaks = [group["lr"] for group in optimizer.param_groups]
     for t in range(10):
         for param in net.parameters():
@@ -135,7 +133,7 @@ def test_decay_modes_leave_its_decay_alone():
 )
 def test_names_are_those_of_flax(make, expected):
     """kernel, scale, embedding and bias; raw parameters keep their names."""
-    names = {flax_name(param) for param in nnlr.describe.describe(make()).params}
+    names = {flax_name(param) for param in nnlr._model.describe.describe(make()).params}
     assert expected == names & expected, names
 
 
@@ -232,16 +230,14 @@ def test_a_pattern_without_effect_is_an_error():
     """One that matches nothing, or only what earlier ones have."""
     net = zoo.plain()
     scheme = nnlr.big_vision([("head/kernal", 0.1)])
-    with pytest.raises(
-        PatternError, match=r"lr_mults pattern 'head/kernal' (?s:.*)'head/kernel'"
-    ):
+    with pytest.raises(PatternError, match=r"lr_mults pattern 'head/kernal' (?s:.*)'head/kernel'"):
         nnlr.resolve(net, scheme, lr=1, weight_decay=1)
     scheme = nnlr.big_vision(wd_mults=[(".*", 1), ("head/kernel", 0.1)])
     with pytest.raises(PatternError, match="'head/kernel' has no effect"):
         nnlr.resolve(net, scheme, lr=1, weight_decay=1)
     scheme = nnlr.big_vision([("hea", 0.1)], strict=False)
     plan = nnlr.resolve(net, scheme, lr=1, weight_decay=1)
-    assert ["no_effect"] == [found.kind for found in plan.findings]
+    assert ["no-effect"] == [found.kind for found in plan.findings]
 
 
 def test_a_schedule_must_cover_every_parameter():
@@ -254,17 +250,12 @@ def test_a_schedule_must_cover_every_parameter():
 def test_a_default_that_decays_nothing_is_pointed_out():
     """A root's own weight is called kernel, without a path, here as in Flax."""
     plan = nnlr.resolve(nn.Linear(2, 2), nnlr.big_vision(), lr=1, weight_decay=1)
-    assert ["no_decay"] == [found.kind for found in plan.findings]
-    assert (
-        ()
-        == nnlr.resolve(zoo.plain(), nnlr.big_vision(), lr=1, weight_decay=1).findings
-    )
+    assert ["no-decay"] == [found.kind for found in plan.findings]
+    assert () == nnlr.resolve(zoo.plain(), nnlr.big_vision(), lr=1, weight_decay=1).findings
 
 
 def test_the_trace_names_the_patterns():
     """``explain`` says which pattern decided, and that none did."""
-    plan = nnlr.resolve(
-        zoo.plain(), nnlr.big_vision([("head/.*", 2)]), lr=1, weight_decay=1
-    )
+    plan = nnlr.resolve(zoo.plain(), nnlr.big_vision([("head/.*", 2)]), lr=1, weight_decay=1)
     assert "lr_mults 'head/.*'" in plan.explain("head.weight")
     assert "no wd_mults" in plan.explain("embed.weight")

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import nnlr
-from nnlr.describe import describe
+from nnlr._model.describe import describe
 from nnlr.schemes import blockwise
-from nnlr.schemes.transformer_blocks import BLOCKS, PROJECTIONS, classify
+from nnlr.schemes._transformer_blocks import BLOCKS, PROJECTIONS, classify
 from nnlr.testing import SchemeLaws
 
 LR, WD = 1e-3, 0.1
@@ -40,9 +40,7 @@ def gpt(*projections, ffn="mlp", tied=True):
         block.ln_1 = nn.LayerNorm(8)
         block.attn = Attention(*projections)
         block.ln_2 = nn.LayerNorm(8)
-        block.add_module(
-            ffn, nn.ModuleDict({"up": nn.Linear(8, 16), "down": nn.Linear(16, 8)})
-        )
+        block.add_module(ffn, nn.ModuleDict({"up": nn.Linear(8, 16), "down": nn.Linear(16, 8)}))
         model.h.append(block)
     model.ln_f = nn.LayerNorm(8)
     model.lm_head = nn.Linear(8, 20, bias=False)
@@ -101,9 +99,7 @@ def test_equal_to_the_authors_gpt_2():
 def llama(**sizes):
     """A small LLaMA on the meta device."""
     transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        **COMMON, intermediate_size=96, vocab_size=100, **sizes
-    )
+    config = transformers.LlamaConfig(**COMMON, intermediate_size=96, vocab_size=100, **sizes)
     with torch.device("meta"):
         return transformers.LlamaForCausalLM(config)
 
@@ -126,9 +122,7 @@ def test_equal_to_the_authors_llama():
         plan = resolve(llama(), given)
         for row in plan:
             (expected,) = [
-                ratio
-                for part, ratio in {**parts, "lm_head": head}.items()
-                if part in row.name
+                ratio for part, ratio in {**parts, "lm_head": head}.items() if part in row.name
             ]
             assert expected == row.lr_mult, row.name
 
@@ -448,9 +442,7 @@ def test_raw_parameters_of_torch_s_attention():
 def test_an_attention_without_a_telling_name_is_known_by_its_parts():
     """Query, key and value side by side are an attention, whatever holds them."""
     found = kinds(nn.ModuleDict({"mix": Attention("q", "k", "v", "o", "r")}))
-    assert ["qk", "qk", "vo", "vo", "other"] == [
-        found[f"mix.{name}.weight"] for name in "qkvor"
-    ]
+    assert ["qk", "qk", "vo", "vo", "other"] == [found[f"mix.{name}.weight"] for name in "qkvor"]
     for parts in ("q", "qk"):
         mix = nn.ModuleDict({part: nn.Linear(4, 4) for part in parts})
         assert {"other"} == set(kinds(nn.ModuleDict({"mix": mix})).values())
@@ -591,9 +583,7 @@ def test_findings_name_what_is_fused_unknown_and_experimental():
     ] == list(found)
     qkv = ("h.0.attn.qkv.weight", "h.0.attn.qkv.bias")
     assert qkv == found["blockwise-fused"].names
-    assert ("h.0.attn.gate.weight", "h.0.attn.gate.bias") == found[
-        "blockwise-other"
-    ].names
+    assert ("h.0.attn.gate.weight", "h.0.attn.gate.bias") == found["blockwise-other"].names
     assert {"note"} == {finding.severity for finding in found.values()}
     assert "2502.19002" in str(found["blockwise-experimental"])
     assert "2605.22297" in str(found["blockwise-experimental"])
@@ -615,9 +605,7 @@ def test_adapters_of_a_frozen_attention_keep_the_base_rate():
     plan = resolve(model, blockwise())
     found = {finding.kind: finding for finding in plan.findings}
     assert ["blockwise-experimental", "blockwise-other"] == list(found)
-    assert {row.name for row in plan if row.trainable} == set(
-        found["blockwise-other"].names
-    )
+    assert {row.name for row in plan if row.trainable} == set(found["blockwise-other"].names)
     assert {1.0} == {row.lr_mult for row in plan if row.trainable}
 
 

@@ -60,9 +60,7 @@ class TestNumbers:
 
     def test_own_numbers(self):
         """Each of them is an argument."""
-        scheme = nnlr.caffe(
-            bias_lr_mult=3, bias_wd_mult=0.5, head="fc8*", head_mult=0.5
-        )
+        scheme = nnlr.caffe(bias_lr_mult=3, bias_wd_mult=0.5, head="fc8*", head_mult=0.5)
         found = mults(alexnet(), scheme)
         assert (3, 0.5) == found["fc7.bias"]
         assert (0.5, 1) == found["fc8_flickr.weight"]
@@ -124,17 +122,13 @@ class TestSolver:
                 weight.sub_(history)
             optimizer.step()
         for name, tensor in net.named_parameters():
-            torch.testing.assert_close(
-                tensor.detach(), local[name][2], rtol=1e-12, atol=1e-12
-            )
+            torch.testing.assert_close(tensor.detach(), local[name][2], rtol=1e-12, atol=1e-12)
 
 
 class TestTrace:
     def test_why(self):
         """The trace says what a parameter counted as."""
-        plan = nnlr.resolve(
-            alexnet(), nnlr.caffe(head="fc8*"), lr=0.01, weight_decay=5e-4
-        )
+        plan = nnlr.resolve(alexnet(), nnlr.caffe(head="fc8*"), lr=0.01, weight_decay=5e-4)
         whys = [row.trace[0].factor.why if row.trace else "" for row in plan]
         assert [
             "",
@@ -181,7 +175,5 @@ class TestErrors:
         """They are selectors, and must match something."""
         with pytest.raises(NnlrError, match=f"{name} needs a selector"):
             nnlr.caffe(**{name: 3})
-        with pytest.raises(
-            PatternError, match=f"{name}='fc9.*' matches no parameter of"
-        ):
+        with pytest.raises(PatternError, match=f"{name}='fc9.*' matches no parameter of"):
             mults(alexnet(), nnlr.caffe(**{name: "fc9.*"}))

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import nnlr
 from nnlr.errors import NnlrError, PatternError
-from nnlr.schemes.tensor_programs import shapes
+from nnlr.schemes._width.base import shapes
 from nnlr.testing import SchemeLaws, rates
 
 ENDS = "*.c_proj.*"
@@ -122,9 +122,7 @@ class TestTable:
         The released optimizer gave these groups in a run of the authors' code (branch
         ``completep``), with decay 0.1: 0.4 for hidden weights, and one eps for all.
         """
-        scheme = nnlr.complete_p(
-            Net(8, 2), alpha=alpha, form="as_released", forward="in_model"
-        )
+        scheme = nnlr.complete_p(Net(8, 2), alpha=alpha, form="as_released", forward="in_model")
         found = plan(Net(32, 8), scheme)
         groups = ("embedding", "norm", "hidden", "bias", "final norm")
         rows = [found[GROUPS[group]] for group in groups]
@@ -138,9 +136,7 @@ class TestTable:
     @pytest.mark.parametrize(("n", "deep"), [(4, 4), (2, 3), (3, 0.5), (1, 4), (4, 1)])
     def test_published_table(self, alpha, n, deep):
         """Table 1 and equation 40, for widths and depths up and down, unfolded."""
-        scheme = nnlr.complete_p(
-            Net(8, 4), alpha=alpha, init="constant", forward="in_model"
-        )
+        scheme = nnlr.complete_p(Net(8, 4), alpha=alpha, init="constant", forward="in_model")
         found = plan(Net(8 * n, int(4 * deep)), scheme)
         inside, outside = 1 / n * deep**-alpha, 1 / n
         expected = {  # lr, wd, eps, init
@@ -184,9 +180,7 @@ class TestTable:
         def inner(param):
             return int(param.name[2]) if param.name[0] == "0" else None
 
-        scheme = nnlr.complete_p(
-            {32: 8, 8: 4}, base_depth=4, forward="in_model", indexer=inner
-        )
+        scheme = nnlr.complete_p({32: 8, 8: 4}, base_depth=4, forward="in_model", indexer=inner)
         assert {0.5} == {row.eps_mult for row in plan(model, scheme)}
 
     def test_initialisation_of_gpt2(self):

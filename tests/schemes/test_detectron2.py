@@ -145,22 +145,18 @@ def test_the_callers_overrides_stay_as_they_are():
 def test_a_misspelt_override_is_an_error():
     """Or a finding that leaves the key out."""
     overrides = {"weight": {"weigth_decay": 0}}
-    with pytest.raises(
-        ConfigError, match=r"'weigth_decay', which does nothing(?s:.*)Nearest"
-    ):
+    with pytest.raises(ConfigError, match=r"'weigth_decay', which does nothing(?s:.*)Nearest"):
         nnlr.detectron2(overrides=overrides)
     scheme = nnlr.detectron2(overrides=overrides, strict=False)
     plan = nnlr.resolve(nn.Linear(2, 2), scheme, lr=1, weight_decay=1)
-    assert ["misspelt_key"] == [found.kind for found in plan.findings]
+    assert ["misspelt-key"] == [found.kind for found in plan.findings]
     assert {} == plan["weight"].options
 
 
 def test_an_override_without_effect_is_an_error():
     """The names are those of parameters on their modules, not paths."""
     scheme = nnlr.detectron2(overrides={"wieght": {"lr": 0.1}})
-    with pytest.raises(
-        PatternError, match=r"override 'wieght' matches no(?s:.*)'weight'"
-    ):
+    with pytest.raises(PatternError, match=r"override 'wieght' matches no(?s:.*)'weight'"):
         nnlr.resolve(nn.Linear(2, 2), scheme, lr=1, weight_decay=1)
 
 
@@ -194,31 +190,27 @@ def test_norms_of_other_classes_are_pointed_out():
 def test_settings_for_biases_that_reach_norms_are_pointed_out():
     """As a warning where they change the decay of norms, else as a note."""
     found = kinds(weight_decay_norm=0.0, weight_decay_bias=1e-4)
-    assert "norm_bias" not in found
-    assert "warning" == found["norm_decay_replaced"].severity
-    assert "backbone.1.bias" in found["norm_decay_replaced"].names
-    assert "backbone.0.bias" not in found["norm_decay_replaced"].names
+    assert "norm-bias" not in found
+    assert "warning" == found["norm-decay-replaced"].severity
+    assert "backbone.1.bias" in found["norm-decay-replaced"].names
+    assert "backbone.0.bias" not in found["norm-decay-replaced"].names
     for settings in (
         {"weight_decay_norm": 0.002, "bias_lr_factor": 2},
         {"weight_decay_norm": 0.002, "weight_decay_bias": 0.002},
         {"weight_decay_bias": 0.1},
     ):
         found = kinds(**settings)
-        assert "norm_decay_replaced" not in found
-        assert "note" == found["norm_bias"].severity
-    linear = nnlr.resolve(
-        nn.Linear(2, 2), nnlr.detectron2(bias_lr_factor=2), lr=1, weight_decay=0
-    )
+        assert "norm-decay-replaced" not in found
+        assert "note" == found["norm-bias"].severity
+    linear = nnlr.resolve(nn.Linear(2, 2), nnlr.detectron2(bias_lr_factor=2), lr=1, weight_decay=0)
     assert () == linear.findings
 
 
 def test_biases_that_lose_the_factor_are_pointed_out():
     """A rate for biases replaces lr_factor_func instead of multiplying."""
-    found = kinds(bias_lr_factor=2, lr_factor_func=by_depth)["lr_factor_replaced"]
+    found = kinds(bias_lr_factor=2, lr_factor_func=by_depth)["lr-factor-replaced"]
     assert "backbone.0.bias" in found.names
-    assert "lr_factor_replaced" not in kinds(
-        weight_decay_bias=0, lr_factor_func=by_depth
-    )
+    assert "lr-factor-replaced" not in kinds(weight_decay_bias=0, lr_factor_func=by_depth)
 
 
 def test_an_override_that_cancels_other_settings_is_pointed_out():
@@ -228,8 +220,8 @@ def test_an_override_that_cancels_other_settings_is_pointed_out():
         lr_factor_func=by_depth,
         overrides={"weight": {"lr": 0.1, "weight_decay": 0.1}},
     )
-    assert "backbone.1.weight" in found["norm_decay_replaced"].names
-    assert "backbone.0.weight" in found["lr_factor_replaced"].names
+    assert "backbone.1.weight" in found["norm-decay-replaced"].names
+    assert "backbone.0.weight" in found["lr-factor-replaced"].names
 
 
 def test_the_trace_says_what_decided():
@@ -237,6 +229,4 @@ def test_the_trace_says_what_decided():
     scheme = nnlr.detectron2(weight_decay_norm=0.0, bias_lr_factor=2)
     plan = nnlr.resolve(every_norm(), scheme, lr=LR, weight_decay=WEIGHT_DECAY)
     call = "detectron2(weight_decay_norm=0.0, bias_lr_factor=2)"
-    assert f"{call}: norm layer, a bias" in " ".join(
-        plan.explain("backbone.1.bias").split()
-    )
+    assert f"{call}: norm layer, a bias" in " ".join(plan.explain("backbone.1.bias").split())

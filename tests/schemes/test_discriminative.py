@@ -10,10 +10,10 @@ import transformers
 from torch import nn
 
 import nnlr
-from nnlr.describe import describe
+from nnlr._model.describe import describe
+from nnlr.depth._layer import Indexer, Layer
 from nnlr.errors import CoverageError, NnlrError, PatternError
-from nnlr.layers import Indexer, Layer
-from nnlr.schemes import layer_groups
+from nnlr.schemes import _layer_groups as layer_groups
 from nnlr.testing import SchemeLaws
 from tests import zoo
 
@@ -103,15 +103,11 @@ class TestDiscriminativeLaws(SchemeLaws):
             nnlr.discriminative(slice(1e-5, 1e-2), ["0.*", "*"]),
             nnlr.discriminative(slice(1e-2), ["0.weight", "*"]),
             nnlr.discriminative(lr_mults=[0.1, 3], groups=halves),
-            nnlr.discriminative(
-                2, nnlr.depth.by_function(lambda p: int(p.leaf != "weight"))
-            ),
+            nnlr.discriminative(2, nnlr.depth.by_function(lambda p: int(p.leaf != "weight"))),
         ]
 
     def models(self):
-        return [
-            model for model in super().models() if len(list(model.parameters())) > 2
-        ]
+        return [model for model in super().models() if len(list(model.parameters())) > 2]
 
 
 class TestNumbers:
@@ -154,9 +150,7 @@ class TestNumbers:
         scheme = nnlr.discriminative(kind([1e-5, 1e-4, 1e-2]), of_layers(3))
         found = rates(stack(3), scheme, lr=0.7)
         expected = [1e-5, 1e-4, 1e-2]
-        assert expected == pytest.approx(
-            [found[f"{i}.weight"] for i in range(3)], rel=1e-12
-        )
+        assert expected == pytest.approx([found[f"{i}.weight"] for i in range(3)], rel=1e-12)
 
     def test_absolute_rates_do_not_follow_the_base(self):
         """with_rates scales what is relative and leaves what is absolute."""
@@ -166,9 +160,7 @@ class TestNumbers:
             (nnlr.discriminative(lr_mults=[0.1, 0.2], groups=split), [0.5, 1.0]),
         ]:
             plan = nnlr.resolve(stack(2), scheme, lr=1, weight_decay=0).with_rates(lr=5)
-            assert expected == pytest.approx(
-                [plan["0.weight"].lr, plan["1.weight"].lr], rel=1e-12
-            )
+            assert expected == pytest.approx([plan["0.weight"].lr, plan["1.weight"].lr], rel=1e-12)
 
     def test_multipliers_take_slices_too(self):
         """lr_mults=slice(a, b) runs from a to b times the base."""
@@ -195,21 +187,16 @@ class TestNumbers:
 
     def test_weight_decay_is_left_alone(self):
         """Groups say nothing of decay."""
-        plan = nnlr.resolve(
-            stack(2), nnlr.discriminative(2, of_layers(2)), lr=1, weight_decay=0.1
-        )
+        plan = nnlr.resolve(stack(2), nnlr.discriminative(2, of_layers(2)), lr=1, weight_decay=0.1)
         assert {1.0} == {row.wd_mult for row in plan}
 
 
 class TestGroups:
     def test_the_first_pattern_that_matches_counts(self):
         """A parameter that two patterns match is in the earlier group."""
-        found = rates(
-            zoo.plain(), nnlr.discriminative(2, ["embed.*", "blocks.0.*", "*"])
-        )
+        found = rates(zoo.plain(), nnlr.discriminative(2, ["embed.*", "blocks.0.*", "*"]))
         assert (0.25, 0.5, 1.0, 1.0) == tuple(
-            found[f"{name}.weight"]
-            for name in ("embed", "blocks.0.fc", "blocks.1.fc", "head")
+            found[f"{name}.weight"] for name in ("embed", "blocks.0.fc", "blocks.1.fc", "head")
         )
 
     def test_selectors_of_any_kind(self):
@@ -261,9 +248,7 @@ class TestGroups:
 
     def test_every_layer_a_group(self):
         """An indexer's layers are groups, with gaps as they were numbered."""
-        found = rates(
-            stack(3), nnlr.discriminative(2, nnlr.depth.by_function(layer_number))
-        )
+        found = rates(stack(3), nnlr.discriminative(2, nnlr.depth.by_function(layer_number)))
         assert (0.25, 0.5, 1) == tuple(found[f"{i}.weight"] for i in range(3))
         gaps = {"0.*": 0, "1.*": 1, "2.*": 4}
         assert 1 / 16 == rates(stack(3), nnlr.discriminative(2, gaps))["0.weight"]
@@ -300,9 +285,7 @@ class TestGroups:
             (7, False, list(range(7))),
         ],
     )
-    def test_a_number_of_groups_cuts_the_layers(
-        self, given_auto, count, headed, expected
-    ):
+    def test_a_number_of_groups_cuts_the_layers(self, given_auto, count, headed, expected):
         """Contiguous groups of nearly equal size, and a head by itself."""
         given_auto(*tower(7, headed=headed))
         net = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in range(7)])
@@ -316,9 +299,7 @@ class TestGroups:
         given_auto(*tower(13, headed=False))
         net = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in range(13)])
         found = list(
-            rates(
-                net, nnlr.discriminative(lr_mults=range(1, count + 1), groups=count)
-            ).values()
+            rates(net, nnlr.discriminative(lr_mults=range(1, count + 1), groups=count)).values()
         )
         sizes = [found.count(group + 1) for group in range(count)]
         assert max(sizes) - min(sizes) <= 1
@@ -328,12 +309,8 @@ class TestGroups:
         """2.6 over the layers of a deep model reaches 2.6**-4, of a shallow one less."""
         for layers, lowest in [(13, 2.6**-4), (3, 2.6**-2)]:
             given_auto(*tower(layers))
-            net = nn.ParameterList(
-                [nn.Parameter(torch.zeros(1)) for _ in range(layers)]
-            )
-            assert math.isclose(
-                lowest, rates(net, nnlr.discriminative())["0"], rel_tol=1e-12
-            )
+            net = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in range(layers)])
+            assert math.isclose(lowest, rates(net, nnlr.discriminative())["0"], rel_tol=1e-12)
 
     def test_a_list_says_by_itself_how_many_groups(self, given_auto):
         """Without groups, the layers are cut into as many as there are entries."""
@@ -346,9 +323,7 @@ class TestGroups:
         """What the user froze needs no rate."""
         net = stack(3)
         net[0].requires_grad_(False)
-        plan = nnlr.resolve(
-            net, nnlr.discriminative(2, ["1.*", "2.*"]), lr=1, weight_decay=0
-        )
+        plan = nnlr.resolve(net, nnlr.discriminative(2, ["1.*", "2.*"]), lr=1, weight_decay=0)
         assert plan["0.weight"].frozen
         assert 0.5 == plan["1.weight"].lr
 
@@ -356,9 +331,7 @@ class TestGroups:
 class TestRealModels:
     """Models of timm and transformers on meta, split as their users split them."""
 
-    @pytest.mark.parametrize(
-        "value", [slice(1e-6, 1e-4), slice(3e-3), [1e-5, 1e-4, 1e-3], 2.6]
-    )
+    @pytest.mark.parametrize("value", [slice(1e-6, 1e-4), slice(3e-3), [1e-5, 1e-4, 1e-3], 2.6])
     def test_a_resnet_as_fastai_cuts_it(self, value):
         """Fastai's body and head, its splitter, and its rates, parameter by parameter."""
         with torch.device("meta"):
@@ -632,9 +605,7 @@ class TestErrors:
     def test_the_length_of_a_list_must_fit(self):
         """A list has exactly one rate for each group."""
         scheme = nnlr.discriminative([1, 2], ["0.*", "1.*", "2.*"])
-        with pytest.raises(
-            NnlrError, match="rates has 2 entries for the 3 groups that"
-        ):
+        with pytest.raises(NnlrError, match="rates has 2 entries for the 3 groups that"):
             rates(stack(3), scheme)
         scheme = nnlr.discriminative(lr_mults=[1], groups=of_layers(2))
         with pytest.raises(NnlrError, match="lr_mults has 1 entry for the 2 groups"):
@@ -652,16 +623,12 @@ class TestErrors:
 
     def test_a_pattern_that_matches_nothing(self):
         """With the nearest names, as for any selector of a user."""
-        with pytest.raises(
-            PatternError, match=r"groups\[1\] 'block.0.\*' matches no param"
-        ):
+        with pytest.raises(PatternError, match=r"groups\[1\] 'block.0.\*' matches no param"):
             rates(zoo.plain(), nnlr.discriminative(2, ["embed.*", "block.0.*", "*"]))
 
     def test_a_group_that_is_left_with_nothing(self):
         """Earlier groups may not take all of a later one."""
-        with pytest.raises(
-            PatternError, match=r"groups\[1\] 'head.\*' is left with no"
-        ):
+        with pytest.raises(PatternError, match=r"groups\[1\] 'head.\*' is left with no"):
             rates(zoo.plain(), nnlr.discriminative(2, ["*", "head.*"]))
 
     @pytest.mark.parametrize(
@@ -698,21 +665,15 @@ class TestErrors:
     def test_a_splitter_needs_the_model(self):
         """Bare tensors cannot be split by a function of the model."""
         tensors = dict(stack(2).named_parameters())
-        with pytest.raises(
-            NnlrError, match="here are only tensors: give groups as patt"
-        ):
+        with pytest.raises(NnlrError, match="here are only tensors: give groups as patt"):
             rates(tensors, nnlr.discriminative(2, lambda net: [net[0], net[1]]))
 
-    @pytest.mark.parametrize(
-        ("name", "where"), [("", "ParameterList"), ("a", "tower 'a'")]
-    )
+    @pytest.mark.parametrize(("name", "where"), [("", "ParameterList"), ("a", "tower 'a'")])
     def test_more_groups_than_layers(self, given_auto, name, where):
         """So many groups cannot be made; the range is in the message."""
         given_auto(*tower(3, name))
         net = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in range(3)])
-        with pytest.raises(
-            NnlrError, match=rf"groups=4, but {where}.* has 3 layers: pass 1 to 3"
-        ):
+        with pytest.raises(NnlrError, match=rf"groups=4, but {where}.* has 3 layers: pass 1 to 3"):
             rates(net, nnlr.discriminative(2, 4))
 
     def test_a_rate_too_small_for_a_float(self):

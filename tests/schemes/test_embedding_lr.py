@@ -115,9 +115,7 @@ def test_a_tied_output_layer_is_a_finding_of_the_width_rules():
             (finding.kind, finding.names) for finding in found
         ]
     assert () == tuple(resolve(zoo.tied(), embedding_lr("decoupled", lr=1e-2)).findings)
-    assert () == tuple(
-        resolve(zoo.plain(), embedding_lr("width", base_width=2)).findings
-    )
+    assert () == tuple(resolve(zoo.plain(), embedding_lr("width", base_width=2)).findings)
 
 
 def test_one_embedding_shared_by_two_places_is_no_finding():

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import nnlr
-from nnlr.describe import describe
+from nnlr._model.describe import describe
+from nnlr.depth._layer import Indexer, Layer
 from nnlr.errors import NnlrError, PatternError
-from nnlr.layers import Indexer, Layer
 from nnlr.testing import SchemeLaws
 from tests import zoo
 
@@ -133,9 +133,7 @@ class TestDepth:
         """Groups before n are frozen, counted from the end if n is negative."""
         first_trained = n if n >= 0 else len(SPLIT) + n
         expected = [
-            f"{group}.{leaf}"
-            for group in range(first_trained)
-            for leaf in ("weight", "bias")
+            f"{group}.{leaf}" for group in range(first_trained) for leaf in ("weight", "bias")
         ]
         assert expected == locked(stack(), nnlr.freeze(below=n, groups=SPLIT))
 
@@ -187,9 +185,7 @@ class TestDepth:
             net = timm.create_model("resnet18")
         plan = resolved(net, nnlr.freeze(below=-1))
         assert ["fc.weight", "fc.bias"] == [row.name for row in plan if row.trainable]
-        assert locked(net, nnlr.freeze(~nnlr.glob("fc.*"))) == locked(
-            net, nnlr.freeze(below=-1)
-        )
+        assert locked(net, nnlr.freeze(~nnlr.glob("fc.*"))) == locked(net, nnlr.freeze(below=-1))
         kept = resolved(net, nnlr.freeze(below=-1, keep=nnlr.role("norm")))
         assert {"conv"} == {row.role for row in kept if row.locked}
         assert () == kept.findings
@@ -200,9 +196,7 @@ class TestLock:
         """Frozen parameters have neither, and a later plan trains them again."""
         net = stack()
         x = torch.ones(1, 2)
-        optimizer = resolved(net, nnlr.freeze(below=-1, groups=SPLIT)).optimizer(
-            torch.optim.AdamW
-        )
+        optimizer = resolved(net, nnlr.freeze(below=-1, groups=SPLIT)).optimizer(torch.optim.AdamW)
         before = {name: p.detach().clone() for name, p in net.named_parameters()}
         net(x).sum().backward()
         optimizer.step()
@@ -297,9 +291,7 @@ class TestErrors:
     @pytest.mark.parametrize("below", [0, 1.0, True, "1"])
     def test_below_is_a_number_of_groups(self, below):
         """0 would freeze nothing, anything else is no number."""
-        with pytest.raises(
-            NnlrError, match="below must be a whole number other than 0"
-        ):
+        with pytest.raises(NnlrError, match="below must be a whole number other than 0"):
             nnlr.freeze(below=below)
 
     @pytest.mark.parametrize("below", [4, -4, 99])
@@ -314,9 +306,7 @@ class TestErrors:
 
     def test_below_needs_two_groups(self):
         """With one group there is nothing below."""
-        with pytest.raises(
-            NnlrError, match=r"there is 1 group in .* a selector instead"
-        ):
+        with pytest.raises(NnlrError, match=r"there is 1 group in .* a selector instead"):
             locked(stack(), nnlr.freeze(below=1, groups=["*"]))
 
     def test_bad_selectors(self):
@@ -334,18 +324,14 @@ class TestErrors:
 
     def test_must_match(self):
         """As every selector that a user writes, with the nearest names."""
-        with pytest.raises(
-            PatternError, match=r"freeze 'head' matches no[\s\S]*'head.\*'"
-        ):
+        with pytest.raises(PatternError, match=r"freeze 'head' matches no[\s\S]*'head.\*'"):
             locked(zoo.plain(), nnlr.freeze("head"))
         with pytest.raises(PatternError, match=r"keep='norm.\*' matches no parameter"):
             locked(zoo.plain(), nnlr.freeze("blocks.*", keep="norm.*"))
 
     def test_keep_must_keep_something_and_leave_something(self):
         """Keeping nothing of it, or all of it, is a mistake."""
-        with pytest.raises(
-            PatternError, match="has no effect: it matches none of them"
-        ):
+        with pytest.raises(PatternError, match="has no effect: it matches none of them"):
             locked(zoo.plain(), nnlr.freeze("blocks.*", keep="head.*"))
         with pytest.raises(PatternError, match="leaves nothing to freeze"):
             locked(zoo.plain(), nnlr.freeze("head.*", keep="*"))

@@ -125,9 +125,7 @@ def test_the_final_norm_goes_where_it_is_told(indexer):
         ),
     ],
 )
-def test_final_norm_and_patch_embed_mult_work_with_indexers_that_have_them(
-    indexer, names, norm
-):
+def test_final_norm_and_patch_embed_mult_work_with_indexers_that_have_them(indexer, names, norm):
     """The norm at 1 or one step below, the patch embedding times its factor."""
     if isinstance(names, str):
         with torch.device("meta"):
@@ -145,9 +143,7 @@ def test_final_norm_and_patch_embed_mult_work_with_indexers_that_have_them(
     assert slower
     assert {min(row.lr_mult for row in high)} == {mult for _, mult in slower}
     low = plan_of(layer_decay(0.5, indexer, final_norm="last_block"), model)
-    top_block = max(
-        row.lr_mult for row in low if "block" in row.name or "st" in row.name
-    )
+    top_block = max(row.lr_mult for row in low if "block" in row.name or "st" in row.name)
     assert top_block == low[norm].lr_mult
 
 
@@ -225,10 +221,7 @@ def test_a_plan_with_layers_survives_json():
     plan = plan_of(layer_decay(0.5, "vit", lock_below=0.2), model)
     back = Plan.from_json(plan.to_json())
     assert plan == back
-    layers = [
-        [row.trace[0].factor.layer for row in each if row.trace]
-        for each in (plan, back)
-    ]
+    layers = [[row.trace[0].factor.layer for row in each if row.trace] for each in (plan, back)]
     assert layers[0] == layers[1]
     assert "patch_embed" == layers[1][1].part
 
@@ -323,9 +316,7 @@ def test_an_argument_for_a_part_that_is_not_there_is_a_finding():
     scheme = layer_decay(0.5, mapping, final_norm="head", patch_embed_mult=2)
     found = [f for f in plan_of(scheme, model).findings if "layer-decay" in f.kind]
     assert {("warning", ())} == {(each.severity, each.names) for each in found}
-    said = (
-        "warning: {'a.*': 0, 'b.*': 1} knows no %s in this model, so %s of layer_decay "
-    )
+    said = "warning: {'a.*': 0, 'b.*': 1} knows no %s in this model, so %s of layer_decay "
     assert str(found[0]).startswith(said % ("final norm", "final_norm"))
     assert str(found[1]).startswith(said % ("patch embed", "patch_embed_mult"))
     assert str(found[1]).split("decay ")[1].startswith("has no effect. Leave it out")

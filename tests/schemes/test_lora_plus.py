@@ -48,9 +48,7 @@ def bert():
 
 def tied_gpt2():
     """A GPT-2 whose output layer is its embedding; its layers are Conv1D."""
-    config = transformers.GPT2Config(
-        vocab_size=32, n_positions=16, n_embd=8, n_layer=2, n_head=2
-    )
+    config = transformers.GPT2Config(vocab_size=32, n_positions=16, n_embd=8, n_layer=2, n_head=2)
     return transformers.GPT2LMHeadModel(config)
 
 
@@ -169,9 +167,7 @@ def assert_same(expected, found):
     """The same parameters with the same rates, to twelve digits."""
     assert expected.keys() == found.keys()
     for key, rates in expected.items():
-        assert all(
-            map(functools.partial(math.isclose, rel_tol=1e-12), rates, found[key])
-        )
+        assert all(map(functools.partial(math.isclose, rel_tol=1e-12), rates, found[key]))
 
 
 class LowRank(nn.Module):
@@ -233,9 +229,7 @@ class TestPeftGrouping:
     def test_ratio_and_embedding_rate_are_those_of_peft(self, ratio):
         """Whatever numbers the two are given."""
         tuned = adapted(llama, "everything")
-        expected = in_peft(
-            tuned, ratio, loraplus_lr_embedding=3e-5, loraplus_weight_decay=DECAY
-        )
+        expected = in_peft(tuned, ratio, loraplus_lr_embedding=3e-5, loraplus_weight_decay=DECAY)
         scheme = nnlr.lora_plus(ratio, grouping="peft", embedding_lr=3e-5)
         assert_same(expected, in_nnlr(tuned, scheme))
 
@@ -260,9 +254,7 @@ class TestPeftGrouping:
     def test_attention_and_experts(self):
         """Adapters around torch's attention, and of parameters that no layer holds."""
         attention = peft.LoraConfig(r=2, target_modules=["attention", "fc"])
-        experts = peft.LoraConfig(
-            r=2, target_modules=["fc"], target_parameters=["experts.weight"]
-        )
+        experts = peft.LoraConfig(r=2, target_modules=["fc"], target_parameters=["experts.weight"])
         for config in (attention, experts):
             tuned = peft.get_peft_model(Mixed(), config)
             expected = in_peft(tuned, 16, loraplus_weight_decay=DECAY)
@@ -337,12 +329,7 @@ class TestPeftGrouping:
         assert "lora-plus-vectors" == found.kind
         assert all(name.endswith("bias") for name in found.names)
         quiet = nnlr.lora_plus(1, grouping="peft")
-        assert (
-            ()
-            == nnlr.resolve(
-                adapted(bert, "biases"), quiet, lr=LR, weight_decay=0
-            ).findings
-        )
+        assert () == nnlr.resolve(adapted(bert, "biases"), quiet, lr=LR, weight_decay=0).findings
         assert (
             ()
             == nnlr.resolve(
@@ -377,15 +364,11 @@ class TestByRole:
 
     def test_the_default_is_the_papers(self):
         """2**4."""
-        assert 16 == mult_of(
-            lr_mults(adapted(llama, "plain"), nnlr.lora_plus()), ".lora_B."
-        )
+        assert 16 == mult_of(lr_mults(adapted(llama, "plain"), nnlr.lora_plus()), ".lora_B.")
 
     def test_embeddings_have_an_option(self):
         """Their B may have a ratio of its own; what is called embedding elsewhere has not."""
-        found = lr_mults(
-            adapted(llama, "embedding"), nnlr.lora_plus(16, embedding_ratio=2)
-        )
+        found = lr_mults(adapted(llama, "embedding"), nnlr.lora_plus(16, embedding_ratio=2))
         assert 2 == mult_of(found, ".lora_embedding_B.")
         assert 1 == mult_of(found, ".lora_embedding_A.")
         assert 16 == mult_of(found, ".lora_B.")
@@ -418,18 +401,13 @@ class TestByRole:
 
     def test_only_the_active_adapter_is_trained(self):
         """Of two adapters the inactive one is frozen, and switching moves the ratio."""
-        tuned = peft.get_peft_model(
-            bert(), peft.LoraConfig(r=2, target_modules=["query"])
-        )
+        tuned = peft.get_peft_model(bert(), peft.LoraConfig(r=2, target_modules=["query"]))
         tuned.add_adapter("other", peft.LoraConfig(r=3, target_modules=["query"]))
         for name in ("default", "other"):
             tuned.set_adapter(name)
             found = lr_mults(tuned, nnlr.lora_plus())
             assert {f".{name}."} == {
-                f".{each}."
-                for each in ("default", "other")
-                for n in found
-                if f".{each}." in n
+                f".{each}." for each in ("default", "other") for n in found if f".{each}." in n
             }
             assert 16 == mult_of(found, ".lora_B.")
             expected = in_peft(tuned, 16, loraplus_weight_decay=DECAY)
@@ -437,23 +415,17 @@ class TestByRole:
 
     def test_two_active_adapters_with_unlike_ratios(self):
         """where() tells adapters apart by their names."""
-        tuned = peft.get_peft_model(
-            bert(), peft.LoraConfig(r=2, target_modules=["query"])
-        )
+        tuned = peft.get_peft_model(bert(), peft.LoraConfig(r=2, target_modules=["query"]))
         tuned.add_adapter("other", peft.LoraConfig(r=3, target_modules=["query"]))
         tuned.base_model.set_adapter(["default", "other"])
-        scheme = nnlr.lora_plus(16).where("*.default.*") * nnlr.lora_plus(4).where(
-            "*.other.*"
-        )
+        scheme = nnlr.lora_plus(16).where("*.default.*") * nnlr.lora_plus(4).where("*.other.*")
         found = lr_mults(tuned, scheme)
         assert 16 == mult_of(found, ".lora_B.default.")
         assert 4 == mult_of(found, ".lora_B.other.")
 
     def test_embedding_like_peft_with_a_rule(self):
         """An absolute rate for embeddings' adapters is a rule, as the error proposes."""
-        scheme = nnlr.lora_plus(16, embedding_ratio=1) * nnlr.rule(
-            "*lora_embedding_*", lr=1e-6
-        )
+        scheme = nnlr.lora_plus(16, embedding_ratio=1) * nnlr.rule("*lora_embedding_*", lr=1e-6)
         plan = nnlr.resolve(adapted(llama, "embedding"), scheme, lr=LR, weight_decay=0)
         (rate,) = {row.lr for row in plan if "lora_embedding" in row.name}
         assert math.isclose(1e-6, rate, rel_tol=1e-12)
@@ -485,9 +457,7 @@ class TestFindings:
 
     def test_no_adapters_at_all(self):
         """Resolved before the adapters were added."""
-        (found,) = nnlr.resolve(
-            bert(), nnlr.lora_plus(), lr=LR, weight_decay=0
-        ).findings
+        (found,) = nnlr.resolve(bert(), nnlr.lora_plus(), lr=LR, weight_decay=0).findings
         assert "no-lora-b" == found.kind
         assert "warning" == found.severity
         assert "Add the adapters before resolve" in found.fix
@@ -527,16 +497,12 @@ class TestArguments:
         """Finite and above 0, said at the call."""
         with pytest.raises(NnlrError, match=r"^ratio must be a finite number > 0"):
             nnlr.lora_plus(value)
-        with pytest.raises(
-            NnlrError, match=r"^embedding_ratio must be a finite number > 0"
-        ):
+        with pytest.raises(NnlrError, match=r"^embedding_ratio must be a finite number > 0"):
             nnlr.lora_plus(embedding_ratio=value)
 
     def test_the_embedding_rate_is_not_negative(self):
         """An absolute learning rate, 0 included."""
-        with pytest.raises(
-            NnlrError, match="embedding_lr must be a finite number >= 0"
-        ):
+        with pytest.raises(NnlrError, match="embedding_lr must be a finite number >= 0"):
             nnlr.lora_plus(grouping="peft", embedding_lr=-1)
 
     def test_groupings_are_known(self):
@@ -548,7 +514,5 @@ class TestArguments:
         """Each grouping has its own way with embeddings; the other's is refused."""
         with pytest.raises(ConfigError, match="pass embedding_lr= instead of"):
             nnlr.lora_plus(grouping="peft", embedding_ratio=1)
-        with pytest.raises(
-            ConfigError, match="embedding_lr= is a part of grouping='peft'"
-        ):
+        with pytest.raises(ConfigError, match="embedding_lr= is a part of grouping='peft'"):
             nnlr.lora_plus(embedding_lr=1e-6)

@@ -8,7 +8,7 @@ from torch import nn
 
 import nnlr
 from nnlr.errors import ConfigError, NnlrError, PatternError
-from nnlr.schemes.paramkeys import ParamKey
+from nnlr.schemes._frameworks.megatron import ParamKey
 from nnlr.testing import SchemeLaws
 from tests import zoo
 from tests.schemes.real_models import MODELS, model
@@ -70,9 +70,7 @@ def standard(apply_wd_to_qk_layernorm=False):
     """What Megatron makes of its own settings."""
 
     def spared(param, name):
-        if apply_wd_to_qk_layernorm and (
-            "q_layernorm." in name or "k_layernorm." in name
-        ):
+        if apply_wd_to_qk_layernorm and ("q_layernorm." in name or "k_layernorm." in name):
             return False
         return len(param.shape) == 1 or name.endswith(".bias")
 
@@ -84,9 +82,7 @@ class TestLaws(SchemeLaws):
         return [
             nnlr.megatron(),
             nnlr.megatron(decoupled_lr=1e-4),
-            nnlr.megatron(
-                {"*weight": {"max_lr": 0.5}, nnlr.ndim(max=1): {"wd_mult": 0}}
-            ),
+            nnlr.megatron({"*weight": {"max_lr": 0.5}, nnlr.ndim(max=1): {"wd_mult": 0}}),
         ]
 
 
@@ -95,7 +91,7 @@ def check(net, scheme, expected):
     plan = nnlr.resolve(net, scheme, lr=LR, weight_decay=WEIGHT_DECAY)
     names = {id(p): n for n, p in net.named_parameters()}
     found = 0
-    for places, row in zip(nnlr.describe.describe(net).places, plan, strict=True):
+    for places, row in zip(nnlr._model.describe.describe(net).places, plan, strict=True):
         if row.trainable:
             rates, options = expected[names[id(places[0].tensor)]]
             assert rates == pytest.approx((row.lr, row.weight_decay), rel=1e-12, abs=0)
@@ -136,7 +132,7 @@ def test_norms_of_queries_and_keys_may_decay():
     assert plan["attention.q_layernorm.bias"].weight_decay == 1
     assert () == plan.findings
     plan = nnlr.resolve(zoo.plain(), scheme, lr=1, weight_decay=1)
-    assert ["no_effect"] == [found.kind for found in plan.findings]
+    assert ["no-effect"] == [found.kind for found in plan.findings]
 
 
 def test_shapes_and_names_part_what_decays():
@@ -197,14 +193,10 @@ def test_overrides_that_disagree_are_an_error():
     agree = {"head.*": {"wd_mult": 0}, "*.weight": {"wd_mult": 0}}
     assert 0 == resolved(nnlr.megatron(agree))["head.weight"].weight_decay
     clash = {"head.*": {"wd_mult": 0}, nnlr.glob("*.weight"): {"wd_mult": 1}}
-    with pytest.raises(
-        ConfigError, match=r"wd_mult of 'head.weight' is set to 0 by .*to 1"
-    ):
+    with pytest.raises(ConfigError, match=r"wd_mult of 'head.weight' is set to 0 by .*to 1"):
         resolved(nnlr.megatron(clash))
     clash = {"head.*": {"max_lr": 1}, "*.weight": {"lr_mult": 1}}
-    with pytest.raises(
-        ConfigError, match=r"'head.weight' gets max_lr by .* and lr_mult by"
-    ):
+    with pytest.raises(ConfigError, match=r"'head.weight' gets max_lr by .* and lr_mult by"):
         resolved(nnlr.megatron(clash))
 
 
@@ -314,7 +306,7 @@ def test_a_key_without_effect_is_an_error(key, message):
     with pytest.raises(PatternError, match=message):
         resolved(nnlr.megatron({key: {"wd_mult": 0}}))
     plan = resolved(nnlr.megatron({key: {"wd_mult": 0}}, strict=False))
-    assert ["no_effect"] == [found.kind for found in plan.findings]
+    assert ["no-effect"] == [found.kind for found in plan.findings]
 
 
 def test_attributes_of_parameters_count():
@@ -337,7 +329,5 @@ def test_the_plan_builds_an_optimizer():
 
 def test_a_pattern_for_a_part_of_names_gets_a_whole_one():
     """A key has to match all of a name, and the message shows one."""
-    with pytest.raises(
-        PatternError, match=r"must match a whole name, such as head.weight"
-    ):
+    with pytest.raises(PatternError, match=r"must match a whole name, such as head.weight"):
         resolved(nnlr.megatron({"head": {"wd_mult": 0}}))

@@ -11,7 +11,7 @@ from torch import nn
 
 import nnlr
 from nnlr.errors import ConfigError, NnlrError, PatternError
-from nnlr.schemes import paramwise
+from nnlr.schemes._frameworks import mmengine as paramwise
 from nnlr.testing import SchemeLaws
 from tests.schemes.real_models import MODELS, every_norm, model, trainable
 
@@ -191,9 +191,7 @@ def deformable_class(name):
     module = f"mmcv.ops.{name}"
     names = {"deform_conv": "DeformConv2d"}
     qualified = names.get(name, "ModulatedDeformConv2d")
-    return type(
-        qualified, (Deformable,), {"__module__": module, "__qualname__": qualified}
-    )
+    return type(qualified, (Deformable,), {"__module__": module, "__qualname__": qualified})
 
 
 @pytest.mark.parametrize("kind", ["deform_conv", "modulated_deform_conv"])
@@ -237,9 +235,7 @@ def test_an_empty_configuration_says_nothing():
 
 def test_settings_of_a_key_become_options():
     """Other items of a custom key reach the group."""
-    scheme = nnlr.mmengine(
-        {"custom_keys": {"head": {"betas": [0.8, 0.9], "lr_mult": 2}}}
-    )
+    scheme = nnlr.mmengine({"custom_keys": {"head": {"betas": [0.8, 0.9], "lr_mult": 2}}})
     plan = nnlr.resolve(every_norm(), scheme, lr=0.1, weight_decay=0)
     assert {"betas": (0.8, 0.9)} == plan["head.2.weight"].options
     assert plan["head.2.weight"].lr == 0.2
@@ -344,7 +340,7 @@ def test_a_custom_key_without_effect_is_an_error(key, message):
         nnlr.resolve(net, nnlr.mmengine(config), lr=1, weight_decay=1)
     scheme = nnlr.mmengine(config, strict=False)
     plan = nnlr.resolve(net, scheme, lr=1, weight_decay=1)
-    assert ["no_effect"] == [found.kind for found in plan.findings]
+    assert ["no-effect"] == [found.kind for found in plan.findings]
     assert all(row.lr == 1 for row in plan)
 
 
@@ -358,9 +354,7 @@ def test_a_key_for_the_root_may_be_claimed_by_a_longer_one():
 def test_bare_tensors_have_no_classes():
     """Rules by class need the modules; custom keys do not."""
     tensors = dict(nn.Linear(2, 2).named_parameters())
-    with pytest.raises(
-        NnlrError, match="resolve the model itself, not its bare tensors"
-    ):
+    with pytest.raises(NnlrError, match="resolve the model itself, not its bare tensors"):
         nnlr.resolve(tensors, nnlr.mmengine(RULES), lr=1, weight_decay=1)
     scheme = nnlr.mmengine({"custom_keys": {"bias": {"lr_mult": 2}}})
     assert nnlr.resolve(tensors, scheme, lr=1, weight_decay=1)["bias"].lr == 2
@@ -404,15 +398,15 @@ def test_norms_of_other_classes_are_pointed_out():
 def test_undocumented_reach_of_bias_decay_is_pointed_out():
     """Norm biases without norm_decay_mult, and depthwise biases."""
     found = kinds({"bias_decay_mult": 0, "dwconv_decay_mult": 0}, every_norm())
-    assert "backbone.1.bias" in found["norm_bias"].names
-    assert ("backbone.0.bias",) == found["dwconv_bias"].names
+    assert "backbone.1.bias" in found["norm-bias"].names
+    assert ("backbone.0.bias",) == found["dwconv-bias"].names
     plain = kinds({"bias_decay_mult": 0, "dwconv_decay_mult": 0}, nn.Linear(2, 2))
     assert {} == plain
 
 
 def test_a_parameter_without_a_module_is_in_no_deformable_convolution():
     """Described bare tensors have no parents."""
-    info = nnlr.describe.describe({"a": torch.zeros(2)})
+    info = nnlr._model.describe.describe({"a": torch.zeros(2)})
     assert paramwise._in_deformable(info.places[0][0]) is False
 
 
@@ -424,9 +418,7 @@ def test_frozen_parameters_stay_out_of_the_groups():
 
 def test_a_key_with_a_leading_dot_matches_at_the_root():
     """MMEngine joins an empty path and a name with a dot; so a root's own tensor has one."""
-    config = {
-        "custom_keys": {".cls_token": {"decay_mult": 0.0}, ".pos_": {"lr_mult": 2}}
-    }
+    config = {"custom_keys": {".cls_token": {"decay_mult": 0.0}, ".pos_": {"lr_mult": 2}}}
     net = model("vit")
     assert peer(net, config) == ours(net, config)
     assert ours(net, config)["cls_token"][1] == 0

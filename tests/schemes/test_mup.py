@@ -21,10 +21,9 @@ from transformers import (
 )
 
 import nnlr
-from nnlr.describe import describe
+from nnlr._model.describe import describe
 from nnlr.errors import ConfigError, NnlrError, PatternError
-from nnlr.schemes.base_shapes import as_base
-from nnlr.schemes.tensor_programs import shapes
+from nnlr.schemes._width.base import as_base, shapes
 from nnlr.testing import SchemeLaws
 from tests.cost import Name
 
@@ -275,10 +274,7 @@ class TestBase:
         bases = [mlp(8), meta, plain, tensors, stored, text, str(yaml), {32: 8, 64: 16}]
         found = [nnlr.testing.rates(plan(mlp(32), nnlr.mup(base))) for base in bases]
         assert [found[0]] * len(bases) == found
-        assert (
-            nnlr.testing.rates(plan(mlp(32), nnlr.mup(mlp(8), delta=mlp(16))))
-            == found[0]
-        )
+        assert nnlr.testing.rates(plan(mlp(32), nnlr.mup(mlp(8), delta=mlp(16)))) == found[0]
 
     def test_many_tensors(self):
         """Names are looked up, not searched for: once the time grew with their square."""
@@ -421,16 +417,12 @@ class TestShapes:
         grown = {"weight": [4, 2, None, None], "bias": [2]}
         found = plan(nn.ConvTranspose2d(16, 4, 3), nnlr.mup(grown))
         assert 0.25 == found["weight"].lr_mult  # mup takes axis 1, the outputs
-        found = plan(
-            nn.ConvTranspose2d(16, 3, 3), nnlr.mup(nn.ConvTranspose2d(4, 3, 3))
-        )
+        found = plan(nn.ConvTranspose2d(16, 3, 3), nnlr.mup(nn.ConvTranspose2d(4, 3, 3)))
         assert 0.25 == found["weight"].lr_mult  # a readout
         scheme = nnlr.mup(gpt(8), init="constant", forward="in_model", optimizer="sgd")
         wide = gpt(16, n_inner=128)
         found = plan(wide, scheme)
-        assert (
-            2 == found["transformer.h.0.mlp.c_fc.weight"].lr_mult
-        )  # fan-out x 4, in x 2
+        assert 2 == found["transformer.h.0.mlp.c_fc.weight"].lr_mult  # fan-out x 4, in x 2
 
     def test_stacked_experts(self):
         """Two alike widths need no orientation; others do, by fan_in."""
@@ -460,9 +452,7 @@ class TestShapes:
         with pytest.raises(NnlrError, match="nothing tells which axis"):
             plan(experts(256, 256), scheme)
         axes = {"*.gate_up_proj": 2, "*.down_proj": 1}
-        found = plan(
-            experts(256, 256), nnlr.mup(experts(64, 128), init="constant", fan_in=axes)
-        )
+        found = plan(experts(256, 256), nnlr.mup(experts(64, 128), init="constant", fan_in=axes))
         assert 0.25 == found[name].lr_mult
         down = found["model.layers.0.mlp.experts.down_proj"]
         assert 0.25 == down.lr_mult
@@ -586,9 +576,7 @@ class TestInitialisation:
         sizes = {"kdim": 9, "add_bias_kv": True}
         wide, narrow = (nn.MultiheadAttention(w, 4, **sizes) for w in (64, 16))
         found = plan(wide, nnlr.mup(narrow, init="fan_in"))
-        assert pytest.approx(((64 + 9) / (16 + 9)) ** 0.5) == (
-            found["k_proj_weight"].init_mult
-        )
+        assert pytest.approx(((64 + 9) / (16 + 9)) ** 0.5) == (found["k_proj_weight"].init_mult)
         assert 1 == found["q_proj_weight"].init_mult
         assert 2 == found["bias_k"].init_mult
         for name in ("k_proj_weight", "bias_k"):
@@ -696,17 +684,13 @@ class TestReadout:
 
     def test_half_a_norm_is_refused(self):
         """Its shift takes the factor as well as its gain."""
-        scheme = nnlr.mup(
-            gpt(8), init="constant", readout_input="transformer.ln_f.weight"
-        )
+        scheme = nnlr.mup(gpt(8), init="constant", readout_input="transformer.ln_f.weight")
         with pytest.raises(NnlrError, match=r"but not 'transformer\.ln_f\.bias'"):
             plan(gpt(32), scheme)
 
     def test_tied_readout_needs_a_norm(self):
         """The factor cannot go into a weight that is the embedding too."""
-        with pytest.raises(
-            NnlrError, match=r"'transformer\.ln_f\.\*' is the last norm"
-        ):
+        with pytest.raises(NnlrError, match=r"'transformer\.ln_f\.\*' is the last norm"):
             plan(gpt(32), nnlr.mup(gpt(8), init="constant"))
         model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 5, bias=False))
         model[1].weight = model[0].weight
@@ -796,9 +780,7 @@ class Heads(nn.Module):
             self.q_norm = nn.LayerNorm(width)
 
     def forward(self, x):
-        return (self.q_proj(x) @ self.k_proj(x).mT / math.sqrt(self.head_dim)).softmax(
-            -1
-        )
+        return (self.q_proj(x) @ self.k_proj(x).mT / math.sqrt(self.head_dim)).softmax(-1)
 
 
 class TestAttention:
@@ -824,9 +806,7 @@ class TestAttention:
         x = torch.randn(3, 32).double()
         with torch.no_grad():
             q, k = wide.q_proj(x), wide.k_proj(x)
-            expected = (q @ k.mT / 16 * math.sqrt(4)).softmax(
-                -1
-            )  # root of the base's size
+            expected = (q @ k.mT / 16 * math.sqrt(4)).softmax(-1)  # root of the base's size
         scheme = nnlr.mup(Heads(8), init="mup", head_growth={"q_proj.*": 4})
         found = plan(wide, scheme)
         nnlr.apply_init(wide, found)

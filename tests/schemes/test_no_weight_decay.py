@@ -19,10 +19,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import nnlr
-from nnlr.describe import describe
-from nnlr.purpose import ROLES
-from nnlr.schemes.exempt import no_weight_decay
-from nnlr.schemes.presets import DECAYED_ROLES, EXEMPT_ROLES, PRESETS
+from nnlr._model.describe import describe
+from nnlr._model.roles import ROLES
+from nnlr.schemes._no_weight_decay import no_weight_decay
+from nnlr.schemes._no_weight_decay_presets import DECAYED_ROLES, EXEMPT_ROLES, PRESETS
 from nnlr.testing import SchemeLaws
 from tests import zoo
 
@@ -45,9 +45,7 @@ def exempt(model, preset="nnlr", **options):
 
 def plan_of(model, *args, **options):
     """A plan with base decay 0.1."""
-    return nnlr.resolve(
-        model, no_weight_decay(*args, **options), lr=1e-3, weight_decay=0.1
-    )
+    return nnlr.resolve(model, no_weight_decay(*args, **options), lr=1e-3, weight_decay=0.1)
 
 
 def from_timm(name):
@@ -114,8 +112,7 @@ def test_every_role_has_a_verdict():
 
 # What decays of the zoo's models; everything else in them is exempt.
 DECAYS = {
-    zoo.plain: {"embed.weight", "blocks.0.fc.weight", "blocks.1.fc.weight"}
-    | {"head.weight"},
+    zoo.plain: {"embed.weight", "blocks.0.fc.weight", "blocks.1.fc.weight"} | {"head.weight"},
     zoo.norms: {"linear.weight", "pre.fn.weight"},
     zoo.gains: set(),
     zoo.attention: {"in_proj_weight", "out_proj.weight"},
@@ -200,9 +197,7 @@ def test_an_adapters_vectors_are_exempt_and_its_matrices_are_not():
     ia3 = exempt(peft.get_peft_model(net, config))
     assert {name for name in ia3 if "ia3" in name}
     config = peft.LoraConfig(target_modules=["1"], use_dora=True)
-    adapted = peft.get_peft_model(
-        nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), config
-    )
+    adapted = peft.get_peft_model(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), config)
     found = {name for name in exempt(adapted) if "lora" in name}
     assert all("magnitude" in name for name in found)
     assert found
@@ -327,9 +322,7 @@ def test_a_hook_that_is_no_method_is_pointed_out(preset):
     on_class = type("Listing", (nn.Linear,), {"no_weight_decay": {"weight"}})(2, 2)
     for model in (net, on_class):
         (finding,) = plan_of(model, preset).findings
-        assert "no_weight_decay() TypeError: 'set' object is not callable" in str(
-            finding
-        )
+        assert "no_weight_decay() TypeError: 'set' object is not callable" in str(finding)
 
 
 def test_a_hook_is_found_through_wrappers():
@@ -346,9 +339,7 @@ def test_a_hook_is_found_through_wrappers():
 def test_a_timm_model_inside_a_module_keeps_its_exemptions():
     """Positions and tokens of each tower, by names relative to the tower."""
     alone = exempt(from_timm("vit_tiny_patch16_224"), "timm")
-    towers = nn.ModuleDict(
-        {name: from_timm("vit_tiny_patch16_224") for name in ("left", "right")}
-    )
+    towers = nn.ModuleDict({name: from_timm("vit_tiny_patch16_224") for name in ("left", "right")})
     expected = {f"{side}.{name}" for side in towers for name in alone}
     assert "pos_embed" in alone
     assert expected == exempt(towers, "timm")
@@ -383,8 +374,7 @@ def test_an_absolute_rate_in_optim_is_pointed_out():
     assert ("0.weight", "1.weight") == first.names
     assert (
         "note: _optim asks for lr=0.001, which no_weight_decay does not set (0.weight, "
-        "1.weight). Unless another scheme does, add nnlr.rule(..., lr=0.001)."
-        == str(first)
+        "1.weight). Unless another scheme does, add nnlr.rule(..., lr=0.001)." == str(first)
     )
     assert "weight_decay=0.01" in second.cause
     assert () == plan_of(net, "timm").findings
@@ -429,9 +419,7 @@ def test_a_shared_module_is_asked_at_every_place():
 
 def test_an_unknown_preset_is_refused_with_the_nearest():
     """The message lists all and the one probably meant."""
-    with pytest.raises(
-        nnlr.NnlrError, match=r"preset must be one of .*Nearest: 'timm'"
-    ):
+    with pytest.raises(nnlr.NnlrError, match=r"preset must be one of .*Nearest: 'timm'"):
         no_weight_decay("tim")
     with pytest.raises(nnlr.NnlrError, match=r"preset must be one of"):
         no_weight_decay(0.05)
@@ -443,9 +431,7 @@ def test_embeddings_is_a_switch():
         no_weight_decay(embeddings="yes")
 
 
-@pytest.mark.parametrize(
-    "preset", [name for name, preset in PRESETS.items() if preset.classes]
-)
+@pytest.mark.parametrize("preset", [name for name, preset in PRESETS.items() if preset.classes])
 def test_rules_that_need_classes_refuse_bare_tensors(preset):
     """Names do not say what a LayerNorm is; guessing would not be the original's rule."""
     with pytest.raises(nnlr.NnlrError, match=r"goes by the classes.*Pass the model"):
@@ -538,9 +524,7 @@ def test_timm_decays_a_two_dimensional_bias_in_one_function_only():
     """The weight-decay function looks at the name .bias, the layer-decay one does not."""
     net = Tree({"a.bias": (2, 2), "bias": (2, 2), "a.weight": (2, 2)})
     assert {"a.bias"} == with_timm(net, "timm") == exempt(net, "timm")
-    assert (
-        set() == with_timm(net, "timm_layer_decay") == exempt(net, "timm_layer_decay")
-    )
+    assert set() == with_timm(net, "timm_layer_decay") == exempt(net, "timm_layer_decay")
 
 
 def test_the_timm_preset_equals_frozen_values(reference):
@@ -618,16 +602,12 @@ def test_the_hf_preset_keeps_the_trainers_oddities():
     """Substrings, letter case, and a LayerNorm that is the whole model."""
     models = [Tree(ODD), nn.LayerNorm(3), nn.Sequential(nn.LayerNorm(3))]
     models += [nn.Sequential(nn.BatchNorm1d(3), nn.RMSNorm(3))]
-    models += [
-        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.LayerNorm((3, 3))))
-    ]
+    models += [nn.Sequential(nn.utils.parametrizations.weight_norm(nn.LayerNorm((3, 3))))]
     models += [nn.ModuleDict({"ln": NormWithParts()})]
     for model in models:
         names = {
             raw: ours
-            for (raw, _), ours in zip(
-                model.named_parameters(), describe(model).params, strict=True
-            )
+            for (raw, _), ours in zip(model.named_parameters(), describe(model).params, strict=True)
         }
         expected = {names[name].name for name in with_trainer(model)}
         assert expected == exempt(model, "hf")
@@ -668,17 +648,13 @@ def yolov5(model):
     norms = tuple(cls for name, cls in nn.__dict__.items() if "Norm" in name)
     return held(
         model,
-        lambda module, key: (
-            key == "bias" or (key == "weight" and isinstance(module, norms))
-        ),
+        lambda module, key: key == "bias" or (key == "weight" and isinstance(module, norms)),
     )
 
 
 def olmo2(model):
     """Tables of torch's class."""
-    return held(
-        model, lambda module, key: key == "weight" and isinstance(module, nn.Embedding)
-    )
+    return held(model, lambda module, key: key == "weight" and isinstance(module, nn.Embedding))
 
 
 def held(model, free):
@@ -714,19 +690,13 @@ def open_clip_legacy(model):
     """Axes and substrings."""
     words = ("bn", "ln", "bias", "logit_scale")
     return {
-        n
-        for n, p in model.named_parameters()
-        if p.ndim < 2 or any(word in n for word in words)
+        n for n, p in model.named_parameters() if p.ndim < 2 or any(word in n for word in words)
     }
 
 
 def megatron(model):
     """Exactly one axis, or *.bias."""
-    return {
-        n
-        for n, p in model.named_parameters()
-        if len(p.shape) == 1 or fnmatch(n, "*.bias")
-    }
+    return {n for n, p in model.named_parameters() if len(p.shape) == 1 or fnmatch(n, "*.bias")}
 
 
 def megatron_qk_layernorm(model):
@@ -742,9 +712,7 @@ def megatron_qk_layernorm(model):
 def dinov2(model):
     """Substrings and .bias."""
     return {
-        n
-        for n, _ in model.named_parameters()
-        if n.endswith(".bias") or "norm" in n or "gamma" in n
+        n for n, _ in model.named_parameters() if n.endswith(".bias") or "norm" in n or "gamma" in n
     }
 
 

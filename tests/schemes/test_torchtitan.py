@@ -53,11 +53,7 @@ class TestLaws(SchemeLaws):
         ]
 
     def models(self):
-        return [
-            m
-            for m in super().models()
-            if any("bias" in n for n, _ in m.named_parameters())
-        ]
+        return [m for m in super().models() if any("bias" in n for n, _ in m.named_parameters())]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -73,9 +69,7 @@ def test_equals_the_published_rule(name):
         for tensor in group["params"]:
             wanted = expected[names[id(tensor)]]
             for setting in wanted.keys() - {"pattern"}:
-                assert group[setting] == pytest.approx(
-                    wanted[setting], rel=1e-12, abs=0
-                )
+                assert group[setting] == pytest.approx(wanted[setting], rel=1e-12, abs=0)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -125,12 +119,8 @@ def plan_of(groups, net=None, **kwargs):
 def test_torchtitans_own_objects_are_taken():
     """Older and newer ones, and mappings, give the same plan."""
     older = [
-        ParamGroupConfig(
-            pattern="bias", optimizer_kwargs={"lr": 1e-3, "weight_decay": 0.0}
-        ),
-        ParamGroupConfig(
-            pattern=".*", optimizer_kwargs={"lr": 8e-4, "weight_decay": 0.1}
-        ),
+        ParamGroupConfig(pattern="bias", optimizer_kwargs={"lr": 1e-3, "weight_decay": 0.0}),
+        ParamGroupConfig(pattern=".*", optimizer_kwargs={"lr": 8e-4, "weight_decay": 0.1}),
     ]
     newer = [
         AdamW.Config(pattern="bias", lr=1e-3, weight_decay=0.0),
@@ -217,17 +207,13 @@ def test_an_entry_with_nothing_to_claim_is_an_error(groups, message):
 
 def test_every_trainable_parameter_must_be_claimed():
     """As in torchtitan, but with the names; frozen ones need no entry."""
-    with pytest.raises(
-        CoverageError, match="No entry claims 6 trainable parameters of Net"
-    ):
+    with pytest.raises(CoverageError, match="No entry claims 6 trainable parameters of Net"):
         plan_of([entry("bias")])
     net = zoo.plain()
     for name, param in net.named_parameters():
         param.requires_grad_("bias" in name)
     assert 4 == sum(row.trainable for row in plan_of([entry("bias")], net))
-    with pytest.raises(
-        PatternError, match=r"'weight' .* matches no trainable parameter"
-    ):
+    with pytest.raises(PatternError, match=r"'weight' .* matches no trainable parameter"):
         plan_of([entry("bias"), entry("weight")], net)
 
 
@@ -270,12 +256,10 @@ def test_malformed_entries_are_refused(groups, message):
 def test_a_missing_rate_is_an_error_or_the_class_default():
     """Torch's default is what torchtitan takes without a word."""
     groups = [{"pattern": ".*", "lr": 1e-3}]
-    with pytest.raises(
-        ConfigError, match=r"no weight_decay and gets 0.01, the default"
-    ):
+    with pytest.raises(ConfigError, match=r"no weight_decay and gets 0.01, the default"):
         nnlr.torchtitan(groups)
     plan = plan_of(groups, strict=False)
-    assert ["class_default"] == [found.kind for found in plan.findings]
+    assert ["class-default"] == [found.kind for found in plan.findings]
     assert plan["head.weight"].weight_decay == pytest.approx(0.01)
 
 
@@ -285,7 +269,7 @@ def test_a_misspelt_rate_is_an_error():
     with pytest.raises(ConfigError, match="'weigth_decay', which does nothing"):
         nnlr.torchtitan(groups)
     plan = plan_of(groups, strict=False)
-    assert ["misspelt_key"] == [found.kind for found in plan.findings]
+    assert ["misspelt-key"] == [found.kind for found in plan.findings]
     assert {} == plan["head.weight"].options
 
 

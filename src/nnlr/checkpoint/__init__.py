@@ -23,25 +23,12 @@ always the code's affair.
 all of it works with anyone's groups.
 """
 
-from nnlr.checkpoint.hook import Policy
-from nnlr.checkpoint.loading import (
-    fit_named_state,
-    fit_state,
-    installed,
-    last_report,
-    on_load,
-)
-from nnlr.checkpoint.report import Difference, Report
-from nnlr.checkpoint.sharded import load_dcp
-
-__all__ = [
-    "Difference",
-    "Policy",
-    "Report",
-    "fit_named_state",
-    "fit_state",
-    "installed",
-    "last_report",
-    "load_dcp",
-    "on_load",
-]
+from nnlr.checkpoint._hook import Policy as Policy
+from nnlr.checkpoint._load_dcp import load_dcp as load_dcp
+from nnlr.checkpoint._on_load import fit_named_state as fit_named_state
+from nnlr.checkpoint._on_load import fit_state as fit_state
+from nnlr.checkpoint._on_load import installed as installed
+from nnlr.checkpoint._on_load import last_report as last_report
+from nnlr.checkpoint._on_load import on_load as on_load
+from nnlr.checkpoint._report import Difference as Difference
+from nnlr.checkpoint._report import Report as Report

@@ -81,9 +81,7 @@ def _scikit_learn(seed: int) -> Digits:
 
 def _mnist(folder: Path) -> Digits:
     train, test = read_split(folder, "train"), read_split(folder, "t10k")
-    return _normalised(
-        f"{folder}, 28x28 padded to 32x32", _padded(*train), _padded(*test)
-    )
+    return _normalised(f"{folder}, 28x28 padded to 32x32", _padded(*train), _padded(*test))
 
 
 def _padded(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,9 +89,7 @@ def _padded(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return F.pad(images.unsqueeze(1).float(), [margin] * 4), labels.long()
 
 
-def _normalised(
-    source: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
-) -> Digits:
+def _normalised(source: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Digits:
     """Shift and scale by the training images alone: the test images are not known yet."""
     mean, deviation = train[0].mean(), train[0].std()
     if len(train[0]) < 2 or deviation == 0:

@@ -88,13 +88,9 @@ def read_idx(path: Path, axes: int) -> Tensor:
             with gzip.open(raw) as unzipped:
                 return _parse(path, unzipped, axes)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _bad(
-            path, f"is damaged ({error})", "a whole gzip file", _AGAIN
-        ) from error
+        raise _bad(path, f"is damaged ({error})", "a whole gzip file", _AGAIN) from error
     except OSError as error:
-        raise NnlrError(
-            f"{path}: cannot be read: {error.strerror}.", path=path
-        ) from error
+        raise NnlrError(f"{path}: cannot be read: {error.strerror}.", path=path) from error
 
 
 def _find(folder: Path, prefix: str, axes: int) -> Path:
@@ -159,9 +155,7 @@ def _parse(path: Path, stream: BinaryIO | gzip.GzipFile, axes: int) -> Tensor:
     values = _read(stream, size + 1)  # one more, to see a file that goes on
     if len(values) != size:
         found = f"only {len(values):,} of them" if len(values) < size else "more"
-        raise _bad(
-            path, f"holds {found}", f"{size:,} bytes for {shape[0]:,} {kind}", _AGAIN
-        )
+        raise _bad(path, f"holds {found}", f"{size:,} bytes for {shape[0]:,} {kind}", _AGAIN)
     return torch.frombuffer(values, dtype=torch.uint8).reshape(shape)
 
 

@@ -42,9 +42,7 @@ class Layer:
         """The declared relative rates in short: ``locked``, ``1``, ``0.1 / 0.2``."""
         if self.locked:
             return "locked"
-        return " / ".join(
-            f"{value:g}" for value in dict.fromkeys(self.lr_mult.values())
-        )
+        return " / ".join(f"{value:g}" for value in dict.fromkeys(self.lr_mult.values()))
 
 
 def weights(net: nn.Module) -> Weights:
@@ -69,9 +67,7 @@ def relative(before: Weights, after: Weights, names: Sequence[str]) -> float:
     return float((new - old).norm() / old.norm())
 
 
-def layers(
-    plan: nnlr.Plan, before: Weights, declared: Weights, uniform: Weights
-) -> list[Layer]:
+def layers(plan: nnlr.Plan, before: Weights, declared: Weights, uniform: Weights) -> list[Layer]:
     """Measure every layer.
 
     Args:
@@ -120,9 +116,7 @@ def ticks(found: Sequence[Layer]) -> list[float]:
     moved = [m for layer in found for m in (layer.declared, layer.uniform) if m > 0]
     first, last = math.floor(math.log10(min(moved))), math.ceil(math.log10(max(moved)))
     marks = [
-        float(f"{digit}e{power}")
-        for power in range(first - 1, last + 1)
-        for digit in (1, 2, 5)
+        float(f"{digit}e{power}") for power in range(first - 1, last + 1) for digit in (1, 2, 5)
     ]
     below = [mark for mark in marks if mark <= min(moved)][-1]
     above = next(mark for mark in marks if mark > max(moved))

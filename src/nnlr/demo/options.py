@@ -5,7 +5,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from nnlr.errors import NnlrError, plural
+from nnlr._text import plural
+from nnlr.errors import NnlrError
 
 
 class Method(StrEnum):
@@ -35,12 +36,8 @@ class Recipe:
 
 # Torch7's dampening is the momentum unless given, and torch's is 0.
 RECIPES: Final = {
-    Method.sgd: Recipe(
-        "torch.optim.SGD", 0.1, 1e-4, {"momentum": 0.9, "dampening": 0.9}
-    ),
-    Method.torch7: Recipe(
-        "nnlr.torch7.sgd", 0.1, 1e-4, {"momentum": 0.9, "dampening": 0.9}
-    ),
+    Method.sgd: Recipe("torch.optim.SGD", 0.1, 1e-4, {"momentum": 0.9, "dampening": 0.9}),
+    Method.torch7: Recipe("nnlr.torch7.sgd", 0.1, 1e-4, {"momentum": 0.9, "dampening": 0.9}),
     Method.adamw: Recipe("torch.optim.AdamW", 1e-3, 1e-2, {}),
 }
 

@@ -21,14 +21,10 @@ def check() -> None:
     try:
         import matplotlib as _  # noqa: F401  only to see that it is there
     except ImportError as error:
-        raise missing_extra(
-            "matplotlib", "The picture of --out", "Or leave out --out."
-        ) from error
+        raise missing_extra("matplotlib", "The picture of --out", "Or leave out --out.") from error
 
 
-def draw(
-    layers: Sequence[Layer], labels: tuple[str, str], title: str, path: Path
-) -> None:
+def draw(layers: Sequence[Layer], labels: tuple[str, str], title: str, path: Path) -> None:
     """Draw the relative movement of each layer in both runs, and save it.
 
     Args:

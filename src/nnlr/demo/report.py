@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 import nnlr
+from nnlr._text import plural
 from nnlr.demo.data import Digits
 from nnlr.demo.movement import Layer, ticks
 from nnlr.demo.options import Options
 from nnlr.demo.record import NUMBERS, PICTURE, Outcome
 from nnlr.demo.train import Run, batch_count
-from nnlr.errors import plural
 
 # The two series: blue and orange, which every kind of colour vision tells apart, and two
 # shapes for when there is no colour.
@@ -37,11 +37,7 @@ def head(console: Console, options: Options, data: Digits) -> None:
     recipe = options.recipe
     settings = "".join(f", {key} {value:g}" for key, value in recipe.settings.items())
     steps = batch_count(len(data.train_labels), options.batch_size)
-    threads = (
-        f", {plural(torch.get_num_threads(), 'thread')}"
-        if options.device == "cpu"
-        else ""
-    )
+    threads = f", {plural(torch.get_num_threads(), 'thread')}" if options.device == "cpu" else ""
     lines = {
         "data": data.source,
         "split": f"{len(data.train_labels):,} to train, {len(data.test_labels):,} to test",
@@ -79,9 +75,7 @@ def outcome(console: Console, options: Options, found: Outcome) -> None:
     console.print(_table(found.layers, console.width))
     if console.width >= WIDE:
         console.print(
-            Text.assemble(
-                _DECLARED, f" {DECLARED}   ", _UNIFORM, f" {UNIFORM}   ", _BOTH, " both"
-            )
+            Text.assemble(_DECLARED, f" {DECLARED}   ", _UNIFORM, f" {UNIFORM}   ", _BOTH, " both")
         )
     console.print()
     for name, run in ((DECLARED, found.declared), (UNIFORM, found.uniform)):
@@ -96,9 +90,7 @@ def outcome(console: Console, options: Options, found: Outcome) -> None:
 
 def written(console: Console, folder: Path) -> None:
     """Say where the files are."""
-    console.print(
-        Text(f"Wrote {folder / NUMBERS} and {folder / PICTURE}"), soft_wrap=True
-    )
+    console.print(Text(f"Wrote {folder / NUMBERS} and {folder / PICTURE}"), soft_wrap=True)
 
 
 def _say(console: Console, text: Text) -> None:
@@ -113,8 +105,7 @@ def _result(name: str, run: Run) -> Text:
     return Text.assemble(
         f"{name:18}test accuracy ",
         (f"{run.accuracy:.1%}", "bold"),
-        f" ({run.right:,} of {run.tested:,}), last loss {run.losses[-1]:.4f}, "
-        f"{run.seconds:.1f} s",
+        f" ({run.right:,} of {run.tested:,}), last loss {run.losses[-1]:.4f}, {run.seconds:.1f} s",
     )
 
 

@@ -8,12 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nnlr.integrations import (
-        accelerate,
-        lightning,
-        timm,
-        transformers,
-    )
+    from nnlr.integrations import accelerate, lightning, timm, transformers
 
 __all__ = [
     "accelerate",

@@ -6,8 +6,9 @@ A plan needs nothing from here: build the optimizer and the schedule on the bare
 
 from numbers import Integral
 
-from nnlr.errors import NnlrError, shown
-from nnlr.integrations.installed import installed
+from nnlr._text import shown
+from nnlr.errors import NnlrError
+from nnlr.integrations._installed import installed
 
 with installed("accelerate"):
     from accelerate import Accelerator
@@ -39,9 +40,7 @@ def schedule_steps(accelerator: Accelerator, steps: int) -> int:
         1000
     """
     if not isinstance(accelerator, Accelerator):
-        raise NnlrError(
-            f"schedule_steps needs an Accelerator first, got {shown(accelerator)}."
-        )
+        raise NnlrError(f"schedule_steps needs an Accelerator first, got {shown(accelerator)}.")
     if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 1:
         raise NnlrError(f"steps must be a whole number above 0, got {shown(steps)}.")
     once = accelerator.split_batches or not accelerator.step_scheduler_with_optimizer

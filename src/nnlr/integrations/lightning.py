@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from nnlr import ratios, scheduling
-from nnlr.errors import NnlrError, listed, shown
-from nnlr.integrations.installed import installed
-from nnlr.integrations.processes import agree_if_whole
-from nnlr.plan import Plan
-from nnlr.rates import rate_summary
+from nnlr._plan import Plan
+from nnlr._schedule import keep_ratios as ratios
+from nnlr._schedule import schedule as scheduling
+from nnlr._schedule.rate_summary import rate_summary
+from nnlr._text import listed, shown
+from nnlr.errors import NnlrError
+from nnlr.integrations._installed import installed
+from nnlr.integrations._processes import agree_if_whole
 
 _NEWER, _OLDER = "lightning", "pytorch_lightning"  # one code under two names
 
@@ -148,21 +150,15 @@ def _refuse_misuse(
             f"{shown(interval)}."
         )
     if not isinstance(frequency, int) or isinstance(frequency, bool) or frequency < 1:
-        raise NnlrError(
-            f"frequency must be a whole number above 0, got {shown(frequency)}."
-        )
+        raise NnlrError(f"frequency must be a whole number above 0, got {shown(frequency)}.")
 
 
 def _refuse_misfit(module: nn.Module, plan: Plan, settings: dict[str, Any]) -> None:
     """Refuse the plan of another network, and locks inside DDP, which Lightning wraps first."""
-    said = {
-        key: settings[key] for key in ("model", "partial", "locked") if key in settings
-    }
+    said = {key: settings[key] for key in ("model", "partial", "locked") if key in settings}
     fit = plan.fit(init="done", **said)
     inside = {id(parameter) for parameter in module.parameters()}
-    strange = [
-        found.row.name for found in fit.located if id(found.tensor) not in inside
-    ]
+    strange = [found.row.name for found in fit.located if id(found.tensor) not in inside]
     if strange:
         raise NnlrError(
             f"The plan is of {plan.label}, whose {listed(strange)} are not in the "

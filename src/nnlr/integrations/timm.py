@@ -14,15 +14,17 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from nnlr.errors import NnlrError, shown
-from nnlr.groups import Locked, ParamGroup
-from nnlr.names import Source
-from nnlr.plan import Plan
-from nnlr.resolving import resolve
-from nnlr.rows import Decay
-from nnlr.scheme import Scheme, as_schemes
-from nnlr.select import Selector
-from nnlr.values import number
+from nnlr._apply.param_groups import ParamGroup
+from nnlr._arguments import number
+from nnlr._declare.scheme import Scheme, as_schemes
+from nnlr._model.names import Source
+from nnlr._plan import Plan
+from nnlr._resolve import resolve
+from nnlr._rows.groups import Locked
+from nnlr._rows.rates import Decay
+from nnlr._select.selectors import Selector
+from nnlr._text import shown
+from nnlr.errors import NnlrError
 
 __all__ = ["param_group_fn", "to_timm"]
 

@@ -14,19 +14,20 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from nnlr import ratios
-from nnlr.errors import ConfigError, NnlrError, shown
-from nnlr.fitting import Signature
-from nnlr.integrations.installed import installed
-from nnlr.integrations.processes import agree_if_whole
-from nnlr.plan import Plan
-from nnlr.rates import rate_summary
-from nnlr.resolving import resolve
-from nnlr.rows import Decay
-from nnlr.scheduling import schedule
-from nnlr.scheme import Scheme, as_schemes
-from nnlr.select import Selector
-from nnlr.values import number
+from nnlr._apply.signature import Signature
+from nnlr._arguments import number
+from nnlr._declare.scheme import Scheme, as_schemes
+from nnlr._plan import Plan
+from nnlr._resolve import resolve
+from nnlr._rows.rates import Decay
+from nnlr._schedule import keep_ratios as ratios
+from nnlr._schedule.rate_summary import rate_summary
+from nnlr._schedule.schedule import schedule
+from nnlr._select.selectors import Selector
+from nnlr._text import shown
+from nnlr.errors import ConfigError, NnlrError
+from nnlr.integrations._installed import installed
+from nnlr.integrations._processes import agree_if_whole
 
 with installed("transformers"):
     from transformers import (
@@ -232,9 +233,7 @@ class RatioTrainer(Trainer):
     ``class MyTrainer(RatioTrainer, Seq2SeqTrainer): pass``.
     """
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: Optimizer | None = None
-    ) -> Any:  # noqa: ANN401 - the Trainer promises one of its own
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:  # noqa: ANN401 - the Trainer promises one of its own
         """The Trainer's scheduler, on the base rate; one that was given stays as it is."""
         create = super().create_scheduler
         if self.lr_scheduler is not None:

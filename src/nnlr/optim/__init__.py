@@ -13,8 +13,7 @@ within the same call; ``optimizer.fast_path_report()`` says what and why.
     optimizer = nnlr.optim.AdamW(groups, lr=1e-3)   # anyone's groups
 """
 
-from nnlr.optim.adam import Adam, AdamW
-from nnlr.optim.compiled import use_numba
-from nnlr.optim.sgd import SGD
-
-__all__ = ["SGD", "Adam", "AdamW", "use_numba"]
+from nnlr.optim._adam import Adam as Adam
+from nnlr.optim._adam import AdamW as AdamW
+from nnlr.optim._numba.use_numba import use_numba as use_numba
+from nnlr.optim._sgd import SGD as SGD

@@ -6,7 +6,5 @@ The vectors line up with ``plan.vectors()``, so that training code written for T
 ``getParameters`` and ``optim.sgd`` translates line by line.
 """
 
-from nnlr.torch7.descent import sgd
-from nnlr.torch7.flatten import get_parameters
-
-__all__ = ["get_parameters", "sgd"]
+from nnlr.torch7._get_parameters import get_parameters as get_parameters
+from nnlr.torch7._sgd import sgd as sgd

@@ -1,0 +1,98 @@
+"""Lock and unlock tensors: switch their gradients off and on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from nnlr._apply.locate import Located
+from nnlr._model import marks
+from nnlr._model.names import Source, inside_ddp
+from nnlr._text import listed
+from nnlr.errors import NnlrError
+
+
+@dataclass(frozen=True, slots=True)
+class Locks:
+    """Gradients to switch off and on: checked, and not touched before :meth:`apply`."""
+
+    off: tuple[Located, ...]
+    on: tuple[Located, ...]
+
+    @property
+    def flips(self) -> list[Located]:
+        """The tensors whose ``requires_grad`` will be another."""
+        return [
+            *(found for found in self.off if found.tensor.requires_grad),
+            *(found for found in self.on if not found.tensor.requires_grad),
+        ]
+
+    def refuse_inside_ddp(self, model: object) -> None:
+        """Refuse to switch anything if the model, or what a trainer wrapped it in, is DDP.
+
+        Raises:
+            NnlrError: If so.
+        """
+        names = [found.row.name for found in self.flips]
+        if names and isinstance(model, nn.Module) and inside_ddp(model):
+            raise NnlrError(
+                f"{listed(names)} cannot be locked or unlocked inside "
+                "DistributedDataParallel, which has already decided whose gradients to "
+                "exchange. Call plan.lock() or build the optimizer before wrapping.",
+                names=names,
+            )
+
+    def apply(self) -> list[str]:
+        """Switch them, note on the owners what was done, and return the names."""
+        for found in self.off:
+            found.tensor.requires_grad_(False)
+            # An optimizer would go on applying it, and clipping would count it.
+            found.tensor.grad = None
+        for found in self.on:
+            found.tensor.requires_grad_(True)
+        for changed, locked in ((self.off, True), (self.on, False)):
+            for place in (place for found in changed for place in found.places):
+                marks.set_locked(place.tensor, place.module, place.key, locked=locked)
+        return [found.row.name for found in (*self.off, *self.on)]
+
+
+def plan_locks(located: Sequence[Located], model: Source, *, keep: bool = False) -> Locks:
+    """Lock what the rows lock, and restore what nnlr locked before and they train.
+
+    Args:
+        located: Rows and their tensors.
+        model: The model they are from.
+        keep: Leave locked rows trainable; they are kept in a group of learning rate 0.
+
+    Raises:
+        NnlrError: If that would change a model that is already inside DDP.
+    """
+    off, on = [], []
+    for found in located:
+        if found.row.locked and not keep:
+            if found.tensor.requires_grad or found.tensor.grad is not None:
+                off.append(found)
+        elif found.locked_by_nnlr:
+            on.append(found)
+    return _checked(off, on, model)
+
+
+def plan_unlock(located: Sequence[Located], model: Source) -> Locks:
+    """Restore what nnlr locked, and nothing else.
+
+    Raises:
+        NnlrError: As :func:`plan_locks`.
+    """
+    return _checked([], [found for found in located if found.locked_by_nnlr], model)
+
+
+def _checked(off: Sequence[Located], on: Sequence[Located], model: Source) -> Locks:
+    locks = Locks(tuple(off), tuple(on))
+    locks.refuse_inside_ddp(model)
+    if bent := [found.row.name for found in locks.flips if not found.tensor.is_leaf]:
+        raise NnlrError(
+            f"{listed(bent)} cannot be locked: the tensor is computed from others. Pass "
+            "the leaf tensors.",
+            names=bent,
+        )
+    return locks

@@ -1,0 +1,39 @@
+"""The learning rate and weight decay of every element, as two vectors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nnlr._apply.locate import Located
+from nnlr._text import listed
+from nnlr.errors import NnlrError
+
+
+def vectors(located: Sequence[Located]) -> tuple[Tensor, Tensor]:
+    """Learning rate and weight decay of every element of the flattened parameters.
+
+    Returns:
+        Two tensors of shape ``(total,)``, default dtype, on the parameters' device, aligned
+        with ``torch.nn.utils.parameters_to_vector(model.parameters())``. Frozen and locked
+        elements are 0 in both.
+
+    Raises:
+        NnlrError: If the parameters are on several devices.
+    """
+    devices = {found.tensor.device for found in located}
+    if len(devices) > 1:
+        raise NnlrError(
+            f"The parameters are on several devices ({listed(sorted(map(str, devices)))}), so "
+            "one vector cannot line up with them.",
+            devices=devices,
+        )
+    device = next(iter(devices), None)
+    counts = torch.tensor([found.row.numel for found in located], dtype=torch.long)
+    rates = [
+        (found.row.lr, found.row.weight_decay) if found.row.trainable else (0.0, 0.0)
+        for found in located
+    ]
+    table = torch.tensor(rates, dtype=torch.get_default_dtype()).reshape(-1, 2)
+    lrs, decays = table.repeat_interleave(counts, dim=0).unbind(dim=1)
+    return lrs.contiguous().to(device), decays.contiguous().to(device)

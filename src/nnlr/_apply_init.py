@@ -1,0 +1,64 @@
+"""The one explicit step that touches weights: scale them as a plan's ``init_mult`` says."""
+
+import torch
+from torch import nn
+
+from nnlr._apply.locate import locate
+from nnlr._model.marks import init_applied, set_init_applied
+from nnlr._model.names import unwrap
+from nnlr._plan import Plan
+from nnlr._text import listed
+from nnlr.errors import NnlrError
+
+
+def apply_init(model: nn.Module, plan: Plan) -> list[str]:
+    """Multiply the initial weights in place by the plan's ``init_mult``, once.
+
+    ``w <- init_mult * w`` for every parameter whose ``init_mult`` is not 1, frozen and locked
+    ones too. Until it has run, such a plan builds no optimizer.
+
+    Args:
+        model: The model the plan was made for, initialised as usual.
+        plan: The plan.
+
+    Returns:
+        Names of the parameters that were scaled.
+
+    Raises:
+        NnlrError: If it has run on this model before, or weights are on the meta device.
+        PlanMismatchError: If the plan is for another model.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> class Half(nnlr.Scheme):
+        ...     def factors(self, model):
+        ...         return [nnlr.Factor(init_mult=0.5) for _ in model.params]
+        >>> net = torch.nn.Linear(1, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(net.weight)
+        >>> nnlr.apply_init(net, nnlr.resolve(net, Half(), lr=0.1, weight_decay=0))
+        ['weight']
+        >>> net.weight.item()
+        0.5
+    """
+    if not isinstance(model, nn.Module):
+        raise NnlrError(f"apply_init needs a torch.nn.Module, got {type(model).__name__}.")
+    if not isinstance(plan, Plan):
+        raise NnlrError(f"apply_init needs a Plan, got {type(plan).__name__}.")
+    if init_applied(unwrap(model)):
+        raise NnlrError(
+            f"The initial weights of this {type(model).__name__} have been scaled before; twice "
+            "would be wrong. Build the model anew to start over."
+        )
+    scaled = [found for found in locate(plan.rows, model) if found.row.init_mult != 1]
+    if bare := [found.row.name for found in scaled if found.tensor.is_meta]:
+        raise NnlrError(
+            f"{listed(bare)} are on the meta device and have no values yet. Materialise and "
+            "initialise the model, then call apply_init.",
+            names=bare,
+        )
+    with torch.no_grad():
+        for found in scaled:
+            found.tensor.mul_(found.row.init_mult)
+    if scaled:
+        set_init_applied(unwrap(model))
+    return [found.row.name for found in scaled]

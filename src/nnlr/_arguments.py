@@ -1,0 +1,183 @@
+"""Checks of the numbers and settings that users hand in."""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from inspect import signature
+from numbers import Integral, Real
+from typing import TypeAlias, TypeVar
+
+import torch
+
+from nnlr._text import nearest_hint, shown
+from nnlr.errors import ConfigError, NnlrError
+
+Word = TypeVar("Word", bound=str)
+
+Plain: TypeAlias = "bool | int | float | str | tuple[Plain, ...] | None"
+
+# Group keys that nnlr or torch writes; as an option they would be overwritten in silence.
+RESERVED_OPTIONS = frozenset(
+    {
+        "params",
+        "param_names",
+        "lr",
+        "weight_decay",
+        "initial_lr",
+        "lr_scale",
+        "name",
+        "lr_mult",
+        "wd_mult",
+    }
+)
+
+
+def number(
+    value: object,
+    what: str,
+    *,
+    minimum: float = 0.0,
+    above: float | None = None,
+    maximum: float = math.inf,
+) -> float:
+    """Return ``value`` as a float, or refuse it.
+
+    Args:
+        value: Any real number; numpy scalars are welcome.
+        what: The argument's name, for the message.
+        minimum: The smallest value allowed.
+        above: If given, the value must be larger than this (instead of ``minimum``).
+        maximum: The largest value allowed.
+
+    Raises:
+        NnlrError: If the value is not a number, is a bool, is not finite or is out of range.
+    """
+    bound = f"> {above:g}" if above is not None else f">= {minimum:g}"
+    if maximum < math.inf:
+        bound += f" and <= {maximum:g}"
+    wanted = f"{what} must be a finite number {bound}"
+    if isinstance(value, torch.Tensor):
+        raise NnlrError(
+            f"{wanted}, got a Tensor. Pass a float"
+            + (
+                "; for a learning rate that lives in a tensor use "
+                "plan.optimizer(..., tensor_lr=True)."
+                if what == "lr"
+                else f", for example {what}.item()."
+            ),
+            what=what,
+            value=value,
+        )
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise NnlrError(f"{wanted}, got {shown(value, typed=True)}.", what=what, value=value)
+    try:
+        result = float(value) + 0.0  # -0.0 is 0.0
+    except OverflowError:
+        result = math.inf
+    too_small = result <= above if above is not None else result < minimum
+    if not math.isfinite(result) or too_small or result > maximum:
+        raise NnlrError(f"{wanted}, got {shown(value)}.", what=what, value=value)
+    return result
+
+
+def choice(value: object, what: str, known: Collection[Word]) -> Word:
+    """Return one of the known words, or refuse what is none.
+
+    Raises:
+        NnlrError: If the value is not one of them.
+
+    Examples:
+        >>> choice("adam", "optimizer", ("adam", "sgd"))
+        'adam'
+    """
+    if isinstance(value, str):
+        for word in known:
+            if word == value:
+                return word
+    hint = nearest_hint(value, known) if isinstance(value, str) else ""
+    words = ", ".join(map(repr, known))
+    raise NnlrError(
+        f"{what} must be one of {words}; got {shown(value)}. {hint}".rstrip(),
+        what=what,
+        value=value,
+    )
+
+
+def as_call(function: Callable[..., object], *args: object, **kwargs: object) -> str:
+    """The call that a user would write; arguments at their defaults are left out.
+
+    Examples:
+        >>> def power(base, exponent=2): ...
+        >>> as_call(power, 3, exponent=2), as_call(power, base=3, exponent=4)
+        ('power(3)', 'power(base=3, exponent=4)')
+    """
+    defaults = signature(function).parameters
+    written = [repr(value) for value in args]
+    written += [
+        f"{name}={value!r}"
+        for name, value in kwargs.items()
+        if name not in defaults or value != defaults[name].default
+    ]
+    return f"{function.__name__}({', '.join(written)})"
+
+
+def options(values: object, where: str) -> dict[str, Plain]:
+    """Return per-group settings as plain Python values, or refuse them.
+
+    Only plain values survive ``torch.load(weights_only=True)``, which trainers use to
+    resume; that is why numpy scalars are converted and everything exotic is refused.
+
+    Raises:
+        ConfigError: If a key is reserved or a value is not plain.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"options of {where} must be a mapping such as {{'betas': (0.9, 0.95)}}, "
+            f"got {shown(values, typed=True)}."
+        )
+    plain = {}
+    for key, value in values.items():
+        if not isinstance(key, str) or not key.isidentifier():
+            raise ConfigError(
+                f"options of {where} has the key {shown(key)}: a key must be the name of an "
+                "optimizer argument.",
+                key=key,
+            )
+        if key in RESERVED_OPTIONS:
+            fix = {
+                "lr": "use lr= or lr_mult=",
+                "weight_decay": "use weight_decay= or wd_mult=",
+                "lr_mult": "pass lr_mult= beside options",
+                "wd_mult": "pass wd_mult= beside options",
+            }.get(key, "leave it out, it is written for you")
+            raise ConfigError(f"options of {where} may not set {key!r}: {fix}.", key=key)
+        plain[key] = _plain(value, f"option {key!r} of {where}")
+    return plain
+
+
+def _plain(value: object, what: str) -> Plain:
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        if math.isnan(value):
+            raise ConfigError(f"{what} is NaN.", value=value)
+        return float(value)
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item, what) for item in value)
+    raise ConfigError(
+        f"{what} must be a number, a string, a bool, None or a tuple of these (what a "
+        f"checkpoint can hold), got {shown(value, typed=True)}.",
+        value=value,
+    )
+
+
+def flag(value: object, what: str) -> bool:
+    """Return a switch, or refuse what is not one.
+
+    Raises:
+        NnlrError: If the value is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise NnlrError(f"{what} must be True or False, got {shown(value)}.", value=value)
+    return value

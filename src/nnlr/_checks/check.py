@@ -1,0 +1,134 @@
+"""Everything that ``nnlr.check`` looks at, in one list."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from typing import Any, Final
+
+from torch import nn
+from torch.optim import Optimizer
+
+from nnlr._arguments import choice
+from nnlr._checks import groups as settings
+from nnlr._checks import model as members
+from nnlr._checks import optimizer as optimizers
+from nnlr._checks import plan as plans
+from nnlr._checks import schedule as schedules
+from nnlr._checks import trainer as trainers
+from nnlr._checks.subject import Scheduling, Subject, given_optimizers, given_schedulers
+from nnlr._findings import SEVERITIES, Finding, Findings, Severity
+from nnlr._model.describe import uncollected
+from nnlr._model.names import Source
+from nnlr._plan import Plan
+from nnlr.errors import ConfigError
+
+Look = Callable[[Subject], Iterator[Finding]]
+
+LOOKS: Final[tuple[Look, ...]] = (
+    schedules.rehearsed,  # before what a schedule has done to rates
+    plans.resolved,
+    plans.mismatched,
+    plans.differing,
+    plans.decays,
+    members.replaced,
+    members.left_out,
+    members.not_trained,
+    members.repeated,
+    members.meshes,
+    members.gradients,
+    members.vanishing,
+    settings.groups,
+    settings.values,
+    settings.missing,
+    settings.shared_rates,
+    settings.bases,
+    settings.drift,
+    settings.idle,
+    settings.scales,
+    optimizers.probed,
+    optimizers.hookless,
+    optimizers.unresumable,
+    schedules.attached,
+    trainers.deepspeed_optimizer,
+    trainers.deepspeed_scheduler,
+    trainers.deepspeed_offload,
+)
+
+
+@uncollected()
+def check(
+    plan_or_model: Plan | Source,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    scheduler: Scheduling | Sequence[Scheduling] | None = None,
+    *,
+    model: Source | None = None,
+    partial: bool = False,
+    deepspeed: Mapping[str, Any] | str | PathLike[str] | None = None,
+    raise_on: Severity | None = None,
+) -> Findings:
+    """Look for what makes layer-wise rates go wrong in silence, before the run or in it.
+
+    Nothing is changed: what an optimizer does with its groups is tried on a small one of its
+    class, and what a scheduler does to them on a copy that is run to its end. Call it when
+    everything is built and wrapped, and after a first backward, which shows parameters that
+    get no gradient.
+
+    Args:
+        plan_or_model: The plan, which says most; or the model, or ``(name, tensor)`` pairs.
+        optimizer: The optimizer, or all of several that share the model in a list.
+            Accelerate's and Lightning's wrappers are looked through.
+        scheduler: The scheduler, or a list of them; of torch, transformers, timm or anyone.
+        model: The model, for a plan that was loaded or copied.
+        partial: The model is one stage or shard of the plan's.
+        deepspeed: A DeepSpeed configuration, or the path to its JSON file.
+        raise_on: ``"error"``, ``"warning"`` or ``"note"``: raise if something is found that
+            is at least as severe.
+
+    Returns:
+        The findings, the worst first; print them.
+
+    Raises:
+        ConfigError: With ``raise_on``; the findings are its attribute ``findings``.
+        NnlrError: If an argument is of another kind, or the plan knows no model.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> from torch.optim.lr_scheduler import CosineAnnealingLR
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
+        >>> plan = nnlr.resolve(net, nnlr.rule("0.*", lr_mult=0.1), lr=0.1, weight_decay=0)
+        >>> optimizer = plan.optimizer(torch.optim.SGD)
+        >>> scheduler = CosineAnnealingLR(optimizer, 100, eta_min=0.01)
+        >>> print(nnlr.check(plan, optimizer, scheduler))
+        error [schedule-drift]: CosineAnnealingLR does not keep the ratios of 1 group:
+          100 steps on, 'lr0.1_wd1' has a rate of 0.01 instead of 0.001 (lr0.1_wd1).
+          Schedule the base rate, which keeps them: scheduler =
+            nnlr.schedule(optimizer, CosineAnnealingLR, T_max=100, eta_min=0.01)
+        >>> scheduler = nnlr.schedule(optimizer, CosineAnnealingLR, T_max=100, eta_min=0.01)
+        >>> print(nnlr.check(plan, optimizer, scheduler))
+        nothing found
+    """
+    if raise_on is not None:
+        choice(raise_on, "raise_on", SEVERITIES)
+    plan = plan_or_model if isinstance(plan_or_model, Plan) else None
+    subject = Subject(
+        source=_source(plan_or_model, model),
+        plan=plan,
+        partial=partial,
+        optimizers=given_optimizers(optimizer),
+        schedulers=given_schedulers(scheduler),
+        deepspeed=trainers.configuration(deepspeed),
+    )
+    _ = subject.slots  # refuses what is no model, whatever is looked at
+    found = Findings(finding for look in LOOKS for finding in look(subject))
+    if raise_on is not None and (grave := found.at_least(raise_on)):
+        raise ConfigError(str(grave), findings=found)
+    return found
+
+
+def _source(plan_or_model: Plan | Source, model: Source | None) -> Source:
+    if isinstance(plan_or_model, Plan):
+        source = plan_or_model._model(model)
+    else:
+        source = plan_or_model if model is None else model
+    if isinstance(source, nn.Module | Mapping) or not isinstance(source, Iterable):
+        return source
+    return list(source)  # an iterator can be walked only once

@@ -1,0 +1,170 @@
+"""A small optimizer of the same class is tried on two tensors.
+
+Whether an optimizer reads what its groups say is not in its name or its signature. Two equal
+tensors get equal gradients and settings that differ in one thing; how far each has moved
+after some steps tells whether that thing counts.
+"""
+
+import copy
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nnlr._checks.subject import peak
+
+# How much slower the second tensor is to learn.
+SLOWER: Final = 0.1
+
+# Some optimizers round the result; what moves at half or twice the rate has heard it.
+_HEARD: Final = (SLOWER / 10**0.5, SLOWER * 10**0.5)
+
+_STEPS: Final = 5
+
+# How a step is computed, not what it comes to, and what that asks of the device.
+_MEANS: Final = {
+    "fused": None,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+}
+
+_Kind = tuple[torch.dtype, bool]  # of the tensors, and whether gradients are sparse
+
+_Said = Mapping[str, Any]  # what a group says beside the settings
+
+# The usual kind first: some classes take sparse gradients, or no doubles.
+_KINDS: Final[tuple[_Kind, ...]] = (
+    (torch.float64, False),
+    (torch.float32, False),
+    (torch.float64, True),
+)
+
+
+class ProbeError(Exception):
+    """A trial that could not be made; the text says why."""
+
+
+class RefusalError(ProbeError):
+    """The optimizer runs, and refuses what was to be tried."""
+
+
+class Probe:
+    """Trials of an optimizer's class with its live settings.
+
+    Args:
+        optimizer: The optimizer; only its class and settings are used.
+
+    Raises:
+        RefusalError: If it runs with one group, and refuses two that are equal.
+        ProbeError: If none can be built and run, whatever the groups say.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._cls = type(optimizer)
+        known = inspect.signature(self._cls).parameters
+        defaults = copy.deepcopy(optimizer.defaults)
+        self._settings = {
+            **{key: each for key, each in defaults.items() if key in known},
+            **{key: each for key, each in _MEANS.items() if key in known},
+        }
+        fastest = max(optimizer.param_groups, key=lambda group: peak(group) or 0.0)
+        self._lr = peak(fastest) or 1e-3
+        self._group = {
+            key: copy.deepcopy(fastest[key])
+            for key in fastest.keys() & self._settings.keys() - _MEANS.keys() - {"lr"}
+        }
+        self._kind = self._working_kind()
+
+    def _working_kind(self) -> _Kind:
+        refused = self._first_that_runs([{}, {}])
+        if isinstance(refused, tuple):
+            return refused
+        if isinstance(self._first_that_runs([{}]), tuple):
+            raise RefusalError(refused)
+        raise ProbeError(refused)
+
+    def _first_that_runs(self, said: Sequence[_Said]) -> _Kind | str:
+        """A kind of tensors that it takes, or what it says of the usual one."""
+        failures = []
+        for kind in _KINDS:
+            try:
+                self._run(kind, said)
+            except Exception as error:  # noqa: BLE001 - anyone's optimizer
+                failures.append(f"{type(error).__name__}: {error}")
+            else:
+                return kind
+        return failures[0]
+
+    def ratio(self) -> float:
+        """How far the second tensor moves, relative to the first, at a tenth of the rate.
+
+        Raises:
+            RefusalError: If the optimizer refuses.
+            ProbeError: If the first does not move.
+        """
+        quiet = {"weight_decay": 0.0} if "weight_decay" in self._group else {}
+        fast, slow = self._tried({"lr": self._lr, **quiet}, {"lr": self._lr * SLOWER, **quiet})
+        size = float(fast.norm())
+        if not 0 < size < math.inf:
+            raise ProbeError(f"nothing moved in {_STEPS} steps")
+        return float(slow.norm()) / size
+
+    def hears(self, key: str, one: object, other: object) -> bool:
+        """Whether it matters which of two values a group has; ``...`` leaves it out.
+
+        Raises:
+            RefusalError: If the optimizer refuses.
+        """
+        moved, otherwise = self._tried({key: one}, {key: other})
+        return not torch.equal(moved, otherwise)
+
+    def _tried(self, one: _Said, other: _Said) -> list[Tensor]:
+        try:
+            return self._run(self._kind, [one, other])
+        except Exception as error:
+            raise RefusalError(f"{type(error).__name__}: {error}") from error
+
+    def _run(self, kind: _Kind, said: Sequence[_Said]) -> list[Tensor]:
+        """How far equal tensors move, each in a group that says something else."""
+        dtype, sparse = kind
+        source = torch.Generator("cpu").manual_seed(0)
+
+        def noise() -> Tensor:
+            return torch.randn(4, 4, generator=source, dtype=dtype, device="cpu")
+
+        start, push = noise(), noise()
+        tensors = [torch.nn.Parameter(start.clone()) for _ in said]
+        groups = [
+            {"params": [tensor], "lr": self._lr, **self._group, **own}
+            for tensor, own in zip(tensors, said, strict=True)
+        ]
+        optimizer = self._cls(
+            [{k: v for k, v in group.items() if v is not ...} for group in groups],
+            **self._settings,
+        )
+        getattr(optimizer, "train", lambda: None)()  # schedule-free ones ask for it
+        for step in range(_STEPS):
+            # One direction, shrinking, so that running means and maxima differ.
+            gradient = (push + 0.1 * noise()) * 0.8**step
+
+            def loss(gradient: Tensor = gradient) -> Any:  # noqa: ANN401 - a float, or so
+                for tensor in tensors:
+                    tensor.grad = gradient.to_sparse(1) if sparse else gradient.clone()
+                return gradient.sum()
+
+            loss()
+            try:
+                optimizer.step()
+            except Exception:  # noqa: BLE001 - it may want to evaluate the loss
+                optimizer.step(loss)
+        return [tensor.detach() - start for tensor in tensors]
+
+
+def heard(ratio: float) -> bool:
+    """Whether a ratio of movements is that of the rates."""
+    return _HEARD[0] < ratio < _HEARD[1]

@@ -1,0 +1,110 @@
+"""Factors: what one scheme says of one parameter, and who said it.
+
+A trace is all that was said of a parameter; its product is what a plan's row is made of.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from nnlr._arguments import choice, number, options
+from nnlr._text import shown
+from nnlr.depth._layer import Layer, as_layer
+from nnlr.errors import NnlrError
+
+Update = Literal["adam", "adamw", "sgd"]
+
+UPDATES: Final[tuple[Update, ...]] = ("adam", "adamw", "sgd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factor:
+    """What one scheme says of one parameter.
+
+    Attributes:
+        lr_mult: Factor on the learning rate, finite, >= 0. 0 locks the parameter.
+        wd_mult: Factor on the weight decay, finite, >= 0.
+        eps_mult: Factor on the optimizer's ``eps``, finite, > 0.
+        init_mult: Factor on the initial weights, finite, > 0; ``nnlr.apply_init`` applies it.
+        lr: Absolute learning rate instead of ``lr_mult``; becomes ``lr / base`` at resolve.
+        weight_decay: Absolute decay instead of ``wd_mult``; likewise. The weight decay modes
+            of ``resolve`` leave it alone.
+        options: Other settings of the parameter's group, such as ``{"betas": (0.9, 0.95)}``.
+        why: One short phrase for the trace: ``"0.75^9, block 4 of 13"``.
+        compensates_decay: The factor already corrects decay for its ``lr_mult``, so the
+            weight decay modes of ``resolve`` leave it alone.
+        update: Whose steps it is right for, ``"sgd"``, ``"adam"`` (decay in the gradient) or
+            ``"adamw"``; ``None`` for any. ``plan.optimizer`` refuses torch's classes of
+            another kind; of others it cannot tell.
+        tag: Name of the optimizer that should take the parameter; ``None`` for the only one.
+        shadowed: Rules that matched too but came later.
+        layer: The parameter's place in depth, if the scheme asked for it.
+
+    Examples:
+        >>> Factor(lr_mult=0.5).wd_mult
+        1.0
+    """
+
+    lr_mult: float = 1.0
+    wd_mult: float = 1.0
+    eps_mult: float = 1.0
+    init_mult: float = 1.0
+    lr: float | None = None
+    weight_decay: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+    compensates_decay: bool = False
+    update: Update | None = None
+    tag: str | None = None
+    shadowed: tuple[str, ...] = ()
+    layer: Layer | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers, so that no scheme can hand on a NaN."""
+        put = object.__setattr__
+        for absolute, relative in (("lr", "lr_mult"), ("weight_decay", "wd_mult")):
+            rate, mult = getattr(self, absolute), getattr(self, relative)
+            put(self, relative, number(mult, relative))
+            if rate is None:
+                continue
+            put(self, absolute, number(rate, absolute))
+            if mult != 1:
+                raise NnlrError(
+                    f"{absolute}={rate!r} is absolute and {relative}={mult!r} is relative: "
+                    "pass one of them."
+                )
+        put(self, "eps_mult", number(self.eps_mult, "eps_mult", above=0))
+        put(self, "init_mult", number(self.init_mult, "init_mult", above=0))
+        put(self, "options", options(self.options, "a factor"))
+        for words in ("why", "tag"):
+            text = getattr(self, words)
+            if not isinstance(text, str | None):
+                raise NnlrError(f"{words} must be a string, got {shown(text)}.", value=text)
+        if self.update is not None:
+            put(self, "update", choice(self.update, "update", UPDATES))
+        if self.layer is not None:
+            put(self, "layer", as_layer(self.layer))
+
+
+NEUTRAL: Final = Factor()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry of a parameter's trace: who said what.
+
+    Attributes:
+        source: The scheme, as a user would write it.
+        factor: What it says.
+        explicit: Whether a user said it of these parameters by name, in a rule or on a module;
+            of tied parameters such declarations must agree.
+        via: For an explicit declaration and a tied parameter, the names by which it came.
+    """
+
+    source: str
+    factor: Factor
+    explicit: bool = False
+    via: tuple[str, ...] = ()
+
+
+Trace = tuple[Step, ...]

@@ -1,0 +1,99 @@
+"""Names that tell what a parameter is for: tables for :mod:`nnlr._model.roles`."""
+
+from typing import Final, NamedTuple
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+
+class Trait(NamedTuple):
+    """One row of a table of names.
+
+    Attributes:
+        role: The role.
+        pattern: Regular expression for the whole name in lower case.
+        axes: How many axes are longer than 1.
+        beside: Regular expression for the name of another parameter that the owner must
+            have: a ``D`` means little, a ``D`` beside an ``A_log`` a lot.
+    """
+
+    role: str
+    pattern: str
+    axes: range = range(10)
+    beside: str | None = None
+
+
+_VECTOR: Final = range(1, 2)
+
+_MATRIX: Final = range(2, 3)
+
+_UP_TO_VECTOR: Final = range(2)
+
+_FROM_VECTOR: Final = range(1, 10)
+
+_FROM_MATRIX: Final = range(2, 10)
+
+# Parameters of torch.nn's own classes, as these document them. The first that fits wins.
+TYPES: Final[tuple[tuple[type | tuple[type, ...], str, str], ...]] = (
+    (nn.MultiheadAttention, r"(in|q|k|v)_proj_weight", "matrix"),
+    (nn.MultiheadAttention, r"in_proj_bias|bias_k|bias_v", "bias"),
+    ((nn.RNNBase, nn.RNNCellBase), r"weight_.*", "matrix"),
+    ((nn.RNNBase, nn.RNNCellBase), r"bias_.*", "bias"),
+    ((_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), r"weight|bias", "norm"),
+    ((nn.Embedding, nn.EmbeddingBag), r"weight", "embedding"),
+    (nn.PReLU, r"weight", "gain"),
+    (_ConvNd, r"weight", "conv"),
+    ((nn.Linear, nn.Bilinear), r"weight", "matrix"),
+    ((_ConvNd, nn.Linear, nn.Bilinear), r"bias", "bias"),
+)
+
+# What a subclass's name may make of these.
+SUBCLASSES: Final = {("matrix", "router"), ("embedding", "position")}
+
+# Raw parameters of users' own classes, by the name of the class. It speaks of them only if
+# the module holds no other module with weights.
+CLASSES: Final = (
+    Trait("gain", r".*layerscale.*", _UP_TO_VECTOR),
+    Trait("router", r".*(router|topkgate).*|.*gating(net\w*|layer)?", _FROM_MATRIX),
+    Trait("position", r"(?!.*(token|word)).*position.*embed.*", _MATRIX),
+    Trait("embedding", r".*embedding.*", _MATRIX),
+    Trait("matrix", r".*linear.*", _FROM_MATRIX),
+)
+
+# All other raw parameters, by their own name.
+TABLE: Final = (
+    Trait("lora_a", r".*lora_?(embedding_?)?a\d*|.*lora_?down"),
+    Trait("lora_b", r".*lora_?(embedding_?)?b\d*|.*lora_?up"),
+    Trait("state", r"(a|nu|theta|gamma)_logs?|log_(a|a_real|dt)|a_imag|dt_bias"),
+    Trait("state", r"lambda_(re|im)|(.*_)?decay", _FROM_VECTOR),
+    Trait("state", r"ds?|dt|inv_dt", beside=r"a|(a|nu)_logs?|log_a\w*|lambda_re"),
+    Trait("position", r".*rel(ative)?_?(pos|emb).*|emb_rel.*|.*bias_table", _FROM_VECTOR),
+    Trait("position", r".*attention_bias(es)?", _FROM_MATRIX),
+    Trait("position", r"(.*_)?(pos|positions?|positional)(_[a-z])?|wpe", _FROM_VECTOR),
+    Trait("position", r"(.*_)?pos(ition)?(al)?_?(emb|enc)\w*", _FROM_VECTOR),
+    Trait("position", r"(.*_)?pos(ition)?(al)?_(table|bias)", _FROM_VECTOR),
+    Trait("position", r"(.*_)?((time|temporal)_?emb[a-z]*|ape|freqs)", _FROM_VECTOR),
+    Trait("position", r"(height|width)_rel|rel_(height|width)", _FROM_VECTOR),
+    # A bias of experts, of attention heads or of pairs has axes for these.
+    Trait("bias", r"(.*_)?bias(es)?\d*(_[a-z0-9]{0,2})?"),
+    Trait("bias", r"b_\w{1,3}", range(3), beside=r"w_\w{1,3}"),
+    Trait("bias", r"b\d*|.*_b|beta\d*|shift", _UP_TO_VECTOR),
+    Trait("embedding", r"(.*_)?emb(ed[a-z]*)?(_tokens?)?_weight", _MATRIX),
+    Trait("matrix", r".*_(weight|kernel|proj|mix(ing)?)", _FROM_MATRIX),
+    Trait("matrix", r"(weight|kernel|proj)_quer(y|ies)", _FROM_MATRIX),
+    Trait("matrix", r"w_(?!.*emb)\w+", _FROM_MATRIX),
+    Trait("matrix", r"quer(y|ies)", _FROM_MATRIX, beside=r"keys?"),
+    Trait("embedding", r"((text|word|input)_)?tokens?_?emb[a-z]*", _MATRIX),
+    Trait("token", r"(.*_)?(tokens?|registers?)(_\w+)?|probe", _FROM_VECTOR),
+    Trait("token", r".*quer(y|ies)|(.*_)?(prompt|latent)s?(_\dd)?", _FROM_VECTOR),
+    Trait("scalar", r".*", range(1)),
+    Trait("gain", r"(.*_)?(gamma|gain|scales?|scaling|alpha)(_?\d|_[a-z]|_\w+_table)?"),
+    Trait("gain", r"(.*_)?(gate|g)(_?\d|_[a-z])?|.*magnitude.*", _VECTOR),
+    Trait("gain", r"(.*_)?lambda.*|.*layer_?scale.*|ls\d*", _VECTOR),
+    Trait("gain", r"modulation"),
+    Trait("token", r".*emb(ed\w*)?(_.*)?", _VECTOR),
+    Trait("vector", r".*", _VECTOR),
+    Trait("embedding", r".*emb(ed\w*)?", range(2, 4)),
+    Trait("matrix", r".*"),
+)

@@ -1,0 +1,397 @@
+"""Plans: what was decided for one model, and everything that can be done with it."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nnlr import report
+from nnlr._apply import optimizer as apply
+from nnlr._apply import signature as fitting
+from nnlr._apply.initial_weights import refuse_unscaled
+from nnlr._apply.locate import locate
+from nnlr._apply.lock import plan_locks, plan_unlock
+from nnlr._apply.param_groups import Fit, ParamGroup
+from nnlr._apply.vectors import vectors
+from nnlr._findings import Finding
+from nnlr._model.names import Source, resolve_name
+from nnlr._rows.groups import Group, Locked, make_groups
+from nnlr._rows.rates import Bases, Decay, make_bases
+from nnlr._rows.row import PlanRow, with_bases, with_groups
+from nnlr._rows.to_dict import plan_facts, plan_from_facts
+from nnlr._text import listed, nearest_hint, plural, shown
+from nnlr.checkpoint import Policy
+from nnlr.errors import ConfigError, NnlrError
+
+Opt = TypeVar("Opt", bound=Optimizer)
+
+Reference = Callable[[], Source | None]
+
+
+def _unknown() -> None:
+    """The model of a plan that never saw one."""
+
+
+class Plan:
+    """The rates of every parameter of one model: names and numbers, and how they came about.
+
+    Made by :func:`nnlr.resolve`. A plan holds no tensors; what needs them looks them up by name in
+    the model, which it remembers weakly, or in the ``model=`` it is given.
+
+    Attributes:
+        rows: One :class:`PlanRow` for each parameter, in the order of ``model.parameters()``.
+        groups: The parameter groups it comes to, as names.
+        lr: Base learning rate.
+        weight_decay: Base weight decay.
+        decay: The weight decay mode.
+        label: Class name of the model.
+        findings: What is legal but probably not meant.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[PlanRow],
+        bases: Bases,
+        label: str,
+        findings: tuple[Finding, ...] = (),
+        reference: Reference = _unknown,
+    ) -> None:
+        self.groups = make_groups(rows)
+        self.rows = with_groups(rows, {name: g.name for g in self.groups for name in g.names})
+        self._bases = bases
+        self.label = label
+        self.findings = findings
+        self._reference = reference
+
+    @property
+    def lr(self) -> float:
+        """Base learning rate."""
+        return self._bases.lr
+
+    @property
+    def weight_decay(self) -> float:
+        """Base weight decay."""
+        return self._bases.weight_decay
+
+    @property
+    def decay(self) -> Decay:
+        """The weight decay mode."""
+        return self._bases.decay
+
+    # --- look ---------------------------------------------------------------------
+
+    @cached_property
+    def _by_name(self) -> dict[str, PlanRow]:
+        by_name = {alias: row for row in self.rows for alias in row.aliases}
+        return by_name | {row.name: row for row in self.rows}
+
+    def __getitem__(self, name: str) -> PlanRow:
+        """The row of a parameter, by canonical name, alias or raw name.
+
+        Raises:
+            NnlrError: If there is none.
+        """
+        known = resolve_name(name, self._by_name) if isinstance(name, str) else None
+        if known is None:
+            inside = [known for known in self._by_name if known.startswith(f"{name}.")]
+            hint = (
+                f"Below that: {listed(inside)}."
+                if inside
+                else nearest_hint(str(name), self._by_name)
+            )
+            raise NnlrError(
+                f"The plan for {self.label} has no parameter {shown(name)}. {hint}".rstrip(),
+                name=name,
+            )
+        return self._by_name[known]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the plan has a row of that name."""
+        return isinstance(name, str) and resolve_name(name, self._by_name) is not None
+
+    def __iter__(self) -> Iterator[PlanRow]:
+        """The rows."""
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal rows, bases and model class."""
+        if not isinstance(other, Plan):
+            return NotImplemented
+        mine = (self._bases, self.label, self.rows, self.findings)
+        return mine == (other._bases, other.label, other.rows, other.findings)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by value
+
+    def __repr__(self) -> str:
+        """One line."""
+        counts = f"{plural(len(self.rows), 'parameter')}, {plural(len(self.groups), 'group')}"
+        mode = "" if self.decay == "coupled" else f", decay={self.decay!r}"
+        return (
+            f"Plan({self.label}: {counts}, lr={self.lr:g}, "
+            f"weight_decay={self.weight_decay:g}{mode})"
+        )
+
+    def __str__(self) -> str:
+        """The table, folded."""
+        return self.table()
+
+    def table(self, *, full: bool = False) -> str:
+        """The plan as a table of at most 80 columns.
+
+        Args:
+            full: Show every row. Otherwise equal siblings share a line
+                (``blocks.{0..11}.norm1.weight``) and the table has at most 60.
+        """
+        return report.table(
+            self.rows, self.groups, self._bases, self.label, self.findings, full=full
+        )
+
+    def explain(self, name: str) -> str:
+        """How the rates of one parameter came about: every factor, and what it was shadowed by.
+
+        Args:
+            name: Canonical name, alias or raw name.
+
+        Raises:
+            NnlrError: If there is no such parameter.
+        """
+        return report.explain(self[name], self._bases)
+
+    def diff(self, other: "Plan") -> report.PlanDiff:
+        """What another plan changes: rows added, removed, and rates with the factor behind."""
+        if not isinstance(other, Plan):
+            raise NnlrError(f"diff compares with a Plan, got {type(other).__name__}.")
+        return report.diff(self.rows, other.rows)
+
+    # --- vary and keep --------------------------------------------------------------
+
+    def with_rates(self, *, lr: float | None = None, weight_decay: float | None = None) -> "Plan":
+        """The same plan on other base rates; rates that a rule sets absolutely stay.
+
+        Args:
+            lr: New base learning rate; ``None`` keeps it.
+            weight_decay: New base weight decay; ``None`` keeps it.
+        """
+        bases = make_bases(
+            self.lr if lr is None else lr,
+            self.weight_decay if weight_decay is None else weight_decay,
+            self.decay,
+        )
+        return Plan(
+            with_bases(self.rows, bases),
+            bases,
+            self.label,
+            self.findings,
+            self._reference,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain dicts, lists, strings and numbers; see :meth:`from_dict`."""
+        return plan_facts(self.rows, self._bases, self.label, self.findings)
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> "Plan":
+        """The plan that :meth:`to_dict` wrote. It knows no model: pass ``model=`` to use it.
+
+        Raises:
+            ConfigError: If something is missing or not as written.
+        """
+        return cls(*plan_from_facts(facts))
+
+    def to_json(self) -> str:
+        """The plan as JSON text."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan that :meth:`to_json` wrote.
+
+        Raises:
+            ConfigError: If the text is not JSON or not a plan.
+        """
+        try:
+            facts = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"This is not a plan: {error}.") from None
+        return cls.from_dict(facts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and deepcopy keep: all but the way back to the model."""
+        kept = {key: value for key, value in vars(self).items() if key != "_by_name"}
+        return {**kept, "_reference": _unknown}
+
+    # --- apply ----------------------------------------------------------------------
+
+    def lock(self, model: Source | None = None, *, partial: bool = False) -> list[str]:
+        """Switch off the gradients of locked parameters, and restore what an earlier plan locked.
+
+        Sets ``requires_grad=False`` and ``.grad=None``, and notes on the owner that nnlr did
+        it. ``param_groups`` and ``optimizer`` do this last. With DDP, lock or build the
+        optimizer before wrapping: DDP decides at construction whose gradients it exchanges.
+
+        Returns:
+            Names of the parameters that were changed.
+
+        Raises:
+            PlanMismatchError: If the model is not the one resolved.
+            NnlrError: If the model is inside DDP already.
+        """
+        source = self._model(model)
+        return plan_locks(locate(self.rows, source, partial=partial), source).apply()
+
+    def unlock(self, model: Source | None = None, *, partial: bool = False) -> list[str]:
+        """Undo the locks of nnlr, and no others; returns the names."""
+        source = self._model(model)
+        return plan_unlock(locate(self.rows, source, partial=partial), source).apply()
+
+    def vectors(self, model: Source | None = None) -> tuple[Tensor, Tensor]:
+        """Learning rate and weight decay of every element of the flattened parameters.
+
+        Returns:
+            ``(learning_rates, weight_decays)``, each of shape ``(total,)``, default float
+            dtype, on the parameters' device, aligned with
+            ``torch.nn.utils.parameters_to_vector(model.parameters())``. Frozen and locked
+            elements are 0 in both.
+
+        Examples:
+            >>> import nnlr
+            >>> from torch import nn
+            >>> layer = nnlr.learning_rate(nn.Linear(1, 2), "bias", 0.5)
+            >>> nnlr.resolve(layer, lr=1.0, weight_decay=0.0).vectors()[0]
+            tensor([1.0000, 1.0000, 0.5000, 0.5000])
+        """
+        return vectors(locate(self.rows, self._model(model)))
+
+    def param_groups(
+        self,
+        model: Source | None = None,
+        *,
+        partial: bool = False,
+        names: bool = True,
+        tensor_lr: bool = False,
+        locked: Locked = "drop",
+        eps: float | None = None,
+        init: str | None = None,
+    ) -> list[ParamGroup]:
+        """Parameter groups for any torch optimizer, and the locks that go with them.
+
+        Args:
+            model: The model; ``None`` for the one resolved.
+            partial: The model is one stage or shard of it.
+            names: Give ``(name, tensor)`` pairs; ``False`` gives plain tensors, for
+                optimizers that sort or split them.
+            tensor_lr: Give each group its own 0-dim float32 tensor as ``lr``.
+            locked: ``"drop"`` leaves locked parameters out, ``"keep"`` puts them in a group
+                of learning rate 0 and leaves their gradients on.
+            eps: The optimizer's ``eps``, which ``eps_mult`` multiplies.
+            init: ``"done"`` says that a plan with ``init_mult`` has been applied by hand.
+
+        Raises:
+            PlanMismatchError: If the model is not the one resolved.
+            NnlrError: If the plan needs ``eps`` or ``apply_init`` first.
+        """
+        fit = self.fit(model, partial=partial, locked=locked, init=init)
+        ready = fit.fill(names=names, tensor_lr=tensor_lr, eps=eps)
+        fit.locks.apply()
+        return ready
+
+    def optimizer(
+        self,
+        cls: Callable[..., Opt],
+        *,
+        model: Source | None = None,
+        partial: bool = False,
+        names: bool = True,
+        tensor_lr: bool = False,
+        locked: Locked = "drop",
+        init: str | None = None,
+        resume: Policy | None = "code",
+        **settings: Any,
+    ) -> Opt:
+        """Build an optimizer of any class on the plan's groups, and lock what they leave out.
+
+        With DDP, build it before wrapping, or call :meth:`lock` before.
+
+        Args:
+            cls: The optimizer class.
+            model: The model; ``None`` for the one resolved.
+            partial: As in :meth:`param_groups`; so are ``names``, ``tensor_lr``, ``locked``
+                and ``init``.
+            names: See ``partial``.
+            tensor_lr: See ``partial``.
+            locked: See ``partial``.
+            init: See ``partial``.
+            resume: Whose rates count when it loads a checkpoint, which is matched by name:
+                ``"code"`` or ``"checkpoint"``; ``None`` leaves loading to torch. See
+                :mod:`nnlr.checkpoint`.
+            **settings: Other arguments of the class: ``betas=``, ``momentum=``, ``fused=``.
+
+        Raises:
+            ConfigError: If the class does not know an option, or cannot decay, or refuses.
+            PlanMismatchError: If the model is not the one resolved.
+
+        Examples:
+            >>> import nnlr, torch
+            >>> net = torch.nn.Linear(2, 1)
+            >>> plan = nnlr.resolve(net, nnlr.rule("bias", lr_mult=2), lr=0.1, weight_decay=0.01)
+            >>> optimizer = plan.optimizer(torch.optim.SGD, momentum=0.9)
+            >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
+            [('lr1_wd1', 0.1), ('lr2_wd1', 0.2)]
+        """
+        apply.check_resume(resume)
+        signature = fitting.Signature.of(cls)
+        fitting.refuse_rates(signature, settings, self._bases)
+        fit = self.fit(model, partial=partial, locked=locked, init=init)
+        fitting.refuse_other_update(signature, settings, fit.groups, fit.located)
+        fitting.refuse_unfit(signature, fit.groups, fit.located)
+        eps = settings.get("eps", signature.defaults.get("eps"))
+        ready = fit.fill(names=names, tensor_lr=tensor_lr, eps=eps)
+        optimizer = apply.build(cls, ready, fit.located, fit.bases, settings)
+        apply.match_on_load(optimizer, self._model(model), fit.located, resume)
+        fit.locks.apply()
+        return optimizer
+
+    def fit(
+        self,
+        model: Source | None = None,
+        *,
+        partial: bool = False,
+        locked: Locked = "drop",
+        init: str | None = None,
+    ) -> Fit:
+        """What :meth:`param_groups`, :meth:`optimizer` and ``regroup`` go by; locks nothing.
+
+        Takes their arguments and raises their errors.
+        """
+        source = self._model(model)
+        groups = self._groups(locked)
+        located = locate(self.rows, source, partial=partial)
+        refuse_unscaled(self.rows, source, init)
+        locks = plan_locks(located, source, keep=locked == "keep")
+        return Fit.of(groups, located, locks, self._bases)
+
+    def _groups(self, locked: object) -> tuple[Group, ...]:
+        if locked == "drop":
+            return self.groups
+        if locked == "keep":
+            return make_groups(self.rows, locked="keep")
+        raise NnlrError(f"locked must be 'drop' or 'keep', got {shown(locked)}.")
+
+    def _model(self, model: Source | None) -> Source:
+        if model is not None:
+            return model
+        found = self._reference()
+        if self._reference is _unknown:
+            raise NnlrError("This plan was loaded or copied and remembers no model: pass model=.")
+        if found is None:
+            raise NnlrError(
+                f"The model this plan was made for ({self.label}) is gone: pass model=."
+            )
+        return found

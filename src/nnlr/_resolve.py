@@ -1,0 +1,152 @@
+"""From schemes to a plan: what every parameter's factors are, and what they come to."""
+
+import weakref
+from collections.abc import Mapping
+from typing import Final
+
+from torch import Tensor, nn
+
+from nnlr._apply.param_groups import ParamGroup
+from nnlr._declare.factor import Factor, Step, Trace
+from nnlr._declare.on_modules import declarations
+from nnlr._declare.scheme import Scheme, as_schemes, merge
+from nnlr._declare.ties import check_settled, settle
+from nnlr._model.describe import ModelInfo, describe, uncollected, with_roles
+from nnlr._model.names import Source, inside_ddp, unwrapping
+from nnlr._plan import Plan, Reference
+from nnlr._rows.findings import plan_findings
+from nnlr._rows.groups import Locked
+from nnlr._rows.rates import Decay, make_bases
+from nnlr._rows.row import make_rows
+from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.suggestions import must_match
+from nnlr._text import shown
+from nnlr.errors import NnlrError
+
+_SPARSE: Final = Factor(wd_mult=0.0, why="optimizers cannot decay what has sparse gradients")
+
+
+@uncollected()
+def resolve(
+    model: Source,
+    *schemes: Scheme,
+    lr: float,
+    weight_decay: float,
+    decay: Decay = "coupled",
+    tied: Mapping[str, str] | None = None,
+    roles: Mapping[str | Selector, str] | None = None,
+) -> Plan:
+    """Work out the learning rate and weight decay of every parameter.
+
+    ``lr = base_lr * product(lr_mult)`` and ``weight_decay = base * product(wd_mult)``, over
+    the factors of all schemes and of what is declared on the modules. The model is not
+    touched.
+
+    Args:
+        model: A module, a mapping of names to tensors, or ``(name, tensor)`` pairs.
+        *schemes: Schemes, which multiply.
+        lr: Base learning rate, finite, > 0.
+        weight_decay: Base weight decay, finite, >= 0.
+        decay: What a small ``lr_mult`` does to decay under AdamW, which shrinks weights by
+            ``lr * weight_decay``: ``"coupled"`` shrinks them less (torch's own way),
+            ``"independent"`` divides ``wd_mult`` by ``lr_mult`` so that they shrink as
+            before, ``"sqrt"`` divides by its root. A decay set absolutely stays.
+        tied: For tied tensors with declarations that disagree, ``{alias: name}``: what
+            reached the tensor by ``alias`` does not count.
+        roles: ``{selector: role}``, to correct what :mod:`nnlr._model.roles` found. Entries that
+            reach one parameter must agree.
+
+    Raises:
+        NnlrError: If an argument is out of range.
+        PatternError: If a selector matches nothing or a rule has no effect.
+        CoverageError: If ``rules(..., complete=True)`` leaves parameters over.
+        ConfigError: If two schemes set one option differently.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> plan = nnlr.resolve(net, nnlr.rule("0.*", lr_mult=0.1), lr=0.01, weight_decay=0.1)
+        >>> plan["0.weight"].lr
+        0.001
+        >>> plan
+        Plan(Sequential: 4 parameters, 2 groups, lr=0.01, weight_decay=0.1)
+    """
+    bases = make_bases(lr, weight_decay, decay)
+    checked = as_schemes(schemes)
+    info = _with_user_roles(describe(model), {} if roles is None else roles)
+    settled = check_settled({} if tied is None else tied, info)
+    said = [_sparse(info), declarations(info, settled)]
+    said += [scheme.steps(info) for scheme in checked]
+    rows = make_rows(info.params, settle(merge(said), info, settled), bases)
+    findings = plan_findings(rows, info)
+    findings += tuple(found for scheme in checked for found in scheme.findings(info))
+    return Plan(rows, bases, info.label, findings, _reference(model, info))
+
+
+def _with_user_roles(info: ModelInfo, roles: object) -> ModelInfo:
+    if not isinstance(roles, Mapping):
+        raise NnlrError(f"roles must be a mapping {{selector: role}}, got {shown(roles)}.")
+    chosen: dict[int, str] = {}
+    for selector, role in roles.items():
+        what = f"roles={{{selector!r}: {role!r}}}"
+        matched = must_match(as_selector(selector, "roles"), info, what, may_be_optional=False)
+        for index in sorted(matched):
+            if (earlier := chosen.setdefault(index, role)) != role:
+                name = info.params[index].name
+                raise NnlrError(
+                    f"{what} speaks of {name!r}, which an earlier entry of roles= makes "
+                    f"{earlier!r}. Narrow one of them, so that each parameter has one role.",
+                    name=name,
+                )
+    return with_roles(info, chosen) if chosen else info
+
+
+def _sparse(info: ModelInfo) -> dict[int, Trace]:
+    trace = (Step("sparse gradient", _SPARSE),)
+    return {index: trace for index, param in enumerate(info.params) if param.sparse}
+
+
+def _reference(model: Source, info: ModelInfo) -> Reference:
+    """A weak way back to the model; of bare tensors, each is held weakly."""
+    if isinstance(model, nn.Module):
+        # A compile wrapper is often a temporary; what it wraps is not. DDP has to be seen,
+        # and so has a wrapper with parameters of its own, such as PEFT's prompts.
+        kept, *inside = unwrapping(model)
+        for inner in inside:
+            whole = len(list(inner.parameters())) == len(info.params)
+            if whole and inside_ddp(inner) == inside_ddp(model):
+                kept = inner
+        return weakref.ref(kept)
+    held = {places[0].name: weakref.ref(places[0].tensor) for places in info.places}
+
+    def tensors() -> Mapping[str, Tensor] | None:
+        found = {name: tensor for name, ref in held.items() if (tensor := ref()) is not None}
+        return found if len(found) == len(held) else None
+
+    return tensors
+
+
+def param_groups(
+    model: Source,
+    *schemes: Scheme,
+    lr: float,
+    weight_decay: float,
+    decay: Decay = "coupled",
+    names: bool = True,
+    locked: Locked = "drop",
+) -> list[ParamGroup]:
+    """Parameter groups in one call: ``resolve(...).param_groups(...)``.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> net = torch.nn.Linear(2, 1)
+        >>> groups = nnlr.param_groups(net, nnlr.rule("bias", wd_mult=0), lr=0.1, weight_decay=0.01)
+        >>> optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.01)
+        >>> [group["weight_decay"] for group in optimizer.param_groups]
+        [0.01, 0.0]
+    """
+    plan = resolve(model, *schemes, lr=lr, weight_decay=weight_decay, decay=decay)
+    # An iterator of pairs is used up by now; the plan remembers its tensors.
+    again = model if isinstance(model, nn.Module | Mapping) else None
+    return plan.param_groups(again, names=names, locked=locked)

@@ -1,0 +1,149 @@
+"""Ratios held from outside, for schedulers that a trainer builds itself.
+
+:func:`nnlr.schedule` keeps ratios by construction. Where a trainer, a learning-rate finder or
+weight averaging writes one rate into every group, the group that stands for the base rate
+is believed, and the others follow it before each step.
+"""
+
+from collections.abc import Iterable
+from math import isclose
+from typing import Any, Final
+from warnings import warn
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from nnlr._schedule.base_rate import Group, runs_step_hooks
+from nnlr._schedule.rate_summary import reference_group
+from nnlr._text import listed, shown
+from nnlr.errors import ConfigError, NnlrError, NnlrWarning
+
+# Rates that differ by less are the same rate, computed in another order.
+_NOISE = 1e-6
+
+# By this the hooks that hold ratios are known.
+_MARK: Final = "_nnlr_holds_ratios"
+
+
+def keep_ratios(optimizer: Optimizer, *, correct: bool = True) -> RemovableHandle:
+    """Before every step, make each group's rate follow that of the reference group.
+
+    ``group["lr"] = reference["lr"] * group["lr_mult"] / reference["lr_mult"]``. The reference
+    is the first group whose ``lr_mult`` is 1, else the one with the largest. Groups without
+    ``lr_mult``, such as those that a fine-tuning callback adds, are left alone. What was
+    corrected is said once.
+
+    Prefer :func:`nnlr.schedule` where you build the scheduler: it knows the base rate, while
+    this has to believe the reference group. Leave it off where groups are given rates of
+    their own on purpose.
+
+    Args:
+        optimizer: A torch optimizer whose groups carry ``lr_mult``, as those of
+            ``plan.optimizer`` do.
+        correct: ``False`` only watches: what drifted is said once, and nothing is changed.
+
+    Returns:
+        A handle; ``handle.remove()`` ends it. It does not travel with copies and checkpoints
+        of the optimizer: call it again on those.
+
+    Raises:
+        ConfigError: If no group carries ``lr_mult``, or the optimizer runs no hooks.
+
+    Examples:
+        >>> import torch
+        >>> tensors = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+        >>> groups = [{"params": [p], "lr_mult": m} for p, m in zip(tensors, (1.0, 0.1))]
+        >>> optimizer = torch.optim.SGD(groups, lr=0.5)
+        >>> handle = keep_ratios(optimizer)
+        >>> optimizer.param_groups[1]["lr"] = 0.05
+        >>> optimizer.param_groups[0]["lr"] = 0.2  # a scheduler that knows one group only
+        >>> import warnings
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     optimizer.step()
+        >>> round(optimizer.param_groups[1]["lr"], 6)
+        0.02
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise NnlrError(f"keep_ratios needs a torch optimizer, got {shown(optimizer)}.")
+    if not runs_step_hooks(optimizer):
+        raise ConfigError(
+            f"{type(optimizer).__name__} runs no step hooks. Call keep_ratios on the optimizer "
+            "that it wraps, or schedule it with nnlr.schedule."
+        )
+    _reference(optimizer)
+    told = False
+
+    def hold(optimizer: Optimizer, *_: object) -> None:
+        nonlocal told
+        if told and not correct:
+            return
+        lost = _lost(optimizer)
+        if lost and not told:
+            told = True
+            warn(_said(lost, corrected=correct), NnlrWarning, stacklevel=3)
+        if correct:
+            _write(lost)
+
+    setattr(hold, _MARK, correct)
+    return optimizer.register_step_pre_hook(hold)
+
+
+def held(optimizer: Optimizer) -> bool:
+    """Whether :func:`keep_ratios` corrects the rates of an optimizer before its steps."""
+    hooks = getattr(optimizer, "_optimizer_step_pre_hooks", {})
+    return any(getattr(hook, _MARK, False) for hook in hooks.values())
+
+
+def _reference(optimizer: Optimizer) -> Group:
+    reference = reference_group(optimizer.param_groups)
+    if reference is None:
+        raise ConfigError(
+            "No group of the optimizer has an 'lr_mult' above 0, so there are no ratios to "
+            "keep. Build it with plan.optimizer, or set group['lr_mult']."
+        )
+    return reference
+
+
+# A group, what to call it, the rate it has and the one it should have.
+_Lost = tuple[dict[str, Any], str, float, float]
+
+
+def _lost(optimizer: Optimizer) -> list[_Lost]:
+    """The groups that have left their ratio."""
+    reference = _reference(optimizer)
+    base = float(reference["lr"]) / reference["lr_mult"]
+    lost = []
+    for position, group in enumerate(optimizer.param_groups):
+        if "lr_mult" not in group:
+            continue
+        found, wanted = float(group["lr"]), base * group["lr_mult"]
+        if not isclose(found, wanted, rel_tol=_NOISE):
+            lost.append((group, group.get("name", f"group {position}"), found, wanted))
+    return lost
+
+
+def _write(lost: Iterable[_Lost]) -> None:
+    for group, _, _, wanted in lost:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(wanted)
+        else:
+            group["lr"] = wanted
+
+
+def _said(lost: Iterable[_Lost], *, corrected: bool) -> str:
+    drifted = listed(
+        [f"{name} had {found:.7g} instead of {due:.7g}" for _, name, found, due in lost],
+        limit=3,
+    )
+    if corrected:
+        return (
+            f"The ratios between groups were lost and have been restored: {drifted}. "
+            "Something writes one rate into every group; it goes on being corrected, in "
+            "silence. Pass the scheduler through nnlr.schedule to end it."
+        )
+    return (
+        f"The ratios between groups are lost: {drifted}. Something writes one rate into "
+        "every group; nothing was changed, and this is not said again. Pass the scheduler "
+        "through nnlr.schedule, or let keep_ratios correct it."
+    )

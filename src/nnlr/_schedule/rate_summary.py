@@ -1,0 +1,56 @@
+"""The learning rates of an optimizer in three numbers, and the group that stands for them."""
+
+from collections.abc import Iterable
+
+from nnlr._schedule.base_rate import Group, as_float
+from nnlr._text import shown
+from nnlr.errors import NnlrError
+
+
+def reference_group(groups: Iterable[Group]) -> Group | None:
+    """The group that stands for the base rate, or ``None`` if no group has a multiplier.
+
+    It is the first whose ``lr_mult`` is 1, else the one with the largest.
+    """
+    marked = [group for group in groups if group.get("lr_mult")]
+    plain = (group for group in marked if group["lr_mult"] == 1)
+    largest = max(marked, key=lambda group: float(group["lr_mult"]), default=None)
+    return next(plain, largest)
+
+
+def rate_summary(optimizer: object) -> dict[str, float]:
+    """The learning rates of an optimizer now, in three numbers, for a log.
+
+    Args:
+        optimizer: Anything with ``param_groups``: a torch optimizer, or a trainer's wrapper
+            around one.
+
+    Returns:
+        ``lr``, the rate of the reference group (the first whose ``lr_mult`` is 1, else the one
+        with the largest; without multipliers, the group with the largest rate), and
+        ``lr_min`` and ``lr_max``, the extremes over the groups whose rate is above 0. If none
+        is, as at the start of a warm-up, all three are 0.
+
+    Raises:
+        NnlrError: If there are no parameter groups.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> net = torch.nn.Linear(2, 1)
+        >>> plan = nnlr.resolve(net, nnlr.rule("bias", lr_mult=2), lr=0.1, weight_decay=0)
+        >>> nnlr.rate_summary(plan.optimizer(torch.optim.SGD))
+        {'lr': 0.1, 'lr_min': 0.1, 'lr_max': 0.2}
+    """
+    groups = getattr(optimizer, "param_groups", None)
+    if not groups or not isinstance(groups, list):  # a plan has a method of that name
+        raise NnlrError(
+            f"rate_summary needs an optimizer with parameter groups, got {shown(optimizer)}."
+        )
+    rates = [as_float(group["lr"]) for group in groups]
+    learning = [rate for rate in rates if rate > 0] or [0.0]
+    reference = reference_group(groups)
+    return {
+        "lr": max(rates) if reference is None else as_float(reference["lr"]),
+        "lr_min": min(learning),
+        "lr_max": max(learning),
+    }

@@ -1,0 +1,389 @@
+"""Selectors: which parameters a rule speaks of.
+
+A plain string is a glob over the whole canonical name wherever a selector is expected.
+Nothing is ever matched as a substring. Of a tied tensor any name may match.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fnmatch import translate
+from functools import cache
+from numbers import Integral
+
+from nnlr._model.describe import ModelInfo, ParamInfo, check_role
+from nnlr._model.names import Slot
+from nnlr._model.scopes import Scope, module_class
+from nnlr._text import selector_hint, shown
+from nnlr.errors import NnlrError
+
+Indices = frozenset[int]
+
+
+class Selector(ABC):
+    """Chooses parameters of a model. Combine with ``&``, ``|`` and ``~``.
+
+    Build one with :func:`glob`, :func:`regex`, :func:`module_type`, :func:`role`,
+    :func:`ndim` or :func:`predicate`.
+    """
+
+    @abstractmethod
+    def matches(self, model: ModelInfo) -> Indices:
+        """Positions in ``model.params`` of the parameters it chooses."""
+
+    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
+        """The names of a tied parameter by which this chooses it."""
+        param = model.params[index]
+        alone = replace(model, params=(param,), places=(model.places[index],))
+        return frozenset(param.names) if self.matches(alone) else frozenset()
+
+    def __and__(self, other: "Selector | str") -> "Selector":
+        """Parameters that both choose."""
+        return _Both(self, as_selector(other, "&"))
+
+    def __or__(self, other: "Selector | str") -> "Selector":
+        """Parameters that either chooses."""
+        return _Either(self, as_selector(other, "|"))
+
+    def __rand__(self, other: str) -> "Selector":
+        """As ``&``, with a string on the left."""
+        return _Both(as_selector(other, "&"), self)
+
+    def __ror__(self, other: str) -> "Selector":
+        """As ``|``, with a string on the left."""
+        return _Either(as_selector(other, "|"), self)
+
+    def __invert__(self) -> "Selector":
+        """Parameters that this one does not choose."""
+        return _Not(self)
+
+    def __bool__(self) -> bool:
+        """Refused: ``and`` and ``or`` would drop one side without a word."""
+        raise NnlrError(
+            f"{self!r} is not true or false: combine selectors with &, | and ~, not and/or/not."
+        )
+
+    @abstractmethod
+    def __repr__(self) -> str:
+        """The selector as a user would write it."""
+
+    def parts(self) -> tuple["Selector", ...]:
+        """What ``&``, ``|`` and ``~`` put together; the selector itself if nothing."""
+        return (self,)
+
+
+def as_selector(value: object, where: str) -> Selector:
+    """Return a selector: itself, or a glob for a plain string.
+
+    Raises:
+        NnlrError: If the value is neither.
+    """
+    if isinstance(value, Selector):
+        return value
+    if isinstance(value, str):
+        return glob(value)
+    raise NnlrError(
+        f"{where} needs a selector: a pattern such as 'head.*', or nnlr.glob, nnlr.regex, "
+        f"nnlr.role and so on; got {shown(value, typed=True)}.{selector_hint(value)}",
+        value=value,
+    )
+
+
+def glob(pattern: str) -> Selector:
+    """Choose by name: ``*`` stands for anything, dots too, ``?`` for one character.
+
+    Args:
+        pattern: Compared with the whole canonical name, case-sensitive.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        >>> plan = nnlr.resolve(net, nnlr.rule("*.bias", lr_mult=2), lr=0.1, weight_decay=0)
+        >>> [row.lr_mult for row in plan.rows]
+        [1.0, 2.0, 1.0, 2.0]
+    """
+    if not isinstance(pattern, str) or not pattern:
+        got = f"{shown(pattern)}.{selector_hint(pattern)}"
+        raise NnlrError(f"glob needs a pattern such as 'head.*', got {got}", value=pattern)
+    return Glob(pattern)
+
+
+def regex(pattern: str) -> Selector:
+    r"""Choose by name: a regular expression that must match the whole canonical name.
+
+    Examples:
+        >>> regex(r"blocks\.([0-5])\..*")
+        regex('blocks\\.([0-5])\\..*')
+    """
+    if not isinstance(pattern, str):
+        raise NnlrError(
+            f"regex needs a string such as r'blocks\\.[0-5]\\..*', got {shown(pattern)}.",
+            value=pattern,
+        )
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise NnlrError(
+            f"regex({pattern!r}) is no regular expression: {error}.", value=pattern
+        ) from None
+    return Regex(pattern)
+
+
+def module_type(*types: type) -> Selector:
+    """Choose what belongs to modules of these types, at any depth below them.
+
+    Examples:
+        >>> from torch import nn
+        >>> module_type(nn.LayerNorm, nn.BatchNorm2d)
+        module_type(LayerNorm, BatchNorm2d)
+    """
+    if not types or not all(isinstance(cls, type) for cls in types):
+        got = ", ".join(map(shown, types)) or "none"
+        raise NnlrError(f"module_type needs classes such as nn.LayerNorm, got {got}.")
+    return _ModuleType(types)
+
+
+def role(*roles: str) -> Selector:
+    """Choose by role; :data:`nnlr._model.roles.ROLES` lists them.
+
+    Examples:
+        >>> role("norm", "bias")
+        role('norm', 'bias')
+    """
+    if not roles:
+        raise NnlrError("role needs at least one role, such as role('norm', 'bias').")
+    if strays := [shown(name) for name in roles if not isinstance(name, str)]:
+        raise NnlrError(f"role takes names one by one, such as role('norm'), got {strays[0]}.")
+    return Role(tuple(map(check_role, roles)))
+
+
+def ndim(*, min: int | None = None, max: int | None = None) -> Selector:
+    """Choose by the number of axes, both ends included.
+
+    Examples:
+        >>> ndim(max=1)
+        ndim(max=1)
+    """
+    bounds = {"min": min, "max": max}
+    for name, bound in bounds.items():
+        if bound is not None and (not isinstance(bound, Integral) or isinstance(bound, bool)):
+            raise NnlrError(f"ndim needs whole numbers, got {name}={shown(bound)}.", value=bound)
+    if min is None and max is None:
+        raise NnlrError("ndim needs min=, max= or both.")
+    if min is not None and max is not None and min > max:
+        raise NnlrError(f"ndim(min={min}, max={max}) can never match: min is above max.")
+    return _Ndim(min, max)
+
+
+def predicate(test: Callable[[ParamInfo], bool]) -> Selector:
+    """Choose by a function of :class:`ParamInfo`.
+
+    Examples:
+        >>> import nnlr
+        >>> large = nnlr.predicate(lambda param: param.numel > 1_000_000)
+    """
+    if not callable(test):
+        got = shown(test)
+        raise NnlrError(f"predicate needs a function of ParamInfo, got {got}.", value=test)
+    return _Predicate(test)
+
+
+class _ByName(Selector):
+    """A selector that looks at names only."""
+
+    @abstractmethod
+    def accepted(self, names: list[str]) -> Iterable[int]:
+        """Positions of the names it accepts."""
+
+    def matches(self, model: ModelInfo) -> Indices:
+        names, positions = model.spellings
+        return frozenset([positions[i] for i in self.accepted(names)])
+
+    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
+        names = list(model.params[index].names)
+        return frozenset(names[i] for i in self.accepted(names))
+
+
+class Glob(_ByName):
+    """A glob; made by :func:`glob`."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+
+    def accepted(self, names: list[str]) -> Iterable[int]:
+        """Positions of the names it accepts.
+
+        Its longest literal piece sorts out nearly all names at the speed of ``in``, so that
+        a rule costs next to nothing on a model of 40,000 tensors.
+        """
+        piece = max(re.split(r"[*?]", self.pattern.partition("[")[0]), key=len)
+        hits = [i for i, name in enumerate(names) if piece in name]
+        simple: dict[str, Callable[[str, str], bool]] = {
+            piece: str.__eq__,
+            f"{piece}*": str.startswith,
+            f"*{piece}": str.endswith,
+            f"*{piece}*": str.__contains__,
+        }
+        if test := simple.get(self.pattern):
+            return [i for i in hits if test(names[i], piece)]
+        match = re.compile(translate(self.pattern)).match
+        return [i for i in hits if match(names[i])]
+
+    def __repr__(self) -> str:
+        return repr(self.pattern)
+
+
+class Regex(_ByName):
+    """A regular expression; made by :func:`regex`."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+
+    def accepted(self, names: list[str]) -> Iterable[int]:
+        """Positions of the names that match as a whole."""
+        match = re.compile(self.pattern).fullmatch
+        return [i for i, name in enumerate(names) if match(name)]
+
+    def __repr__(self) -> str:
+        return f"regex({self.pattern!r})"
+
+
+class _ModuleType(Selector):
+    def __init__(self, types: tuple[type, ...]) -> None:
+        self.types = types
+
+    def matches(self, model: ModelInfo) -> Indices:
+        types = self.types
+
+        @cache  # parameters of one module share its scope, modules those above them
+        def inside(scope: Scope | None) -> bool:
+            if scope is None or scope.cls is None:
+                return False
+            return issubclass(scope.cls, types) or inside(scope.above)
+
+        return frozenset(
+            index
+            for index, param in enumerate(model.params)
+            if inside(param.scope) or (param.aliases and self._reaching(model.places[index]))
+        )
+
+    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
+        return self._reaching(model.places[index])
+
+    def _reaching(self, places: Iterable[Slot]) -> frozenset[str]:
+        """The names whose place is inside one of the types."""
+        return frozenset(
+            place.name
+            for place in places
+            if place.node is not None
+            and any(issubclass(module_class(up.module), self.types) for up in place.node.above())
+        )
+
+    def __repr__(self) -> str:
+        return f"module_type({', '.join(cls.__name__ for cls in self.types)})"
+
+
+class Role(Selector):
+    """A choice of roles; made by :func:`role`."""
+
+    def __init__(self, roles: tuple[str, ...]) -> None:
+        self.roles = roles
+
+    def matches(self, model: ModelInfo) -> Indices:
+        """Positions of the parameters of these roles."""
+        roles = self.roles
+        return frozenset([i for i, param in enumerate(model.params) if param.role in roles])
+
+    def __repr__(self) -> str:
+        return f"role({', '.join(map(repr, self.roles))})"
+
+
+class _Ndim(Selector):
+    def __init__(self, least: int | None, most: int | None) -> None:
+        self.least = least
+        self.most = most
+
+    def matches(self, model: ModelInfo) -> Indices:
+        least = 0 if self.least is None else self.least
+        most = float("inf") if self.most is None else self.most
+        return frozenset([i for i, p in enumerate(model.params) if least <= len(p.shape) <= most])
+
+    def __repr__(self) -> str:
+        bounds = {"min": self.least, "max": self.most}
+        given = (f"{name}={bound}" for name, bound in bounds.items() if bound is not None)
+        return f"ndim({', '.join(given)})"
+
+
+class _Predicate(Selector):
+    def __init__(self, test: Callable[[ParamInfo], bool]) -> None:
+        self.test = test
+
+    def matches(self, model: ModelInfo) -> Indices:
+        test = self.test
+        return frozenset([i for i, param in enumerate(model.params) if test(param)])
+
+    def __repr__(self) -> str:
+        return f"predicate({getattr(self.test, '__name__', repr(self.test))})"
+
+
+class _Pair(Selector):
+    """Two selectors and the sign between them."""
+
+    sign = ""
+
+    def __init__(self, left: Selector, right: Selector) -> None:
+        self.left = left
+        self.right = right
+
+    def parts(self) -> tuple[Selector, ...]:
+        return (*self.left.parts(), *self.right.parts())
+
+    def __repr__(self) -> str:
+        return f"{_operand(self.left)} {self.sign} {_operand(self.right)}"
+
+
+class _Both(_Pair):
+    sign = "&"
+
+    def matches(self, model: ModelInfo) -> Indices:
+        return self.left.matches(model) & self.right.matches(model)
+
+    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
+        left, right = self.left.reach(model, index), self.right.reach(model, index)
+        if not left or not right:
+            return frozenset()
+        # Two names of one tensor, each matched by one side: both have led here.
+        return left & right or left | right
+
+
+class _Either(_Pair):
+    sign = "|"
+
+    def matches(self, model: ModelInfo) -> Indices:
+        return self.left.matches(model) | self.right.matches(model)
+
+    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
+        return self.left.reach(model, index) | self.right.reach(model, index)
+
+
+class _Not(Selector):
+    def __init__(self, inner: Selector) -> None:
+        self.inner = inner
+
+    def matches(self, model: ModelInfo) -> Indices:
+        return frozenset(range(len(model.params))) - self.inner.matches(model)
+
+    def parts(self) -> tuple[Selector, ...]:
+        return self.inner.parts()
+
+    def __repr__(self) -> str:
+        return f"~{_operand(self.inner)}"
+
+
+def _operand(selector: Selector) -> str:
+    """A selector beside a sign, where a plain string would not do."""
+    if isinstance(selector, Glob):
+        return f"glob({selector.pattern!r})"
+    return f"({selector!r})" if isinstance(selector, _Pair) else repr(selector)

@@ -1,0 +1,252 @@
+"""Load a distributed checkpoint into an optimizer, whatever its groups and ranks were.
+
+Torch's DCP reads into a state dict that must have the layout of the checkpoint, and a new plan
+has another. Here the layout is read from the checkpoint itself.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nnlr._text import listed, shown
+from nnlr.checkpoint._fit import fitted
+from nnlr.checkpoint._hook import Policy, hook_of
+from nnlr.checkpoint._names import matched, names_of, pairs_of, require_names
+from nnlr.checkpoint._on_load import check, mark, present, warn
+from nnlr.checkpoint._report import Report
+from nnlr.checkpoint._saved import read_named
+from nnlr.errors import ConfigError, NnlrError
+
+if TYPE_CHECKING:  # heavy, and missing from some builds of torch
+    from torch.distributed import ProcessGroup
+    from torch.distributed.checkpoint.metadata import Metadata
+    from torch.distributed.checkpoint.storage import StorageReader
+
+Path = tuple[Any, ...]
+
+
+def load_dcp(
+    checkpoint: "str | os.PathLike[str] | StorageReader",
+    optimizer: Optimizer,
+    model: nn.Module,
+    *,
+    key: str | None = None,
+    policy: Policy = "code",
+    partial: bool = False,
+    process_group: "ProcessGroup | None" = None,
+) -> Report:
+    """Load optimizer state from a distributed checkpoint into the groups of today.
+
+    The checkpoint is one that ``torch.distributed.checkpoint.save`` wrote of what
+    ``get_optimizer_state_dict`` gave, flattened or not, with any optimizer's groups, on any
+    number of processes. Each process reads the shards that it holds, once. The model's
+    weights and a schedule are loaded by torch itself, before or after.
+
+    Args:
+        checkpoint: Its directory, or a reader of it.
+        optimizer: The optimizer, with or without state. It is changed when all is read.
+        model: The model whose parameters it trains: plain, wrapped or sharded, and on its
+            device.
+        key: Under what the optimizer's part was saved, such as ``"optimizer"``; ``None``
+            for the only such part.
+        policy: Whose rates and multipliers count, as in :func:`fit_state`.
+        partial: The model is one stage of it: parameters of other stages are passed over
+            in silence.
+        process_group: The processes that load together; all of them must call.
+
+    Returns:
+        What became of the state, as :func:`last_report` gives it too.
+
+    Raises:
+        ConfigError: If the checkpoint has no such part or several, no name fits, a group
+            would need two values of one setting, or the model is on the meta device.
+        CheckpointException: Torch's, if a file is missing or cannot be read; as with any
+            other error, the optimizer is as it was.
+
+    Examples:
+        >>> import tempfile, torch, warnings
+        >>> import torch.distributed.checkpoint as dcp
+        >>> from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+        >>> net = torch.nn.Linear(2, 1)
+        >>> old = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        >>> net(torch.ones(2)).backward()
+        >>> old.step()
+        >>> path = tempfile.mkdtemp()
+        >>> saved = {"optimizer": get_optimizer_state_dict(net, old)}
+        >>> with warnings.catch_warnings(action="ignore"):  # that it is one process
+        ...     _ = dcp.save(saved, checkpoint_id=path)
+        >>> new = torch.optim.SGD(
+        ...     [{"params": [pair]} for pair in net.named_parameters()], lr=0.1, momentum=0.9
+        ... )
+        >>> print(load_dcp(path, new, net))
+        Optimizer state: 2 moved, 0 fresh, 0 unused.
+    """
+    check(optimizer, "load_dcp", policy)
+    if not isinstance(model, nn.Module):
+        raise NnlrError(f"load_dcp needs the model, got {shown(model)}.")
+    _refuse_meta(optimizer)
+    from torch.distributed import get_rank, is_initialized
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+    from torch.distributed.checkpoint.storage import StorageReader
+
+    reader = checkpoint if isinstance(checkpoint, StorageReader) else FileSystemReader(checkpoint)
+    paths, outline = _outline(reader.read_metadata(), key)
+
+    def read(values: dict[str, Any]) -> None:
+        with warnings.catch_warnings():
+            # Of one process without a process group, which is as it should be.
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            load(values, storage_reader=reader, process_group=process_group)
+
+    # First all but the state's tensors: what goes where follows from it, and their shapes.
+    settings = {
+        name: value if value is None else torch.empty_like(value, device="cpu")
+        for name, value in outline.items()
+        if value is None or _is_setting(paths[name])
+    }
+    read(settings)
+    outline |= settings
+    nested = _nested({paths[name]: each for name, each in outline.items()})
+    if "param_groups" in nested:
+        nested.setdefault("state", {})  # of SGD without momentum nothing is kept
+    saved = read_named(nested)
+    names = names_of(optimizer, pairs_of(model))
+    require_names(optimizer, names)
+    if partial:
+        saved = saved.only(matched(saved.names, names.known))
+    state_dict, report = fitted(saved, present(optimizer, names), policy, whole=True)
+    place = _Room(outline)
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    state_dict["state"] = {
+        at: place(held, tensors[at] if isinstance(at, int) else None)
+        for at, held in state_dict["state"].items()
+    }
+    read(place.wanted)
+    mark(state_dict, optimizer)
+    optimizer.load_state_dict(state_dict)
+    hook = hook_of(optimizer)
+    if hook is not None:
+        hook.report = report
+    # Processes hear the same, but for the stages of a pipeline: one of them says it.
+    if partial or not is_initialized() or get_rank(process_group) == 0:
+        warn(report, stacklevel=2)  # the caller of load_dcp
+    return report
+
+
+def _refuse_meta(optimizer: Optimizer) -> None:
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    if any(tensor.is_meta for tensor in tensors):
+        raise ConfigError(
+            "The model is on the meta device, where nothing can be loaded. Materialise it "
+            "first: model.to_empty(device=...)."
+        )
+
+
+def _outline(
+    metadata: "Metadata", key: str | None
+) -> tuple[dict[str, Path], dict[str, Tensor | None]]:
+    """What the optimizer's part of a checkpoint has under each of the checkpoint's keys.
+
+    Returns:
+        The path of each within that part, and an empty tensor on the meta device, or
+        ``None`` for what is no tensor.
+    """
+    # The way to each value, where nested dictionaries were saved; DCP joins it to one key.
+    known = metadata.planner_data or {}
+    split = {name: _split(known.get(name, (name,))) for name in metadata.state_dict_metadata}
+    parts = {".".join(above): None for above, rest in split.values() if _is_setting(rest)}
+    if key is None and len(parts) == 1:
+        key = next(iter(parts))
+    if key not in parts:
+        there = f"it has {listed(map(repr, parts))}: pass key=" if parts else "it has none"
+        raise ConfigError(
+            "The checkpoint has no state of an optimizer "
+            f"{'that is the only one' if key is None else f'under {key!r}'}; {there}. What "
+            "get_optimizer_state_dict gives is looked for, with its 'param_groups'.",
+            keys=list(parts),
+        )
+    paths: dict[str, Path] = {}
+    outline: dict[str, Tensor | None] = {}
+    for name, (above, rest) in split.items():
+        if rest and ".".join(above) == key:
+            paths[name] = rest
+            outline[name] = _empty(metadata.state_dict_metadata[name])
+    return paths, outline
+
+
+def _split(path: Path) -> tuple[Path, Path]:
+    """The way to an optimizer's part, and the way within it; that is empty elsewhere."""
+    for at, step in enumerate(path):
+        if str(step).partition(".")[0] in {"state", "param_groups"}:
+            return tuple(map(str, path[:at])), path[at:]
+    return tuple(map(str, path)), ()
+
+
+def _is_setting(path: Path) -> bool:
+    return bool(path) and str(path[0]).partition(".")[0] == "param_groups"
+
+
+def _empty(stored: object) -> Tensor | None:
+    size = getattr(stored, "size", None)
+    if size is None:
+        return None
+    dtype = stored.properties.dtype  # type: ignore[attr-defined] # tensors have some
+    return torch.empty(size, dtype=dtype, device="meta")
+
+
+def _nested(values: Mapping[Path, Any]) -> Any:  # noqa: ANN401 - a dict, a list or a value
+    """Nested dictionaries, and lists where steps are numbers."""
+    if () in values:
+        return values[()]
+    parts: dict[Any, dict[Path, Any]] = {}
+    for path, value in values.items():
+        parts.setdefault(path[0], {})[path[1:]] = value
+    built = {step: _nested(inner) for step, inner in parts.items()}
+    if all(isinstance(step, int) for step in built):
+        return [built[step] for step in sorted(built)]
+    return built
+
+
+class _Room:
+    """Makes room for the tensors of a state, in the form of their parameters.
+
+    Attributes:
+        wanted: The room made, by the checkpoint's keys.
+    """
+
+    def __init__(self, outline: Mapping[str, Tensor | None]) -> None:
+        self.wanted: dict[str, Any] = {}
+        self._names = {id(each): name for name, each in outline.items()}
+
+    def __call__(self, held: Any, tensor: Tensor | None) -> Any:  # noqa: ANN401 - any state
+        """State with room in place of empty tensors."""
+        if isinstance(held, Tensor):
+            made = self.wanted[self._names[id(held)]] = _room(held, tensor)
+            return made
+        if isinstance(held, Mapping):
+            return {key: self(value, tensor) for key, value in held.items()}
+        if isinstance(held, list):
+            return [self(value, tensor) for value in held]
+        return held
+
+
+def _room(empty: Tensor, tensor: Tensor | None) -> Tensor:
+    if tensor is None or empty.ndim == 0:  # step counters are the same everywhere
+        return torch.empty_like(empty, device="cpu")
+    if empty.shape == tensor.shape:
+        return torch.empty_like(tensor.detach(), dtype=empty.dtype)
+    room = torch.empty_like(empty, device=tensor.device)
+    mesh = getattr(tensor, "device_mesh", None)
+    if mesh is None:
+        return room
+    from torch.distributed.tensor import DTensor, Replicate
+
+    # Factors of a matrix have no axis of their own to be sharded along.
+    everywhere = [Replicate()] * mesh.ndim
+    return DTensor.from_local(room, mesh, everywhere, run_check=False)

@@ -1,0 +1,44 @@
+"""What an integration says where its library is missing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nnlr.errors import NnlrError
+
+
+class NotInstalledError(NnlrError, ModuleNotFoundError):
+    """A library that an integration is for cannot be imported.
+
+    Attributes: ``package``.
+    """
+
+
+@contextmanager
+def installed(package: str) -> Iterator[None]:
+    """Say what to install if the import inside fails for want of a package.
+
+    Args:
+        package: Its name, for ``import`` and for ``pip install``.
+
+    Raises:
+        NotInstalledError: If it is not there. If one that *it* needs is not, the error of
+            Python says so.
+
+    Examples:
+        >>> with installed("nowhere"):
+        ...     import nowhere
+        Traceback (most recent call last):
+        ...
+        nnlr.integrations._installed.NotInstalledError: nnlr.integrations.nowhere needs nowhere...
+          Fix: pip install nowhere
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise NotInstalledError(
+            f"nnlr.integrations.{package} needs {package}, which is not installed.\n"
+            f"  Fix: pip install {package}",
+            package=package,
+        ) from error

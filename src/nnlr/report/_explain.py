@@ -1,0 +1,107 @@
+"""The story of one row: every factor, who said it, and why."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from textwrap import wrap
+
+from nnlr._declare.factor import NEUTRAL, Factor, Step
+from nnlr._rows.rates import Bases, decay_mode_acts
+from nnlr._rows.row import PlanRow
+from nnlr.depth._layer import Layer
+from nnlr.report._text import WIDTH, rate
+
+
+def explain(row: PlanRow, bases: Bases) -> str:
+    """Tell how the rates of a parameter came about; see :meth:`nnlr.Plan.explain`."""
+    lines = [
+        row.name,
+        f"  {'shape':<14}{_shape(row.shape)}, {row.numel:,} elements",
+        f"  {'role':<14}{row.role} (by {row.role_basis})",
+    ]
+    if row.aliases:
+        lines.append(f"  {'tied to':<14}{', '.join(row.aliases)}")
+    if row.depth is not None:
+        lines.append(f"  {'depth':<14}{Layer(*row.depth, row.tower or '')}")
+    lines.append(f"  {'state':<14}{_state(row)}")
+    lines += _story("lr", row.lr, bases.lr, row, _lr_text)
+    lines += _story("weight decay", row.weight_decay, bases.weight_decay, row, _wd_text)
+    if row.lr_mult not in {0, 1} and decay_mode_acts(row.trace, bases):
+        how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"
+        lines.append(f"      divided by {how}: decay={bases.decay!r}")
+    lines += _other_factors(row)
+    lines += [f"  {'unchanged by':<14}{_by(s)}" for s in row.trace if _says_so(s)]
+    for key, value in sorted(row.options.items()):
+        source = next(s.source for s in row.trace if key in s.factor.options)
+        lines.append(f"  {'option':<14}{key}={value!r} ({source})")
+    if shadowed := [name for step in row.trace for name in step.factor.shadowed]:
+        lines.append(f"  {'shadowed':<14}{', '.join(shadowed)}")
+    return "\n".join(piece for line in lines for piece in _wrapped(line))
+
+
+def _wrapped(line: str) -> list[str]:
+    return wrap(line, WIDTH, subsequent_indent=" " * 16, break_long_words=False) or [line]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) if shape else "scalar"
+
+
+def _state(row: PlanRow) -> str:
+    if row.locked:
+        unlocked = f"lr_mult {rate(row.unlocked_lr_mult)} once unlocked"
+        return f"locked: no gradient, no optimizer state ({unlocked})"
+    if row.frozen:
+        return "frozen: requires_grad is False, and not by nnlr; the rates below do not act"
+    return f"trained in group {row.group!r}"
+
+
+def _story(
+    what: str,
+    value: float,
+    base: float,
+    row: PlanRow,
+    text: Callable[[Factor, float], str | None],
+) -> list[str]:
+    said = [(step, part) for step in row.trace if (part := text(step.factor, base)) is not None]
+    mult = row.lr_mult if what == "lr" else row.wd_mult
+    first = f"  {what:<14}{rate(value)} = {rate(base)} x {rate(mult)}"
+    if not said:
+        silent = mult == 1 and not any(map(_says_so, row.trace))
+        return [f"{first} (no scheme speaks of it)" if silent else first]
+    return [first, *(f"      x {part:<10} {_by(step)}" for step, part in said)]
+
+
+def _says_so(step: Step) -> bool:
+    """Whether a scheme has looked at the parameter and says why it changes nothing."""
+    bare = replace(step.factor, why="", layer=None)
+    return bool(step.factor.why) and bare == NEUTRAL
+
+
+def _by(step: Step) -> str:
+    why = f": {step.factor.why}" if step.factor.why else ""
+    via = f" (by the name {', '.join(step.via)})" if step.via else ""
+    return f"{step.source}{why}{via}"
+
+
+def _lr_text(factor: Factor, base: float) -> str | None:
+    if factor.lr is not None:
+        return f"{rate(factor.lr / base)} = {rate(factor.lr)} / {rate(base)}"
+    return rate(factor.lr_mult) if factor.lr_mult != 1 else None
+
+
+def _wd_text(factor: Factor, base: float) -> str | None:
+    if factor.weight_decay is not None:
+        if not base:
+            return "0"
+        return f"{rate(factor.weight_decay / base)} = {rate(factor.weight_decay)} / {rate(base)}"
+    return rate(factor.wd_mult) if factor.wd_mult != 1 else None
+
+
+def _other_factors(row: PlanRow) -> list[str]:
+    lines = []
+    for name in ("eps_mult", "init_mult"):
+        said = [step for step in row.trace if getattr(step.factor, name) != 1]
+        if said:
+            lines.append(f"  {name:<14}{rate(getattr(row, name))}")
+            lines += [f"      x {rate(getattr(s.factor, name)):<10} {_by(s)}" for s in said]
+    return lines

@@ -1,0 +1,160 @@
+"""The coordinate check: whether activations change by as much in wide models as in narrow ones.
+
+Train the same model at several widths for a few steps, and look at two numbers for each
+module's output ``x``, both means over all its coordinates:
+
+    size(t)   = mean |x_t|          change(t) = mean |x_t - x_0|        after t steps
+
+In a parametrization that carries learning rates over from width to width (muP: Yang et al.
+2022, arXiv 2203.03466, appendix D), no size grows with width, and every change is as large
+at one width as at another.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nnlr._text import shown
+from nnlr.errors import NnlrError
+from nnlr.report._scaling.flatness import Coordinate, CoordinateCheck
+from nnlr.report._scaling.runs import (
+    ascending,
+    own_randomness,
+    seed_all,
+    seeds_of,
+    tracked,
+)
+from nnlr.report._scaling.watching import chosen, watching
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+
+def coordinate_check(
+    prepare: Callable[[int], tuple[nn.Module, "Optimizer"]],
+    widths: Iterable[int],
+    loss: Callable[[nn.Module], Tensor],
+    *,
+    steps: int = 3,
+    seeds: Iterable[int] = (0, 1, 2),
+    modules: Iterable[str] | None = None,
+    label: str = "coordinate check",
+    progress: bool = False,
+) -> CoordinateCheck:
+    """Train a few steps at several widths and measure how activations depend on width.
+
+    Before each call of ``prepare`` and ``loss``, torch and Python's ``random`` are seeded, so
+    that neither need do so; the caller's random states are given back afterwards. Models are
+    trained in the mode (``train`` or ``eval``) in which ``prepare`` returns them.
+
+    Args:
+        prepare: Makes a fresh model of a given width and the optimizer that trains it.
+        widths: Two or more widths; powers of two over a factor of 8 or more tell most.
+        loss: Runs a model on a batch, the same at every call, and returns the loss. Dropout
+            gets the same random numbers at every call.
+        steps: Optimizer steps, >= 1.
+        seeds: Each repeats everything, from initialisation on.
+        modules: Names of modules to watch, ``*`` stands for anything; ``None`` for all. A
+            module that hands on what another returned is left out.
+        label: What is checked, for the table and the picture.
+        progress: Show a bar while it runs.
+
+    Raises:
+        NnlrError: If an argument is out of range, or one of the functions does not return
+            what it should.
+        PatternError: If one of ``modules`` matches nothing.
+
+    Examples:
+        >>> import torch, nnlr
+        >>> from torch import nn
+        >>> def prepare(width):
+        ...     model = nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 1))
+        ...     return model, torch.optim.Adam(model.parameters(), lr=0.01)
+        >>> x = torch.linspace(-1, 1, 256).reshape(32, 8)
+        >>> check = nnlr.report.coordinate_check(
+        ...     prepare, [32, 128, 512], lambda model: (model(x) - 1).square().mean()
+        ... )
+        >>> {name: fault.kind for name, fault in check.faults().items()}
+        {'2': 'blows up'}
+    """
+    widths = ascending(widths, "widths", least=2)
+    seeds = seeds_of(seeds)
+    if not isinstance(steps, int) or steps < 1:
+        raise NnlrError(f"steps must be a whole number >= 1, got {shown(steps)}.")
+    patterns = _patterns(modules)
+    rows: list[Coordinate] = []
+    runs = [(seed, width) for seed in seeds for width in widths]
+    with own_randomness():
+        for seed, width in tracked(runs, f"{label}: widths", progress=progress):
+            rows += _run(prepare, loss, width, seed, steps, patterns)
+    check = CoordinateCheck(label, tuple(rows))
+    if not check.modules:
+        raise NnlrError(
+            "No module is in the models of every width: prepare must make models that "
+            "differ in width only."
+        )
+    return check
+
+
+def _patterns(modules: object) -> tuple[str, ...] | None:
+    if modules is None:
+        return None
+    given = tuple(modules) if isinstance(modules, Iterable) else ()
+    if isinstance(modules, str) or not given or {str} != set(map(type, given)):
+        raise NnlrError(
+            f"modules must be a list of names such as ['blocks.*', 'head'] or None for all, "
+            f"got {shown(modules)}.",
+            value=modules,
+        )
+    return given
+
+
+def _run(  # noqa: PLR0917  a call of coordinate_check, with one width and one seed
+    prepare: Callable[[int], tuple[nn.Module, "Optimizer"]],
+    loss: Callable[[nn.Module], Tensor],
+    width: int,
+    seed: int,
+    steps: int,
+    patterns: tuple[str, ...] | None,
+) -> Iterator[Coordinate]:
+    """One model: initialize, then measure and step in turns."""
+    seed_all(seed)
+    # Not the seed of the initial weights: a batch drawn in ``loss`` would be like them.
+    again = int(torch.randint(2**31, ()))
+    model, optimizer = _prepared(prepare(width))
+    first: dict[str, list[Tensor]] = {}
+    for step in range(steps + 1):
+        seed_all(again)
+        with watching(chosen(model, patterns), first) as seen:
+            value = _scalar(loss(model))
+        for name, numbers in seen.items():
+            size, change = map(fmean, zip(*numbers, strict=True))
+            yield Coordinate(width, seed, step, name, size, change)
+        if step < steps:
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
+def _prepared(made: tuple[nn.Module, "Optimizer"]) -> tuple[nn.Module, "Optimizer"]:
+    match made:
+        case (nn.Module() as model, optimizer) if hasattr(optimizer, "zero_grad"):
+            return model, optimizer
+    raise NnlrError(
+        f"prepare must return a model and its optimizer, got {shown(made)}. For example: "
+        "return model, torch.optim.Adam(model.parameters(), lr=lr)",
+        value=made,
+    )
+
+
+def _scalar(value: object) -> Tensor:
+    if isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad:
+        return value
+    raise NnlrError(
+        f"loss must return one number that can be differentiated, got {shown(value)}. For "
+        "example: lambda model: F.cross_entropy(model(x), y)",
+        value=value,
+    )

@@ -1,0 +1,280 @@
+"""What a coordinate check has found: rows, exponents, faults, the table.
+
+Theory knows growth in powers of the square root of the width: exponents 0, 1/2 and 1.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Final, Literal
+
+from nnlr._arguments import number
+from nnlr._text import plural
+from nnlr.report._scaling.runs import power
+from nnlr.report._text import WIDTH, at_dots, rate, render
+
+# Half way between flat and the slowest growth that theory knows, the square root.
+TOLERANCE: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinate:
+    """How large one module's output is in one run.
+
+    Attributes:
+        width: Width of the model.
+        seed: Seed of the run.
+        step: Optimizer steps taken before this forward pass; 0 is initialisation.
+        module: Name of the module; ``[0]`` or ``[key]`` follows where it returns several.
+        size: Mean of ``|x|`` over all coordinates.
+        change: Mean of ``|x - x at step 0|``.
+    """
+
+    width: int
+    seed: int
+    step: int
+    module: str
+    size: float
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How one module's numbers grow with width: ``~ width ** exponent``.
+
+    Attributes:
+        module: Name of the module.
+        step: Optimizer steps taken.
+        size: Exponent of the size; NaN if it is 0 at every width.
+        change: Exponent of the change; NaN if nothing changed, as at step 0.
+    """
+
+    module: str
+    step: int
+    size: float
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A module whose output depends on width as it should not.
+
+    Attributes:
+        module: Name of the module.
+        kind: ``"blows up"`` or ``"vanishes"``.
+        step: The step where this is clearest; 0 is initialisation.
+        exponent: Of the size at step 0, of the change later.
+    """
+
+    module: str
+    kind: Literal["blows up", "vanishes"]
+    step: int
+    exponent: float
+
+    def __str__(self) -> str:
+        """One sentence."""
+        what = f"change after {plural(self.step, 'step')}" if self.step else "size"
+        return f"{self.module} {self.kind}: {what} ~ width^{self.exponent:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinateCheck:
+    """What :func:`nnlr.report.coordinate_check` measured; ``print`` it, plot it, or read its rows.
+
+    Attributes:
+        label: What was checked.
+        rows: One for each width, seed, step and module.
+    """
+
+    label: str
+    rows: tuple[Coordinate, ...]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths, smallest first."""
+        return tuple(sorted({row.width for row in self.rows}))
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The numbers of steps after which was measured, from 0."""
+        return tuple(sorted({row.step for row in self.rows}))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds."""
+        return tuple(dict.fromkeys(row.seed for row in self.rows))
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules that ran at every width, seed and step, in the order in which they run."""
+        counts = Counter(row.module for row in self.rows)
+        each = len(self.widths) * len(self.seeds) * len(self.steps)
+        return tuple(module for module, count in counts.items() if count == each)
+
+    def growth(self) -> tuple[Growth, ...]:
+        """Exponents of growth with width, by least squares over all widths and seeds."""
+        points: dict[tuple[str, int], list[Coordinate]] = {}
+        common = set(self.modules)
+        for row in self.rows:
+            if row.module in common:
+                points.setdefault((row.module, row.step), []).append(row)
+        return tuple(
+            Growth(
+                module,
+                step,
+                power((row.width, row.size) for row in rows),
+                power((row.width, row.change) for row in rows),
+            )
+            for (module, step), rows in points.items()
+        )
+
+    def faults(self, tolerance: float = TOLERANCE) -> dict[str, Fault]:
+        """Modules that blow up or vanish as the model gets wider; none if all is well.
+
+        A module blows up if its size at initialisation, or its change after any number of
+        steps, grows faster than ``width ** tolerance``. It vanishes if its change shrinks
+        faster than ``width ** -tolerance`` after every number of steps: a wide model does not
+        learn there. A size that only shrinks at initialisation is no fault (muP's readout
+        starts that way), and neither is a module that never changes.
+
+        Args:
+            tolerance: Largest exponent that counts as flat, >= 0. The default is half way
+                to the square root.
+
+        Returns:
+            Module -> its fault.
+        """
+        tolerance = number(tolerance, "tolerance")
+        found: dict[str, Fault] = {}
+        for first, steepest in _summaries(self.growth()):
+            name = first.module
+            if first.size > tolerance:
+                found[name] = Fault(name, "blows up", 0, first.size)
+            elif steepest.change > tolerance:
+                found[name] = Fault(name, "blows up", steepest.step, steepest.change)
+            elif steepest.change < -tolerance:
+                found[name] = Fault(name, "vanishes", steepest.step, steepest.change)
+        return found
+
+    def table(self, tolerance: float = TOLERANCE) -> str:
+        """Sizes, changes and their exponents in 80 columns, one line for each module.
+
+        The change is shown after the number of steps where it grows most with width.
+        """
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        faults = self.faults(tolerance)
+        low, high = self.widths[0], self.widths[-1]
+        titles = [f"size\n{low}", f"\n{high}", "\nexp."]
+        titles += [f"change\n{low}", f"\n{high}", "\nexp.", "\nstep", ""]
+        cells = self._cells(faults)
+        columns = zip(*cells.values(), strict=True)
+        taken = sum(
+            max(map(len, [*t.split(), *c])) + 2 for t, c in zip(titles, columns, strict=True)
+        )
+        grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        grid.add_column("module", no_wrap=True)
+        for title in titles:
+            justify: Literal["left", "right"] = "right" if title else "left"
+            grid.add_column(title, justify=justify, no_wrap=True)
+        for name, row in cells.items():
+            grid.add_row(Text("\n".join(at_dots(name, WIDTH - taken))), *row)
+        return "\n".join([self._head(), render(grid), self._foot(faults, tolerance)])
+
+    def _cells(self, faults: Mapping[str, Fault]) -> dict[str, list[str]]:
+        """Module -> what stands right of its name."""
+        means = _means(self.rows)
+        ends = (self.widths[0], self.widths[-1])
+        return {
+            (name := first.module): [
+                *(_short(means[name, 0, width][0]) for width in ends),
+                _signed(first.size),
+                *(_short(means[name, steepest.step, width][1]) for width in ends),
+                _signed(steepest.change),
+                str(steepest.step),
+                faults[name].kind if name in faults else "",
+            ]
+            for first, steepest in _summaries(self.growth())
+        }
+
+    def _head(self) -> str:
+        widths, seeds = (
+            plural(len(self.widths), "width"),
+            plural(len(self.seeds), "seed"),
+        )
+        steps = plural(self.steps[-1], "step")
+        return f"{self.label}: {widths}, {seeds}, {steps}"
+
+    def _foot(self, faults: Mapping[str, Fault], tolerance: float) -> str:
+        total = plural(len(self.modules), "module")
+        kinds = [fault.kind for fault in faults.values()]
+        counts = [
+            f"{kinds.count(kind)} {verb}"
+            for kind, verb in (("blows up", "blow up"), ("vanishes", "vanish"))
+            if kind in kinds
+        ]
+        verdict = f"not flat: of {total} {' and '.join(counts)}"
+        return "\n".join(
+            [
+                "size: mean |x| at initialisation; change: mean |x - x at initialisation| after",
+                "the step given, where it grows most with width; exp.: both ~ width^exp.",
+                f"{verdict if faults else f'flat: {total}'} (tolerance {tolerance:g})",
+            ]
+        )
+
+    def __str__(self) -> str:
+        """The table."""
+        return self.table()
+
+    def plot(self, path: str | Path, *others: "CoordinateCheck") -> None:
+        """Draw sizes and changes over width, a row of panels for each check.
+
+        Args:
+            path: Where to save the picture; its suffix gives the format.
+            *others: Further checks to draw below, on the same scale.
+
+        Raises:
+            NnlrError: If matplotlib is not installed.
+        """
+        from nnlr.report._scaling.pictures import draw_coordinates
+
+        draw_coordinates([self, *others], Path(path))
+
+
+def _means(
+    rows: Sequence[Coordinate],
+) -> dict[tuple[str, int, int], tuple[float, float]]:
+    """Size and change over all seeds, by module, step and width."""
+    together: dict[tuple[str, int, int], list[tuple[float, float]]] = {}
+    for row in rows:
+        key = (row.module, row.step, row.width)
+        together.setdefault(key, []).append((row.size, row.change))
+    return {
+        key: (fmean(size for size, _ in pairs), fmean(change for _, change in pairs))
+        for key, pairs in together.items()
+    }
+
+
+def _summaries(growth: Iterable[Growth]) -> list[tuple[Growth, Growth]]:
+    """For each module: at initialisation, and where its change grows most with width."""
+    by_module: dict[str, list[Growth]] = {}
+    for each in growth:
+        by_module.setdefault(each.module, []).append(each)
+    return [(first, max(later, key=_steepness)) for first, *later in by_module.values()]
+
+
+def _steepness(growth: Growth) -> float:
+    return -math.inf if math.isnan(growth.change) else growth.change
+
+
+def _signed(exponent: float) -> str:
+    return "-" if math.isnan(exponent) else f"{exponent:+.2f}"
+
+
+def _short(value: float) -> str:
+    return rate(float(f"{value:.3g}"))

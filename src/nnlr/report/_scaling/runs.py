@@ -1,0 +1,101 @@
+"""What the measuring tools share: checked arguments, seeds, a bar for those who wait."""
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from statistics import linear_regression
+from typing import TypeVar
+
+import torch
+
+from nnlr._arguments import number
+from nnlr._text import shown
+from nnlr.errors import NnlrError
+
+Run = TypeVar("Run")
+
+Real = TypeVar("Real", bound=float)
+
+
+def ascending(values: Iterable[Real], what: str, *, least: int) -> tuple[Real, ...]:
+    """Different positive numbers, smallest first.
+
+    Raises:
+        NnlrError: If one is no positive number, is there twice, or there are too few.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise NnlrError(
+            f"{what} must be {least} or more positive numbers, got {shown(values)}.",
+            value=values,
+        )
+    given = sorted(values, key=lambda value: number(value, f"each of {what}", above=0))
+    if len(set(given)) < len(given) or len(given) < least:
+        raise NnlrError(
+            f"{what} must be {least} or more different positive numbers, got {given}.",
+            value=values,
+        )
+    return tuple(given)
+
+
+def seeds_of(values: Iterable[int]) -> tuple[int, ...]:
+    """Different whole numbers, as they came.
+
+    Raises:
+        NnlrError: If they are anything else.
+    """
+    listed = tuple(values) if isinstance(values, Iterable) else ()
+    whole = all(isinstance(seed, int) and seed >= 0 for seed in listed)
+    if not listed or not whole or len(set(listed)) < len(listed):
+        raise NnlrError(
+            f"seeds must be different whole numbers >= 0 such as range(3), got {shown(values)}.",
+            value=values,
+        )
+    return listed
+
+
+@contextmanager
+def own_randomness() -> Iterator[None]:
+    """Give the random states of torch and Python back as they were."""
+    state = random.getstate()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            random.setstate(state)
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch and Python alike."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def tracked(runs: Sequence[Run], what: str, *, progress: bool) -> Iterable[Run]:
+    """The runs, with a bar on standard error if one is wanted."""
+    if not progress:
+        return runs
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(runs, what, console=Console(stderr=True), transient=True)
+
+
+def power(points: Iterable[tuple[float, float]]) -> float:
+    """The exponent ``e`` of ``y ~ x ** e``, by least squares on logarithms.
+
+    Infinite as soon as one ``y`` is not finite; NaN where every ``y`` is 0. If only some are
+    0, they count as the smallest float32 there is.
+
+    Examples:
+        >>> round(power([(1, 3), (2, 6), (4, 12)]), 6)
+        1.0
+    """
+    xs, ys = zip(*points, strict=True)
+    if not all(y < math.inf for y in ys):  # NaN is not less either
+        return math.inf
+    if not any(ys):
+        return math.nan
+    tiny = torch.finfo(torch.float32).tiny
+    x_logs = [math.log(x) for x in xs]
+    return linear_regression(x_logs, [math.log(max(y, tiny)) for y in ys]).slope

@@ -1,0 +1,102 @@
+"""Watch what the modules of a model return: how large it is, how far it has moved."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor, nn
+
+from nnlr._text import listed, nearest_hint
+from nnlr.errors import NnlrError, PatternError
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+# How the output of the whole model is called, where no module of it returned the same.
+WHOLE: Final = "(model)"
+
+
+def chosen(model: nn.Module, patterns: tuple[str, ...] | None) -> dict[str, nn.Module]:
+    """The modules to watch, by name."""
+    named = {name or WHOLE: module for name, module in model.named_modules()}
+    if patterns is None:
+        return named
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in named):
+            raise PatternError(
+                f"modules: {pattern!r} matches no module of {type(model).__name__} "
+                f"({listed(named)}). {nearest_hint(pattern, named)}".rstrip(),
+                pattern=pattern,
+            )
+    return {
+        name: module
+        for name, module in named.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+@contextmanager
+def watching(
+    modules: Mapping[str, nn.Module], first: dict[str, list[Tensor]]
+) -> Iterator[dict[str, list[tuple[float, float]]]]:
+    """Collect size and change of every output while the modules run.
+
+    Args:
+        modules: What to watch.
+        first: Outputs at initialisation; filled by the first pass.
+    """
+    seen: dict[str, list[tuple[float, float]]] = {}
+    last: list[tuple[Tensor, int]] = []
+    filling = not first
+
+    def record(name: str, x: Tensor) -> None:
+        if last and last[0][0] is x and last[0][1] == x._version:
+            return  # a container that returns what its last module did
+        last[:] = [(x, x._version)]
+        calls = seen.setdefault(name, [])
+        if filling:
+            first.setdefault(name, []).append(x.detach().clone())
+        before = first.get(name, [])[len(calls) : len(calls) + 1]
+        if not before or before[0].shape != x.shape:
+            raise NnlrError(
+                f"The output of {name} has not the shape that it had at initialisation: "
+                "loss must run the model on the same batch at every call.",
+                module=name,
+            )
+        calls.append((_mean(x), _mean(x.detach() - before[0])))
+
+    def hook(name: str) -> Callable[[nn.Module, object, object], None]:
+        def look(_module: nn.Module, _inputs: object, output: object) -> None:
+            for part, x in _tensors(name, output):
+                record(part, x)
+
+        return look
+
+    handles: list[RemovableHandle] = []
+    try:
+        for name, module in modules.items():
+            handles.append(module.register_forward_hook(hook(name)))
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(name: str, output: object) -> Iterator[tuple[str, Tensor]]:
+    """The activations in what a module returned; a single number is none."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point() and output.dim() and output.numel():
+            yield name, output
+    elif isinstance(output, Mapping):
+        for key, part in output.items():
+            yield from _tensors(f"{name}[{key}]", part)
+    elif isinstance(output, list | tuple):
+        for index, part in enumerate(output):
+            yield from _tensors(f"{name}[{index}]", part)
+
+
+def _mean(x: Tensor) -> float:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return x.detach().abs().mean(dtype=wide).item()

@@ -1,0 +1,299 @@
+"""big_vision's multipliers: ordered lists of (pattern, value), the first match counts.
+
+    p -= s(t) * (lr * lr_mult * update + wd * wd_mult * p)
+
+Its weight decay knows neither ``lr`` nor ``lr_mult``. AdamW shrinks by ``lr * weight_decay``,
+so the same numbers come from ``resolve(lr=lr, weight_decay=wd / lr)`` and
+
+    lr_mult(p) = m * lr_mult,   wd_mult(p) = wd_mult / lr_mult
+
+with ``m`` the ``mult`` of the parameter's schedule. After ``big_vision/optax.py`` (Beyer,
+Zhai, Kolesnikov 2022, https://github.com/google-research/big_vision).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from nnlr._arguments import number
+from nnlr._declare.factor import Factor
+from nnlr._declare.scheme import Scheme
+from nnlr._findings import Finding, note
+from nnlr._model.describe import ModelInfo, ParamInfo
+from nnlr._text import listed, plural, shown
+from nnlr.errors import ConfigError, CoverageError, NnlrError
+from nnlr.schemes._frameworks.claims import (
+    Imported,
+    Watch,
+    compiled,
+    like_mapping,
+    mapping,
+)
+
+Value = TypeVar("Value")
+
+Naming = Callable[[ParamInfo], str]
+
+WD_MULTS: Final = ((".*/kernel$", 1.0),)
+
+# What Flax calls a layer's weight, by role.
+_LAYERS: Final = frozenset(["matrix", "conv", "head", "router", "lora_a", "lora_b", "adapter"])
+
+_WEIGHTS: Final = {
+    **dict.fromkeys(_LAYERS, "kernel"),
+    "norm": "scale",
+    "gain": "scale",
+    "embedding": "embedding",
+    "position": "embedding",
+    "token": "embedding",
+}
+
+
+def flax_name(param: ParamInfo) -> str:
+    """A parameter's name as Flax would spell it.
+
+    Dots become slashes. The weights of linear maps and convolutions end in ``kernel``,
+    whatever torch calls them, those of norms in ``scale``, tables of ``nn.Embedding`` in
+    ``embedding``, and biases in ``bias``. Raw parameters keep their names.
+
+    Examples:
+        >>> from torch import nn
+        >>> from nnlr._model.describe import describe
+        >>> net = nn.Sequential(nn.MultiheadAttention(2, 1), nn.LayerNorm(2))
+        >>> [flax_name(param) for param in describe(net).params][:3]
+        ['0/in_proj/kernel', '0/in_proj/bias', '0/out_proj/kernel']
+        >>> flax_name(describe(net).params[4])
+        '1/scale'
+    """
+    leaf, kind = param.leaf, None
+    if leaf == "weight":
+        kind = _WEIGHTS.get(param.role, leaf)
+    elif param.role in _LAYERS:
+        kind = "kernel"
+    elif param.role == "bias" and "bias" in leaf:
+        kind = "bias"
+    if kind is None:
+        return param.name.replace(".", "/")
+    stem = re.sub(f"weight|bias|^{kind}$", "", leaf).strip("_")
+    return "/".join(filter(None, (*param.owner.split("."), stem, kind)))
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """An ordered list of patterns.
+
+    Attributes:
+        what: The argument's name.
+        members: The patterns, compiled.
+        written: Whether the user wrote them; a default may match nothing.
+    """
+
+    what: str
+    members: tuple[re.Pattern[str], ...]
+    written: bool = True
+
+    def claim(self, names: Sequence[str]) -> list[int | None]:
+        """For each name the position of the first pattern that matches all of it."""
+        return [
+            next((i for i, p in enumerate(self.members) if p.fullmatch(name)), None)
+            for name in names
+        ]
+
+
+def big_vision(
+    lr_mults: Iterable[tuple[str, float]] | None = None,
+    wd_mults: Iterable[tuple[str, float]] | None = None,
+    *,
+    schedule: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+    name_of: Naming = flax_name,
+    strict: bool = True,
+) -> Scheme:
+    """big_vision's ``lr_mults``, ``wd_mults`` and frozen parameters.
+
+    Pass ``resolve(..., lr=config.lr, weight_decay=config.wd / config.lr)`` and use an
+    optimizer with decoupled decay (AdamW, or SGD without momentum): then every step shrinks
+    a weight by ``wd * wd_mult`` times the schedule, whatever its ``lr_mult``.
+
+    Args:
+        lr_mults: ``[(pattern, factor > 0)]``. A parameter that none matches has 1.
+        wd_mults: ``[(pattern, factor >= 0)]``. A parameter that none matches has 0. ``None``
+            stands for big_vision's own ``[(".*/kernel$", 1.0)]``.
+        schedule: A schedule for all, or ``[(pattern, schedule)]`` that covers every
+            parameter. ``None`` as a schedule freezes. Schedules may differ in ``mult`` only;
+            the rest of them is for :func:`nnlr.schedule`.
+        name_of: From a described parameter to the name that patterns are compared with.
+        strict: Refuse patterns without effect, which big_vision passes over in silence. With
+            ``False`` they are findings.
+
+    Raises:
+        ConfigError: If a list is malformed, a pattern starts with a slash, or schedules
+            differ.
+        PatternError: At resolve, if a pattern has no effect.
+        CoverageError: At resolve, if ``schedule`` leaves parameters out.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> net = nn.ModuleDict({"trunk": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
+        >>> scheme = big_vision([("trunk/.*", 0.1)])
+        >>> plan = nnlr.resolve(net, scheme, lr=1e-3, weight_decay=1e-4 / 1e-3)
+        >>> [round(row.lr * row.weight_decay, 9) for row in plan]
+        [0.0001, 0.0, 0.0001, 0.0]
+    """
+    watch = Watch("big_vision", strict=strict)
+    if not callable(name_of):
+        raise ConfigError(f"name_of must be a function of ParamInfo, got {shown(name_of)}.")
+    wd_given = WD_MULTS if wd_mults is None else wd_mults
+    lr_patterns, lr_values = _pairs([] if lr_mults is None else lr_mults, "lr_mults")
+    wd_patterns, wd_values = _pairs(wd_given, "wd_mults", written=wd_mults is not None)
+    everywhere = schedule is None or like_mapping(schedule)
+    courses = [(".*", {} if schedule is None else schedule)] if everywhere else schedule
+    when, values = _pairs(courses, "schedule", written=not everywhere)
+    call = {
+        "lr_mults": lr_mults,
+        "wd_mults": wd_mults,
+        "schedule": schedule,
+        "name_of": name_of,
+    }
+    tables = (
+        (lr_patterns, [_lr_mult(value) for value in lr_values]),
+        (wd_patterns, [number(value, "wd_mults") for value in wd_values]),
+        (when, _speeds(values)),
+    )
+    return BigVision(tables, name_of, watch, call)
+
+
+def _pairs(given: object, what: str, *, written: bool = True) -> tuple[Patterns, list[Any]]:
+    """The patterns of a list of pairs, and their values."""
+    if isinstance(given, str) or like_mapping(given) or not isinstance(given, Iterable):
+        raise ConfigError(f"{what} must be a list of (pattern, value) pairs, got {shown(given)}.")
+    patterns, values = [], []
+    for pair in given:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ConfigError(f"{what} must hold (pattern, value) pairs, got {shown(pair)}.")
+        pattern = compiled(pair[0], f"pattern of {what}")
+        if pattern.pattern.startswith("/"):
+            raise ConfigError(
+                f"pattern {pattern.pattern!r} of {what} starts with a slash; names do not. "
+                "Drop it.",
+                key=pattern.pattern,
+            )
+        patterns.append(pattern)
+        values.append(pair[1])
+    return Patterns(what, tuple(patterns), written), values
+
+
+def _lr_mult(value: object) -> float:
+    try:
+        return number(value, "lr_mults", above=0)
+    except NnlrError as error:
+        frozen = " To freeze, pass schedule=[(pattern, None), ...]." if value == 0 else ""
+        raise ConfigError(f"{error}{frozen}", value=value) from None
+
+
+def _speeds(schedules: Sequence[object]) -> list[float]:
+    """The ``mult`` of each schedule; 0 for a frozen one."""
+    found, courses = [], []
+    for each in schedules:
+        if each is None:
+            found.append(0.0)
+            continue
+        course = mapping(each, "a schedule")
+        found.append(number(course.pop("mult", 1.0), "mult of a schedule", above=0))
+        courses.append(course)
+    if any(course != courses[0] for course in courses):
+        raise ConfigError(
+            f"schedule gives different courses: {listed(map(shown, courses))}. Groups of one "
+            "plan keep their ratios: only mult may differ."
+        )
+    # Linear and polynomial courses end at an absolute value, whatever their mult.
+    ends = {course.get("end", course.get("linear_end", 0)) for course in courses} - {0}
+    if ends and len({*found} - {0.0}) > 1:
+        raise ConfigError(
+            f"schedule lets courses of different mult end at {listed(map(shown, ends))}. "
+            "Groups of one plan keep their ratios: give them one mult, or let them end at 0."
+        )
+    return found
+
+
+class BigVision(Imported):
+    """big_vision's rules; made by :func:`big_vision`."""
+
+    def __init__(
+        self,
+        tables: Sequence[tuple[Patterns, list[float]]],
+        name_of: Naming,
+        watch: Watch,
+        call: Mapping[str, object],
+    ) -> None:
+        super().__init__(watch, big_vision, **call)
+        self.tables = tables
+        self.name_of = name_of
+
+    def factors(self, model: ModelInfo) -> Sequence[Factor]:
+        """The first match of each list, and what they come to."""
+        names = [self.name_of(param) for param in model.params]
+        claims = [patterns.claim(names) for patterns, _ in self.tables]
+        self._idle(claims, names, model)
+        self._check_coverage(claims[2], model)
+        decided = list(zip(*claims, strict=True))
+        known = {found: self._factor(*found) for found in set(decided)}
+        return [known[found] for found in decided]
+
+    def _factor(self, lr: int | None, wd: int | None, when: int | None) -> Factor:
+        found = (lr, wd, when)
+        lr_mult, wd_mult, speed = (
+            default if at is None else values[at]
+            for at, (_, values), default in zip(found, self.tables, (1.0, 0.0, 1.0), strict=True)
+        )
+        said = [
+            f"{patterns.what} {patterns.members[at].pattern!r}"
+            for at, (patterns, _) in zip(found, self.tables, strict=True)
+            if at is not None and patterns.written
+        ]
+        if wd is None:
+            said.append("no wd_mults")
+        return Factor(
+            lr_mult=speed * lr_mult,
+            wd_mult=wd_mult / lr_mult,
+            why=", ".join(said),
+            compensates_decay=True,
+        )
+
+    def _idle(
+        self,
+        claims: Sequence[Sequence[int | None]],
+        names: Sequence[str],
+        model: ModelInfo,
+    ) -> list[Finding]:
+        found = []
+        for (patterns, _), claimed in zip(self.tables, claims, strict=True):
+            idle = {
+                pattern.pattern: any(map(pattern.fullmatch, names))
+                for at, pattern in enumerate(patterns.members)
+                if at not in claimed and patterns.written
+            }
+            found += self.watch.must_act(idle, model, f"{patterns.what} pattern", names)
+        return found
+
+    def _check_coverage(self, claimed: Sequence[int | None], model: ModelInfo) -> None:
+        pairs = zip(model.params, claimed, strict=True)
+        missing = [param.name for param, at in pairs if at is None]
+        if missing:
+            raise CoverageError(
+                f"schedule leaves out {plural(len(missing), 'parameter')} of "
+                f"{model.label}: {listed(missing)}.\n"
+                "  Add a pattern for them; (pattern, None) freezes.",
+                names=missing,
+            )
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """Patterns without effect, and a default that decays nothing."""
+        names = [self.name_of(param) for param in model.params]
+        claims = [patterns.claim(names) for patterns, _ in self.tables]
+        found = [*self.watch.noted, *self._idle(claims, names, model)]
+        if not self.tables[1][0].written and not any(at is not None for at in claims[1]):
+            cause = "big_vision's default decays only what is called .../kernel, so nothing"
+            found.append(note("no-decay", names[:5], cause, "Pass wd_mults."))
+        return found

@@ -1,0 +1,247 @@
+"""detectron2's default parameter groups: by norm classes, names of parameters, and a function.
+
+    weight_decay(p) = weight_decay_norm              [norm layers]
+    lr(p)           = base_lr * lr_factor_func(name)
+    then, by the parameter's own name on its module, absolute values replace both:
+    overrides[leaf(p)], where overrides["bias"] may come from bias_lr_factor and
+    weight_decay_bias
+
+After ``detectron2.solver.build.get_default_optimizer_params`` (Facebook AI Research).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from torch import nn
+
+from nnlr._arguments import number, options
+from nnlr._declare.factor import Factor
+from nnlr._declare.scheme import Scheme
+from nnlr._findings import Finding, note, warning
+from nnlr._model.describe import ModelInfo
+from nnlr._model.names import Slot
+from nnlr._text import shown
+from nnlr.errors import ConfigError
+from nnlr.schemes._frameworks.claims import (
+    Imported,
+    Watch,
+    dotted,
+    inside,
+    mapping,
+    unseen_norms,
+    with_modules,
+)
+
+# detectron2 names LocalResponseNorm as well, which has no parameters.
+NORMS: Final = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.GroupNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.LayerNorm,
+)
+
+LrFactor = Callable[[str], float]
+
+
+def detectron2(
+    *,
+    weight_decay_norm: float | None = None,
+    bias_lr_factor: float | None = 1.0,
+    weight_decay_bias: float | None = None,
+    lr_factor_func: LrFactor | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    strict: bool = True,
+) -> Scheme:
+    """detectron2's ``get_default_optimizer_params``, with its own keywords.
+
+    Its ``base_lr`` and ``weight_decay`` are the ``lr`` and ``weight_decay`` of ``resolve``.
+
+    Args:
+        weight_decay_norm: Absolute decay of the parameters of norm layers, by class.
+        bias_lr_factor: Factor on the base rate for everything called ``bias``, those of norm
+            layers too; it replaces ``lr_factor_func`` there.
+        weight_decay_bias: Absolute decay for the same; it replaces ``weight_decay_norm``
+            there.
+        lr_factor_func: From a parameter's name to a factor on the learning rate. A parameter
+            of the root has a leading dot in its name.
+        overrides: By the parameter's own name on its module (``"weight"``,
+            ``"relative_position_bias_table"``): absolute ``lr``, ``weight_decay``, and other
+            settings of the group.
+        strict: Refuse what detectron2 passes over in silence: misspelt keys and overrides
+            that match nothing. With ``False`` they are findings.
+
+    Raises:
+        ConfigError: If settings are malformed or contradict each other.
+        PatternError: At resolve, if an override matches nothing.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8))
+        >>> scheme = detectron2(weight_decay_norm=0.0)
+        >>> plan = nnlr.resolve(net, scheme, lr=0.02, weight_decay=1e-4)
+        >>> [row.weight_decay for row in plan]
+        [0.0001, 0.0, 0.0]
+    """
+    watch = Watch("detectron2", strict=strict)
+    if lr_factor_func is not None and not callable(lr_factor_func):
+        raise ConfigError(
+            "lr_factor_func must be a function from a parameter's name to a factor, got "
+            f"{shown(lr_factor_func)}."
+        )
+    given = mapping({} if overrides is None else overrides, "overrides")
+    biases = _bias_override(bias_lr_factor, weight_decay_bias)
+    if biases and "bias" in given:
+        raise ConfigError(
+            "overrides has 'bias' beside bias_lr_factor or weight_decay_bias: both speak of "
+            "everything called bias. Put all of it into overrides['bias'].",
+            key="bias",
+        )
+    checked = {leaf: _override(leaf, item, watch) for leaf, item in given.items()}
+    if biases:
+        checked["bias"] = biases
+    norm = None if weight_decay_norm is None else number(weight_decay_norm, "weight_decay_norm")
+    call = {
+        "weight_decay_norm": weight_decay_norm,
+        "bias_lr_factor": bias_lr_factor,
+        "weight_decay_bias": weight_decay_bias,
+        "lr_factor_func": lr_factor_func,
+        "overrides": overrides,
+    }
+    return Detectron(
+        weight_decay_norm=norm,
+        lr_factor_func=lr_factor_func,
+        overrides=checked,
+        written=frozenset(given),
+        watch=watch,
+        call=call,
+    )
+
+
+def _bias_override(factor: float | None, decay: float | None) -> dict[str, Any]:
+    """What the two settings for biases come to; nothing if they leave all as it is."""
+    found: dict[str, Any] = {}
+    if factor is not None and number(factor, "bias_lr_factor") != 1:
+        found["lr_mult"] = number(factor, "bias_lr_factor")
+    if decay is not None:
+        found["weight_decay"] = number(decay, "weight_decay_bias")
+    return found
+
+
+def _override(leaf: str, item: object, watch: Watch) -> dict[str, Any]:
+    """The checked settings that an override makes, in the words of :class:`Factor`."""
+    what = f"override {leaf!r}"
+    given = mapping(item, what)
+    dropped = watch.misspelt(given, ("lr", "weight_decay"), what)
+    rates: dict[str, Any] = {
+        key: number(given[key], f"{key} of {what}")
+        for key in ("lr", "weight_decay")
+        if key in given
+    }
+    rest = {k: v for k, v in given.items() if k not in rates and k not in dropped}
+    return {**rates, "options": options(rest, what)} if rest else rates
+
+
+class Detectron(Imported):
+    """detectron2's rules; made by :func:`detectron2`."""
+
+    def __init__(
+        self,
+        *,
+        weight_decay_norm: float | None,
+        lr_factor_func: LrFactor | None,
+        overrides: Mapping[str, Mapping[str, Any]],
+        written: frozenset[str],
+        watch: Watch,
+        call: Mapping[str, object],
+    ) -> None:
+        super().__init__(watch, detectron2, **call)
+        self.weight_decay_norm = weight_decay_norm
+        self.lr_factor_func = lr_factor_func
+        self.overrides = overrides
+        self.written = written
+
+    def factors(self, model: ModelInfo) -> Sequence[Factor]:
+        """Norm class and function first, then what the parameter's own name replaces."""
+        self._idle(model)
+        known: dict[tuple[float, bool, str | None], Factor] = {}
+        found = []
+        for slot in with_modules(model, "detectron2"):
+            leaf = slot.key if slot.key in self.overrides else None
+            key = (self._lr_mult(slot), self._is_norm(slot), leaf)
+            if key not in known:
+                known[key] = self._factor(*key)
+            found.append(known[key])
+        return found
+
+    def _lr_mult(self, slot: Slot) -> float:
+        if self.lr_factor_func is None:
+            return 1.0
+        name = dotted(slot.name)
+        return number(self.lr_factor_func(name), f"lr_factor_func({name!r})")
+
+    def _is_norm(self, slot: Slot) -> bool:
+        return self.weight_decay_norm is not None and inside(slot, NORMS)
+
+    def _factor(self, lr_mult: float, norm: bool, leaf: str | None) -> Factor:
+        said: dict[str, Any] = {"lr_mult": lr_mult}
+        why = []
+        if norm:
+            said["weight_decay"] = self.weight_decay_norm
+            why.append("norm layer")
+        if lr_mult != 1:
+            why.append("lr_factor_func")
+        if leaf is not None:
+            override = self.overrides[leaf]
+            if "lr" in override:
+                said["lr_mult"] = 1.0
+            said |= override
+            why.append(f"override {leaf!r}" if leaf in self.written else "a bias")
+        return Factor(**said, why=", ".join(why))
+
+    def _idle(self, model: ModelInfo) -> list[Finding]:
+        """Overrides for names that no parameter has on its module."""
+        leaves = {places[0].key for places in model.places}
+        tied = {slot.key for places in model.places for slot in places}
+        idle = {leaf: leaf in tied for leaf in sorted(self.written - leaves)}
+        return self.watch.must_act(idle, model, "override", sorted(leaves))
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """Where a setting replaces another, and norm layers not reached."""
+        found = [*self.watch.noted, *self._idle(model)]
+        norm = self.weight_decay_norm
+        if norm is not None:
+            found += unseen_norms(model, NORMS, "weight_decay_norm")
+        replaced = [
+            (slot, self.overrides[slot.key])
+            for slot, *_ in model.places
+            if slot.key in self.overrides
+        ]
+        decayed = [
+            slot.name
+            for slot, override in replaced
+            if self._is_norm(slot) and override.get("weight_decay", norm) != norm
+        ]
+        if decayed:
+            cause = "the weight decay for this name replaces weight_decay_norm"
+            fix = "Let the two agree if norms must not decay."
+            found.append(warning("norm-decay-replaced", decayed, cause, fix))
+        biases = [slot.name for slot, _ in replaced if slot.key == "bias" and inside(slot, NORMS)]
+        if biases and not decayed:
+            cause = "biases of norm layers are treated as biases"
+            found.append(note("norm-bias", biases, cause, "Nothing to do if meant."))
+        scaled = [
+            slot.name
+            for slot, override in replaced
+            if {"lr", "lr_mult"} & override.keys() and self._lr_mult(slot) != 1
+        ]
+        if scaled:
+            cause = "the learning rate for this name replaces lr_factor_func"
+            fix = "To have both, multiply: detectron2(lr_factor_func=...) * nnlr.rule(...)."
+            found.append(warning("lr-factor-replaced", scaled, cause, fix))
+        return found

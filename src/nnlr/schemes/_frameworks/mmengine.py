@@ -1,0 +1,290 @@
+"""MMEngine's ``paramwise_cfg``: multipliers by substrings of names, and by kinds of layers.
+
+    lr(p) = base_lr * lr_mult,   weight_decay(p) = base_weight_decay * decay_mult
+
+The longest custom key that is a substring of a parameter's name decides, and then nothing
+else. For all other parameters the first rule that is set and applies:
+
+    lr:    dcn_offset_lr_mult, bias_lr_mult
+    decay: norm_decay_mult, bias_decay_mult, dwconv_decay_mult, flat_decay_mult
+
+After ``DefaultOptimWrapperConstructor`` of MMEngine 0.10 (OpenMMLab).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from nnlr._arguments import flag, number, options
+from nnlr._declare.factor import NEUTRAL, Factor
+from nnlr._declare.scheme import Scheme
+from nnlr._findings import Finding, note, warning
+from nnlr._model.describe import ModelInfo
+from nnlr._model.names import Slot, lineage, outermost
+from nnlr._model.scopes import module_class
+from nnlr.schemes._frameworks.claims import (
+    Imported,
+    Watch,
+    cut_names,
+    dotted,
+    inside,
+    is_whole,
+    mapping,
+    unseen_norms,
+    with_modules,
+)
+
+NORMS: Final = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+
+LR_RULES: Final = ("dcn_offset_lr_mult", "bias_lr_mult")
+
+WD_RULES: Final = (
+    "norm_decay_mult",
+    "bias_decay_mult",
+    "dwconv_decay_mult",
+    "flat_decay_mult",
+)
+
+KEYS: Final = ("custom_keys", *LR_RULES, *WD_RULES, "bypass_duplicate")
+
+ITEM_KEYS: Final = ("lr_mult", "decay_mult", "lr", "weight_decay")
+
+# Keys of other constructors, which the default one does not read.
+_LAYER_DECAY: Final = ("num_layers", "decay_rate", "decay_type", "layer_decay_rate")
+
+_DEFORMABLE: Final = frozenset(
+    {
+        "mmcv.ops.deform_conv.DeformConv2d",
+        "mmcv.ops.modulated_deform_conv.ModulatedDeformConv2d",
+    }
+)
+
+
+def mmengine(paramwise_cfg: Mapping[str, Any] | None, *, strict: bool = True) -> Scheme:
+    """MMEngine's ``paramwise_cfg``, unchanged.
+
+    The base rates are those of ``resolve``: the ``lr`` and ``weight_decay`` of the
+    configuration's optimizer. Settings of a custom key beside ``lr_mult`` and ``decay_mult``
+    become options of the group, an ``lr`` or ``weight_decay`` there is absolute, as in
+    MMEngine.
+
+    Args:
+        paramwise_cfg: ``custom_keys``, ``bias_lr_mult``, ``bias_decay_mult``,
+            ``norm_decay_mult``, ``dwconv_decay_mult``, ``flat_decay_mult``,
+            ``dcn_offset_lr_mult`` and ``bypass_duplicate`` (a tied parameter always counts
+            once, by its first name).
+        strict: Refuse what MMEngine passes over in silence: unknown and misspelt keys, custom
+            keys without effect. With ``False`` they are findings.
+
+    Raises:
+        ConfigError: If the configuration is malformed or has unknown keys.
+        PatternError: At resolve, if a custom key has no effect.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> net = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
+        >>> cfg = {"custom_keys": {"backbone": {"lr_mult": 0.1}}, "bias_decay_mult": 0}
+        >>> plan = nnlr.resolve(net, mmengine(cfg), lr=0.01, weight_decay=0.1)
+        >>> [(row.lr, row.weight_decay) for row in plan]
+        [(0.001, 0.1), (0.001, 0.1), (0.01, 0.1), (0.01, 0.0)]
+    """
+    given = mapping({} if paramwise_cfg is None else paramwise_cfg, "paramwise_cfg")
+    watch = Watch("mmengine", strict=strict)
+    for key in filter(given.__contains__, _LAYER_DECAY):
+        cause = f"paramwise_cfg has {key!r}, which is for another constructor"
+        watch.refuse("unknown-key", key, cause, "Take it out and multiply with nnlr.layer_decay.")
+    own = (key for key in given if key not in _LAYER_DECAY)
+    watch.known(own, KEYS, "paramwise_cfg")
+    flag(given.get("bypass_duplicate", False), "bypass_duplicate")
+    rules = {
+        key: number(given[key], key) for key in (*LR_RULES, *WD_RULES) if given.get(key) is not None
+    }
+    keys = mapping(given.get("custom_keys", {}), "custom_keys")
+    longest_first = sorted(sorted(keys), key=len, reverse=True)
+    custom = {key: _custom(key, keys[key], watch) for key in longest_first}
+    return Paramwise(custom, rules, watch, paramwise_cfg)
+
+
+def _custom(key: str, item: object, watch: Watch) -> Factor:
+    """The factor that a custom key gives."""
+    what = f"custom key {key!r}"
+    given = mapping(item, what)
+    dropped = watch.misspelt(given, ITEM_KEYS, what)
+    for absolute, relative in (("lr", "lr_mult"), ("weight_decay", "decay_mult")):
+        if absolute in given and relative in given:
+            cause = f"{what} has {relative!r} beside {absolute!r}, which overrides it"
+            watch.refuse("overridden-key", relative, cause, f"Drop {relative!r}.")
+            dropped.add(relative)
+    settings = {
+        name: value
+        for name, value in given.items()
+        if name not in dropped and name not in ITEM_KEYS
+    }
+    kept = {name: given[name] for name in ITEM_KEYS if name in given.keys() - dropped}
+    kept = {name: number(value, f"{name} of {what}") for name, value in kept.items()}
+    return Factor(
+        lr_mult=kept.get("lr_mult", 1.0),
+        wd_mult=kept.get("decay_mult", 1.0),
+        lr=kept.get("lr"),
+        weight_decay=kept.get("weight_decay"),
+        options=options(settings, what),
+        why=what,
+    )
+
+
+class Paramwise(Imported):
+    """MMEngine's rules; made by :func:`mmengine`."""
+
+    def __init__(
+        self,
+        custom: Mapping[str, Factor],
+        rules: Mapping[str, float],
+        watch: Watch,
+        config: object,
+    ) -> None:
+        super().__init__(watch, mmengine, config)
+        self.custom = custom
+        self.rules = rules
+
+    def factors(self, model: ModelInfo) -> Sequence[Factor]:
+        """The longest custom key's factor, or else that of the rules."""
+        keys = self._keys(model)
+        self.watch.must_act(self._idle(model, keys), model, "custom key")
+        return [
+            by_rules if key is None else self.custom[key]
+            for key, by_rules in zip(keys, self._by_rules(model), strict=True)
+        ]
+
+    def _keys(self, model: ModelInfo) -> list[str | None]:
+        """The custom key that claims each parameter."""
+        return [
+            next((key for key in self.custom if key in dotted(param.name)), None)
+            for param in model.params
+        ]
+
+    def _idle(self, model: ModelInfo, keys: Sequence[str | None]) -> dict[str, bool]:
+        """Custom keys that claim nothing, and whether they match at all."""
+        names, _ = model.spellings
+        return {
+            key: any(key in dotted(name) for name in names)
+            for key in self.custom
+            if key not in keys
+        }
+
+    def _by_rules(self, model: ModelInfo) -> list[Factor]:
+        if not self.rules:
+            return [NEUTRAL] * len(model.params)
+        slots = with_modules(model, "mmengine")
+        known: dict[tuple[str | None, str | None], Factor] = {}
+        found = []
+        for slot, param in zip(slots, model.params, strict=True):
+            applying = self._applying(slot, param.ndim)
+            if applying not in known:
+                known[applying] = self._factor(*applying)
+            found.append(known[applying])
+        return found
+
+    def _applying(self, slot: Slot, ndim: int) -> tuple[str | None, str | None]:
+        """The rule on the learning rate and that on weight decay."""
+        norm, bias = inside(slot, NORMS), slot.key == "bias"
+        deformable = _in_deformable(slot)
+        offset = deformable and "conv_offset" in (slot.node.path if slot.node else "")
+        applies = {
+            "dcn_offset_lr_mult": offset and inside(slot, (nn.Conv2d,)),
+            "bias_lr_mult": bias and not norm and not deformable,
+            "norm_decay_mult": norm,
+            "bias_decay_mult": bias and not deformable,
+            "dwconv_decay_mult": _is_depthwise(slot),
+            "flat_decay_mult": ndim == 1 and not deformable,
+        }
+        lr = next((r for r in LR_RULES if r in self.rules and applies[r]), None)
+        wd = next((r for r in WD_RULES if r in self.rules and applies[r]), None)
+        return lr, wd
+
+    def _factor(self, lr_rule: str | None, wd_rule: str | None) -> Factor:
+        return Factor(
+            lr_mult=self.rules[lr_rule] if lr_rule else 1.0,
+            wd_mult=self.rules[wd_rule] if wd_rule else 1.0,
+            why=", ".join(filter(None, (lr_rule, wd_rule))),
+        )
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """Rules that a custom key cancels, and where MMEngine's rules do not reach."""
+        keys = self._keys(model)
+        idle = self._idle(model, keys)
+        found = [*self.watch.noted, *self.watch.must_act(idle, model, "custom key")]
+        found += self._cancelled(model, keys)
+        hits: dict[str, dict[str, bool]] = {}
+        for key, param in zip(keys, model.params, strict=True):
+            if key:
+                name = dotted(param.name)
+                whole = is_whole(name, re.finditer(re.escape(key), name))
+                hits.setdefault(key, {})[param.name] = whole
+        found += cut_names(hits, "custom key")
+        if "norm_decay_mult" in self.rules:
+            found += unseen_norms(model, NORMS, "norm_decay_mult")
+        return found + self._quirks(model)
+
+    def _cancelled(self, model: ModelInfo, keys: Sequence[str | None]) -> list[Finding]:
+        lost: dict[str, list[str]] = {}
+        by_rules = self._by_rules(model)
+        for param, key, factor in zip(model.params, keys, by_rules, strict=True):
+            if key is not None and factor.why and not self._agree(key, factor):
+                lost.setdefault(key, []).append(param.name)
+        return [
+            warning(
+                "rules_cancelled",
+                names,
+                f"custom key {key!r} cancels the rules on norms, biases and so on "
+                "where it claims (mmengine #846)",
+                "To have both, leave the key out and multiply: "
+                f"mmengine(...) * nnlr.rule({'*' + key + '*'!r}, lr_mult=...).",
+            )
+            for key, names in lost.items()
+        ]
+
+    def _agree(self, key: str, by_rules: Factor) -> bool:
+        """Whether a key leaves what the rules set as it is."""
+        custom = self.custom[key]
+        lr = custom.lr_mult if custom.lr is None else None
+        wd = custom.wd_mult if custom.weight_decay is None else None
+        return by_rules.lr_mult in {1, lr} and by_rules.wd_mult in {1, wd}
+
+    def _quirks(self, model: ModelInfo) -> list[Finding]:
+        """Where MMEngine does other than its documentation says."""
+        rules, found = self.rules, []
+        biases = [
+            slot
+            for (slot, *_), key in zip(model.places, self._keys(model), strict=True)
+            if slot.key == "bias" and key is None
+        ]
+        if "bias_decay_mult" in rules and "norm_decay_mult" not in rules:
+            names = [slot.name for slot in biases if inside(slot, NORMS)]
+            cause = "bias_decay_mult acts on the biases of norm layers too"
+            if names:
+                found.append(note("norm-bias", names, cause, "Set norm_decay_mult to part them."))
+        if {"bias_decay_mult", "dwconv_decay_mult"} <= rules.keys():
+            names = [slot.name for slot in biases if _is_depthwise(slot)]
+            cause = "biases of depthwise convolutions get bias_decay_mult, not dwconv's"
+            if names:
+                found.append(note("dwconv-bias", names, cause, "Nothing to do if meant."))
+        return found
+
+
+def _is_depthwise(slot: Slot) -> bool:
+    """Whether it hangs on a depthwise ``Conv2d``; 1-d and 3-d ones do not count."""
+    module = slot.module
+    return isinstance(module, nn.Conv2d) and module.in_channels == module.groups
+
+
+def _in_deformable(slot: Slot) -> bool:
+    """Whether the module it hangs on is a child of a deformable convolution."""
+    if slot.node is None:
+        return False
+    parent = outermost(slot.node).parent
+    return parent is not None and not _DEFORMABLE.isdisjoint(lineage(module_class(parent.module)))

@@ -1,0 +1,269 @@
+"""No weight decay for what scales or shifts: norms, biases, gains, tokens, positions.
+
+    wd_mult(p) = 0 if the preset exempts p, else 1
+
+AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) decays every parameter alike. That norms and
+biases are better left out is practice older than its first citation ("Bag of Tricks", He et
+al. 2018, arXiv 1812.01187, section 3.1). What differs between codebases is how they tell:
+:mod:`nnlr.schemes._no_weight_decay_presets` has their rules.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from torch import Tensor, nn
+
+from nnlr._arguments import as_call, choice, flag
+from nnlr._declare.factor import NEUTRAL, Factor
+from nnlr._declare.scheme import Scheme
+from nnlr._findings import Finding, note, warning
+from nnlr._model.describe import ModelInfo
+from nnlr._model.names import Slot
+from nnlr._model.scopes import module_class
+from nnlr.errors import NnlrError
+from nnlr.schemes._no_weight_decay_presets import PRESETS, Seen
+
+
+def no_weight_decay(preset: str = "nnlr", *, embeddings: bool = False) -> Scheme:
+    """No weight decay for some parameters: ``wd_mult`` 0 for them, 1 for the rest.
+
+    The default goes by roles. It exempts norms of every kind, biases of every kind,
+    LayerScale, weight-norm magnitudes, PReLU, tokens, position embeddings and
+    relative-position tables, scalars, and the recurrence of state-space layers; it honours
+    ``no_weight_decay()`` of modules, and ``_no_weight_decay`` and ``_optim`` on parameters.
+    The other presets are equal to the code they are named after, mistakes included.
+
+    Args:
+        preset: Whose rule: ``"nnlr"`` or another preset, such as ``"timm"`` or ``"hf"``.
+        embeddings: Exempt embedding tables too, whatever the preset says of them. Off,
+            because most codebases decay them; OLMo 2 found its training steadier without.
+            A table that is also the output layer counts as an embedding.
+
+    Raises:
+        NnlrError: If the preset is unknown; at resolve, if it goes by classes of modules
+            and there are only tensors.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 1))
+        >>> plan = nnlr.resolve(net, no_weight_decay(), lr=1e-3, weight_decay=0.1)
+        >>> [row.name for row in plan if row.weight_decay]
+        ['0.weight', '2.weight']
+    """
+    return NoWeightDecay(
+        choice(preset, "preset", PRESETS), embeddings=flag(embeddings, "embeddings")
+    )
+
+
+class NoWeightDecay(Scheme):
+    """No weight decay for some parameters; made by :func:`no_weight_decay`."""
+
+    def __init__(self, preset: str, *, embeddings: bool) -> None:
+        self.preset = preset
+        self.embeddings = embeddings
+
+    def factors(self, model: ModelInfo) -> Sequence[Factor]:
+        """One factor for each reason to be exempt; the neutral one for all that decays."""
+        rule, _, reads, classes = PRESETS[self.preset]
+        if classes and model.module is None:
+            raise NnlrError(
+                f"{self!r} goes by the classes of modules, and there are only tensors. Pass "
+                "the model itself, or use no_weight_decay(), which can go by names."
+            )
+        declarations = Declarations(model, reads)
+        factor_of = {"": NEUTRAL}
+        factors = []
+        for param, places in zip(model.params, model.places, strict=True):
+            if self.embeddings and param.role == "embedding":
+                why = "embedding (embeddings=True)"
+            elif why := rule(Seen(param, places[0], declarations.of(places))):
+                why += f" ({self.preset} preset)"
+            if why not in factor_of:
+                factor_of[why] = Factor(wd_mult=0.0, why=why)
+            factors.append(factor_of[why])
+        return factors
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """What stands in the model about decay and could not be followed."""
+        reads = PRESETS[self.preset].declared
+        found = [
+            _unusable(module, cause)
+            for module, hooks in Declarations(model, reads).hooks.items()
+            for cause in hooks.trouble
+        ]
+        if reads in {"outermost", "every"} and model.module is None:
+            found.append(_unread(model))
+        if reads == "marks":
+            found += _beyond_decay(model)
+        return found
+
+    def __repr__(self) -> str:
+        given = () if self.preset == "nnlr" else (self.preset,)
+        return as_call(no_weight_decay, *given, embeddings=self.embeddings)
+
+
+# Methods by which modules name their parameters -> how their words become globs. To
+# open_clip a keyword is the end of a name; to Swin, where they are from, any part of one. Our
+# own rule, which reads all forms, takes it as the end of a name or of a module's above it.
+_HOOKS: Final = {
+    "no_weight_decay": ("{}",),
+    "no_weight_decay_patterns": ("{}",),
+    "no_weight_decay_keywords": ("*{}", "*{}.*"),
+}
+
+
+class Hooks(NamedTuple):
+    """What one module asks for: names and globs relative to it, and what went wrong."""
+
+    names: Collection[str]
+    globs: Sequence[str]
+    trouble: Sequence[str]
+
+    def include(self, name: str) -> bool:
+        """Whether this parameter is among them."""
+        return name in self.names or any(fnmatchcase(name, glob) for glob in self.globs)
+
+
+class Declarations:
+    """What the modules and parameters of a model say of weight decay in code.
+
+    Args:
+        model: The model.
+        reads: Which declarations count; see :class:`nnlr.schemes._no_weight_decay_presets.Preset`.
+
+    Attributes:
+        hooks: What each module that has hooks asks for.
+    """
+
+    def __init__(self, model: ModelInfo, reads: str) -> None:
+        self.hooks: dict[nn.Module, Hooks] = {}
+        self._reads = reads
+        if reads and model.module is not None:
+            for module in model.module.modules():
+                methods = _methods(module, reads)
+                if methods or (reads == "outermost" and _is_whole(module)):
+                    self.hooks[module] = _ask(module, methods, reads)
+
+    def of(self, places: Sequence[Slot]) -> str:
+        """Who asks for no decay of the parameter with these places; ``""`` if nobody."""
+        if self._reads == "marks":
+            if mark := _marked(places[0].tensor):
+                return mark
+        else:
+            places = places[:1]  # the name that named_parameters() gives
+        return next(filter(None, map(self._hooked, places)), "") if self.hooks else ""
+
+    def _hooked(self, slot: Slot) -> str:
+        above = slot.node.above() if slot.node else ()
+        asking = [node for node in above if node.module in self.hooks]
+        if self._reads == "outermost":
+            asking = asking[-1:]
+        for node in asking:
+            start = node.raw(wrappers=False)
+            name = slot.raw(wrappers=False).removeprefix(f"{start}." if start else "")
+            if self.hooks[node.module].include(name):
+                return f"no_weight_decay() of {module_class(node.module).__name__}"
+        return ""
+
+
+def _methods(module: nn.Module, reads: str) -> list[str]:
+    """The hooks that a module has; its own, for wrappers hand on those of what they hold."""
+    cls: type = type(module)
+    by_class = _class_methods(cls)
+    return [
+        hook
+        for hook in (_HOOKS if reads != "outermost" else ("no_weight_decay",))
+        if hook in by_class or hook in module.__dict__
+    ]
+
+
+def _is_whole(module: nn.Module) -> bool:
+    """Whether this is a model of timm's, which does not ask its parts for their hooks."""
+    return "pretrained_cfg" in module.__dict__
+
+
+@cache
+def _class_methods(cls: type) -> tuple[str, ...]:
+    return tuple(hook for hook in _HOOKS if hasattr(cls, hook))
+
+
+def _ask(module: nn.Module, methods: Iterable[str], reads: str) -> Hooks:
+    names: set[str] = set()
+    globs: list[str] = []
+    trouble: list[str] = []
+    for method in methods:
+        try:
+            words = _words(getattr(module, method)())
+        except Exception as error:  # noqa: BLE001  a user's hook may raise anything
+            kind = module_class(module).__name__
+            trouble.append(f"{kind}.{method}() {type(error).__name__}: {error}")
+            continue
+        if method == "no_weight_decay":
+            names.update(words)
+            if reads == "every":  # open_clip takes names to the letter
+                continue
+            words = [word for word in words if any(c in word for c in "*?[")]
+        forms = _HOOKS[method] if reads == "marks" else _HOOKS[method][:1]
+        globs += [form.format(word) for form in forms for word in words]
+    return Hooks(names, globs, trouble)
+
+
+def _words(asked: object) -> list[str]:
+    """The names that a hook gave, in a set, a list or a dict."""
+    if isinstance(asked, str) or not isinstance(asked, Collection):
+        raise TypeError(f"expected a set of names, got {asked!r}")
+    for word in asked:
+        if not isinstance(word, str):
+            raise TypeError(f"expected names, got {word!r}")
+    return list(asked)
+
+
+def _marked(tensor: Tensor) -> str:
+    """The attribute of a parameter that asks for no decay: Mamba's or S4's."""
+    if getattr(tensor, "_no_weight_decay", False):
+        return "marked _no_weight_decay"
+    return "marked _optim" if _optim(tensor).get("weight_decay") == 0 else ""
+
+
+def _optim(tensor: Tensor) -> Mapping[str, Any]:
+    settings = getattr(tensor, "_optim", None)
+    return settings if isinstance(settings, Mapping) else {}
+
+
+def _beyond_decay(model: ModelInfo) -> list[Finding]:
+    """Settings in ``_optim`` that are not the absence of decay, one finding for each."""
+    asked: dict[str, list[str]] = {}
+    for places in model.places:
+        for key, value in _optim(places[0].tensor).items():
+            if (key, value) != ("weight_decay", 0):
+                asked.setdefault(f"{key}={value!r}", []).append(places[0].name)
+    return [
+        note(
+            "optim-attribute",
+            names,
+            cause=f"_optim asks for {setting}, which no_weight_decay does not set",
+            fix=f"Unless another scheme does, add nnlr.rule(..., {setting}).",
+        )
+        for setting, names in asked.items()
+    ]
+
+
+def _unusable(module: nn.Module, cause: str) -> Finding:
+    return warning(
+        "no-weight-decay-hook",
+        (module_class(module).__name__,),
+        cause=f"what a module asks for cannot be read: {cause}",
+        fix="Make the hook return a set of names, or exempt them by a rule.",
+    )
+
+
+def _unread(model: ModelInfo) -> Finding:
+    return note(
+        "no-weight-decay-hook",
+        tuple(param.name for param in model.params),
+        cause="tensors without modules have no no_weight_decay() that could be asked",
+        fix="Pass the model itself if it has one.",
+    )

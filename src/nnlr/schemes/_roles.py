@@ -1,0 +1,206 @@
+"""Rates by role: one number or one set of settings for embeddings, heads, norms, ...
+
+    lr(p) = base_lr * table[role(p)].lr_mult          likewise weight decay
+
+The shape of the tables that large runs are written in (nanochat, modded-nanogpt, RWKV): what
+a parameter is for decides how fast it learns. Roles: :data:`nnlr._model.roles.ROLES`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+from nnlr._arguments import as_call, flag, number
+from nnlr._arguments import options as checked_options
+from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
+from nnlr._declare.scheme import Scheme
+from nnlr._model.describe import ModelInfo, check_role
+from nnlr._text import listed, nearest_hint, plural, shown
+from nnlr.errors import ConfigError, CoverageError, NnlrError, PatternError
+
+Entry: TypeAlias = float | Mapping[str, Any]
+
+# What messages and traces call the default.
+_DEFAULT: Final = "the default of roles"
+
+_SETTINGS: Final = ("lr_mult", "wd_mult", "lr", "weight_decay", "options")
+
+
+def roles(
+    table: Mapping[str, Entry],
+    *,
+    default: Entry | None = None,
+    optional: bool = False,
+    complete: bool = False,
+) -> Scheme:
+    """Rates by role: ``lr_mult`` of a parameter is what the table says of its role.
+
+    Args:
+        table: Role -> ``lr_mult`` (finite, >= 0; 0 locks), or -> a mapping with any of
+            ``lr_mult``, ``wd_mult``, ``lr``, ``weight_decay`` and ``options``, as in
+            ``nnlr.rule``. Roles are those of ``nnlr._model.roles.ROLES``; ``resolve(...,
+            roles=...)`` corrects one that was guessed wrong.
+        default: The same for every role that is not in the table. ``None`` leaves the others
+            as they are.
+        optional: Whether the model may lack roles of the table: for one table that serves
+            several models.
+        complete: Whether every trainable parameter's role must be in the table, so that a
+            part added to the model later cannot slip through at the base rates.
+
+    Raises:
+        NnlrError: If a role, a setting or a number is none.
+        ConfigError: If ``complete`` meets a ``default``, which covers everything anyway.
+        PatternError: At resolve, if the model lacks a role of the table.
+        CoverageError: At resolve, with ``complete``, if a trainable parameter is left over.
+
+    Examples:
+        >>> import nnlr
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Embedding(9, 4), nn.LayerNorm(4), nn.Linear(4, 4))
+        >>> scheme = roles({"embedding": 10, "norm": {"wd_mult": 0}}, default=0.5)
+        >>> plan = nnlr.resolve(net, scheme, lr=1, weight_decay=0.1)
+        >>> [(row.name, row.lr, row.weight_decay) for row in plan if "weight" in row.name]
+        [('0.weight', 10.0, 0.1), ('1.weight', 1.0, 0.0), ('2.weight', 0.5, 0.1)]
+    """
+    if not isinstance(table, Mapping) or not table:
+        raise NnlrError(
+            "roles needs a table such as {'embedding': 10, 'norm': {'wd_mult': 0}}, got "
+            f"{shown(table)}.",
+            value=table,
+        )
+    if flag(complete, "complete") and default is not None:
+        raise ConfigError(
+            "roles got complete=True and a default, which covers every role already: "
+            "pass one of them."
+        )
+    return RoleTable(
+        {
+            check_role(role): _factor(entry, _entry_name(role), f"role {role}")
+            for role, entry in table.items()
+        },
+        None if default is None else _factor(default, _DEFAULT, "any other role"),
+        optional=flag(optional, "optional"),
+        complete=complete,
+    )
+
+
+def _entry_name(role: object) -> str:
+    return f"roles[{role!r}]"
+
+
+def _factor(entry: object, where: str, why: str) -> Factor:
+    """What an entry of the table says, checked."""
+    if not isinstance(entry, Mapping):
+        return Factor(lr_mult=number(entry, where), why=why)
+    if all(value is None for value in entry.values()):
+        raise NnlrError(f"{where} sets nothing. Known: {', '.join(_SETTINGS)}.")
+    settings = dict(entry)
+    for key in settings:
+        if key not in _SETTINGS:
+            hint = nearest_hint(str(key), _SETTINGS)
+            raise NnlrError(
+                f"{where} sets {shown(key)}. Known: {', '.join(_SETTINGS)}. {hint}".rstrip(),
+                setting=key,
+            )
+    if "options" in settings:
+        settings["options"] = checked_options(settings["options"], where)
+    try:
+        return Factor(**settings, why=why)
+    except NnlrError as error:
+        raise NnlrError(f"{where}: {error}", entry=entry) from error
+
+
+class RoleTable(Scheme):
+    """Rates by role; made by :func:`roles`."""
+
+    def __init__(
+        self,
+        table: Mapping[str, Factor],
+        default: Factor | None,
+        *,
+        optional: bool,
+        complete: bool,
+    ) -> None:
+        self.table = table
+        self.default = default
+        self.optional = optional
+        self.complete = complete
+
+    def factors(self, model: ModelInfo) -> Sequence[Factor]:
+        """What the table says of each role; the default, or nothing, for the rest."""
+        present = {param.role for param in model.params}
+        for role in self.table:
+            if role not in present and not self.optional:
+                raise self._missing(role, model)
+        if self.complete:
+            self._check_coverage(model)
+        other = NEUTRAL if self.default is None else self.default
+        return [self.table.get(param.role, other) for param in model.params]
+
+    def steps(self, model: ModelInfo) -> dict[int, Trace]:
+        """The same as declarations of the user, which are meant to act."""
+        shared: dict[int, Trace] = {}
+        said: dict[int, Trace] = {}
+        pairs = zip(model.params, self.factors(model), strict=True)
+        for index, (param, factor) in enumerate(pairs):
+            if factor is NEUTRAL:
+                continue
+            listed_role = param.role in self.table
+            source = _entry_name(param.role) if listed_role else _DEFAULT
+            step = Step(source, factor, explicit=True)
+            if param.aliases:  # a role is the tensor's, by whichever name
+                said[index] = (replace(step, via=param.names),)
+            else:
+                said[index] = shared.setdefault(id(factor), (step,))
+        return said
+
+    def _missing(self, role: str, model: ModelInfo) -> PatternError:
+        present = sorted({param.role for param in model.params})
+        count = plural(len(model.params), "parameter")
+        lines = [
+            f"roles[{role!r}] matches no parameter of {model.label} ({count}).",
+            f"  Roles it has: {', '.join(present) or 'none'}.",
+        ]
+        tied = [p for p in model.params if p.role == "embedding" and p.aliases]
+        if role == "head" and tied:
+            lines.append(
+                f"  The output layer is tied: {' = '.join(tied[0].names)} has the role 'embedding'."
+            )
+        lines.append(
+            "  Correct a role with resolve(..., roles={pattern: role}), drop the entry, or "
+            "pass optional=True if the model may lack it."
+        )
+        return PatternError("\n".join(lines), pattern=role, nearest=present)
+
+    def _check_coverage(self, model: ModelInfo) -> None:
+        missing = [
+            param for param in model.params if param.requires_grad and param.role not in self.table
+        ]
+        if missing:
+            names = [f"{param.name} ({param.role})" for param in missing]
+            raise CoverageError(
+                f"roles covers every role but {listed(sorted({p.role for p in missing}))}: "
+                f"{plural(len(missing), 'trainable parameter')} of {model.label} left over: "
+                f"{listed(names)}.\n"
+                "  Add an entry (1 keeps the base rate), or drop complete=True.",
+                names=[param.name for param in missing],
+            )
+
+    def __repr__(self) -> str:
+        return as_call(
+            roles,
+            {role: _entry(factor) for role, factor in self.table.items()},
+            default=None if self.default is None else _entry(self.default),
+            optional=self.optional,
+            complete=self.complete,
+        )
+
+
+def _entry(factor: Factor) -> Entry:
+    """A factor as an entry of the table."""
+    given = {
+        name: value
+        for name in _SETTINGS
+        if (value := getattr(factor, name)) != getattr(NEUTRAL, name)
+    }
+    return given if given.keys() - {"lr_mult"} else factor.lr_mult

@@ -1,0 +1,190 @@
+"""How much wider each parameter is than in a base model, and what that makes of it.
+
+A dimension is *infinite* if it grows with the width of the model, else *finite* (a
+vocabulary, the window of a convolution, the colours of a picture). A parameter with two
+infinite dimensions is *hidden*; with one that a sum runs over, a *readout*; with one of
+another kind, or none, *vector-like*: an embedding, an input layer, a bias, a gain.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from nnlr._model.describe import ModelInfo, ParamInfo
+from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.suggestions import must_match
+from nnlr._text import shown
+from nnlr.errors import NnlrError
+from nnlr.schemes._width.base import Base, Mults
+
+# Weights that map inputs to outputs; all other parameters are looked up, added, multiplied.
+_WEIGHTS: Final = frozenset(["matrix", "conv", "head", "router", "lora_a", "lora_b"])
+
+# Rows of a table are looked up: however many there are, no sum runs over them.
+_TABLES: Final = frozenset(["embedding", "position"])
+
+
+class Growth(NamedTuple):
+    """How much a parameter has grown since the base.
+
+    Attributes:
+        mults: For each dimension its size relative to the base, ``None`` where finite.
+        fan_in: The axis that the layer sums over; ``None`` if there is none.
+    """
+
+    mults: Mults
+    fan_in: int | None
+
+    @property
+    def infinite(self) -> tuple[float, ...]:
+        """The growth of the infinite dimensions."""
+        return tuple(mult for mult in self.mults if mult is not None)
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it maps a width to a width."""
+        return len(self.infinite) == 2
+
+    @property
+    def is_readout(self) -> bool:
+        """Whether it maps a width to something finite."""
+        return len(self.infinite) == 1 and self.width_in is not None
+
+    @property
+    def width_in(self) -> float | None:
+        """The growth of what it sums over, ``None`` if that is finite."""
+        return None if self.fan_in is None else self.mults[self.fan_in]
+
+    @property
+    def width(self) -> float:
+        """The growth that counts: of the fan-in, else of the last infinite dimension."""
+        return self.width_in or next(reversed(self.infinite), 1.0)
+
+    @property
+    def width_out(self) -> float:
+        """The growth of what a hidden weight gives out."""
+        both = list(self.infinite)
+        both.remove(self.width)
+        return both[0]
+
+
+FanIn = Mapping[Selector, int]
+
+AnyFanIn = Mapping[str | Selector, int]
+
+
+def as_fan_in(given: AnyFanIn | None) -> FanIn:
+    """Check what a user said of axes that are summed over.
+
+    Raises:
+        NnlrError: If it is no mapping of selectors to axes.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(
+        isinstance(axis, int) and not isinstance(axis, bool) for axis in given.values()
+    ):
+        raise NnlrError(
+            f"fan_in must map selectors to axes, such as {{'*.experts.up': 1}}, got {shown(given)}."
+        )
+    return {as_selector(name, "fan_in"): axis for name, axis in given.items()}
+
+
+def growths(
+    model: ModelInfo, base: Base, fan_in: FanIn, *, any_depth: bool = False
+) -> list[Growth]:
+    """The growth of every parameter.
+
+    Raises:
+        NnlrError: If base and model do not correspond, or it cannot be told what a
+            parameter is.
+    """
+    given = _given_axes(model, fan_in)
+    found = []
+    pairs = zip(model.params, base.mults(model, any_depth=any_depth), strict=True)
+    for index, (param, each) in enumerate(pairs):
+        table = param.role in _TABLES and param.ndim == 2
+        mults = (None, each[1]) if table else each
+        _refuse_three(param, mults)
+        axis = given[index] if index in given else _summed_axis(param, mults)
+        found.append(Growth(mults, axis))
+    return found
+
+
+def _given_axes(model: ModelInfo, fan_in: FanIn) -> dict[int, int]:
+    axes = {}
+    for selector, axis in fan_in.items():
+        what = f"fan_in={{{selector!r}: {axis}}}"
+        for index in must_match(selector, model, what, may_be_optional=False):
+            param = model.params[index]
+            if not 0 <= axis < param.ndim:
+                raise NnlrError(
+                    f"{what}: {param.name!r} has shape {param.shape}, whose axes are 0 to "
+                    f"{param.ndim - 1}.",
+                    name=param.name,
+                )
+            axes[index] = axis
+    return axes
+
+
+def _refuse_three(param: ParamInfo, mults: Mults) -> None:
+    count = len([mult for mult in mults if mult is not None])
+    if count > 2:
+        raise NnlrError(
+            f"{param.name!r} {param.shape} differs from the base in {count} dimensions: of a "
+            "parameter at most two are widths. Build the base with the same number of "
+            "experts, heads' sizes or window, or pass delta= (a model in which only the "
+            "widths differ from the base).",
+            name=param.name,
+        )
+
+
+def _summed_axis(param: ParamInfo, mults: Mults) -> int | None:
+    """The axis that a layer sums over, by the class of its owner and its shape."""
+    infinite = [axis for axis, mult in enumerate(mults) if mult is not None]
+    if param.role not in _WEIGHTS or param.ndim < 2:
+        if len(infinite) > 1:
+            raise NnlrError(
+                f"{param.name!r} {param.shape}, a {param.role}, differs from the base in two "
+                "dimensions, and only one of them can be a width. Pass delta= (a model in "
+                "which only the widths differ from the base), or a base in which the other "
+                "is the same.",
+                name=param.name,
+            )
+        return None
+    cls = param.owner_type or object
+    if issubclass(cls, _ConvTransposeNd):
+        return None if _groups_grow(param, mults) else 0
+    if cls.__name__ == "Conv1D":
+        return 0
+    if param.ndim == 2 or issubclass(cls, _ConvNd):
+        return 1
+    if issubclass(cls, nn.Bilinear):
+        return infinite[-1] if infinite and infinite[-1] else None
+    return _of_stack(param, mults, infinite)
+
+
+def _groups_grow(param: ParamInfo, mults: Mults) -> bool:
+    """Whether a transposed convolution's groups grow, so that no sum gets longer.
+
+    Its weight is (in, out / groups, *window), which shows the number of inputs of one group
+    only together with the fan-in.
+    """
+    if mults[0] is None or mults[1] is not None or param.fan_in is None:
+        return False
+    groups = param.shape[0] * math.prod(param.shape[2:]) // param.fan_in
+    return groups > 1 and groups % mults[0] == 0
+
+
+def _of_stack(param: ParamInfo, mults: Mults, infinite: Sequence[int]) -> int | None:
+    """The summed axis of stacked matrices, whose orientation nothing tells."""
+    if not infinite or len({mults[axis] for axis in infinite}) < len(infinite):
+        return infinite[-1] if infinite else None  # either: both have grown alike
+    raise NnlrError(
+        f"{param.name!r} {param.shape} is a stack of matrices, and nothing tells which axis "
+        f"is its input. Say so: fan_in={{{param.name!r}: {infinite[-1]}}}.",
+        name=param.name,
+    )

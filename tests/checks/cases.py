@@ -1,0 +1,713 @@
+"""For every kind of finding a run that produces it, and a healthy twin that has none.
+
+A case is a function of ``ill``: whether the mistake is made. It returns the arguments of
+``nnlr.check``. Everything in it is real: the sharding, the merge, the scheduler's steps.
+"""
+
+import copy
+import json
+import threading
+import warnings
+from collections import defaultdict
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+from torch.optim import lr_scheduler as lrs
+
+import nnlr
+
+# Kind -> its cases.
+CASES = defaultdict(list)
+
+LR = 0.1
+
+# The models of the case that was built last: plans hold theirs weakly.
+MODELS = []
+
+
+def case(kind):
+    """Register a case of a kind."""
+
+    def register(function):
+        CASES[kind].append(function)
+        return function
+
+    return register
+
+
+def network(*layers):
+    torch.manual_seed(0)
+    layers = layers or (nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+    MODELS.append(nn.Sequential(*layers))
+    return MODELS[-1]
+
+
+def resolved(model, *schemes, lr=LR, weight_decay=0.0):
+    return nnlr.resolve(model, *schemes, lr=lr, weight_decay=weight_decay)
+
+
+def layered(model, cls=torch.optim.AdamW, mult=0.01, **settings):
+    """A plan by which the first layer is slow, and its optimizer."""
+    plan = resolved(model, nnlr.rule("0.*", lr_mult=mult))
+    return plan, plan.optimizer(cls, **settings)
+
+
+def backward(model):
+    model(torch.ones(2, 4)).square().mean().backward()
+
+
+def by_hand(model, **second):
+    """Two groups, of the first layer and of the second."""
+    return [
+        {"params": list(model[0].parameters())},
+        {"params": list(model[2].parameters()), **second},
+    ]
+
+
+# --- the model and the optimizer
+
+
+@case("stale-parameter")
+def sharded_afterwards(ill):
+    """FSDP2 puts new parameters in: 0 of them move, and nothing is said."""
+    from torch.distributed.fsdp import fully_shard
+
+    net = network()
+    plan = resolved(net)
+    if ill:
+        optimizer = plan.optimizer(torch.optim.AdamW)
+    fully_shard(net)
+    if not ill:
+        optimizer = plan.optimizer(torch.optim.AdamW)
+    return plan, optimizer
+
+
+@case("stale-parameter")
+def materialised_afterwards(ill):
+    with torch.device("meta"):
+        net = network()
+    if not ill:
+        net.to_empty(device="cpu")
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0)
+    if ill:
+        net.to_empty(device="cpu")
+    return net, optimizer
+
+
+@case("stale-parameter")
+def loaded_by_assignment(ill):
+    net = network()
+    optimizer = resolved(net).optimizer(torch.optim.AdamW)
+    net.load_state_dict(copy.deepcopy(net.state_dict()), assign=ill)
+    return net, optimizer
+
+
+@case("stale-parameter")
+def parametrization_removed(ill):
+    net = network()
+    parametrizations.weight_norm(net[0])
+    if not ill:
+        parametrize.remove_parametrizations(net[0], "weight")
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+    if ill:
+        parametrize.remove_parametrizations(net[0], "weight")
+    return net, optimizer
+
+
+@case("untrained-parameter")
+def half_of_the_model(ill):
+    net = network()
+    first = torch.optim.SGD(net[0].parameters(), lr=LR)
+    second = torch.optim.SGD(net[2].parameters(), lr=LR)
+    return net, first if ill else [first, second]
+
+
+@case("not-locked")
+def unfrozen_by_another(ill):
+    net = network()
+    plan, optimizer = layered(net, mult=0)
+    if ill:
+        net.requires_grad_(True)
+    return plan, optimizer
+
+
+@case("frozen-with-gradient")
+def frozen_in_mid_run(ill):
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+    backward(net)
+    net[0].requires_grad_(not ill)
+    return net, optimizer
+
+
+@case("locked-in-group")
+def built_from_no_plan(ill):
+    net = network()
+    plan = resolved(net, nnlr.rule("0.*", lr_mult=0))
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+    if not ill:
+        optimizer = plan.optimizer(torch.optim.SGD)
+    plan.lock()
+    return net, optimizer
+
+
+@case("frozen-in-group")
+def frozen_afterwards(ill):
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+    net[0].requires_grad_(not ill)
+    return net, optimizer
+
+
+@case("repeated-parameter")
+def twice_in_a_group(ill):
+    net = network()
+    again = [net[0].weight] if ill else []
+    with warnings.catch_warnings(action="ignore"):  # torch says it at construction only
+        optimizer = torch.optim.SGD([*net.parameters(), *again], lr=LR)
+    return net, optimizer
+
+
+@case("repeated-parameter")
+def in_two_optimizers(ill):
+    net = network()
+    first = torch.optim.SGD(net[0].parameters(), lr=LR)
+    second = torch.optim.SGD((net if ill else net[2]).parameters(), lr=LR)
+    return net, (first, second)
+
+
+@case("mixed-mesh")
+def partly_sharded(ill):
+    from torch.distributed.tensor import distribute_module, init_device_mesh
+
+    net = network()
+    distribute_module(net[0], init_device_mesh("cpu", (1,)))
+    plan = resolved(net)
+    if ill:
+        return net, torch.optim.SGD(net.parameters(), lr=LR)
+    return net, plan.optimizer(torch.optim.SGD)
+
+
+@case("no-gradient")
+def not_used(ill):
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+    (net[0](torch.ones(2, 4)).sum() if ill else net(torch.ones(2, 4)).sum()).backward()
+    return net, optimizer
+
+
+@case("zero-gradient")
+def behind_zeros(ill):
+    """As LoRA's A is behind a B of zeros."""
+    net = network()
+    if ill:
+        nn.init.zeros_(net[2].weight)
+    backward(net)
+    return net, torch.optim.SGD(net.parameters(), lr=LR)
+
+
+@case("vanishing-update")
+def half_precision(ill):
+    net = network().bfloat16()
+    plan = resolved(net, nnlr.rule("0.*", lr_mult=1e-3 if ill else 1), lr=1e-2)
+    return plan, plan.optimizer(torch.optim.AdamW)
+
+
+# --- what is written in groups
+
+
+@case("empty-group")
+def nothing_left(ill):
+    net = network()
+    groups = [{"params": net.parameters()}, *([{"params": []}] if ill else [])]
+    return net, torch.optim.SGD(groups, lr=LR)
+
+
+@case("duplicate-name")
+def one_name_for_two(ill):
+    net = network()
+    groups = by_hand(net, name="layer")
+    groups[0]["name"] = "layer" if ill else "other"
+    return net, torch.optim.SGD(groups, lr=LR)
+
+
+def _with(key, value):
+    def build(ill):
+        net = network()
+        optimizer = torch.optim.SGD(by_hand(net), lr=LR)
+        if ill:
+            optimizer.param_groups[1][key] = value
+        return net, optimizer
+
+    build.__name__ = f"{key}={value!r}"
+    return build
+
+
+for key, value in [
+    *(("lr", each) for each in (torch.nan, torch.inf, -1.0, True, "0.1")),
+    *(("weight_decay", -1.0), ("momentum", torch.nan), ("lr", torch.tensor(-1.0))),
+]:
+    case("bad-value")(_with(key, value))
+
+
+@case("unsafe-value")
+def scalar_of_numpy(ill):
+    import numpy as np
+
+    net = network()
+    rate = np.float64(LR) if ill else LR
+    return net, torch.optim.SGD(net.parameters(), lr=rate)
+
+
+@case("unsafe-value")
+def enumeration(ill):
+    from enum import StrEnum
+
+    Phase = StrEnum("Phase", ["WARMUP"])  # noqa: N806 - a class
+    net = network()
+    groups = [{"params": net.parameters(), "phase": Phase.WARMUP if ill else "warmup"}]
+    return net, torch.optim.SGD(groups, lr=LR)
+
+
+@case("missing-setting")
+def regrouped_distributed_state(ill):
+    """From two groups into four: three of them lose all settings."""
+    from torch.distributed.checkpoint import state_dict as dcp
+
+    def trained(count):
+        net = network()
+        tensors = list(net.parameters())
+        parts = [tensors[start::count] for start in range(count)]
+        settings = {"weight_decay": 0, "lr": LR}
+        optimizer = torch.optim.AdamW([{"params": part} for part in parts], **settings)
+        backward(net)
+        optimizer.step()
+        optimizer.zero_grad()
+        return net, optimizer
+
+    saved = dcp.get_optimizer_state_dict(*trained(2))
+    net, optimizer = trained(4 if ill else 2)
+    dcp.set_optimizer_state_dict(net, optimizer, saved)
+    return net, optimizer
+
+
+@case("shared-rate-tensor")
+def one_tensor(ill):
+    net = network()
+    groups = [
+        {**group, "lr_mult": mult} for group, mult in zip(by_hand(net), (1.0, 0.1), strict=True)
+    ]
+    if not ill:
+        return net, layered(net, tensor_lr=True)[1]
+    return net, torch.optim.AdamW(groups, lr=torch.tensor(LR), weight_decay=0)
+
+
+@case("base-rate")
+def no_rate_for_the_constructor(ill):
+    net = network()
+    plan = resolved(net, nnlr.rule("0.*", lr_mult=0.1))
+    settings = {} if ill else {"lr": LR}
+    optimizer = torch.optim.AdamW(plan.param_groups(), weight_decay=0, **settings)
+    nnlr.checkpoint.on_load(optimizer, model=net)
+    return plan, optimizer
+
+
+@case("base-rate")
+def no_decay_for_the_constructor(ill):
+    net = network()
+    plan = resolved(net, nnlr.no_weight_decay(), weight_decay=0.5)
+    settings = {} if ill else {"weight_decay": 0.5}
+    optimizer = torch.optim.AdamW(plan.param_groups(), lr=LR, **settings)
+    nnlr.checkpoint.on_load(optimizer, model=net)
+    return plan, optimizer
+
+
+@case("ratio-drift")
+def after_a_floor(ill):
+    net = network()
+    _, optimizer = layered(net)
+    scheduler = lrs.CosineAnnealingLR(optimizer, 10, eta_min=0.01 if ill else 0)
+    for _ in range(5):
+        optimizer.step()
+        scheduler.step()
+    return net, optimizer
+
+
+@case("ratio-drift")
+def decay_by_hand(ill):
+    net = network()
+    plan = resolved(net, nnlr.no_weight_decay(), weight_decay=0.5)
+    optimizer = plan.optimizer(torch.optim.AdamW)
+    if ill:
+        optimizer.param_groups[1]["weight_decay"] = 0.1
+    return net, optimizer
+
+
+@case("zero-rate-group")
+def kept_at_zero(ill):
+    net = network()
+    plan = resolved(net, nnlr.rule("0.*", lr_mult=0))
+    return plan, plan.optimizer(torch.optim.SGD, locked="keep" if ill else "drop")
+
+
+def scaled(net, *, premultiplied):
+    """Groups with timm's key, and rates that have been multiplied already, or not."""
+    groups = by_hand(net, lr=LR * 0.5 if premultiplied else LR, lr_scale=0.5)
+    return torch.optim.SGD([{**groups[0], "lr_scale": 1.0}, groups[1]], lr=LR)
+
+
+@case("squared-rate")
+def both_factors(ill):
+    net = network()
+    optimizer = scaled(net, premultiplied=True)
+    if not ill:
+        for group in optimizer.param_groups:
+            group.pop("lr_scale")
+    return net, optimizer
+
+
+@case("squared-rate")
+def both_keys(ill):
+    net = network()
+    _, optimizer = layered(net)
+    if ill:
+        optimizer.param_groups[1]["lr_scale"] = 0.01
+    return net, optimizer
+
+
+@case("lr-scale-alone")
+def no_scheduler(ill):
+    net = network()
+    optimizer = scaled(net, premultiplied=False)
+    if not ill:
+        for group in optimizer.param_groups:
+            group["lr_scale"] = 1.0
+    return net, optimizer
+
+
+@case("lr-scale-unread")
+def not_a_scheduler_of_timm(ill):
+    net = network()
+    optimizer = scaled(net, premultiplied=False)
+    if not ill:  # what timm's do
+        return net, optimizer, lrs.LambdaLR(optimizer, [lambda _: 1.0, lambda _: 0.5])
+    return net, optimizer, lrs.StepLR(optimizer, 5)
+
+
+@case("lr-scale-unread")
+def ours_goes_by_lr_mult(ill):
+    net = network()
+    optimizer = scaled(net, premultiplied=False)
+    if not ill:
+        for group in optimizer.param_groups:
+            group["lr_mult"] = group.pop("lr_scale")
+            group["lr"] *= group["lr_mult"]
+    return net, optimizer, nnlr.schedule(optimizer, lrs.StepLR, step_size=5)
+
+
+# --- optimizers
+
+
+@case("ignores-rate")
+def adapting_by_itself(ill):
+    adapting = pytest.importorskip("dadaptation").DAdaptAdan
+    net = network()
+    return layered(net, adapting if ill else torch.optim.AdamW)
+
+
+@case("refuses-rates")
+def prodigy(ill):
+    prodigy = pytest.importorskip("prodigyopt").Prodigy
+    net = network()
+    plan = resolved(net, nnlr.rule("0.*", lr_mult=0.5 if ill else 1))
+    return plan, plan.optimizer(prodigy)
+
+
+@case("refuses-rates")
+def one_group_only(ill):
+    """LBFGS trains with one rate what the plan trains with two."""
+    net = network()
+    plan = resolved(net, nnlr.rule("0.*", lr_mult=0.5 if ill else 1))
+    return plan, torch.optim.LBFGS(net.parameters(), lr=LR)
+
+
+@case("ignores-decay")
+def no_word_for_decay(ill):
+    net = network()
+    groups = [
+        {"params": [net[0].weight, net[2].weight], "weight_decay": 0.1},
+        {"params": [net[0].bias, net[2].bias], "weight_decay": 0.0},
+    ]
+    cls = torch.optim.Rprop if ill else torch.optim.SGD
+    return net, cls(groups, lr=LR)
+
+
+@case("ignores-option")
+def momentum_of_a_group(ill):
+    net = network()
+    groups = by_hand(net, momentum=0.5)
+    if ill:
+        return net, torch.optim.AdamW(groups, lr=LR, weight_decay=0)
+    return net, torch.optim.SGD(groups, lr=LR)
+
+
+@case("ignores-option")
+def settings_of_the_constructor_alone(ill):
+    class FromDefaults(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                group["momentum"] = self.defaults["momentum"]
+            return super().step(closure)
+
+    net = network()
+    groups = by_hand(net, momentum=0.5)
+    return net, (FromDefaults if ill else torch.optim.SGD)(groups, lr=LR)
+
+
+class Peculiar(torch.optim.SGD):
+    """Needs what its settings do not say."""
+
+    def __init__(self, params, secret, lr):
+        super().__init__(params, lr=lr)
+        self.secret = secret
+
+
+@case("unprobed")
+def cannot_be_built(ill):
+    net = network()
+    groups = by_hand(net, lr=0.01)
+    if ill:
+        return net, Peculiar(groups, secret=1, lr=LR)
+    return net, torch.optim.SGD(groups, lr=LR)
+
+
+class Lookalike(torch.optim.Optimizer):
+    """Wraps an optimizer and skips torch's constructor, as some do."""
+
+    def __init__(self, base):
+        self.base = base
+        self.param_groups, self.defaults = base.param_groups, base.defaults
+        self.state = base.state
+
+    def step(self, closure=None):
+        return self.base.step(closure)
+
+
+@case("no-hooks")
+def skipped_constructor(ill):
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+    return net, Lookalike(optimizer) if ill else optimizer
+
+
+@case("no-resume-hook")
+def travelled(ill):
+    net = network()
+    _, optimizer = layered(net)
+    if ill:
+        groups = copy.copy(optimizer.param_groups)
+        optimizer = torch.optim.AdamW(groups, lr=LR, weight_decay=0)
+    return net, optimizer
+
+
+# --- schedulers
+
+
+@case("other-optimizer")
+def scheduler_of_a_copy(ill):
+    net = network()
+    _, optimizer = layered(net)
+    held = copy.deepcopy(optimizer) if ill else optimizer
+    return net, optimizer, lrs.StepLR(held, 5)
+
+
+@case("schedule-drift")
+def floor(ill):
+    net = network()
+    plan, optimizer = layered(net)
+    return plan, optimizer, lrs.CosineAnnealingLR(optimizer, 20, 0.01 if ill else 0)
+
+
+@case("schedule-drift")
+def groups_without_multipliers(ill):
+    net = network()
+    optimizer = torch.optim.SGD(by_hand(net, lr=0.01), lr=LR)
+    return net, optimizer, lrs.CosineAnnealingLR(optimizer, 20, 0.001 if ill else 0)
+
+
+@case("zero-wakes")
+def kept_and_woken(ill):
+    """The note on the kept group is for healthy ones too; so that one is not kept."""
+    net = network()
+    plan = resolved(net, nnlr.rule("0.*", lr_mult=0))
+    optimizer = plan.optimizer(torch.optim.SGD, locked="keep" if ill else "drop")
+    return plan, optimizer, lrs.CosineAnnealingLR(optimizer, 20, 0.01)
+
+
+@case("unrehearsed")
+def cannot_be_copied(ill):
+    net = network()
+    _, optimizer = layered(net)
+    scheduler = lrs.StepLR(optimizer, 5)
+    if ill:
+        scheduler.lock = threading.Lock()
+    return net, optimizer, scheduler
+
+
+class Endless(lrs.StepLR):
+    """Its step is its own, so its end cannot be jumped to."""
+
+    def step(self, epoch=None):
+        super().step(epoch)
+
+
+@case("unrehearsed")
+def too_long_to_run(ill):
+    net = network()
+    _, optimizer = layered(net)
+    return net, optimizer, (Endless if ill else lrs.StepLR)(optimizer, 10**6)
+
+
+# --- configurations of DeepSpeed
+
+
+def configured(sections):
+    def build(ill):
+        net = network()
+        plan, optimizer = layered(net)
+        return plan, optimizer, None, sections if ill else {"train_batch_size": 8}
+
+    return build
+
+
+@case("deepspeed-optimizer")
+def optimizer_in_the_configuration(ill):
+    sections = {"optimizer": {"type": "AdamW", "params": {"lr": LR}}}
+    return configured(sections)(ill)
+
+
+@case("deepspeed-scheduler")
+def warmup_in_the_configuration(ill):
+    params = {"warmup_min_lr": 0, "warmup_max_lr": LR if ill else [LR, LR / 100]}
+    if not ill:
+        params["warmup_min_lr"] = [0, 0]
+    sections = {"scheduler": {"type": "WarmupLR", "params": params}}
+    return configured(sections)(True)
+
+
+@case("deepspeed-offload")
+def offloaded(ill):
+    zero = {"stage": 2, "offload_optimizer": {"device": "cpu"}}
+    force = {} if ill else {"zero_force_ds_cpu_optimizer": False}
+    return configured({"zero_optimization": zero, **force})(True)
+
+
+# --- plans
+
+
+@case("plan-mismatch")
+def another_head(ill):
+    net = network()
+    plan = resolved(net)
+    if ill:
+        net[2] = nn.Linear(6, 3)
+    return plan, None
+
+
+@case("plan-differs")
+def another_plan(ill):
+    net = network()
+    optimizer = resolved(net, nnlr.rule("0.*", lr_mult=0.2)).optimizer(torch.optim.SGD)
+    return resolved(net, nnlr.rule("0.*", lr_mult=0.1 if ill else 0.2)), optimizer
+
+
+@case("plan-differs")
+def another_base(ill):
+    net = network()
+    plan, optimizer = layered(net)
+    return plan.with_rates(lr=LR / 2 if ill else LR), optimizer
+
+
+@case("plan-differs")
+def edited_option(ill):
+    net = network()
+    plan = resolved(net, nnlr.rule("0.*", options={"momentum": 0.5}))
+    optimizer = plan.optimizer(torch.optim.SGD)
+    if ill:
+        optimizer.param_groups[0]["momentum"] = 0.25
+    return plan, optimizer
+
+
+@case("plan-differs")
+def lost_decay(ill):
+    net = network()
+    plan = resolved(net, nnlr.no_weight_decay(), weight_decay=0.1)
+    optimizer = plan.optimizer(torch.optim.SGD)
+    if ill:
+        for group in optimizer.param_groups:
+            del group["weight_decay"]
+    return plan, optimizer
+
+
+@case("decayed-norm")
+def decayed_all_over(ill):
+    net = network(nn.Linear(4, 4, bias=False), nn.LayerNorm(4))
+    schemes = [] if ill else [nnlr.no_weight_decay()]
+    return resolved(net, *schemes, weight_decay=0.1), None
+
+
+@case("decayed-norm")
+def decayed_without_a_plan(ill):
+    net = network()
+    decay = {"weight_decay": 0.1}
+    parts = ([net[0].weight, net[2].weight], [net[0].bias, net[2].bias])
+    groups = [
+        {"params": parts[0], **decay},
+        {"params": parts[1], **(decay if ill else {})},
+    ]
+    return net, torch.optim.SGD(groups, lr=LR)
+
+
+@case("rule-on-frozen")
+def rule_for_nothing(ill):
+    net = network()
+    net[0].requires_grad_(not ill)
+    return resolved(net, nnlr.rule("0.*", lr_mult=0.5)), None
+
+
+@case("looks-absolute")
+def rate_for_a_multiplier(ill):
+    return resolved(network(), nnlr.rule("0.*", lr_mult=1e-5 if ill else 0.1)), None
+
+
+@case("restored")
+def locked_by_an_earlier_plan(ill):
+    net = network()
+    resolved(net, nnlr.rule("0.*", lr_mult=0)).lock()
+    plan = resolved(net)
+    return plan, None if ill else plan.optimizer(torch.optim.SGD)
+
+
+@case("running-statistics")
+def locked_under_moving_statistics(ill):
+    net = network(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    plan = resolved(net, nnlr.rule("1.*", lr_mult=0))
+    optimizer = plan.optimizer(torch.optim.SGD)
+    net[1].train(ill)
+    return plan, optimizer
+
+
+def arguments(made):
+    """What a case returned as arguments of check."""
+    plan, optimizer, *rest = made
+    scheduler, deepspeed = [*rest, None, None][:2]
+    return (plan, optimizer, scheduler), {"deepspeed": deepspeed}
+
+
+def as_file(configuration, folder):
+    """A configuration of DeepSpeed as its users keep it."""
+    path = folder / "deepspeed.json"
+    path.write_text(json.dumps(configuration), encoding="utf-8")
+    return path

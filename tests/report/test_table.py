@@ -1,0 +1,289 @@
+"""The table, the story of one row, and the difference of two plans."""
+
+import re
+from fnmatch import fnmatchcase
+
+import pytest
+import torch
+from torch import nn
+
+import nnlr
+from nnlr._rows.rates import Bases
+from nnlr.report import _table as tables
+from nnlr.report import explain
+from nnlr.report._fold import _braced, folds
+from nnlr.report._table import LIMIT
+from nnlr.report._text import WIDTH
+
+
+def encoder(layers: int = 4) -> nn.Module:
+    """A small transformer encoder with an embedding and a head."""
+    model = nn.Module()
+    model.embeddings = nn.Embedding(11, 8)
+    model.encoder = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(8, 2, 16), layers, enable_nested_tensor=False
+    )
+    model.head = nn.Linear(8, 3)
+    return model
+
+
+def decayed(layers: int) -> nnlr.Scheme:
+    """A different rate for each layer, no decay on vectors."""
+    scheme = nnlr.rule(nnlr.role("norm", "bias"), wd_mult=0)
+    for layer in range(layers):
+        pattern = f"encoder.layers.{layer}.*"
+        scheme = scheme * nnlr.rule(pattern, lr_mult=0.75 ** (layers - layer))
+    return scheme
+
+
+def resolved(model, *schemes, **settings):
+    """A plan on the base rates of most examples."""
+    return nnlr.resolve(model, *schemes, lr=1e-3, weight_decay=0.05, **settings)
+
+
+class TestTable:
+    """`print(plan)` and `plan.table(full=True)`."""
+
+    def test_equal_siblings_share_a_line(self, golden):
+        """Blocks with equal rates are folded into one line with their numbers in braces."""
+        golden("table_folded", str(resolved(encoder(), nnlr.rule("head.*", lr_mult=10))))
+
+    def test_layers_of_different_rates_are_cut(self, golden):
+        """Where braces do not help, names are cut, and roles tell equal labels apart."""
+        golden("table_cut", str(resolved(encoder(8), decayed(8))))
+
+    def test_states_options_and_ties_are_noted(self, golden):
+        """Locked, frozen, tied parameters and group options can be seen."""
+        model = encoder(1)
+        model.output = nn.Linear(8, 11, bias=False)
+        model.output.weight = model.embeddings.weight
+        model.head.bias.requires_grad_(False)
+        plan = resolved(
+            model,
+            nnlr.rule("encoder.*.self_attn.*", lr_mult=0),
+            nnlr.rule("encoder.*.linear1.*", options={"betas": (0.9, 0.95)}),
+            nnlr.rule("encoder.*.norm?.*", wd_mult=0.5, lr_mult=1e-5),
+            decay="independent",
+        )
+        golden("table_states", str(plan))
+
+    def test_full_has_every_row(self, golden):
+        """`full=True` has one line for each parameter, whatever the length."""
+        golden("table_full", resolved(encoder(1), decayed(1)).table(full=True))
+
+    def test_a_plan_of_nothing_is_a_heading(self):
+        """A model without parameters has a table too."""
+        text = str(resolved(nn.ReLU()))
+        assert text.splitlines()[0] == "ReLU: 0 parameters (0), 0 groups"
+
+    @pytest.mark.parametrize("layers", [1, 5, 12, 40, 100])
+    def test_it_fits_a_screen(self, layers):
+        """However deep the model: at most 60 lines of at most 80 columns."""
+        lines = str(resolved(encoder(layers), decayed(layers))).splitlines()
+        assert len(lines) <= LIMIT
+        assert max(map(len, lines)) <= WIDTH
+
+    def test_what_was_left_out_is_said(self):
+        """Where even cutting does not help, the last lines say how much is missing."""
+        text = str(resolved(encoder(100), decayed(100)))
+        assert re.search(r"\.\.\. and \d+ more lines: see table\(full=True\)", text)
+
+    def test_the_ends_are_shown(self):
+        """What is left out is the middle: stem and head are there, dots stand for the rest."""
+        lines = str(resolved(encoder(100), decayed(100))).splitlines()
+        left_out = next(k for k, line in enumerate(lines) if line.startswith("... and"))
+        assert "..." in lines
+        assert lines[4].startswith("embeddings")
+        assert lines[left_out - 1].startswith("head")
+
+    def test_no_note_is_clipped(self):
+        """The columns of numbers and a note leave less room for names, and none clips the note."""
+        model = encoder(1)
+        model.output = nn.Linear(8, 11, bias=False)
+        model.output.weight = model.embeddings.weight
+        scheme = nnlr.rule("encoder.*.weight", lr_mult=0.12345, wd_mult=1.2345)
+        text = str(resolved(model, scheme))
+        assert "tied" in text
+        assert "…" not in text
+
+    def test_long_names_break_at_dots(self):
+        """A name too long for its column goes on below, indented, and loses nothing."""
+        outer, inner = "a" * 60, "b" * 30
+        model = nn.ModuleDict({outer: nn.ModuleDict({inner: nn.PReLU()})})
+        _, _, heading, _, *rows, _ = resolved(model).table(full=True).splitlines()
+        assert max(map(len, rows)) <= WIDTH
+        column = heading.index("numel") - 2  # where the next column may begin
+        name = "".join(row[:column].strip() for row in rows)
+        assert name == f"{outer}.{inner}.weight"
+
+    def test_the_numel_column_sums_to_the_model(self):
+        """Folding loses no element: exact counts in the full table add up."""
+        model = encoder(2)
+        text = resolved(model).table(full=True)
+        counts = [
+            int(match[1].replace(",", ""))
+            for line in text.splitlines()[4:]
+            if (match := re.search(r"\s([\d,]+)\s+1\s+0\.001\s+0\.05", line))
+        ]
+        assert sum(p.numel() for p in model.parameters()) == sum(counts)
+
+    def test_findings_stand_below(self):
+        """What is probably a mistake is printed with the plan."""
+        text = str(resolved(nn.Linear(2, 1), nnlr.rule("bias", lr_mult=1e-5)))
+        assert "looks like an absolute one" in " ".join(text.split())
+
+
+class TestFold:
+    """Folding rows into lines."""
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ([3], "3"),
+            ([0, 1, 2], "{0..2}"),
+            ([0, 2], "{0,2}"),
+            ([0, 1, 5, 7, 8], "{0..1,5,7..8}"),
+        ],
+    )
+    def test_numbers_become_ranges(self, values, expected):
+        """Runs are written with two dots, the rest with commas."""
+        assert expected == _braced(values)
+
+    def test_gaps_are_not_papered_over(self):
+        """Names that are not every combination of their numbers keep lines of their own."""
+        model = nn.ModuleDict(
+            {
+                "a": nn.ModuleList([nn.ModuleList([nn.PReLU(), nn.PReLU()]), nn.PReLU()]),
+            }
+        )
+        model["a"][1] = nn.ModuleList([nn.PReLU()])
+        lines = next(folds(resolved(model).rows))
+        assert ["a.0.0.weight", "a.0.1.weight", "a.1.0.weight"] == [line.label for line in lines]
+
+    def test_a_cut_name_keeps_the_numbers_that_its_rows_share(self):
+        """`body.*.1.*` tells which layer it is, and is a pattern that its rows match."""
+        model = nn.ModuleDict({"body": encoder(3)})
+        rows = resolved(model, decayed(3).within("body")).rows
+        *_, lines = folds(rows)
+        assert {"body.*", "body.*.0.*", "body.*.1.*", "body.*.2.*"} == {
+            line.label for line in lines
+        }
+        assert all(fnmatchcase(row.name, line.label) for line in lines for row in line.rows)
+
+    def test_every_fold_holds_every_row_once(self):
+        """However far it goes, folding neither loses nor repeats a row."""
+        rows = resolved(encoder(3), decayed(3)).rows
+        for lines in folds(rows):
+            assert sorted(map(id, rows)) == sorted(id(row) for ln in lines for row in ln.rows)
+
+
+class TestExplain:
+    """`plan.explain(name)`."""
+
+    def test_every_factor_is_listed(self, golden):
+        """The story has base, factors, sources, state and group."""
+        plan = resolved(encoder(), decayed(4))
+        golden("explain_product", plan.explain("encoder.layers.2.linear1.weight"))
+
+    def test_every_kind_of_entry(self, golden):
+        """Ties, absolute rates, modes, options, shadowed rules, locks and freezes."""
+        model = encoder(1)
+        model.output = nn.Linear(8, 11, bias=False)
+        model.output.weight = model.embeddings.weight
+        model.head.weight.requires_grad_(False)
+        table = nnlr.rules(
+            [
+                nnlr.rule("output.*", lr=5e-4, weight_decay=0.01),
+                nnlr.rule("encoder.*.bias", lr_mult=0),
+                nnlr.rule("*", lr_mult=0.5, options={"eps": 1e-6}),
+            ]
+        )
+        plan = resolved(model, table, Doubled(), decay="sqrt")
+        names = [
+            "embeddings.weight",
+            "encoder.layers.0.linear1.bias",
+            "head.weight",
+            "head.bias",
+        ]
+        golden("explain_kinds", "\n\n".join(map(plan.explain, names)))
+
+    def test_raw_names_and_aliases_are_accepted(self):
+        """What a wrapped model's state_dict says is understood."""
+        plan = resolved(encoder(1))
+        assert plan.explain("head.bias") == plan.explain("module._orig_mod.head.bias")
+
+    def test_absolute_decay_of_zero_over_zero(self):
+        """No decay is no decay, whatever the base."""
+        plan = nnlr.resolve(
+            nn.Linear(1, 1), nnlr.rule("bias", weight_decay=0), lr=1, weight_decay=0
+        )
+        assert "x 0 " in plan.explain("bias")
+
+
+class Doubled(nnlr.Scheme):
+    """A recipe that also scales eps and the initial weights."""
+
+    def factors(self, model):
+        """One factor for all."""
+        return [nnlr.Factor(eps_mult=2, init_mult=0.5, why="twice as wide")] * len(model.params)
+
+
+class TestDiff:
+    """`plan.diff(other)`."""
+
+    def test_it_says_what_changed_and_why(self, golden):
+        """Old and new rates, with the factors that came and went."""
+        old = resolved(encoder(2), nnlr.rule("encoder.*", lr_mult=0.1))
+        new = resolved(
+            encoder(3),
+            nnlr.rule("encoder.*", lr_mult=0),
+            nnlr.rule("head.weight", lr=0.01, options={"betas": (0.9, 0.95)}),
+            Doubled().where("embeddings.*"),
+        )
+        golden("diff", str(old.diff(new)))
+        golden("diff_back", str(new.diff(old)))
+
+    def test_no_difference_is_false(self):
+        """A plan does not differ from itself."""
+        difference = resolved(encoder(1)).diff(resolved(encoder(1)))
+        assert not difference
+        assert str(difference) == "no difference"
+
+    def test_parts_can_be_read(self):
+        """The rows are there as data."""
+        old, new = resolved(nn.Linear(1, 1)), resolved(nn.Linear(1, 1, bias=False))
+        assert ["bias"] == [row.name for row in old.diff(new).removed]
+        assert ["bias"] == [row.name for row in new.diff(old).added]
+        slower = old.with_rates(lr=1e-4)
+        assert [(1e-3, 1e-4)] * 2 == [(a.lr, b.lr) for a, b in old.diff(slower).changed]
+
+    def test_what_looks_alike_is_told_in_full(self):
+        """Four digits where they differ, all digits where they do not."""
+        old = resolved(nn.Linear(1, 1), nnlr.rule("*", lr_mult=0.1))
+        text = str(old.diff(resolved(nn.Linear(1, 1), nnlr.rule("*", lr_mult=0.1000001))))
+        assert "lr_mult      0.1 -> 0.1000001" in text
+
+    def test_only_plans_are_compared(self):
+        """Anything else is refused."""
+        with pytest.raises(nnlr.NnlrError, match="diff compares with a Plan, got dict"):
+            resolved(nn.Linear(1, 1)).diff({})
+
+
+def test_large_plans_are_folded_before_they_are_drawn(monkeypatch):
+    """Of thousands of rows only what fits is handed to the drawing library."""
+    with torch.device("meta"):
+        model = nn.ModuleList(nn.ModuleList(nn.Linear(1, 1) for _ in range(60)) for _ in range(50))
+    drawn = []
+    monkeypatch.setattr(
+        tables, "_body", lambda lines, notes, **_: drawn.append(len(lines)) or ["x"]
+    )
+    assert "x" in str(resolved(model))
+    assert max(drawn) <= LIMIT
+
+
+def test_the_layer_is_told_where_it_is_known():
+    """A row with a depth says which layer of which tower it is."""
+    row = resolved(nn.Linear(1, 1)).rows[0]
+    bases = Bases(lr=1e-3, weight_decay=0.05)
+    assert "layer 3 of 12 of vision" in explain(row._replace(depth=(3, 12), tower="vision"), bases)
+    assert "layer 3 of 12\n" in explain(row._replace(depth=(3, 12)), bases)

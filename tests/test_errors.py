@@ -1,0 +1,53 @@
+"""The exception tree and the words that messages share."""
+
+import pickle
+
+import pytest
+
+import nnlr
+from nnlr import _text
+
+
+@pytest.mark.parametrize(
+    "name", ["PatternError", "CoverageError", "PlanMismatchError", "ConfigError"]
+)
+def test_every_error_is_an_nnlr_error_and_a_value_error(name):
+    """One `except nnlr.NnlrError` or `except ValueError` catches them all."""
+    kind = getattr(nnlr, name)
+    assert issubclass(kind, nnlr.NnlrError)
+    assert issubclass(kind, ValueError)
+
+
+def test_warnings_are_user_warnings():
+    """They can be filtered like any other."""
+    assert issubclass(nnlr.NnlrWarning, UserWarning)
+
+
+def test_facts_are_attributes():
+    """What the message is about can be read without parsing it."""
+    error = nnlr.PatternError("no match", pattern="a.*", nearest=["b.*"])
+    assert (error.pattern, error.nearest) == ("a.*", ["b.*"])
+    assert str(error) == "no match"
+
+
+def test_an_unknown_fact_is_an_attribute_error():
+    """`hasattr` works on exceptions as on anything."""
+    assert not hasattr(nnlr.NnlrError("x"), "pattern")
+
+
+def test_errors_survive_pickling():
+    """An error from a worker process arrives with its facts."""
+    error = pickle.loads(pickle.dumps(nnlr.CoverageError("left over", names=["a"])))
+    assert isinstance(error, nnlr.CoverageError)
+    assert (str(error), error.names) == ("left over", ["a"])
+
+
+def test_lists_are_capped_with_a_count():
+    """Five names at most, and how many more."""
+    assert _text.listed("abc") == "a, b, c"
+    assert _text.listed("abcdefg") == "a, b, c, d, e and 2 more"
+
+
+def test_hints_are_empty_when_nothing_is_near():
+    """No hint is better than a wrong one."""
+    assert _text.nearest_hint("zzz", ["weight", "bias"]) == ""

@@ -1,0 +1,108 @@
+"""The layout of the package: what a file may be called, and where it may stand."""
+
+import ast
+import inspect
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+
+import pytest
+
+import nnlr
+from tests.helpers import public_names
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "nnlr"
+FILES = sorted(SOURCES.rglob("*.py"))
+MODULES = [
+    module.name
+    for module in walk_packages(nnlr.__path__, "nnlr.")
+    if not module.name.startswith("nnlr.demo")
+]
+
+# What users may import; every other module has an underscore somewhere in its path.
+PUBLIC = {
+    *("nnlr.checkpoint", "nnlr.cli", "nnlr.depth", "nnlr.errors", "nnlr.integrations"),
+    *("nnlr.optim", "nnlr.report", "nnlr.schemes", "nnlr.testing", "nnlr.torch7"),
+    *("nnlr.integrations.accelerate", "nnlr.integrations.lightning"),
+    *("nnlr.integrations.timm", "nnlr.integrations.transformers"),
+}
+
+
+def docstring(path: Path) -> str:
+    """The docstring of a file."""
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of nnlr that a file imports, or imports names from."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return modules
+
+
+def is_folder(name: str) -> bool:
+    """Whether a module is a folder with an ``__init__.py``."""
+    return SOURCES.joinpath(*name.split(".")[1:]).is_dir()
+
+
+def test_no_underscore_means_public():
+    """A module without an underscore in its path is one that the documentation names."""
+    assert {name for name in MODULES if "._" not in name} == PUBLIC
+
+
+@pytest.mark.parametrize("name", public_names(nnlr.schemes))
+def test_a_schemes_file_is_called_like_it(name):
+    """`nnlr.layer_decay` stands in `schemes/_layer_decay.py`, or deeper under its plain name."""
+    path = Path(inspect.getfile(getattr(nnlr.schemes, name)))
+    assert path.stem in {name, f"_{name}"}
+    assert path.is_relative_to(SOURCES / "schemes")
+
+
+def test_no_module_takes_the_place_of_a_public_name():
+    """Importing a module sets it on its package: it may not be called like a function there."""
+    for module in [nnlr, *(import_module(name) for name in PUBLIC - {"nnlr.cli"})]:
+        taken = [
+            name
+            for name, value in vars(module).items()
+            if inspect.ismodule(value)
+            and value.__name__.startswith("nnlr.")
+            and f"nnlr.{name}" not in PUBLIC
+            and f"nnlr.integrations.{name}" not in PUBLIC
+            and not name.startswith(("_", "demo"))
+        ]
+        assert [] == taken, module.__name__
+
+
+def test_no_module_is_an_orphan():
+    """Each private module is imported by another one."""
+    everything = set().union(*map(imported, FILES))
+    private = [name for name in MODULES if "._" in name and not is_folder(name)]
+    assert [] == [name for name in private if name not in everything]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCES)))
+def test_a_file_says_what_it_is_for(path):
+    """The first line of its docstring is one sentence; that of a folder tells the data flow."""
+    text = docstring(path)
+    assert text.partition("\n")[0].endswith((".", ":"))
+    if path.name == "__init__.py" and path.parent.name.startswith("_"):
+        assert "Data flow:" in text
+
+
+def test_no_file_is_long():
+    """A module that does not fit in the head is two modules."""
+    lengths = {
+        str(path.relative_to(SOURCES)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in FILES
+    }
+    assert {} == {name: length for name, length in lengths.items() if length > 420}
+
+
+def test_there_are_few_contracts():
+    """Rules on imports that nobody remembers hold nothing together."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert 15 >= len(settings["tool"]["importlinter"]["contracts"])

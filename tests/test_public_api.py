@@ -1,0 +1,82 @@
+"""What the package exports, and what importing it loads."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nnlr
+from tests.helpers import public_names
+
+PUBLIC = public_names(nnlr)
+SOURCES = Path(nnlr.__file__).parent
+FORBIDDEN = "rich typer yaml numpy matplotlib sklearn transformers lightning accelerate peft timm"
+
+
+def run(code: str) -> str:
+    """Run code in a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_surface_is_frozen(golden):
+    """A public name comes or goes on purpose: the list is a file to be looked at."""
+    golden("public_names", "\n".join(sorted(PUBLIC)))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_name_can_be_had(name):
+    """Each exported name loads, and is what its module calls so."""
+    value = getattr(nnlr, name)
+    assert inspect.ismodule(value) or value.__name__ == name
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_name_is_documented(name):
+    """Each has a docstring, and each function one with an example that runs."""
+    value = getattr(nnlr, name)
+    assert inspect.getdoc(value)
+    if inspect.isfunction(value):
+        assert ">>>" in inspect.getdoc(value), f"{name} has no example"
+
+
+def test_other_names_are_an_error():
+    """Asking for a name that is not public is an AttributeError."""
+    with pytest.raises(AttributeError, match="module 'nnlr' has no attribute 'layer_decya'"):
+        _ = nnlr.layer_decya
+    with pytest.raises(AttributeError, match=r"'nnlr\.schemes' has no attribute 'rool'"):
+        _ = nnlr.schemes.rool
+
+
+@pytest.mark.no_cover
+def test_import_loads_torch_only():
+    """`import nnlr` loads no other library, not even its hard dependencies."""
+    code = "import sys, torch; before = set(sys.modules); import nnlr; "
+    code += "loaded = {m.partition('.')[0] for m in set(sys.modules) - before}; "
+    code += "print(*sorted(loaded - sys.stdlib_module_names))"
+    assert run(code) == "nnlr"
+
+
+@pytest.mark.no_cover
+def test_planning_loads_torch_only():
+    """Resolving and building an optimizer need no other library; printing needs rich."""
+    code = f"""
+import sys, torch, nnlr
+before = set(sys.modules)
+model = torch.nn.Linear(1, 1)
+plan = nnlr.resolve(model, nnlr.rule("*"), lr=1, weight_decay=0)
+plan.optimizer(torch.optim.SGD); plan.vectors(); plan.to_json()
+loaded = {{m.partition(".")[0] for m in set(sys.modules) - before}}
+print(sorted(loaded & set({FORBIDDEN.split()!r}) - {{"numpy"}}))
+str(plan)
+print("rich" in sys.modules)
+"""
+    assert run(code).split("\n") == ["[]", "True"]
+
+
+def test_version_is_a_version():
+    """The version is what the wheel gets."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", nnlr.__version__)
