@@ -1,10 +1,12 @@
 """Checks of the numbers and settings that users hand in."""
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, fields
 from inspect import signature
 from numbers import Integral, Real
-from typing import TypeAlias, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 import torch
 
@@ -118,6 +120,41 @@ def as_call(function: Callable[..., object], *args: object, **kwargs: object) ->
         if name not in defaults or value != defaults[name].default
     ]
     return f"{function.__name__}({', '.join(written)})"
+
+
+class Call:
+    """Base of frozen dataclasses whose repr is the call that makes them.
+
+    Fields before ``KW_ONLY`` are written by position, those after it by name; what equals its
+    default is left out. The function is called like the class in snake case, unless ``_call``
+    names it.
+
+    Examples:
+        >>> from dataclasses import KW_ONLY, dataclass
+        >>> @dataclass(frozen=True, repr=False)
+        ... class LayerPower(Call):
+        ...     base: float
+        ...     _: KW_ONLY
+        ...     exponent: int = 2
+        >>> LayerPower(3), LayerPower(3, exponent=4)
+        (layer_power(3), layer_power(3, exponent=4))
+    """
+
+    _call: ClassVar[str] = ""
+
+    def __repr__(self) -> str:
+        """The call that a user would write."""
+        by_position, arguments = True, []
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.default is not MISSING and value == field.default:
+                by_position = False  # what comes after a gap needs its name
+            elif by_position and not field.kw_only:
+                arguments.append(repr(value))
+            else:
+                arguments.append(f"{field.name}={value!r}")
+        name = self._call or re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        return f"{name}({', '.join(arguments)})"
 
 
 def options(values: object, where: str) -> dict[str, Plain]:
