@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+import torch
 
 import nnlr
 from nnlr import _text
@@ -51,3 +52,15 @@ def test_lists_are_capped_with_a_count():
 def test_hints_are_empty_when_nothing_is_near():
     """No hint is better than a wrong one."""
     assert _text.nearest_hint("zzz", ["weight", "bias"]) == ""
+
+
+def test_warnings_point_at_the_users_line():
+    """However many functions of nnlr and torch lie between, the line shown is the user's."""
+    model = torch.nn.Linear(1, 1)
+    plan = nnlr.resolve(model, lr=0.1, weight_decay=0.1, decay="sqrt")
+    with pytest.warns(nnlr.NnlrWarning, match="no clear meaning with Adam") as caught:
+        optimizer = plan.optimizer(torch.optim.Adam)
+    assert __file__ == caught[0].filename
+    with pytest.warns(nnlr.NnlrWarning, match="no clear meaning with Adam") as caught:
+        nnlr.regroup(optimizer, plan)
+    assert __file__ == caught[0].filename

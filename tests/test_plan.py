@@ -398,7 +398,9 @@ class TestApplying:
     def test_locked_is_drop_or_keep(self):
         """Another word is refused, with the two there are."""
         model = Tied()
-        with pytest.raises(nnlr.NnlrError, match="locked must be 'drop' or 'keep', got 'lose'"):
+        with pytest.raises(
+            nnlr.NnlrError, match="locked must be one of 'drop', 'keep'; got 'lose'"
+        ):
             planned(model).param_groups(locked="lose")
 
     def test_scaled_weights_come_first(self):

@@ -1,4 +1,4 @@
-"""The one explicit step that touches weights: scale them as a plan's ``init_mult`` says."""
+"""Scale the initial weights of a model by a plan's ``init_mult``."""
 
 import torch
 from torch import nn
@@ -47,18 +47,18 @@ def apply_init(model: nn.Module, plan: Plan) -> list[str]:
     if init_applied(unwrap(model)):
         raise NnlrError(
             f"The initial weights of this {type(model).__name__} have been scaled before; twice "
-            "would be wrong. Build the model anew to start over."
+            "would be wrong. Build the model again to start over."
         )
-    scaled = [found for found in locate(plan.rows, model) if found.row.init_mult != 1]
-    if bare := [found.row.name for found in scaled if found.tensor.is_meta]:
+    scaled = [param for param in locate(plan.rows, model) if param.row.init_mult != 1]
+    if on_meta := [param.row.name for param in scaled if param.tensor.is_meta]:
         raise NnlrError(
-            f"{listed(bare)} are on the meta device and have no values yet. Materialise and "
+            f"{listed(on_meta)} are on the meta device and have no values yet. Materialise and "
             "initialise the model, then call apply_init.",
-            names=bare,
+            names=on_meta,
         )
     with torch.no_grad():
-        for found in scaled:
-            found.tensor.mul_(found.row.init_mult)
+        for param in scaled:
+            param.tensor.mul_(param.row.init_mult)
     if scaled:
         set_init_applied(unwrap(model))
-    return [found.row.name for found in scaled]
+    return [param.row.name for param in scaled]

@@ -17,18 +17,11 @@ Word = TypeVar("Word", bound=str)
 
 Plain: TypeAlias = "bool | int | float | str | tuple[Plain, ...] | None"
 
-# Group keys that nnlr or torch writes; as an option they would be overwritten in silence.
+# Group keys that nnlr or torch writes; as an option they would be overwritten unnoticed.
 RESERVED_OPTIONS = frozenset(
     {
-        "params",
-        "param_names",
-        "lr",
-        "weight_decay",
-        "initial_lr",
-        "lr_scale",
-        "name",
-        "lr_mult",
-        "wd_mult",
+        *("params", "param_names", "name", "lr", "initial_lr", "weight_decay"),
+        *("lr_mult", "wd_mult", "lr_scale"),
     }
 )
 
@@ -56,10 +49,10 @@ def number(
     bound = f"> {above:g}" if above is not None else f">= {minimum:g}"
     if maximum < math.inf:
         bound += f" and <= {maximum:g}"
-    wanted = f"{what} must be a finite number {bound}"
+    requirement = f"{what} must be a finite number {bound}"
     if isinstance(value, torch.Tensor):
         raise NnlrError(
-            f"{wanted}, got a Tensor. Pass a float"
+            f"{requirement}, got a Tensor. Pass a float"
             + (
                 "; for a learning rate that lives in a tensor use "
                 "plan.optimizer(..., tensor_lr=True)."
@@ -70,19 +63,19 @@ def number(
             value=value,
         )
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise NnlrError(f"{wanted}, got {shown(value, typed=True)}.", what=what, value=value)
+        raise NnlrError(f"{requirement}, got {shown(value, typed=True)}.", what=what, value=value)
     try:
         result = float(value) + 0.0  # -0.0 is 0.0
     except OverflowError:
         result = math.inf
     too_small = result <= above if above is not None else result < minimum
     if not math.isfinite(result) or too_small or result > maximum:
-        raise NnlrError(f"{wanted}, got {shown(value)}.", what=what, value=value)
+        raise NnlrError(f"{requirement}, got {shown(value)}.", what=what, value=value)
     return result
 
 
-def choice(value: object, what: str, known: Collection[Word]) -> Word:
-    """Return one of the known words, or refuse what is none.
+def choice(value: object, what: str, words: Collection[Word]) -> Word:
+    """Return one of the allowed words, or refuse any other value.
 
     Raises:
         NnlrError: If the value is not one of them.
@@ -92,13 +85,12 @@ def choice(value: object, what: str, known: Collection[Word]) -> Word:
         'adam'
     """
     if isinstance(value, str):
-        for word in known:
+        for word in words:
             if word == value:
                 return word
-    hint = nearest_hint(value, known) if isinstance(value, str) else ""
-    words = ", ".join(map(repr, known))
+    hint = nearest_hint(value, words) if isinstance(value, str) else ""
     raise NnlrError(
-        f"{what} must be one of {words}; got {shown(value)}. {hint}".rstrip(),
+        f"{what} must be one of {', '.join(map(repr, words))}; got {shown(value)}. {hint}".rstrip(),
         what=what,
         value=value,
     )
@@ -161,7 +153,7 @@ def options(values: object, where: str) -> dict[str, Plain]:
     """Return per-group settings as plain Python values, or refuse them.
 
     Only plain values survive ``torch.load(weights_only=True)``, which trainers use to
-    resume; that is why numpy scalars are converted and everything exotic is refused.
+    resume. So numpy scalars are converted, and what cannot be converted is refused.
 
     Raises:
         ConfigError: If a key is reserved or a value is not plain.
@@ -192,6 +184,7 @@ def options(values: object, where: str) -> dict[str, Plain]:
 
 
 def _plain(value: object, what: str) -> Plain:
+    """The value of an option as plain Python, or refuse it."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, Integral):

@@ -1,4 +1,4 @@
-"""Findings: something legal that is probably not what was meant."""
+"""Findings: what is legal, but probably not what was meant."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,9 +65,9 @@ class Findings(tuple[Finding, ...]):
 
     __slots__ = ()
 
-    def __new__(cls, found: Iterable[Finding] = ()) -> "Findings":
+    def __new__(cls, findings: Iterable[Finding] = ()) -> "Findings":
         """Sort them; those of one severity stay in their order."""
-        return super().__new__(cls, sorted(found, key=lambda each: SEVERITIES.index(each.severity)))
+        return super().__new__(cls, sorted(findings, key=lambda f: SEVERITIES.index(f.severity)))
 
     def __str__(self) -> str:
         """Each as a paragraph with its kind, and the fix on lines of its own."""
@@ -78,28 +78,30 @@ class Findings(tuple[Finding, ...]):
         counts = [
             plural(number, severity)
             for severity in SEVERITIES
-            if (number := sum(each.severity == severity for each in self))
+            if (number := sum(finding.severity == severity for finding in self))
         ]
         return f"Findings({', '.join(counts) or 'nothing found'})"
 
     def at_least(self, severity: Severity) -> "Findings":
         """Those that are as severe as this, or more."""
         worst = SEVERITIES[: SEVERITIES.index(severity) + 1]
-        return Findings(each for each in self if each.severity in worst)
+        return Findings(finding for finding in self if finding.severity in worst)
 
 
 def _paragraph(finding: Finding) -> str:
+    """A finding in lines of 80 columns, the fix indented."""
     names = f" ({listed(finding.names)})" if finding.names else ""
-    said = f"{finding.severity} [{finding.kind}]: {finding.cause}{names}."
-    return "\n".join([*_wrapped(said, "", "  "), *_wrapped(finding.fix, "  ", "    ")])
+    cause = f"{finding.severity} [{finding.kind}]: {finding.cause}{names}."
+    return "\n".join([*_wrapped(cause, indent=""), *_wrapped(finding.fix, indent="  ")])
 
 
-def _wrapped(text: str, first: str, rest: str) -> list[str]:
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Lines of a text, all but the first indented by two columns more."""
     return wrap(
         text,
         _WIDTH,
-        initial_indent=first,
-        subsequent_indent=rest,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
         break_long_words=False,
         break_on_hyphens=False,
     )

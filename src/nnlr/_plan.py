@@ -1,4 +1,4 @@
-"""Plans: what was decided for one model, and everything that can be done with it."""
+"""The plan: what was decided for one model, and everything that can be done with it."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,21 +9,23 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr import report
-from nnlr._apply import optimizer as apply
-from nnlr._apply import signature as fitting
 from nnlr._apply.initial_weights import refuse_unscaled
 from nnlr._apply.locate import locate
 from nnlr._apply.lock import plan_locks, plan_unlock
-from nnlr._apply.param_groups import Fit, ParamGroup
+from nnlr._apply.optimizer import build, match_on_load
+from nnlr._apply.param_groups import FittedPlan, ParamGroup
+from nnlr._apply.signature import Signature, refuse_other_update, refuse_rates, refuse_unfit
 from nnlr._apply.vectors import vectors
+from nnlr._arguments import choice
 from nnlr._findings import Finding
 from nnlr._model.names import Source, resolve_name
-from nnlr._rows.groups import Group, Locked, make_groups
+from nnlr._rows.groups import Locked, make_groups
 from nnlr._rows.rates import Bases, Decay, make_bases
 from nnlr._rows.row import PlanRow, with_bases, with_groups
 from nnlr._rows.to_dict import plan_facts, plan_from_facts
 from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.checkpoint import Policy
+from nnlr.checkpoint._on_load import POLICIES
 from nnlr.errors import ConfigError, NnlrError
 
 Opt = TypeVar("Opt", bound=Optimizer)
@@ -32,7 +34,7 @@ Reference = Callable[[], Source | None]
 
 
 def _unknown() -> None:
-    """The model of a plan that never saw one."""
+    """The reference of a plan that remembers no model: it was loaded or copied."""
 
 
 class Plan:
@@ -94,19 +96,16 @@ class Plan:
         Raises:
             NnlrError: If there is none.
         """
-        known = resolve_name(name, self._by_name) if isinstance(name, str) else None
-        if known is None:
-            inside = [known for known in self._by_name if known.startswith(f"{name}.")]
-            hint = (
-                f"Below that: {listed(inside)}."
-                if inside
-                else nearest_hint(str(name), self._by_name)
-            )
+        canonical = resolve_name(name, self._by_name) if isinstance(name, str) else None
+        if canonical is None:
+            hint = nearest_hint(str(name), self._by_name)
+            if inside := [param for param in self._by_name if param.startswith(f"{name}.")]:
+                hint = f"Below that: {listed(inside)}."
             raise NnlrError(
                 f"The plan for {self.label} has no parameter {shown(name)}. {hint}".rstrip(),
                 name=name,
             )
-        return self._by_name[known]
+        return self._by_name[canonical]
 
     def __contains__(self, name: object) -> bool:
         """Whether the plan has a row of that name."""
@@ -125,7 +124,8 @@ class Plan:
         if not isinstance(other, Plan):
             return NotImplemented
         mine = (self._bases, self.label, self.rows, self.findings)
-        return mine == (other._bases, other.label, other.rows, other.findings)
+        theirs = (other._bases, other.label, other.rows, other.findings)
+        return mine == theirs
 
     __hash__ = None  # type: ignore[assignment]  # compared by value
 
@@ -184,13 +184,8 @@ class Plan:
             self.weight_decay if weight_decay is None else weight_decay,
             self.decay,
         )
-        return Plan(
-            with_bases(self.rows, bases),
-            bases,
-            self.label,
-            self.findings,
-            self._reference,
-        )
+        rows = with_bases(self.rows, bases)
+        return Plan(rows, bases, self.label, self.findings, self._reference)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain dicts, lists, strings and numbers; see :meth:`from_dict`."""
@@ -224,8 +219,8 @@ class Plan:
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep: all but the way back to the model."""
-        kept = {key: value for key, value in vars(self).items() if key != "_by_name"}
-        return {**kept, "_reference": _unknown}
+        state = {key: value for key, value in vars(self).items() if key != "_by_name"}
+        return {**state, "_reference": _unknown}
 
     # --- apply ----------------------------------------------------------------------
 
@@ -298,9 +293,9 @@ class Plan:
             NnlrError: If the plan needs ``eps`` or ``apply_init`` first.
         """
         fit = self.fit(model, partial=partial, locked=locked, init=init)
-        ready = fit.fill(names=names, tensor_lr=tensor_lr, eps=eps)
+        groups = fit.param_groups(names=names, tensor_lr=tensor_lr, eps=eps)
         fit.locks.apply()
-        return ready
+        return groups
 
     def optimizer(
         self,
@@ -345,16 +340,17 @@ class Plan:
             >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
             [('lr1_wd1', 0.1), ('lr2_wd1', 0.2)]
         """
-        apply.check_resume(resume)
-        signature = fitting.Signature.of(cls)
-        fitting.refuse_rates(signature, settings, self._bases)
+        if resume is not None:
+            choice(resume, "resume", POLICIES)
+        signature = Signature.of(cls)
+        refuse_rates(signature, settings, self._bases)
         fit = self.fit(model, partial=partial, locked=locked, init=init)
-        fitting.refuse_other_update(signature, settings, fit.groups, fit.located)
-        fitting.refuse_unfit(signature, fit.groups, fit.located)
+        refuse_other_update(signature, settings, fit.groups, fit.located)
+        refuse_unfit(signature, fit.groups, fit.located)
         eps = settings.get("eps", signature.defaults.get("eps"))
-        ready = fit.fill(names=names, tensor_lr=tensor_lr, eps=eps)
-        optimizer = apply.build(cls, ready, fit.located, fit.bases, settings)
-        apply.match_on_load(optimizer, self._model(model), fit.located, resume)
+        groups = fit.param_groups(names=names, tensor_lr=tensor_lr, eps=eps)
+        optimizer = build(cls, signature, settings, fit, groups)
+        match_on_load(optimizer, self._model(model), fit.located, resume)
         fit.locks.apply()
         return optimizer
 
@@ -365,33 +361,30 @@ class Plan:
         partial: bool = False,
         locked: Locked = "drop",
         init: str | None = None,
-    ) -> Fit:
+    ) -> FittedPlan:
         """What :meth:`param_groups`, :meth:`optimizer` and ``regroup`` go by; locks nothing.
 
         Takes their arguments and raises their errors.
         """
         source = self._model(model)
-        groups = self._groups(locked)
+        choice(locked, "locked", ("drop", "keep"))
+        groups = self.groups if locked == "drop" else make_groups(self.rows, locked=locked)
         located = locate(self.rows, source, partial=partial)
         refuse_unscaled(self.rows, source, init)
         locks = plan_locks(located, source, keep=locked == "keep")
-        return Fit.of(groups, located, locks, self._bases)
-
-    def _groups(self, locked: object) -> tuple[Group, ...]:
-        if locked == "drop":
-            return self.groups
-        if locked == "keep":
-            return make_groups(self.rows, locked="keep")
-        raise NnlrError(f"locked must be 'drop' or 'keep', got {shown(locked)}.")
+        names = {param.row.name for param in located}
+        present = tuple(group for group in groups if not names.isdisjoint(group.names))
+        return FittedPlan(present, located, locks, self._bases)
 
     def _model(self, model: Source | None) -> Source:
+        """The model to use: the one passed, else the one that was resolved."""
         if model is not None:
             return model
-        found = self._reference()
         if self._reference is _unknown:
             raise NnlrError("This plan was loaded or copied and remembers no model: pass model=.")
-        if found is None:
+        resolved = self._reference()
+        if resolved is None:
             raise NnlrError(
                 f"The model this plan was made for ({self.label}) is gone: pass model=."
             )
-        return found
+        return resolved

@@ -1,6 +1,5 @@
 """A new plan for an optimizer that has been training already."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -15,16 +14,17 @@ from nnlr._apply.optimizer import (
     warn_about_decay,
     without_decay,
 )
-from nnlr._apply.param_groups import Fit, ParamGroup
+from nnlr._apply.param_groups import FittedPlan, ParamGroup
 from nnlr._apply.signature import Signature, refuse_other_update, refuse_unfit
 from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._rows.groups import Locked
 from nnlr._schedule import base_rate as baserate
 from nnlr._schedule.progress import SCHEDULED, filled, progress
+from nnlr._text import warn
 from nnlr.checkpoint._hook import learn_names
 from nnlr.checkpoint._names import matched
-from nnlr.errors import ConfigError, NnlrError, NnlrWarning
+from nnlr.errors import ConfigError, NnlrError
 
 
 def regroup(
@@ -84,7 +84,7 @@ _RENEWED: Final = {
 }
 
 
-def _give_groups(optimizer: Optimizer, fit: Fit) -> None:
+def _give_groups(optimizer: Optimizer, fit: FittedPlan) -> None:
     """Give a live optimizer new groups; what it knows of a parameter stays with it.
 
     State follows the tensor, or its name where the tensor was replaced; that of
@@ -105,16 +105,14 @@ def _give_groups(optimizer: Optimizer, fit: Fit) -> None:
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError("LBFGS keeps one flat history of all parameters; build it anew.")
     old = optimizer.param_groups
-    ready = fit.fill(eps=optimizer.defaults.get("eps"))
+    ready = fit.param_groups(eps=optimizer.defaults.get("eps"))
     warn_about_decay(optimizer, ready, fit.bases)
     scheduled = progress(old)
     if scheduled is not None and not baserate.scheduled(optimizer):
-        warnings.warn(
+        warn(
             "A scheduler was built on this optimizer. The new groups continue at "
             f"{scheduled['lr']:g} of their base rates; build the scheduler anew: the old one "
-            "holds the old rates, and its next step may fail. One of nnlr.schedule goes on.",
-            NnlrWarning,
-            stacklevel=3,  # the caller of nnlr.regroup
+            "holds the old rates, and its next step may fail. One of nnlr.schedule goes on."
         )
     _warn_about_lost(optimizer, fit.located)
     agreed = _agreed_settings(old)
@@ -143,12 +141,10 @@ def _warn_about_lost(optimizer: Optimizer, located: Sequence[Located]) -> None:
         if "param_names" not in group and id(tensor) not in present and tensor in optimizer.state
     ]
     if lost:
-        warnings.warn(
+        warn(
             f"The optimizer knows {len(lost)} tensors that the model does not have (any "
             "more), and no names to match them by: what it knows of them is dropped. "
-            "Build it from model.named_parameters() or a plan to keep it.",
-            NnlrWarning,
-            stacklevel=4,  # the caller of nnlr.regroup
+            "Build it from model.named_parameters() or a plan to keep it."
         )
 
 

@@ -1,4 +1,4 @@
-"""From schemes to a plan: what every parameter's factors are, and what they come to."""
+"""From a model and schemes to a plan: the front door of the library."""
 
 import weakref
 from collections.abc import Mapping
@@ -73,29 +73,38 @@ def resolve(
         Plan(Sequential: 4 parameters, 2 groups, lr=0.01, weight_decay=0.1)
     """
     bases = make_bases(lr, weight_decay, decay)
-    checked = as_schemes(schemes)
+    schemes = as_schemes(schemes)
+
+    # What the model is: names, shapes, roles, ties.
     info = _with_user_roles(describe(model), {} if roles is None else roles)
-    settled = check_settled({} if tied is None else tied, info)
-    said = [_sparse(info), declarations(info, settled)]
-    said += [scheme.steps(info) for scheme in checked]
-    rows = make_rows(info.params, settle(merge(said), info, settled), bases)
-    findings = plan_findings(rows, info)
-    findings += tuple(found for scheme in checked for found in scheme.findings(info))
-    return Plan(rows, bases, info.label, findings, _reference(model, info))
+    overruled = check_settled({} if tied is None else tied, info)
+
+    # What is declared about each parameter: its trace, one step for each factor.
+    parts = [_sparse(info), declarations(info, overruled)]
+    parts += [scheme.steps(info) for scheme in schemes]
+    traces = settle(merge(parts), info, overruled)
+
+    # What the factors multiply to: one row for each parameter.
+    rows = make_rows(info.params, traces, bases)
+    findings = [*plan_findings(rows, info)]
+    for scheme in schemes:
+        findings += scheme.findings(info)
+    return Plan(rows, bases, info.label, tuple(findings), _reference(model, info))
 
 
 def _with_user_roles(info: ModelInfo, roles: object) -> ModelInfo:
+    """The same model with the roles of ``resolve(..., roles={selector: role})``."""
     if not isinstance(roles, Mapping):
         raise NnlrError(f"roles must be a mapping {{selector: role}}, got {shown(roles)}.")
     chosen: dict[int, str] = {}
     for selector, role in roles.items():
-        what = f"roles={{{selector!r}: {role!r}}}"
-        matched = must_match(as_selector(selector, "roles"), info, what, may_be_optional=False)
-        for index in sorted(matched):
+        entry = f"roles={{{selector!r}: {role!r}}}"
+        matches = must_match(as_selector(selector, "roles"), info, entry, may_be_optional=False)
+        for index in sorted(matches):
             if (earlier := chosen.setdefault(index, role)) != role:
                 name = info.params[index].name
                 raise NnlrError(
-                    f"{what} speaks of {name!r}, which an earlier entry of roles= makes "
+                    f"{entry} speaks of {name!r}, which an earlier entry of roles= makes "
                     f"{earlier!r}. Narrow one of them, so that each parameter has one role.",
                     name=name,
                 )
@@ -103,26 +112,27 @@ def _with_user_roles(info: ModelInfo, roles: object) -> ModelInfo:
 
 
 def _sparse(info: ModelInfo) -> dict[int, Trace]:
+    """Traces that switch the weight decay of sparse parameters off."""
     trace = (Step("sparse gradient", _SPARSE),)
     return {index: trace for index, param in enumerate(info.params) if param.sparse}
 
 
 def _reference(model: Source, info: ModelInfo) -> Reference:
-    """A weak way back to the model; of bare tensors, each is held weakly."""
+    """A weak reference to the model, or to each of its tensors if they came without a module."""
     if isinstance(model, nn.Module):
         # A compile wrapper is often a temporary; what it wraps is not. DDP has to be seen,
         # and so has a wrapper with parameters of its own, such as PEFT's prompts.
-        kept, *inside = unwrapping(model)
-        for inner in inside:
-            whole = len(list(inner.parameters())) == len(info.params)
-            if whole and inside_ddp(inner) == inside_ddp(model):
-                kept = inner
-        return weakref.ref(kept)
-    held = {places[0].name: weakref.ref(places[0].tensor) for places in info.places}
+        target, *inside = unwrapping(model)
+        for module in inside:
+            has_all = len(list(module.parameters())) == len(info.params)
+            if has_all and inside_ddp(module) == inside_ddp(model):
+                target = module
+        return weakref.ref(target)
+    references = {places[0].name: weakref.ref(places[0].tensor) for places in info.places}
 
     def tensors() -> Mapping[str, Tensor] | None:
-        found = {name: tensor for name, ref in held.items() if (tensor := ref()) is not None}
-        return found if len(found) == len(held) else None
+        alive = {name: tensor for name, ref in references.items() if (tensor := ref()) is not None}
+        return alive if len(alive) == len(references) else None
 
     return tensors
 
@@ -148,5 +158,5 @@ def param_groups(
     """
     plan = resolve(model, *schemes, lr=lr, weight_decay=weight_decay, decay=decay)
     # An iterator of pairs is used up by now; the plan remembers its tensors.
-    again = model if isinstance(model, nn.Module | Mapping) else None
-    return plan.param_groups(again, names=names, locked=locked)
+    reusable = model if isinstance(model, nn.Module | Mapping) else None
+    return plan.param_groups(reusable, names=names, locked=locked)

@@ -1,8 +1,16 @@
-"""Words of messages: lists, counts, nearest names, values as written."""
+"""Words of messages: lists, counts, nearest names, values as written; warnings."""
 
 import re
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Final
+
+from nnlr.errors import NnlrWarning
+
+# Packages whose frames lie between a warning of nnlr and the user's line that led to it.
+_BETWEEN: Final = {"nnlr", "torch", "contextlib", "functools"}
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:
@@ -14,8 +22,8 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     """
     names = list(names)
     first = ", ".join(names[:limit])
-    rest = len(names) - limit
-    return f"{first} and {rest} more" if rest > 0 else first
+    more = len(names) - limit
+    return f"{first} and {more} more" if more > 0 else first
 
 
 def beginnings(names: Iterable[str]) -> str:
@@ -29,7 +37,7 @@ def beginnings(names: Iterable[str]) -> str:
 
 
 def plural(number: int, what: str, verb: str = "") -> str:
-    """A count and its noun, and what they do.
+    """A count with its noun, and the verb that agrees with it.
 
     Examples:
         >>> plural(1, "group"), plural(2, "group")
@@ -67,14 +75,14 @@ def shown(value: object, *, typed: bool = False) -> str:
         >>> shown(list(range(100)))
         'a list'
     """
-    kind = type(value).__name__
+    type_name = type(value).__name__
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  whatever it is, the message about it must come out
+    except Exception:  # noqa: BLE001 - a broken repr must not hide the message
         text = ""
     if not 0 < len(text) <= 80 or "\n" in text or " at 0x" in text:
-        return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
-    return f"{text} ({kind})" if typed else text
+        return f"{'an' if type_name[0] in 'AEIOUaeiou' else 'a'} {type_name}"
+    return f"{text} ({type_name})" if typed else text
 
 
 def selector_hint(value: object) -> str:
@@ -90,3 +98,11 @@ def selector_hint(value: object) -> str:
         return f" Of a regular expression: nnlr.regex({shown(value.pattern)})."
     many = isinstance(value, list | tuple | set)
     return " Join patterns with |: nnlr.glob('head.*') | 'norm.*'." if many else ""
+
+
+def warn(message: str) -> None:
+    """Warn at the user's line: the innermost one that is not in nnlr or torch."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, NnlrWarning, stacklevel=level)

@@ -249,7 +249,7 @@ class TestParamGroups:
     def test_locked_is_drop_or_keep(self):
         """Anything else is an error that says so."""
         model = Scalars(1)
-        with pytest.raises(nnlr.NnlrError, match="locked must be 'drop' or 'keep', got 0"):
+        with pytest.raises(nnlr.NnlrError, match="locked must be one of 'drop', 'keep'; got 0"):
             resolved(model, Say()).param_groups(locked=0)
 
     def test_the_shortcut_gives_the_groups_of_the_plan(self):

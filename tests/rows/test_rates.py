@@ -134,7 +134,7 @@ class TestDecayModes:
     @pytest.mark.parametrize("bad", ["independant", None, 0, ["sqrt"]], ids=repr)
     def test_an_unknown_mode_is_an_error(self, bad):
         """The message lists the modes."""
-        with pytest.raises(nnlr.NnlrError, match="one of 'coupled', 'independent', 'sqrt', got"):
+        with pytest.raises(nnlr.NnlrError, match="one of 'coupled', 'independent', 'sqrt'; got"):
             linear(decay=bad)
 
     def test_the_mode_is_part_of_the_plan(self):

@@ -50,7 +50,11 @@ def clip_grad_norm_(
         if tensor.grad is not None:
             mesh = getattr(tensor.grad, "device_mesh", None)
             by_mesh.setdefault(mesh, []).append(tensor)
-    norms = [_norm(members, norm_type, foreach) for members in by_mesh.values()]
+    norms = []
+    for members in by_mesh.values():
+        grads = [tensor.grad for tensor in members if tensor.grad is not None]
+        norm = get_total_norm(grads, norm_type, foreach=foreach)
+        norms.append(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
     total = norms[0] if len(norms) == 1 else get_total_norm(norms, norm_type)
     if error_if_nonfinite and not total.isfinite():
         raise RuntimeError(
@@ -58,22 +62,15 @@ def clip_grad_norm_(
             "are as they were. Pass error_if_nonfinite=False to scale them all the same."
         )
     for mesh, members in by_mesh.items():
-        clip_grads_with_norm_(members, max_norm, _on(mesh, total), foreach)
+        clip_grads_with_norm_(members, max_norm, _on_mesh(total, mesh), foreach)
     return total
 
 
-def _norm(members: Iterable[Tensor], norm_type: float, foreach: bool | None) -> Tensor:
-    """The norm of gradients on one mesh, as a plain tensor."""
-    grads = [tensor.grad for tensor in members if tensor.grad is not None]
-    norm = get_total_norm(grads, norm_type, foreach=foreach)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-
-
-def _on(mesh: Any, total: Tensor) -> Tensor:  # noqa: ANN401 - a type that loads late
-    """The norm on a mesh, as torch does not scale shards by a plain tensor."""
+def _on_mesh(norm: Tensor, mesh: Any) -> Tensor:  # noqa: ANN401 - a type that loads late
+    """The norm as a tensor on a mesh: torch does not scale shards by a plain tensor."""
     if mesh is None:
-        return total
+        return norm
     from torch.distributed.tensor import DTensor, Replicate
 
     everywhere = [Replicate()] * mesh.ndim
-    return DTensor.from_local(total, mesh, everywhere, run_check=False)
+    return DTensor.from_local(norm, mesh, everywhere, run_check=False)

@@ -1,7 +1,7 @@
-"""A plan meets tensors: look them up by name, lock and unlock them, lay out vectors.
+"""Find the tensor of each row of a plan in a model, by name.
 
-A plan holds names and numbers only. Everything here takes the model anew, so that a model
-may be resolved on the meta device and sharded or wrapped before the plan is applied.
+A plan holds names and numbers only, so that a model may be resolved on the meta device and
+sharded or wrapped before the plan is applied.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ class Located:
 
 
 def locate(rows: Sequence[PlanRow], model: Source, *, partial: bool = False) -> list[Located]:
-    """Find the tensor of each row, and refuse a model the rows do not speak of.
+    """Find the tensor of each row, and refuse a model that the rows were not made for.
 
     Args:
         rows: The rows of a plan.
@@ -54,31 +54,32 @@ def locate(rows: Sequence[PlanRow], model: Source, *, partial: bool = False) -> 
 
 
 def locate_slots(
-    rows: Sequence[PlanRow], hanging: Iterable[Slot], label: str, *, partial: bool
+    rows: Sequence[PlanRow], slots: Iterable[Slot], label: str, *, partial: bool
 ) -> list[Located]:
-    """The same for a model whose places are known, and what to call it."""
-    planned = {row.name: row for row in rows}
-    hung: dict[int, list[Slot]] = {}
-    for slot in hanging:
-        hung.setdefault(id(slot.tensor), []).append(slot)
-    by_name = {places[0].name: tuple(places) for places in hung.values()}
-    _check_names(planned, by_name, label, partial=partial)
-    located = [Located(planned[name], places) for name, places in by_name.items()]
-    for found in located:
-        _check_tensor(found, partial=partial)
+    """The same for the places of a model's parameters, and what to call the model."""
+    row_of = {row.name: row for row in rows}
+    by_tensor: dict[int, list[Slot]] = {}
+    for slot in slots:
+        by_tensor.setdefault(id(slot.tensor), []).append(slot)
+    places_of = {places[0].name: tuple(places) for places in by_tensor.values()}
+    _check_names(row_of, places_of, label, partial=partial)
+    located = [Located(row_of[name], places) for name, places in places_of.items()]
+    for param in located:
+        _check_tensor(param, partial=partial)
     return located
 
 
 def _check_names(
-    planned: Mapping[str, PlanRow],
-    by_name: Mapping[str, tuple[Slot, ...]],
+    row_of: Mapping[str, PlanRow],
+    places_of: Mapping[str, tuple[Slot, ...]],
     label: str,
     *,
     partial: bool,
 ) -> None:
-    if new := [name for name in by_name if name not in planned]:
-        first_of = {alias: row.name for row in planned.values() for alias in row.aliases}
-        hint = nearest_hint(new[0], planned)
+    """Refuse a model that has other parameters than the rows."""
+    if new := [name for name in places_of if name not in row_of]:
+        first_of = {alias: row.name for row in row_of.values() for alias in row.aliases}
+        hint = nearest_hint(new[0], row_of)
         if new[0] in first_of:
             hint = f"It was tied to {first_of[new[0]]!r} when the plan was made."
         raise PlanMismatchError(
@@ -88,13 +89,14 @@ def _check_names(
             name=new[0],
             names=new,
         )
-    missing = [name for name in planned if name not in by_name]
+    missing = [name for name in row_of if name not in places_of]
     if missing and not partial:
-        other = {place.name: name for name, places in by_name.items() for place in places}
-        tied = f" It is now tied to {other[missing[0]]!r}." if missing[0] in other else ""
+        first_name = {place.name: name for name, places in places_of.items() for place in places}
+        tied = first_name.get(missing[0])
+        hint = "" if tied is None else f" It is now tied to {tied!r}."
         raise PlanMismatchError(
             f"{label} lacks {plural(len(missing), 'parameter')} of the plan: "
-            f"{listed(missing)}.{tied}\n"
+            f"{listed(missing)}.{hint}\n"
             "  Call nnlr.resolve again, or pass partial=True if this is one stage of the "
             "resolved model.",
             name=missing[0],
@@ -102,15 +104,16 @@ def _check_names(
         )
 
 
-def _check_tensor(found: Located, *, partial: bool) -> None:
-    row, tensor = found.row, found.tensor
+def _check_tensor(param: Located, *, partial: bool) -> None:
+    """Refuse a tensor of another shape, or one that was frozen or unfrozen since."""
+    row, tensor = param.row, param.tensor
     if tuple(tensor.shape) != row.shape and not partial:
         raise PlanMismatchError(
             f"{row.name!r} has the shape {tuple(tensor.shape)}, the plan was made for "
             f"{row.shape}. Call nnlr.resolve again, or pass partial=True if this is a shard.",
             name=row.name,
         )
-    trained = tensor.requires_grad or found.locked_by_nnlr
+    trained = tensor.requires_grad or param.locked_by_nnlr
     if trained == row.frozen:
         was, now = ("frozen", "trainable") if trained else ("trainable", "frozen")
         raise PlanMismatchError(

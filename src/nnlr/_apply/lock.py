@@ -14,17 +14,17 @@ from nnlr.errors import NnlrError
 
 @dataclass(frozen=True, slots=True)
 class Locks:
-    """Gradients to switch off and on: checked, and not touched before :meth:`apply`."""
+    """Gradients to switch off and on: checked, and not changed before :meth:`apply`."""
 
     off: tuple[Located, ...]
     on: tuple[Located, ...]
 
     @property
-    def flips(self) -> list[Located]:
-        """The tensors whose ``requires_grad`` will be another."""
+    def changed(self) -> list[Located]:
+        """The tensors whose ``requires_grad`` will change."""
         return [
-            *(found for found in self.off if found.tensor.requires_grad),
-            *(found for found in self.on if not found.tensor.requires_grad),
+            *(param for param in self.off if param.tensor.requires_grad),
+            *(param for param in self.on if not param.tensor.requires_grad),
         ]
 
     def refuse_inside_ddp(self, model: object) -> None:
@@ -33,7 +33,7 @@ class Locks:
         Raises:
             NnlrError: If so.
         """
-        names = [found.row.name for found in self.flips]
+        names = [param.row.name for param in self.changed]
         if names and isinstance(model, nn.Module) and inside_ddp(model):
             raise NnlrError(
                 f"{listed(names)} cannot be locked or unlocked inside "
@@ -44,16 +44,16 @@ class Locks:
 
     def apply(self) -> list[str]:
         """Switch them, note on the owners what was done, and return the names."""
-        for found in self.off:
-            found.tensor.requires_grad_(False)
+        for param in self.off:
+            param.tensor.requires_grad_(False)
             # An optimizer would go on applying it, and clipping would count it.
-            found.tensor.grad = None
-        for found in self.on:
-            found.tensor.requires_grad_(True)
-        for changed, locked in ((self.off, True), (self.on, False)):
-            for place in (place for found in changed for place in found.places):
+            param.tensor.grad = None
+        for param in self.on:
+            param.tensor.requires_grad_(True)
+        for params, locked in ((self.off, True), (self.on, False)):
+            for place in (place for param in params for place in param.places):
                 marks.set_locked(place.tensor, place.module, place.key, locked=locked)
-        return [found.row.name for found in (*self.off, *self.on)]
+        return [param.row.name for param in (*self.off, *self.on)]
 
 
 def plan_locks(located: Sequence[Located], model: Source, *, keep: bool = False) -> Locks:
@@ -68,12 +68,12 @@ def plan_locks(located: Sequence[Located], model: Source, *, keep: bool = False)
         NnlrError: If that would change a model that is already inside DDP.
     """
     off, on = [], []
-    for found in located:
-        if found.row.locked and not keep:
-            if found.tensor.requires_grad or found.tensor.grad is not None:
-                off.append(found)
-        elif found.locked_by_nnlr:
-            on.append(found)
+    for param in located:
+        if param.row.locked and not keep:
+            if param.tensor.requires_grad or param.tensor.grad is not None:
+                off.append(param)
+        elif param.locked_by_nnlr:
+            on.append(param)
     return _checked(off, on, model)
 
 
@@ -83,16 +83,17 @@ def plan_unlock(located: Sequence[Located], model: Source) -> Locks:
     Raises:
         NnlrError: As :func:`plan_locks`.
     """
-    return _checked([], [found for found in located if found.locked_by_nnlr], model)
+    return _checked([], [param for param in located if param.locked_by_nnlr], model)
 
 
 def _checked(off: Sequence[Located], on: Sequence[Located], model: Source) -> Locks:
+    """The locks, unless DDP or a tensor that is no leaf forbids one of them."""
     locks = Locks(tuple(off), tuple(on))
     locks.refuse_inside_ddp(model)
-    if bent := [found.row.name for found in locks.flips if not found.tensor.is_leaf]:
+    if computed := [param.row.name for param in locks.changed if not param.tensor.is_leaf]:
         raise NnlrError(
-            f"{listed(bent)} cannot be locked: the tensor is computed from others. Pass "
+            f"{listed(computed)} cannot be locked: the tensor is computed from others. Pass "
             "the leaf tensors.",
-            names=bent,
+            names=computed,
         )
     return locks

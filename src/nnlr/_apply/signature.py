@@ -1,9 +1,9 @@
-"""What an optimizer class can be told, and whether a plan's groups fit it."""
+"""Which settings an optimizer class takes, and whether a plan's groups fit it."""
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -28,7 +28,7 @@ ADAPTIVE_L2: Final = (
     torch.optim.RMSprop,
 )
 
-# Optimizers whose steps are of a kind that schemes ask for.
+# Optimizers whose kind of steps (Update) is known.
 _OF_A_KIND: Final = (*ADAPTIVE_L2, torch.optim.AdamW, torch.optim.SGD)
 
 # Newer than the oldest torch that nnlr supports.
@@ -42,7 +42,7 @@ _KEYWORDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What an optimizer can be told.
+    """Which settings an optimizer takes.
 
     Attributes:
         cls: Its class, or the function that builds it.
@@ -85,14 +85,14 @@ class Signature:
             cls=inner,
             name=getattr(inner, "__name__", type(inner).__name__),
             defaults={
-                each.name: None if each.default is each.empty else each.default
-                for each in parameters[1:]  # the first takes the groups
-                if each.kind in _KEYWORDS
+                setting.name: None if setting.default is setting.empty else setting.default
+                for setting in parameters[1:]  # the first takes the groups
+                if setting.kind in _KEYWORDS
             },
             bound=partial.keywords if partial else {},
             open=not parameters
             or not isinstance(inner, type)
-            or any(each.kind is each.VAR_KEYWORD for each in parameters),
+            or any(setting.kind is setting.VAR_KEYWORD for setting in parameters),
         )
 
     @classmethod
@@ -100,8 +100,12 @@ class Signature:
         """What the groups of an optimizer that exists may hold."""
         return cls(type(optimizer), type(optimizer).__name__, optimizer.defaults)
 
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "Signature":
+        """The same optimizer once it is built, when its defaults list all settings."""
+        return replace(self, defaults=defaults, open=False)
+
     def knows(self, setting: str) -> bool:
-        """Whether a setting means something to it, as far as one can tell."""
+        """Whether it takes a setting; ``True`` also where only building it can tell."""
         return self.open or setting in self.defaults
 
 
@@ -111,12 +115,13 @@ def refuse_rates(signature: Signature, settings: Mapping[str, Any], bases: Bases
     Raises:
         ConfigError: If ``lr`` or ``weight_decay`` is among the settings.
     """
-    given = {**signature.bound, **settings}
+    arguments = {**signature.bound, **settings}
     for base in ("lr", "weight_decay"):
-        if base in given:
+        if base in arguments:
+            value = shown(arguments[base])
             raise ConfigError(
-                f"{base}={shown(given[base])} is not passed here: the plan has {base}="
-                f"{getattr(bases, base)!r}. Use plan.with_rates({base}={shown(given[base])}).",
+                f"{base}={value} is not passed here: the plan has {base}="
+                f"{getattr(bases, base)!r}. Use plan.with_rates({base}={value}).",
                 setting=base,
             )
 
@@ -150,46 +155,36 @@ def refuse_unfit(signature: Signature, groups: Sequence[Group], located: Sequenc
                 )
     decays = [group.weight_decay for group in groups]
     if any(decays) and not signature.knows("weight_decay"):
-        raise no_decay(name, decays)
+        raise ConfigError(
+            f"{name} has no weight decay, and the plan decays {sum(map(bool, decays))} of "
+            f"{len(decays)} groups. Resolve with weight_decay=0, or use another optimizer."
+        )
     scaled = sum(group.eps_mult != 1 for group in groups)
     if scaled and not signature.knows("eps"):
         raise ConfigError(
             f"{name} has no eps, and the plan multiplies that of {scaled} of {len(groups)} "
             "groups. Use an optimizer that has one."
         )
-    _refuse_special(signature, groups, located)
-
-
-def no_decay(name: str, decays: Sequence[float]) -> ConfigError:
-    """The error for decay on an optimizer that has none."""
-    return ConfigError(
-        f"{name} has no weight decay, and the plan decays {sum(map(bool, decays))} of "
-        f"{len(decays)} groups. Resolve with weight_decay=0, or use another optimizer."
-    )
-
-
-def _refuse_special(
-    signature: Signature, groups: Sequence[Group], located: Sequence[Located]
-) -> None:
+    # Two classes of torch take less than any others.
     cls = signature.cls
     if not isinstance(cls, type):
         return
     if issubclass(cls, torch.optim.LBFGS) and len(groups) > 1:
         raise ConfigError(
-            f"{signature.name} takes one parameter group, and the plan has {len(groups)}. "
+            f"{name} takes one parameter group, and the plan has {len(groups)}. "
             "It has one step size for all parameters; use another optimizer for "
             "layer-wise rates."
         )
     if issubclass(cls, _MUON):
-        given = {name for group in groups for name in group.names}
+        trained = {member for group in groups for member in group.names}
         unfit = [
-            found.row.name
-            for found in located
-            if found.row.name in given and found.tensor.ndim != 2
+            param.row.name
+            for param in located
+            if param.row.name in trained and param.tensor.ndim != 2
         ]
         if unfit:
             raise ConfigError(
-                f"{signature.name} trains matrices only, and {len(unfit)} parameters have "
+                f"{name} trains matrices only, and {len(unfit)} parameters have "
                 f"another number of axes: {listed(unfit)}. Give it a plan that locks them, "
                 "or resolve a mapping of the matrices alone and give the rest to another "
                 "optimizer.",
@@ -203,16 +198,20 @@ def refuse_other_update(
     groups: Sequence[Group],
     located: Sequence[Located],
 ) -> None:
-    """Raise ``ConfigError`` where a scheme's factors are for another kind of steps."""
-    kind = _update(signature, settings)
+    """Refuse an optimizer whose steps are of another kind than a scheme's factors are for.
+
+    Raises:
+        ConfigError: If so.
+    """
+    kind = _kind_of_steps(signature, settings)
     if kind is None:
         return
-    fits = {kind, None}
+    fitting = {kind, None}
     if kind != "sgd" and not any(group.weight_decay for group in groups):
-        fits |= {"adam", "adamw"}  # they differ in decay only
-    trained = (found.row for found in located if found.row.group is not None)
+        fitting |= {"adam", "adamw"}  # they differ in decay only
+    trained = (param.row for param in located if param.row.group is not None)
     for step in (step for row in trained for step in row.trace):
-        if step.factor.update not in fits:
+        if step.factor.update not in fitting:
             raise ConfigError(
                 f"{signature.name} does not go with {step.source}, whose factors are for "
                 f"optimizer={step.factor.update!r}. Pass optimizer={kind!r} to the scheme, "
@@ -220,24 +219,17 @@ def refuse_other_update(
             )
 
 
-def _update(signature: Signature, settings: Mapping[str, Any]) -> Update | None:
-    """The kind of an optimizer's steps, of torch's classes and what steps like these."""
+def _kind_of_steps(signature: Signature, settings: Mapping[str, Any]) -> Update | None:
+    """The kind of an optimizer's steps; ``None`` if they are not those of a class of torch."""
     cls = signature.cls
-    known = _stepping(cls)
-    if known is None:
-        return None
-    if issubclass(known, torch.optim.SGD):
-        return "sgd"
-    given = {**signature.defaults, **signature.bound, **settings}
-    decoupled = issubclass(known, torch.optim.AdamW) or given.get("decoupled_weight_decay")
-    return "adamw" if decoupled else "adam"
-
-
-def _stepping(cls: Callable[..., Any]) -> type[Optimizer] | None:
-    """The class of torch whose steps a class makes, if it makes none of its own."""
     if not isinstance(cls, type) or not issubclass(cls, _OF_A_KIND):
         return None
-    known = next(base for base in cls.__mro__ if base in _OF_A_KIND)
+    base = next(base for base in cls.__mro__ if base in _OF_A_KIND)
     # Torch wraps the method when a first instance is built.
-    same = inspect.unwrap(cls.step) is inspect.unwrap(known.step)
-    return known if same else None
+    if inspect.unwrap(cls.step) is not inspect.unwrap(base.step):
+        return None
+    if issubclass(base, torch.optim.SGD):
+        return "sgd"
+    arguments = {**signature.defaults, **signature.bound, **settings}
+    decoupled = issubclass(base, torch.optim.AdamW) or arguments.get("decoupled_weight_decay")
+    return "adamw" if decoupled else "adam"

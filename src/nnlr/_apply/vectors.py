@@ -21,7 +21,7 @@ def vectors(located: Sequence[Located]) -> tuple[Tensor, Tensor]:
     Raises:
         NnlrError: If the parameters are on several devices.
     """
-    devices = {found.tensor.device for found in located}
+    devices = {param.tensor.device for param in located}
     if len(devices) > 1:
         raise NnlrError(
             f"The parameters are on several devices ({listed(sorted(map(str, devices)))}), so "
@@ -29,10 +29,10 @@ def vectors(located: Sequence[Located]) -> tuple[Tensor, Tensor]:
             devices=devices,
         )
     device = next(iter(devices), None)
-    counts = torch.tensor([found.row.numel for found in located], dtype=torch.long)
+    counts = torch.tensor([param.row.numel for param in located], dtype=torch.long)
     rates = [
-        (found.row.lr, found.row.weight_decay) if found.row.trainable else (0.0, 0.0)
-        for found in located
+        (param.row.lr, param.row.weight_decay) if param.row.trainable else (0.0, 0.0)
+        for param in located
     ]
     table = torch.tensor(rates, dtype=torch.get_default_dtype()).reshape(-1, 2)
     lrs, decays = table.repeat_interleave(counts, dim=0).unbind(dim=1)

@@ -1,6 +1,6 @@
-"""Findings: what is legal, and probably not what was meant."""
+"""Findings about a plan: what is legal, and probably not what was meant."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from torch import nn
@@ -22,8 +22,12 @@ _RELATIVE: Final = (
 )
 
 
+# For each explicit source, such as a rule: the factors it gives, and to which rows.
+Statements = Mapping[str, list[tuple[Factor, list[PlanRow]]]]
+
+
 def plan_findings(rows: Sequence[PlanRow], model: ModelInfo) -> tuple[Finding, ...]:
-    """Look a plan over, and the model it was made for."""
+    """Findings about a plan and the model it was made for."""
     statements = _statements(rows)
     return (
         *_only_frozen(statements),
@@ -33,111 +37,98 @@ def plan_findings(rows: Sequence[PlanRow], model: ModelInfo) -> tuple[Finding, .
     )
 
 
-# For each explicit source, such as a rule: the factors it gives, and to which rows.
-Statements = Mapping[str, list[tuple[Factor, list[PlanRow]]]]
-
-
 def _statements(rows: Iterable[PlanRow]) -> Statements:
-    """What the explicit sources say; a recipe may well come to tiny multipliers."""
-    sharing: dict[int, list[PlanRow]] = {}
+    """The factors of explicit sources; a recipe may well come to tiny multipliers."""
+    sharing: dict[int, list[PlanRow]] = {}  # rows by their trace: many share one
     for row in rows:
         if row.trace:
             sharing.setdefault(id(row.trace), []).append(row)
-    said: dict[str, list[tuple[Factor, list[PlanRow]]]] = {}
+    statements: dict[str, list[tuple[Factor, list[PlanRow]]]] = {}
     for members in sharing.values():
         for step in members[0].trace:
             if step.explicit:
-                said.setdefault(step.source, []).append((step.factor, members))
-    return said
+                statements.setdefault(step.source, []).append((step.factor, members))
+    return statements
 
 
-def _only_frozen(statements: Statements) -> list[Finding]:
-    return [
-        warning(
-            "rule-on-frozen",
-            tuple(row.name for _, members in said for row in members),
-            cause=f"{source} reaches only parameters that are frozen, so it does nothing",
-            fix="Unfreeze them before resolve, or drop it.",
-        )
-        for source, said in statements.items()
-        if all(row.frozen for _, members in said for row in members)
-    ]
+def _only_frozen(statements: Statements) -> Iterator[Finding]:
+    """Sources that reach frozen parameters only."""
+    for source, factors in statements.items():
+        reached = [row for _, members in factors for row in members]
+        if all(row.frozen for row in reached):
+            yield warning(
+                "rule-on-frozen",
+                (row.name for row in reached),
+                cause=f"{source} reaches only parameters that are frozen, so it does nothing",
+                fix="Unfreeze them before resolve, or drop it.",
+            )
 
 
-def _absolute_looking(statements: Statements) -> list[Finding]:
-    found = []
-    for source, said in statements.items():
-        for mult, absolute, what in _RELATIVE:
+def _absolute_looking(statements: Statements) -> Iterator[Finding]:
+    """Relative rates so small that they were probably meant as absolute ones."""
+    for source, factors in statements.items():
+        for relative, absolute, rate in _RELATIVE:
             small = [
                 (value, members)
-                for factor, members in said
-                if 0 < (value := getattr(factor, mult)) <= LOOKS_ABSOLUTE
+                for factor, members in factors
+                if 0 < (value := getattr(factor, relative)) <= LOOKS_ABSOLUTE
             ]
             if small:
-                found.append(
-                    warning(
-                        "looks-absolute",
-                        tuple(row.name for _, rows in small for row in rows),
-                        cause=f"{source} gives the relative {what} {small[0][0]:g}, which looks "
-                        "like an absolute one",
-                        fix=f"A multiplier of 1 is the base {what}; use rule(..., "
-                        f"{absolute}=) to set a {what}.",
-                    )
+                yield warning(
+                    "looks-absolute",
+                    (row.name for _, members in small for row in members),
+                    cause=f"{source} gives the relative {rate} {small[0][0]:g}, which looks "
+                    "like an absolute one",
+                    fix=f"A multiplier of 1 is the base {rate}; use rule(..., "
+                    f"{absolute}=) to set a {rate}.",
                 )
-    return found
 
 
-def _restored(rows: Iterable[PlanRow], places: Iterable[tuple[Slot, ...]]) -> list[Finding]:
-    """What an earlier plan locked and this one trains; others may rely on the lock."""
-    names = tuple(
+def _restored(rows: Iterable[PlanRow], places: Iterable[tuple[Slot, ...]]) -> Iterator[Finding]:
+    """Parameters that an earlier plan locked and this one trains; others may rely on the lock."""
+    names = [
         row.name
         for row, (slot, *_) in zip(rows, places, strict=True)
         if not slot.tensor.requires_grad and row.trainable
-    )
-    if not names:
-        return []
-    return [
-        note(
+    ]
+    if names:
+        yield note(
             "restored",
             names,
             cause="nnlr locked these for an earlier plan, and applying this one switches "
             "their gradients on again, whoever may have frozen them since",
             fix="Give them lr_mult=0 if they must stay as they are.",
         )
-    ]
 
 
-def _running_statistics(rows: Sequence[PlanRow], model: nn.Module) -> list[Finding]:
-    """BatchNorms whose own parameters are locked and whose statistics go on moving."""
+def _running_statistics(rows: Sequence[PlanRow], model: nn.Module) -> Iterator[Finding]:
+    """BatchNorms whose own parameters are locked and whose statistics still change."""
     locked = {name for row in rows if row.locked for name in (row.name, *row.aliases)}
     if not locked:
-        return []
+        return
     moving = [
         node.path
         for node in nodes(model)
         if isinstance(node.module, _BatchNorm)
         and node.module.track_running_stats
-        and (own := _governing(node, rows))
-        and own <= locked
+        and (names := _deciding(node, rows))
+        and names <= locked
     ]
-    if not moving:
-        return []
-    return [
-        note(
+    if moving:
+        yield note(
             "running-statistics",
             dict.fromkeys(moving),
             cause="locked BatchNorm layers still update their running statistics in train mode, "
             "so the layers under them change what they compute",
             fix="Call .eval() on them after model.train() if they must stay as they are.",
         )
-    ]
 
 
-def _governing(node: Node, rows: Sequence[PlanRow]) -> set[str]:
-    """The parameters that say whether a BatchNorm is locked: its own, else its parent's."""
+def _deciding(node: Node, rows: Sequence[PlanRow]) -> set[str]:
+    """The parameters that decide whether a BatchNorm is locked: its own, else its parent's."""
     prefix = f"{node.path}." if node.path else ""
-    own = {prefix + key for key, tensor in node.module._parameters.items() if tensor is not None}
-    if own or node.parent is None:
-        return own
+    params = {prefix + key for key, tensor in node.module._parameters.items() if tensor is not None}
+    if params or node.parent is None:
+        return params
     around = f"{node.parent.path}." if node.parent.path else ""
     return {row.name for row in rows if row.name.startswith(around)}

@@ -1,7 +1,7 @@
 """From rows to parameter groups: merged, named, in an order that loggers can rely on."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final, Literal
 
@@ -53,86 +53,88 @@ def make_groups(rows: Iterable[PlanRow], *, locked: Locked = "drop") -> tuple[Gr
     for row in rows:
         if row.trainable or (row.locked and locked == "keep"):
             merged.setdefault(_settings(row), []).append(row)
-    unnamed = [_group(members) for members in merged.values()]
-    unnamed.sort(key=_rank)
-    return tuple(
-        Group(**{**group, "name": name})
-        for group, name in zip(unnamed, _names(unnamed), strict=True)
-    )
+    groups = [_group(members) for members in merged.values()]
+    groups.sort(key=_reference_first)
+    names = _names(groups)
+    return tuple(replace(group, name=name) for group, name in zip(groups, names, strict=True))
 
 
 def _settings(row: PlanRow) -> object:
+    """The settings in which rows of one group agree, as a key."""
     options = _hashable(tuple(sorted(row.options.items()))) if row.options else ()
     return row.lr, row.weight_decay, row.eps_mult, options, row.tag
 
 
 def _hashable(value: object) -> object:
-    # 1, 1.0 and True are equal but not the same setting of a group.
+    """A key that tells 1, 1.0 and True apart: equal, but not the same setting of a group."""
     if isinstance(value, tuple):
         return tuple(map(_hashable, value))
     return type(value).__name__, value
 
 
-def _group(members: Sequence[PlanRow]) -> dict[str, Any]:
+def _group(members: Sequence[PlanRow]) -> Group:
+    """The group of rows with equal settings, without a name yet."""
     first = members[0]
-    return {
-        "lr": first.lr,
-        "weight_decay": first.weight_decay,
-        "lr_mult": first.lr_mult,
+    return Group(
+        name="",
+        lr=first.lr,
+        weight_decay=first.weight_decay,
+        lr_mult=first.lr_mult,
         # With a base decay of 0, rows of any wd_mult are alike.
-        "wd_mult": max(row.wd_mult for row in members),
-        "eps_mult": first.eps_mult,
-        "options": first.options,
-        "tag": first.tag,
-        "names": tuple(row.name for row in members),
-        "numel": sum(row.numel for row in members),
-    }
-
-
-def _rank(group: Mapping[str, Any]) -> tuple[object, ...]:
-    lr_mult, wd_mult = group["lr_mult"], group["wd_mult"]
-    return (
-        lr_mult != 1,
-        -lr_mult,
-        wd_mult != 1,
-        -group["numel"],
-        -wd_mult,
+        wd_mult=max(row.wd_mult for row in members),
+        eps_mult=first.eps_mult,
+        options=first.options,
+        tag=first.tag,
+        names=tuple(row.name for row in members),
+        numel=sum(row.numel for row in members),
     )
 
 
-def _names(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    lr_text = _short([group["lr_mult"] for group in groups])
-    wd_text = _short([group["wd_mult"] for group in groups])
-    names = [f"lr{lr_text[g['lr_mult']]}_wd{wd_text[g['wd_mult']]}" for g in groups]
+def _reference_first(group: Group) -> tuple[object, ...]:
+    """The sort key that puts the reference group first."""
+    return (
+        group.lr_mult != 1,
+        -group.lr_mult,
+        group.wd_mult != 1,
+        -group.numel,
+        -group.wd_mult,
+    )
+
+
+def _names(groups: Sequence[Group]) -> list[str]:
+    """Unique names: the multipliers, then options where these are not enough, then a number."""
+    lr_texts = _short_texts([group.lr_mult for group in groups])
+    wd_texts = _short_texts([group.wd_mult for group in groups])
+    names = [f"lr{lr_texts[g.lr_mult]}_wd{wd_texts[g.wd_mult]}" for g in groups]
     if len(set(names)) < len(names):
         names = [name + _suffix(group) for name, group in zip(names, groups, strict=True)]
     unique: dict[str, None] = {}
     for name in names:
-        spellings = (name if n == 1 else f"{name}_{n}" for n in count(1))
-        unique[next(text for text in spellings if text not in unique)] = None
+        candidates = (name if n == 1 else f"{name}_{n}" for n in count(1))
+        unique[next(text for text in candidates if text not in unique)] = None
     return list(unique)
 
 
-def _suffix(group: Mapping[str, Any]) -> str:
-    settings = dict(sorted(group["options"].items()))
-    if group["eps_mult"] != 1:
-        settings["epsx"] = group["eps_mult"]
-    if group["tag"] is not None:
-        settings["tag"] = group["tag"]
-    return "".join(f"_{key}{_plain(value)}" for key, value in settings.items())
+def _suffix(group: Group) -> str:
+    """The options, ``eps_mult`` and tag of a group, for its name."""
+    settings = dict(sorted(group.options.items()))
+    if group.eps_mult != 1:
+        settings["epsx"] = group.eps_mult
+    if group.tag is not None:
+        settings["tag"] = group.tag
+    return "".join(f"_{key}{_in_a_name(value)}" for key, value in settings.items())
 
 
-def _plain(value: object) -> str:
+def _in_a_name(value: object) -> str:
+    """The value of an option as part of a group's name."""
     if isinstance(value, tuple):
-        return "-".join(map(_plain, value))
+        return "-".join(map(_in_a_name, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _short(values: Sequence[float]) -> dict[float, str]:
+def _short_texts(values: Sequence[float]) -> dict[float, str]:
     """The shortest texts that tell the values apart."""
     distinct = set(values)
-    for digits in range(_DIGITS, 17):
-        texts = {value: f"{value:.{digits}g}" for value in distinct}
-        if len(set(texts.values())) == len(distinct):
-            return texts
-    return {value: f"{value:.17g}" for value in distinct}  # tells any two floats apart
+    texts = ({v: f"{v:.{digits}g}" for v in distinct} for digits in range(_DIGITS, 18))
+    # 17 digits tell any two floats apart.
+    return next(text_of for text_of in texts if len(set(text_of.values())) == len(distinct))

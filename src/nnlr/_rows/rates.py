@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from nnlr._arguments import number
+from nnlr._arguments import choice, number
 from nnlr._declare.factor import Step, Trace
-from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 
 Decay = Literal["coupled", "independent", "sqrt"]
@@ -37,21 +36,15 @@ def make_bases(lr: object, weight_decay: object, decay: object) -> Bases:
     Raises:
         NnlrError: If a rate is out of range or the mode is unknown.
     """
-    known = {mode: mode for mode in DECAYS}
-    if not isinstance(decay, str) or decay not in known:
-        raise NnlrError(
-            f"decay must be one of {', '.join(map(repr, DECAYS))}, got {shown(decay)}.",
-            value=decay,
-        )
     return Bases(
         lr=number(lr, "lr", above=0),
         weight_decay=number(weight_decay, "weight_decay"),
-        decay=known[decay],
+        decay=choice(decay, "decay", DECAYS),
     )
 
 
 class Rates(NamedTuple):
-    """What the factors of one trace come to."""
+    """The product of all factors of one parameter, setting by setting."""
 
     tower: str | None
     depth: tuple[int, int] | None
@@ -79,7 +72,7 @@ def product(values: Iterable[float]) -> float:
 
 
 def combine(trace: Trace, bases: Bases, name: str) -> Rates:
-    """Work out the rates that a trace comes to.
+    """Multiply the factors of a trace.
 
     Args:
         trace: The factors.
@@ -91,35 +84,38 @@ def combine(trace: Trace, bases: Bases, name: str) -> Rates:
             base decay of 0.
         ConfigError: If two schemes set one option, or the tag, to different values.
     """
-    for rate in ("lr", "weight_decay"):
-        _refuse_two_absolutes(trace, rate, name)
-    lr_factors = [_lr_factor(step, bases) for step in trace]
-    wd_factors = [_wd_factor(step, bases) for step in trace]
+    for setting in ("lr", "weight_decay"):
+        _refuse_two_absolutes(trace, setting, name)
+    factors = [step.factor for step in trace]
+    lr_factors = [_multiplier(step, "lr", "lr_mult", bases.lr) for step in trace]
+    wd_factors = [_multiplier(s, "weight_decay", "wd_mult", bases.weight_decay) for s in trace]
     lr_mult = _product(lr_factors, "lr_mult", name)
     wd_mult = _product(wd_factors, "wd_mult", name)
+
     if lr_mult and wd_mult and decay_mode_acts(trace, bases):
-        rest = product(
+        compensated = product(
             value
-            for value, step in zip(lr_factors, trace, strict=True)
-            if not step.factor.compensates_decay
+            for value, factor in zip(lr_factors, factors, strict=True)
+            if not factor.compensates_decay
         )
-        wd_mult /= rest if bases.decay == "independent" else math.sqrt(rest)
+        wd_mult /= compensated if bases.decay == "independent" else math.sqrt(compensated)
         if not 0 < wd_mult < math.inf:
             raise NnlrError(
                 f"wd_mult of {name!r} is out of range: decay={bases.decay!r} divides it by "
                 f"what lr_mult={lr_mult!r} makes too small or too large.",
                 name=name,
             )
-    layer = next((s.factor.layer for s in trace if s.factor.layer is not None), None)
+
+    layer = next((factor.layer for factor in factors if factor.layer is not None), None)
     return Rates(
-        tower=layer and layer.tower,
-        depth=layer and (layer.depth, layer.last),
+        tower=None if layer is None else layer.tower,
+        depth=None if layer is None else (layer.depth, layer.last),
         lr=_product([bases.lr, lr_mult], "lr", name),
         weight_decay=_product([bases.weight_decay, wd_mult], "weight_decay", name),
         lr_mult=lr_mult,
         wd_mult=wd_mult,
-        eps_mult=_product([s.factor.eps_mult for s in trace], "eps_mult", name),
-        init_mult=_product([s.factor.init_mult for s in trace], "init_mult", name),
+        eps_mult=_product([factor.eps_mult for factor in factors], "eps_mult", name),
+        init_mult=_product([factor.init_mult for factor in factors], "init_mult", name),
         unlocked_lr_mult=_product(filter(None, lr_factors), "unlocked_lr_mult", name),
         options=_joined_options(trace, name),
         tag=_only_tag(trace, name),
@@ -127,59 +123,58 @@ def combine(trace: Trace, bases: Bases, name: str) -> Rates:
 
 
 def decay_mode_acts(trace: Trace, bases: Bases) -> bool:
-    """Whether the decay mode has a say: an absolute weight decay stays as it was set."""
+    """Whether the decay mode changes ``wd_mult``; it leaves an absolute weight decay alone."""
     return bases.decay != "coupled" and all(step.factor.weight_decay is None for step in trace)
 
 
-def _refuse_two_absolutes(trace: Trace, rate: str, name: str) -> None:
-    said = [(s.source, v) for s in trace if (v := getattr(s.factor, rate)) is not None]
-    if len(said) > 1:
-        (one, first), (two, second) = said[:2]
+def _refuse_two_absolutes(trace: Trace, setting: str, name: str) -> None:
+    """Refuse a rate that two steps set absolutely."""
+    absolute = [
+        (step.source, value)
+        for step in trace
+        if (value := getattr(step.factor, setting)) is not None
+    ]
+    if len(absolute) > 1:
+        (one, first), (two, second) = absolute[:2]
         raise ConfigError(
-            f"{rate} of {name!r} is set absolutely twice: {first!r} by {one}, {second!r} "
+            f"{setting} of {name!r} is set absolutely twice: {first!r} by {one}, {second!r} "
             f"by {two}. Restrict one of them with .where(selector), or put the rules in "
             "nnlr.rules([...]), where the first counts.",
             name=name,
         )
 
 
-def _lr_factor(step: Step, bases: Bases) -> float:
-    value = step.factor.lr
-    return step.factor.lr_mult if value is None else _share(value, bases.lr, step, "lr")
-
-
-def _wd_factor(step: Step, bases: Bases) -> float:
-    value = step.factor.weight_decay
+def _multiplier(step: Step, setting: str, relative: str, base: float) -> float:
+    """The multiplier of a step; an absolute rate as a multiple of the base rate."""
+    value: float | None = getattr(step.factor, setting)
     if value is None:
-        return step.factor.wd_mult
-    if value and not bases.weight_decay:
+        return float(getattr(step.factor, relative))
+    if value == 0:
+        return 0.0
+    if base == 0:
         raise NnlrError(
-            f"{step.source} sets weight_decay={value!r}, but the base weight decay is 0 and "
+            f"{step.source} sets {setting}={value!r}, but the base weight decay is 0 and "
             "no multiplier of 0 gives that. Pass a base weight_decay > 0 (and wd_mult=0 where "
             "nothing should decay).",
             value=value,
         )
-    return _share(value, bases.weight_decay, step, "weight_decay") if value else 0.0
-
-
-def _share(value: float, base: float, step: Step, what: str) -> float:
-    """An absolute rate as a multiple of the base rate."""
-    result = value / base
-    if value and (not result or math.isinf(result)):
+    multiple = value / base
+    if multiple == 0 or math.isinf(multiple):
         raise NnlrError(
-            f"{step.source} sets {what}={value!r}, which is {result!r} times the base "
-            f"{what} of {base!r} in a float.",
+            f"{step.source} sets {setting}={value!r}, which is {multiple!r} times the base "
+            f"{setting} of {base!r} in a float.",
             value=value,
         )
-    return result
+    return multiple
 
 
-def _product(values: Iterable[float], what: str, name: str) -> float:
+def _product(values: Iterable[float], setting: str, name: str) -> float:
+    """The product of multipliers; an error if it overflows, or underflows to 0."""
     values = list(values)
     result = product(values)
     if not math.isfinite(result) or (not result and all(values)):
         raise NnlrError(
-            f"{what} of {name!r} is out of range: the product of "
+            f"{setting} of {name!r} is out of range: the product of "
             f"{' x '.join(f'{value:g}' for value in values)} is {result!r} in a float. "
             "Bring the multipliers nearer to 1.",
             name=name,
@@ -188,30 +183,32 @@ def _product(values: Iterable[float], what: str, name: str) -> float:
 
 
 def _joined_options(trace: Trace, name: str) -> Mapping[str, Any]:
+    """The options of all steps; an error if two set one option to different values."""
     joined: dict[str, Any] = {}
-    said_by: dict[str, str] = {}
+    source_of: dict[str, str] = {}
     for step in trace:
         for key, value in step.factor.options.items():
             if key in joined and joined[key] != value:
                 raise ConfigError(
                     f"Option {key!r} of {name!r} is set twice: {joined[key]!r} by "
-                    f"{said_by[key]}, {value!r} by {step.source}. Restrict one of them with "
+                    f"{source_of[key]}, {value!r} by {step.source}. Restrict one of them with "
                     ".where(selector), or let both agree.",
                     name=name,
                     option=key,
                 )
             # 1, 1.0 and True are equal: which one is kept must not depend on the order.
             joined[key] = min(joined.get(key, value), value, key=repr)
-            said_by[key] = step.source
+            source_of[key] = step.source
     return joined
 
 
 def _only_tag(trace: Trace, name: str) -> str | None:
+    """The tag on which all steps agree; ``None`` if there is none."""
     tags = {step.factor.tag: step.source for step in trace if step.factor.tag is not None}
     if len(tags) > 1:
-        said = ", ".join(f"{tag!r} by {source}" for tag, source in tags.items())
+        senders = ", ".join(f"{tag!r} by {source}" for tag, source in tags.items())
         raise ConfigError(
-            f"{name!r} is sent to two optimizers: {said}. Restrict one of them with "
+            f"{name!r} is sent to two optimizers: {senders}. Restrict one of them with "
             ".where(selector).",
             name=name,
         )

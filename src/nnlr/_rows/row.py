@@ -1,16 +1,11 @@
 """One row of a plan: a parameter, its rates, and the trace that led to them."""
 
 from collections.abc import Iterable, Mapping
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from nnlr._declare.factor import Trace
 from nnlr._model.describe import ParamInfo
-from nnlr._rows.rates import (
-    Bases,
-    Rates,
-    combine,
-)
+from nnlr._rows.rates import Bases, combine
 
 
 class PlanRow(NamedTuple):
@@ -73,55 +68,56 @@ class PlanRow(NamedTuple):
     @property
     def state(self) -> str:
         """One word: ``"trained"``, ``"locked"`` or ``"frozen"``."""
-        return "locked" if self.locked else "trained" if self.trainable else "frozen"
-
-
-def with_bases(rows: Iterable[PlanRow], bases: Bases) -> list[PlanRow]:
-    """The same rows on other base rates, with the state that their traces lead to."""
-    known: dict[tuple[int, ...], Rates] = {}
-    changed = []
-    for row in rows:
-        key = tuple(map(id, row.trace))
-        if key not in known:
-            known[key] = combine(row.trace, bases, row.name)
-        rates = known[key]
-        wanted = row.locked or row.trainable  # not frozen by the user
-        locked = rates.lr_mult == 0 and wanted
-        now = row._replace(
-            **rates._asdict(),
-            locked=locked,
-            trainable=wanted and not locked,
-            group=None,
-        )
-        changed.append(now)
-    return changed
-
-
-def with_groups(rows: Iterable[PlanRow], group_of: Mapping[str, str]) -> tuple[PlanRow, ...]:
-    """The same rows with the names of their groups."""
-    name_of = group_of.get
-    # The group is the last field; this is _replace at a third of the time.
-    return tuple([PlanRow._make((*row[:-1], name_of(row.name))) for row in rows])
-
-
-_described = attrgetter("name", "aliases", "shape", "numel", "role", "role_basis")
+        if self.locked:
+            return "locked"
+        return "trained" if self.trainable else "frozen"
 
 
 def make_rows(
     params: Iterable[ParamInfo], traces: Mapping[int, Trace], bases: Bases
 ) -> list[PlanRow]:
     """Build a row for each parameter from its trace."""
-    known: dict[tuple[int, ...], Rates] = {}
+    rates_of: dict[tuple[int, ...], dict[str, Any]] = {}
     rows = []
     for index, param in enumerate(params):
         trace = traces.get(index, ())
-        # Steps are shared between parameters, so equal traces are worked out once.
-        key = tuple(map(id, trace))
-        rates = known.get(key)
-        if rates is None:
-            rates = known[key] = combine(trace, bases, param.name)
-        locked = rates.lr_mult == 0 and param.requires_grad
-        trainable = param.requires_grad and not locked
-        # In the order of the fields; by keyword it takes twice as long.
-        rows.append(PlanRow._make((*_described(param), *rates, locked, trainable, trace, None)))
+        # Parameters share steps, so equal traces are combined once.
+        steps = tuple(map(id, trace))
+        if steps not in rates_of:
+            rates_of[steps] = combine(trace, bases, param.name)._asdict()
+        rates = rates_of[steps]
+        locked = rates["lr_mult"] == 0 and param.requires_grad
+        row = PlanRow(
+            name=param.name,
+            aliases=param.aliases,
+            shape=param.shape,
+            numel=param.numel,
+            role=param.role,
+            role_basis=param.role_basis,
+            **rates,
+            locked=locked,
+            trainable=param.requires_grad and not locked,
+            trace=trace,
+        )
+        rows.append(row)
     return rows
+
+
+def with_bases(rows: Iterable[PlanRow], bases: Bases) -> list[PlanRow]:
+    """The same rows on other base rates: rates, locks and states follow from their traces."""
+    rates_of: dict[tuple[int, ...], dict[str, Any]] = {}
+    changed = []
+    for row in rows:
+        steps = tuple(map(id, row.trace))
+        if steps not in rates_of:
+            rates_of[steps] = combine(row.trace, bases, row.name)._asdict()
+        rates = rates_of[steps]
+        locked = rates["lr_mult"] == 0 and not row.frozen
+        trainable = not row.frozen and not locked
+        changed.append(row._replace(**rates, locked=locked, trainable=trainable, group=None))
+    return changed
+
+
+def with_groups(rows: Iterable[PlanRow], group_of: Mapping[str, str]) -> tuple[PlanRow, ...]:
+    """The same rows with the names of their groups."""
+    return tuple([row._replace(group=group_of.get(row.name)) for row in rows])

@@ -87,7 +87,8 @@ def plan_from_facts(
 
 
 def _step_facts(step: Step) -> dict[str, Any]:
-    said = {
+    """A step as a plain dict; fields of its factor that are neutral are left out."""
+    factor = {
         f.name: _lists(getattr(step.factor, f.name))
         for f in fields(Factor)
         if getattr(step.factor, f.name) != getattr(NEUTRAL, f.name)
@@ -96,11 +97,12 @@ def _step_facts(step: Step) -> dict[str, Any]:
         "source": step.source,
         "explicit": step.explicit,
         "via": list(step.via),
-        "factor": said,
+        "factor": factor,
     }
 
 
 def _step(facts: Mapping[str, Any]) -> Step:
+    """The step that :func:`_step_facts` wrote."""
     return Step(
         str(facts["source"]),
         Factor(**_tuples(facts["factor"])),
@@ -110,6 +112,7 @@ def _step(facts: Mapping[str, Any]) -> Step:
 
 
 def _row(facts: Mapping[str, Any], steps: Sequence[Step]) -> PlanRow:
+    """The row of a plan's dict."""
     values = {name: _tuples(facts[name]) for name in _ROW_FIELDS}
     if not all(type(size) is int and size >= 0 for size in values["shape"]):
         raise ConfigError(f"the shape of {values['name']!r} is not made of whole numbers")
