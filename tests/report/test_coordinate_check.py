@@ -17,7 +17,6 @@ from nnlr.report import CoordinateCheck, coordinate_check
 from nnlr.report._scaling.flatness import Coordinate, Fault
 from nnlr.report._scaling.pictures import _apart, _shown
 from nnlr.report._scaling.runs import power
-from tests.examples import example
 from tests.helpers import public_names
 
 WIDTHS = [32, 64, 128, 256]
@@ -546,10 +545,3 @@ def test_names_of_the_package():
         assert name == getattr(nnlr.report, name).__name__
     with pytest.raises(AttributeError, match=r"'nnlr\.report' has no attribute 'tabel'"):
         _ = nnlr.report.tabel
-
-
-def test_the_example_shows_what_it_says():
-    """On digits, few widths: the standard parametrization is not flat, muP is."""
-    standard, mup = example("mup_coordinate_check").checks((64, 128, 256), range(2))
-    assert {"hidden", "readout"} == set(standard.faults())
-    assert {} == mup.faults()

@@ -9,7 +9,6 @@ import torch
 
 from nnlr.errors import NnlrError
 from nnlr.report import lr_sweep
-from tests.examples import example
 
 LRS = [2.0**octave for octave in range(-6, 0)]
 NAN = float("nan")
@@ -213,19 +212,3 @@ class TestPicture:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         with pytest.raises(NnlrError, match=r"pip install 'nnlr\[plot\]'"):
             lr_sweep(staying, [2, 4], LRS).plot(tmp_path / "none.png")
-
-
-@pytest.mark.no_cover
-def test_the_example_shows_what_it_says():
-    """On digits, shortened: the standard optimum drifts, muP's stays; at the base they agree."""
-    found = example("mup_lr_transfer").sweeps(
-        widths=(64, 256),
-        lrs=[2.0**octave for octave in range(-8, -2)],
-        seeds=[0, 1],
-        steps=30,
-    )
-    standard, mup = found
-    assert standard.drift <= -1
-    assert 0 == mup.drift
-    assert standard.losses(64) == pytest.approx(mup.losses(64))
-    assert standard.regret(256) > mup.regret(256)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
 from nnlr import NnlrWarning
-from tests.examples import example
+from tests.helpers import example
 from tests.processes import outcomes, tell
 
 pytestmark = pytest.mark.skipif(

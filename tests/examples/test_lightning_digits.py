@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.examples import example
+from tests.helpers import example
 
 pytest.importorskip("lightning")
 

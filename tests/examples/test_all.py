@@ -1,0 +1,34 @@
+"""Every script of examples/ has a test, and runs from the shell as its first lines say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import EXAMPLES
+
+SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+OWN_TEST = {"fsdp2_torchrun"}  # torchrun starts it; its own test does
+
+
+def test_each_has_a_test():
+    """A file here is called like the script or folder that it tests."""
+    folders = {path.parent.name for path in EXAMPLES.glob("*/*.py")}
+    tests = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert {*SCRIPTS, *folders} == tests - {"all"}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", sorted({*SCRIPTS} - OWN_TEST))
+def test_each_runs(name, tmp_path):
+    """With its own settings, to the end, and prints what came out."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 3
