@@ -51,6 +51,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "set-up 3/3: tools and test dependencies"
 	@$(PIP_INSTALL) --no-build-isolation -e '.[all]' --group dev --group test
+	@$(BIN)/python tests/torchvision_shim.py
 	@touch $@
 
 setup: $(VENV)/.dev  ## create .venv with everything, run nothing

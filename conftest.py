@@ -14,7 +14,6 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 import nnlr
-import tests.torchvision_shim  # noqa: F401 - before anything imports torchvision
 
 FULL = os.environ.get("NNLR_FULL") == "1"
 

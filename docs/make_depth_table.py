@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-import tests.torchvision_shim  # noqa: F401 - before timm imports torchvision
 from docs import _markers
 from nnlr._model.describe import describe
 from nnlr.depth._auto import structural_places

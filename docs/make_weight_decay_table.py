@@ -8,7 +8,6 @@ from collections import Counter
 
 import torch
 
-import tests.torchvision_shim  # noqa: F401 - before timm imports torchvision
 from docs import _markers
 from nnlr._model.describe import describe
 from nnlr._model.roles import ROLES

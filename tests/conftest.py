@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import tests.torchvision_shim  # noqa: F401 - before anything imports torchvision
-
 GOLDEN = Path(__file__).parent / "golden"
 
 

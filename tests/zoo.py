@@ -7,8 +7,6 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-import tests.torchvision_shim  # noqa: F401 - for processes that load no conftest
-
 
 class Block(nn.Module):
     """A residual block: norm, linear, activation."""

@@ -8,7 +8,6 @@ from torch import nn
 from torch.optim import lr_scheduler as lrs
 
 import nnlr
-import tests.torchvision_shim  # noqa: F401 - before anything imports torchvision
 from tests.frozen_state import state_of
 
 LR = 1e-3

@@ -648,7 +648,7 @@ class TestPackages:
         code = """
 import warnings
 warnings.simplefilter("ignore")
-import tests.torchvision_shim, torch, pytorch_lightning as pl, sys
+import torch, pytorch_lightning as pl, sys
 sys.modules["lightning"] = None  # not installed
 import nnlr
 from nnlr.integrations.lightning import RateMonitor, configure  # noqa: E402 - after the skip

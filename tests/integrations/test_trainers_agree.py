@@ -8,7 +8,6 @@ import torch.distributed as dist
 from torch import nn
 
 import nnlr
-import tests.torchvision_shim  # noqa: F401 - before anything imports torchvision
 from nnlr import _agree as ranks
 
 pytestmark = pytest.mark.skipif(

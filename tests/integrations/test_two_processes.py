@@ -8,7 +8,6 @@ from torch.optim import lr_scheduler as lrs
 from torch.utils.data import DataLoader
 
 import nnlr
-import tests.torchvision_shim  # noqa: F401 - before anything imports torchvision
 from tests.processes import outcomes, tell
 
 pytestmark = pytest.mark.skipif(
