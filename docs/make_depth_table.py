@@ -19,9 +19,9 @@ import torch
 
 from docs import _markers
 from nnlr._model.describe import describe
-from nnlr.depth._auto import structural_places
-from nnlr.depth._layer import counted
-from nnlr.depth._matcher import matched, with_matchers
+from nnlr.depth._auto import places_by_structure
+from nnlr.depth._layer import numbered_layers
+from nnlr.depth._timm import modules_with_matchers, places_in_tower
 from nnlr.errors import NnlrError
 
 CENSUS = Path(__file__).parents[1] / "tests" / "reference" / "auto_census.json.gz"
@@ -38,13 +38,13 @@ def timm_entry(name):
     with torch.device("meta"):
         model = timm.create_model(name)
     info = describe(model)
-    found = list(with_matchers(info))
+    found = list(modules_with_matchers(info))
     if not found:
         return None
     family = type(model).__module__.rpartition(".")[2]
-    theirs = counted(matched(info, found[0][0].path, found[0][1]))
+    theirs = numbered_layers(places_in_tower(info, found[0][0].path, found[0][1]))
     try:
-        ours = counted(structural_places(info))
+        ours = numbered_layers(places_by_structure(info))
     except NnlrError:
         return family, OTHER, "no blocks found"
     if {layer and layer.tower for layer in ours} != {""}:
@@ -106,7 +106,7 @@ def transformers_entry(kind):
         return None
     info = describe(model)
     try:
-        layers = counted(structural_places(info))
+        layers = numbered_layers(places_by_structure(info))
     except NnlrError:
         return {}, sorted(stated(config.to_dict()))
     blocks = {}

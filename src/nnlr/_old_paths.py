@@ -66,8 +66,9 @@ class _OldModule(ModuleType):
         old = self.__name__.removeprefix("nnlr.")
         for home in _MOVED[old].split():
             module = import_module(f"nnlr.{home}")
-            if hasattr(module, name):
-                return getattr(module, name)
+            for today in (name, name.removeprefix("_")):  # many classes lost their underscore
+                if hasattr(module, today):
+                    return getattr(module, today)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 

@@ -19,9 +19,9 @@ from torch import nn
 import nnlr
 from docs import _markers, make_depth_table
 from nnlr._model.describe import describe
-from nnlr.depth._auto import auto, structural_places
-from nnlr.depth._layer import counted
-from nnlr.depth._matcher import matched, with_matchers
+from nnlr.depth._auto import auto, places_by_structure
+from nnlr.depth._layer import numbered_layers
+from nnlr.depth._timm import modules_with_matchers, places_in_tower
 from nnlr.errors import NnlrError
 from tests import zoo
 
@@ -34,7 +34,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 def layers_of(model):
     """Name -> layer, as the structure alone says."""
     info = describe(model)
-    layers = counted(structural_places(info))
+    layers = numbered_layers(places_by_structure(info))
     return {param.name: layer for param, layer in zip(info.params, layers, strict=True)}
 
 
@@ -188,8 +188,8 @@ class TestMatchers:
         for name, expected in list(json.loads(text).items())[::step]:
             model = from_timm(name)
             info = describe(attributes(inner=model))
-            [(node, matcher)] = with_matchers(info)
-            layers = counted(matched(info, node.path, matcher))
+            [(node, matcher)] = modules_with_matchers(info)
+            layers = numbered_layers(places_in_tower(info, node.path, matcher))
             assert expected == [layer.depth for layer in layers], name
 
     def test_a_mapping_is_read_in_its_order(self):
@@ -201,7 +201,7 @@ class TestMatchers:
             "first": "^e",
             "rest": [(r"^[ab]", (0,)), (r"^c", (99999,)), (r"^(d)?e", None)],
         }
-        found = counted(matched(info, "", matcher))[::2]
+        found = numbered_layers(places_in_tower(info, "", matcher))[::2]
         assert [1, 1, 1, 2, 0] == [layer.depth for layer in found]
         assert ["block"] * 3 + ["head", "block"] == [layer.part for layer in found]
 
@@ -209,9 +209,9 @@ class TestMatchers:
         """Its lowest key is the stem."""
         model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.LayerNorm(2))
         keys = {"0": 0, "1": (1, 2), "2": (1, 99999)}
-        places = matched(describe(model), "", lambda name: keys[name[0]])
+        places = places_in_tower(describe(model), "", lambda name: keys[name[0]])
         assert ["patch_embed", "block", "final_norm"] == [p.part for p in places[::2]]
-        assert [0, 1, 1] == [layer.depth for layer in counted(places)[::2]]
+        assert [0, 1, 1] == [layer.depth for layer in numbered_layers(places)[::2]]
 
     def test_a_matcher_that_fails_or_is_none_is_named(self):
         """With the class that brings it."""
@@ -529,7 +529,7 @@ class TestBlocks:
             info, seen = describe(net), Counter()
             sys.setprofile(lambda frame, event, arg: seen.update([event]))
             try:
-                places = structural_places(info)
+                places = places_by_structure(info)
             finally:
                 sys.setprofile(None)
             assert 2 * stages == len(set(places))
@@ -726,9 +726,8 @@ class TestWhateverItIsCalled:
         for file in (
             "depth/_given",
             "depth/_auto",
-            "depth/_matcher",
+            "depth/_timm",
             "depth/_blocks/tree",
-            "depth/_blocks/steps",
             "depth/_blocks/stacks",
             "depth/_blocks/towers",
             "depth/_blocks/layout",

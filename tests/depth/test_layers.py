@@ -12,10 +12,10 @@ from nnlr.depth._layer import (
     PARTS,
     Indexer,
     Layer,
-    Place,
+    LayerPlace,
     as_layer,
-    counted,
     layers_of,
+    numbered_layers,
 )
 
 
@@ -44,12 +44,12 @@ def test_parts_and_places_of_a_final_norm_are_listed():
 def test_counted_numbers_each_tower_by_itself_without_gaps():
     """Orders are sorted within a tower; equal orders share a layer; parts are kept."""
     places = [
-        Place("a", (7.0,), "head"),
-        Place("a", (1.0, 2.0), "block"),
+        LayerPlace("a", (7.0,), "head"),
+        LayerPlace("a", (1.0, 2.0), "block"),
         None,
-        Place("b", (3.0,), "block"),
-        Place("a", (1.0,), "stem"),
-        Place("a", (1.0, 2.0), "final_norm"),
+        LayerPlace("b", (3.0,), "block"),
+        LayerPlace("a", (1.0,), "stem"),
+        LayerPlace("a", (1.0, 2.0), "final_norm"),
     ]
     expected = [
         Layer(2, 2, "a", "head"),
@@ -59,7 +59,7 @@ def test_counted_numbers_each_tower_by_itself_without_gaps():
         Layer(0, 2, "a", "stem"),
         Layer(1, 2, "a", "final_norm"),
     ]
-    assert expected == counted(iter(places))
+    assert expected == numbered_layers(iter(places))
 
 
 STEM, FIRST, SECOND = Layer(0, 3, "", "stem"), Layer(1, 3), Layer(2, 3)

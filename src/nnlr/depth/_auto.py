@@ -5,17 +5,18 @@ head; a norm right after the last block counts with it, as in timm. Between bloc
 what opens a stage counts with its first block and what closes it with its last.
 """
 
+from dataclasses import dataclass
 from functools import partial
 
+from nnlr._arguments import Call
 from nnlr._model.describe import ModelInfo, uncollected
 from nnlr._text import plural
-from nnlr.depth._blocks.layout import _Layout
-from nnlr.depth._blocks.stacks import Stacks, leaf_stacks
-from nnlr.depth._blocks.steps import Group
-from nnlr.depth._blocks.towers import split
-from nnlr.depth._blocks.tree import Tree
-from nnlr.depth._layer import Indexer, Layers, Place, counted
-from nnlr.depth._matcher import first_of, matched, with_matchers
+from nnlr.depth._blocks.layout import TowerLayout
+from nnlr.depth._blocks.stacks import BlockFinder, single_layer_stacks
+from nnlr.depth._blocks.towers import split_into_towers
+from nnlr.depth._blocks.tree import BlockGroup, Tree
+from nnlr.depth._layer import Indexer, LayerPlace, Layers, numbered_layers, tower_of_one_layer
+from nnlr.depth._timm import first_places, towers_by_matchers
 from nnlr.errors import NnlrError
 
 
@@ -34,23 +35,22 @@ def auto() -> Indexer:
         >>> [plan[f"{i}.{'norm1.' if 0 < i < 4 else ''}weight"].lr for i in range(5)]
         [0.0625, 0.125, 0.25, 0.5, 1.0]
     """
-    return _Auto()
+    return Auto()
 
 
-class _Auto(Indexer):
+@dataclass(frozen=True, repr=False)
+class Auto(Call, Indexer):
+    """The indexer of :func:`auto`."""
+
     def layers(self, model: ModelInfo) -> Layers:
-        layers = counted(_places(model))
-        found = [layer for layer in layers if layer is not None]
-        if flat := {layer.tower for layer in found if layer.last == 0}:
-            where = f"{model.label}.{min(flat)}".rstrip(".")
+        """By matchers and by structure."""
+        layers = numbered_layers(_places(model))
+        if where := tower_of_one_layer(layers, model):
             raise NnlrError(
                 f"The matcher of {where} puts all of its parameters into one layer.\n  {_FIX}",
                 label=model.label,
             )
         return layers
-
-    def __repr__(self) -> str:
-        return "auto()"
 
 
 _FIX = (
@@ -59,29 +59,27 @@ _FIX = (
 )
 
 
-def _places(model: ModelInfo) -> list[Place | None]:
-    """By the matchers; where there are none, and in towers without one, by structure."""
-    matched = matched_places(model)
-    if not matched:
-        return structural_places(model)
-    if None not in matched:
-        return matched
+def _places(model: ModelInfo) -> list[LayerPlace | None]:
+    """The places that matchers give; without matchers, and in other towers, by structure."""
+    by_matchers = first_places(towers_by_matchers(model))
+    if not by_matchers:
+        return places_by_structure(model)
+    if None not in by_matchers:
+        return by_matchers
     try:
-        found = structural_places(model)
+        by_structure = places_by_structure(model)
     except NnlrError:  # no tower but those of the matchers
-        return matched
-    both = list(zip(matched, found, strict=True))
-    known = {new.tower for old, new in both if old and new}
-    return [old or (new if new and new.tower not in known else None) for old, new in both]
-
-
-def matched_places(model: ModelInfo) -> list[Place | None]:
-    """The places that the models' own matchers give; empty if there are no matchers."""
-    return first_of(matched(model, node.path, matcher) for node, matcher in with_matchers(model))
+        return by_matchers
+    both = list(zip(by_matchers, by_structure, strict=True))
+    with_matcher = {place.tower for matched, place in both if matched and place}
+    return [
+        matched or (place if place and place.tower not in with_matcher else None)
+        for matched, place in both
+    ]
 
 
 @uncollected()
-def structural_places(model: ModelInfo) -> list[Place | None]:
+def places_by_structure(model: ModelInfo) -> list[LayerPlace | None]:
     """The places that follow from the repeated blocks of a model.
 
     Raises:
@@ -94,37 +92,37 @@ def structural_places(model: ModelInfo) -> list[Place | None]:
             label=model.label,
         )
     tree = Tree(model, model.module)
-    places: list[Place | None] = [None] * len(model.params)
-    group, leaves = _outermost(tree)
-    for tower in split(tree, group):
-        for at, place in _Layout(tree, tower, leaves=leaves).places():
-            old = places[at]
+    places: list[LayerPlace | None] = [None] * len(model.params)
+    group, single_layers = _outermost_blocks(tree)
+    for tower in split_into_towers(tree, group):
+        for at, place in TowerLayout(tree, tower, single_layers=single_layers).places():
+            first = places[at]
             # A tied tensor counts in its first tower, and there where it is used first.
-            if old is None or (old.tower == place.tower and place.order < old.order):
+            if first is None or (first.tower == place.tower and place.order < first.order):
                 places[at] = place
     return places
 
 
-def _outermost(tree: Tree) -> tuple[Group, bool]:
+def _outermost_blocks(tree: Tree) -> tuple[BlockGroup, bool]:
     """The blocks of a model, and whether these are single layers.
 
-    By the first way in which there are several.
+    By the first of three searches that finds several.
     """
-    found = 0
-    for leaves, look in (
-        (False, Stacks(tree).settled),
-        (False, Stacks(tree, siblings=True).settled),
-        (True, partial(leaf_stacks, tree, tree.root)),
+    most = 0
+    for single_layers, search in (
+        (False, BlockFinder(tree).blocks_of_model),
+        (False, BlockFinder(tree, siblings=True).blocks_of_model),
+        (True, partial(single_layer_stacks, tree, tree.root)),
     ):
-        group = look()
-        blocks = list(group.blocks()) if group else []
-        if group and len(blocks) > 1:
-            return group, leaves
-        found = max(found, len(blocks))
+        group = search()
+        count = len(group.blocks()) if group else 0
+        if group and count > 1:
+            return group, single_layers
+        most = max(most, count)
     raise NnlrError(
         f"indexer 'auto' finds no repeated blocks in {tree.model.label} "
         f"({plural(len(tree.model.params), 'parameter')}"
-        f"{', 1 block' if found else ''}): there is nothing to count layers by.\n"
+        f"{', 1 block' if most else ''}): there is nothing to count layers by.\n"
         f"  {_FIX}",
         label=tree.model.label,
     )

@@ -1,6 +1,7 @@
 """Indexers that a user gives: by name, as a function of ParamInfo, or as a mapping of patterns."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Final, TypeGuard
 
@@ -12,18 +13,25 @@ from nnlr._select.selectors import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
 from nnlr.depth._auto import auto
+from nnlr.depth._language import LANGUAGE
 from nnlr.depth._layer import Indexer, Layer, Layers
-from nnlr.depth._timm import PUBLISHED
+from nnlr.depth._timm import timm
+from nnlr.depth._vision import VISION
 from nnlr.errors import NnlrError
 
-INDEXERS: Final[Mapping[str, Callable[..., Indexer]]] = {"auto": auto, **PUBLISHED}
+INDEXERS: Final[Mapping[str, Callable[..., Indexer]]] = {
+    "auto": auto,
+    "timm": timm,
+    **VISION,
+    **LANGUAGE,
+}
 
 
 def as_indexer(value: object) -> Indexer:
     """Return an indexer: itself, by its name, or made from a function or a mapping.
 
     Raises:
-        NnlrError: If the value is nothing of that.
+        NnlrError: If the value is none of these.
 
     Examples:
         >>> as_indexer("auto")
@@ -35,8 +43,8 @@ def as_indexer(value: object) -> Indexer:
         return INDEXERS[choice(value, "indexer", INDEXERS)]()
     if isinstance(value, Mapping):
         return by_pattern(value)
-    for name, made in INDEXERS.items():
-        if value is made:
+    for name, function in INDEXERS.items():
+        if value is function:
             raise NnlrError(f"indexer is a function: call it, nnlr.depth.{name}().")
     if _is_function(value):
         return _ByFunction(value)
@@ -97,13 +105,14 @@ def by_pattern(layers: Mapping[str | Selector, int]) -> Indexer:
         )
     return _ByPattern(
         {
-            as_selector(pattern, "indexer"): _whole(layer, repr(pattern))
+            as_selector(pattern, "indexer"): _layer_number(layer, repr(pattern))
             for pattern, layer in layers.items()
         }
     )
 
 
-def _whole(layer: object, whose: str) -> int:
+def _layer_number(layer: object, whose: str) -> int:
+    """Return the number of a layer, or refuse what is none."""
     if not isinstance(layer, Integral) or isinstance(layer, bool) or layer < 0:
         raise NnlrError(
             f"The layer of {whose} must be a whole number >= 0, got {shown(layer)}.",
@@ -112,72 +121,68 @@ def _whole(layer: object, whose: str) -> int:
     return int(layer)
 
 
-def _as_given(indices: list[int | None], model: ModelInfo, who: object) -> Layers:
+def _as_numbered(depths: list[int | None], model: ModelInfo, indexer: Indexer) -> Layers:
     """Layers as a user numbered them: gaps stay, the largest number is the last layer."""
-    given = {index for index in indices if index is not None}
-    if len(given) < 2:
-        found = plural(len(given), "layer")
+    numbers = {depth for depth in depths if depth is not None}
+    if len(numbers) < 2:
         raise NnlrError(
-            f"{who!r} finds {found} in the {len(indices)} parameters of {model.label}: "
-            "nothing can be said about depth with fewer than 2.",
+            f"{indexer!r} finds {plural(len(numbers), 'layer')} in the {len(depths)} parameters "
+            f"of {model.label}: nothing can be said about depth with fewer than 2.",
         )
-    last = max(given)
-    return [None if index is None else Layer(index, last) for index in indices]
+    last = max(numbers)
+    return [None if depth is None else Layer(depth, last) for depth in depths]
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _ByFunction(Indexer):
-    def __init__(self, layer_of: Callable[[ParamInfo], int | None]) -> None:
-        self.layer_of = layer_of
+    layer_of: Callable[[ParamInfo], int | None]
 
     def layers(self, model: ModelInfo) -> Layers:
-        indices: list[int | None] = []
+        depths: list[int | None] = []
         for param in model.params:
-            found = self.layer_of(param)
-            indices.append(None if found is None else _whole(found, repr(param.name)))
-        return _as_given(indices, model, self)
+            depth = self.layer_of(param)
+            depths.append(None if depth is None else _layer_number(depth, repr(param.name)))
+        return _as_numbered(depths, model, self)
 
     def __repr__(self) -> str:
         return getattr(self.layer_of, "__name__", repr(self.layer_of))
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _ByPattern(Indexer):
-    def __init__(self, table: dict[Selector, int]) -> None:
-        self.table = table
+    table: dict[Selector, int]
 
     def layers(self, model: ModelInfo) -> Layers:
-        chosen: list[tuple[Selector, int] | None] = [None] * len(model.params)
+        # The selector that numbered each parameter.
+        chosen_by: list[Selector | None] = [None] * len(model.params)
         for selector, layer in self.table.items():
             what = f"indexer {selector!r}"
             for index in must_match(selector, model, what, may_be_optional=False):
-                earlier = chosen[index]
-                if earlier is None or earlier[1] == layer:
-                    chosen[index] = selector, layer
+                earlier = chosen_by[index]
+                if earlier is None or self.table[earlier] == layer:
+                    chosen_by[index] = selector
                 else:
-                    chosen[index] = _one_of(earlier, (selector, layer), model, index)
-        return _as_given([each and each[1] for each in chosen], model, self)
+                    chosen_by[index] = self._for_first_name(earlier, selector, model, index)
+        depths = [None if selector is None else self.table[selector] for selector in chosen_by]
+        return _as_numbered(depths, model, self)
+
+    def _for_first_name(
+        self, earlier: Selector, later: Selector, model: ModelInfo, index: int
+    ) -> Selector:
+        """Of two selectors that match a tied tensor, the one that matches its first name.
+
+        Raises:
+            NnlrError: If both match that name, or neither.
+        """
+        name = model.params[index].name
+        by_first_name = [s for s in (earlier, later) if name in s.reach(model, index)]
+        if len(by_first_name) == 1:
+            return by_first_name[0]
+        raise NnlrError(
+            f"Two patterns of the indexer match {name!r}: {earlier!r} says layer "
+            f"{self.table[earlier]}, {later!r} says layer {self.table[later]}. Narrow one of them.",
+            name=name,
+        )
 
     def __repr__(self) -> str:
-        said = [f"{selector!r}: {layer}" for selector, layer in self.table.items()]
-        return f"{{{listed(said)}}}"
-
-
-def _one_of(
-    earlier: tuple[Selector, int],
-    later: tuple[Selector, int],
-    model: ModelInfo,
-    index: int,
-) -> tuple[Selector, int]:
-    """Of two patterns that match a tied tensor, the one that matches its first name.
-
-    Raises:
-        NnlrError: If both match that name, or neither.
-    """
-    param = model.params[index]
-    first = [each for each in (earlier, later) if param.name in each[0].reach(model, index)]
-    if len(first) == 1:
-        return first[0]
-    raise NnlrError(
-        f"Two patterns of the indexer match {param.name!r}: {earlier[0]!r} says layer "
-        f"{earlier[1]}, {later[0]!r} says layer {later[1]}. Narrow one of them.",
-        name=param.name,
-    )
+        return f"{{{listed(f'{selector!r}: {layer}' for selector, layer in self.table.items())}}}"

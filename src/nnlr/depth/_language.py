@@ -4,11 +4,12 @@ The originals are TensorFlow; the names here are those of the same models in tra
 below any prefix.
 """
 
-from collections.abc import Sequence
-from typing import Final, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar, Final, Literal, get_args
 
-from nnlr._arguments import as_call, choice
-from nnlr.depth._family import Family, Found, Shape, Spelling, Stack
+from nnlr._arguments import choice
+from nnlr.depth._family import Family, NamedPart, NamePatterns, Stack, TowerSize
 from nnlr.depth._layer import Indexer
 
 Form = Literal["as_released", "as_published"]
@@ -31,30 +32,28 @@ def electra(form: Form = "as_released") -> Indexer:
     Raises:
         NnlrError: If ``form`` is neither; at resolve, if the names do not fit.
     """
-    return _Electra(choice(form, "form", FORMS))
+    return Electra(form=choice(form, "form", FORMS))
 
 
-class _Electra(Stack):
-    what = "ELECTRA encoder"
+@dataclass(frozen=True, repr=False)
+class Electra(Stack):
+    what: ClassVar = "ELECTRA encoder"
 
-    def __init__(self, form: Form) -> None:
-        self.form = form
+    _: KW_ONLY
+    form: Form = "as_released"
 
     @property
-    def spellings(self) -> Sequence[Spelling]:
+    def implementations(self) -> Sequence[NamePatterns]:
         return (
-            Spelling(
+            NamePatterns(
                 "'encoder.layer.<n>' beside 'embeddings'",
                 block=r"encoder\.layer\.(\d+)\.",
                 stem=r"embeddings(?:_project)?\.",
             ),
         )
 
-    def last(self, shape: Shape) -> int:
-        return super().last(shape) + (self.form == "as_released")
-
-    def __repr__(self) -> str:
-        return as_call(electra, form=self.form)
+    def last(self, size: TowerSize) -> int:
+        return super().last(size) + (self.form == "as_released")
 
 
 def xlnet(form: Form = "as_released") -> Indexer:
@@ -76,31 +75,33 @@ def xlnet(form: Form = "as_released") -> Indexer:
     Raises:
         NnlrError: If ``form`` is neither; at resolve, if the names do not fit.
     """
-    return _XlNet(choice(form, "form", FORMS))
+    return XlNet(form=choice(form, "form", FORMS))
 
 
-class _XlNet(Family):
-    what = "XLNet"
+@dataclass(frozen=True, repr=False)
+class XlNet(Family):
+    _call = "xlnet"
+    what: ClassVar = "XLNet"
 
-    def __init__(self, form: Form) -> None:
-        self.form = form
+    _: KW_ONLY
+    form: Form = "as_released"
 
     @property
-    def spellings(self) -> Sequence[Spelling]:
-        apart = r"(?!r_[wrs]_bias$|seg_embed$)" * (self.form == "as_released")
+    def implementations(self) -> Sequence[NamePatterns]:
+        shared = r"(?!r_[wrs]_bias$|seg_embed$)" if self.form == "as_released" else ""
         return (
-            Spelling(
+            NamePatterns(
                 "'layer.<n>.rel_attn' beside 'word_embedding'",
-                block=rf"layer\.(\d+)\.(?:rel_attn|ff)\.{apart}",
+                block=rf"layer\.(\d+)\.(?:rel_attn|ff)\.{shared}",
                 stem=r"mask_emb|word_embedding",
             ),
         )
 
-    def depth(self, found: Found, shape: Shape) -> int | None:
-        return found.numbers[0] if found.part == "block" else None
+    def depth(self, named: NamedPart, size: TowerSize) -> int | None:
+        return named.numbers[0] if named.part == "block" else None
 
-    def last(self, shape: Shape) -> int:
-        return shape.blocks[0] - 1
+    def last(self, size: TowerSize) -> int:
+        return size.blocks[0] - 1
 
-    def __repr__(self) -> str:
-        return as_call(xlnet, form=self.form)
+
+LANGUAGE: Final[Mapping[str, Callable[..., Indexer]]] = {"electra": electra, "xlnet": xlnet}

@@ -1,4 +1,4 @@
-"""Layers: where in the depth of a model a parameter sits, as plain data.
+"""Layers: where in the depth of a model a parameter is, as plain data.
 
 An indexer says for each parameter in which layer of which tower it is. Layer 0 is nearest
 the input; the last layer is nearest the output. :mod:`nnlr.depth` has the indexers.
@@ -9,7 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple, get_args
 from weakref import WeakKeyDictionary
 
-from nnlr._model.describe import ModelInfo
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._text import plural, shown
 from nnlr.errors import NnlrError
 
@@ -63,7 +66,7 @@ class Indexer(ABC):
         """The layer of each of ``model.params``, in order; ``None`` outside every tower.
 
         Raises:
-            NnlrError: If the model has no depth that this indexer knows.
+            NnlrError: If this indexer finds no depth in the model.
         """
 
     def __repr__(self) -> str:
@@ -71,31 +74,26 @@ class Indexer(ABC):
         return f"{type(self).__name__}()"
 
 
-_SOUND: Final = (
+_VALID_LAYER: Final = (
     "an nnlr.depth.Layer of whole numbers, 0 <= depth <= last, whose tower is a path and "
     f"whose part is one of {', '.join(map(repr, PARTS))}"
 )
 
-# What was asked before of a described model: a scheme needs layers for its factors and again
-# for its findings. By identity, as a user's indexer need not be hashable.
-_ASKED: Final[WeakKeyDictionary[ModelInfo, dict[int, tuple[Indexer, Layers]]]] = WeakKeyDictionary()
+# The layers of a described model by each indexer: a scheme needs them for its factors and
+# again for its findings. By the indexer's id, as a user's indexer need not be hashable; the
+# indexer is kept beside its layers, so that no other object gets its id.
+_CACHE: Final[WeakKeyDictionary[ModelInfo, dict[int, tuple[Indexer, Layers]]]] = WeakKeyDictionary()
 
 
 def layers_of(indexer: Indexer, model: ModelInfo) -> Layers:
-    """What an indexer says of a model, checked, as anybody may write an indexer.
-
-    It is asked once for each description of a model.
+    """The layers that an indexer gives, checked, and asked for once per described model.
 
     Raises:
-        NnlrError: If it is not one sound layer, or ``None``, for each parameter.
+        NnlrError: If it is not one valid layer, or ``None``, for each parameter.
     """
-    asked = _ASKED.setdefault(model, {})
-    if id(indexer) not in asked:  # the indexer is kept beside its id, which stays its own
-        asked[id(indexer)] = indexer, _checked(indexer, model)
-    return asked[id(indexer)][1]
-
-
-def _checked(indexer: Indexer, model: ModelInfo) -> Layers:
+    cache = _CACHE.setdefault(model, {})
+    if id(indexer) in cache:
+        return cache[id(indexer)][1]
     layers = indexer.layers(model)
     countable = isinstance(layers, Sequence)
     if not countable or len(layers) != len(model.params):
@@ -106,21 +104,22 @@ def _checked(indexer: Indexer, model: ModelInfo) -> Layers:
             "each, in order."
         )
     for param, layer in zip(model.params, layers, strict=True):
-        if layer is not None and not _is_sound(layer):
+        if layer is not None and not _is_valid(layer):
             raise NnlrError(
                 f"{indexer!r} gave {shown(layer)} for {param.name!r}: it must be None, or "
-                f"{_SOUND}.",
+                f"{_VALID_LAYER}.",
                 name=param.name,
                 value=layer,
             )
+    cache[id(indexer)] = indexer, layers
     return layers
 
 
 def as_layer(value: object) -> Layer:
-    """Return a layer, also from a bare tuple or list, as read from a file.
+    """Return a layer, also from a plain tuple or list, as read from a file.
 
     Raises:
-        NnlrError: If the value is none.
+        NnlrError: If the value is no layer.
 
     Examples:
         >>> str(as_layer([4, 13]))
@@ -128,12 +127,12 @@ def as_layer(value: object) -> Layer:
     """
     if isinstance(value, tuple | list) and 2 <= len(value) <= len(Layer._fields):
         layer = Layer(*value)
-        if _is_sound(layer):
+        if _is_valid(layer):
             return layer
-    raise NnlrError(f"layer must be {_SOUND}; got {shown(value)}.", value=value)
+    raise NnlrError(f"layer must be {_VALID_LAYER}; got {shown(value)}.", value=value)
 
 
-def _is_sound(layer: object) -> bool:
+def _is_valid(layer: object) -> bool:
     return (
         isinstance(layer, Layer)
         and isinstance(layer.depth, int)
@@ -144,8 +143,8 @@ def _is_sound(layer: object) -> bool:
     )
 
 
-class Place(NamedTuple):
-    """Where a parameter stands before layers are counted.
+class LayerPlace(NamedTuple):
+    """Where a parameter is before layers are numbered.
 
     Attributes:
         tower: Canonical path of its tower.
@@ -158,12 +157,12 @@ class Place(NamedTuple):
     part: Part
 
 
-def counted(places: Iterable[Place | None]) -> list[Layer | None]:
+def numbered_layers(places: Iterable[LayerPlace | None]) -> list[Layer | None]:
     """Number the layers of each tower from 0, without gaps, in their order.
 
     Examples:
-        >>> stem, block = Place("", (0,), "stem"), Place("", (5,), "block")
-        >>> [str(layer) for layer in counted([block, stem, None])]
+        >>> stem, block = LayerPlace("", (0,), "stem"), LayerPlace("", (5,), "block")
+        >>> [str(layer) for layer in numbered_layers([block, stem, None])]
         ['layer 1 of 1', 'layer 0 of 1', 'None']
     """
     places = list(places)
@@ -171,22 +170,31 @@ def counted(places: Iterable[Place | None]) -> list[Layer | None]:
     for place in places:
         if place is not None:
             orders.setdefault(place.tower, set()).add(place.order)
-    index = {
-        (tower, order): position
-        for tower, found in orders.items()
-        for position, order in enumerate(sorted(found))
+    depths = {
+        tower: {order: depth for depth, order in enumerate(sorted(tower_orders))}
+        for tower, tower_orders in orders.items()
     }
     return [
         None
         if place is None
         else Layer(
-            index[place.tower, place.order],
-            len(orders[place.tower]) - 1,
-            place.tower,
-            place.part,
+            depths[place.tower][place.order], len(depths[place.tower]) - 1, place.tower, place.part
         )
         for place in places
     ]
+
+
+def tower_of_one_layer(layers: Layers, model: ModelInfo) -> str | None:
+    """The model or module all of whose parameters are in one layer, by its path, if any is."""
+    towers = [layer.tower for layer in layers if layer is not None and layer.last == 0]
+    return f"{model.label}.{min(towers)}".rstrip(".") if towers else None
+
+
+def stem_part(param: ParamInfo) -> Part:
+    """``"patch_embed"`` for a projection in the stem, else ``"stem"``."""
+    cls = param.owner_type
+    projects = cls is not None and issubclass(cls, (_ConvNd, nn.Linear))
+    return "patch_embed" if projects else "stem"
 
 
 def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
@@ -196,7 +204,7 @@ def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
     head. A tower that ends with its norm gets a layer more, or a layer less.
 
     Args:
-        layers: What an indexer gave.
+        layers: The layers that an indexer gives.
         where: ``"last_block"`` or ``"head"``.
 
     Examples:
@@ -206,7 +214,7 @@ def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
     """
     blocks: dict[str, int] = {}  # the last block of each tower
     lasts: dict[str, int] = {}  # the last layer of each tower that has a head
-    ends: set[str] = set()  # towers with a final norm
+    with_norm: set[str] = set()  # towers with a final norm
     for layer in layers:
         if layer is None:
             continue
@@ -215,10 +223,10 @@ def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
         elif layer.part == "head":
             lasts[layer.tower] = layer.last
         elif layer.part == "final_norm":
-            ends.add(layer.tower)
+            with_norm.add(layer.tower)
     moved: list[Layer | None] = []
     for layer in layers:
-        if layer is None or layer.tower not in ends & blocks.keys():
+        if layer is None or layer.tower not in with_norm & blocks.keys():
             moved.append(layer)
             continue
         block = blocks[layer.tower]

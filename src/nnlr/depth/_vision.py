@@ -2,23 +2,24 @@
 
 Each indexer uses the names of its reference implementation, below any prefix, and those of
 the same architecture in transformers (for Swin and ConvNeXt also timm's). The number of
-blocks is counted in the model. What the original does by accident is done here as well,
-said in the docstring, and where that is a mistake there is an argument to undo it.
+blocks is counted in the model. What the original does by accident is done here as well and
+noted in the docstring; where that is a mistake there is an argument to undo it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
-from typing import Final, Literal, get_args
+from typing import ClassVar, Final, Literal, get_args
 
-from nnlr._arguments import as_call, choice
+from nnlr._arguments import choice
 from nnlr._text import plural
-from nnlr.depth._family import Family, Found, Shape, Spelling, Stack
+from nnlr.depth._family import Family, NamedPart, NamePatterns, Stack, TowerSize
 from nnlr.depth._layer import FINAL_NORMS, FinalNorm, Indexer
 from nnlr.errors import NnlrError
 
 PosEmbed = Literal["head", "stem"]
 
-_VIT_OF_TRANSFORMERS: Final = Spelling(
+_VIT_OF_TRANSFORMERS: Final = NamePatterns(
     "'layers.<n>' beside 'embeddings.patch_embeddings' (transformers)",
     block=r"(?:layers|(?:encoder|model)\.layer)\.(\d+)\.",
     patch_embed=r"embeddings\.patch_embeddings\.",
@@ -56,18 +57,19 @@ def vit(final_norm: FinalNorm = "head") -> Indexer:
         >>> vit(final_norm="last_block")
         vit(final_norm='last_block')
     """
-    return _Vit(choice(final_norm, "final_norm", FINAL_NORMS))
+    return Vit(final_norm=choice(final_norm, "final_norm", FINAL_NORMS))
 
 
-class _Vit(Stack):
-    what = "vision transformer"
+@dataclass(frozen=True, repr=False)
+class Vit(Stack):
+    what: ClassVar = "vision transformer"
 
-    def __init__(self, final_norm: FinalNorm) -> None:
-        self.final_norm = final_norm
+    _: KW_ONLY
+    final_norm: FinalNorm = "head"
 
     @property
-    def spellings(self) -> Sequence[Spelling]:
-        official = Spelling(
+    def implementations(self) -> Sequence[NamePatterns]:
+        official = NamePatterns(
             "'blocks.<n>' beside 'patch_embed'",
             block=r"blocks\.(\d+)\.",
             patch_embed=r"patch_embed",
@@ -78,17 +80,14 @@ class _Vit(Stack):
             official = official._replace(stem=r"cls_token|reg_token|pos_embed|norm_pre")
         return official, _VIT_OF_TRANSFORMERS
 
-    def depth(self, found: Found, shape: Shape) -> int | None:
-        if found.part == "final_norm" and self.final_norm == "last_block":
-            return shape.blocks[0]
-        return super().depth(found, shape)
+    def depth(self, named: NamedPart, size: TowerSize) -> int | None:
+        if named.part == "final_norm" and self.final_norm == "last_block":
+            return size.blocks[0]
+        return super().depth(named, size)
 
-    def last(self, shape: Shape) -> int:
-        bare = self.final_norm == "last_block" and "head" not in shape.parts
-        return shape.blocks[0] + (not bare)
-
-    def __repr__(self) -> str:
-        return as_call(vit, final_norm=self.final_norm)
+    def last(self, size: TowerSize) -> int:
+        bare = self.final_norm == "last_block" and "head" not in size.parts
+        return size.blocks[0] + (not bare)
 
 
 def dinov2() -> Indexer:
@@ -101,15 +100,16 @@ def dinov2() -> Indexer:
     patch_embed at 0.2 of that:
     ``layer_decay(0.9, "dinov2", patch_embed_mult=0.2)``.
     """
-    return _Dinov2()
+    return Dinov2()
 
 
-class _Dinov2(Stack):
-    what = "vision transformer"
+@dataclass(frozen=True, repr=False)
+class Dinov2(Stack):
+    what: ClassVar = "vision transformer"
 
     @property
-    def spellings(self) -> Sequence[Spelling]:
-        official = Spelling(
+    def implementations(self) -> Sequence[NamePatterns]:
+        official = NamePatterns(
             "'blocks.<n>' beside 'patch_embed'",
             block=r"blocks\.(?:\d+\.)?(\d+)\.",
             patch_embed=r"patch_embed",
@@ -117,9 +117,6 @@ class _Dinov2(Stack):
             final_norm=r"norm\.",
         )
         return official, _VIT_OF_TRANSFORMERS
-
-    def __repr__(self) -> str:
-        return "dinov2()"
 
 
 def vitdet() -> Indexer:
@@ -131,31 +128,30 @@ def vitdet() -> Indexer:
     name the rule does not list. In detectron2 a model without a ``backbone`` gets 1
     everywhere; here that is an error.
     """
-    return _VitDet()
+    return VitDet()
 
 
-class _VitDet(Stack):
-    what = "ViTDet backbone"
+@dataclass(frozen=True, repr=False)
+class VitDet(Stack):
+    _call = "vitdet"
+    what: ClassVar = "ViTDet backbone"
 
     @property
-    def spellings(self) -> Sequence[Spelling]:
+    def implementations(self) -> Sequence[NamePatterns]:
         return (
-            Spelling(
+            NamePatterns(
                 "'backbone.*.blocks.<n>' beside 'backbone.*.patch_embed'",
                 block=r"backbone(?:.*?)\.blocks\.(\d+)\.(?!(?:.*\.)?residual\.)",
                 patch_embed=r"backbone.*\.patch_embed",
                 stem=r"backbone.*\.pos_embed",
             ),
-            Spelling(
+            NamePatterns(
                 "'encoder.layer.<n>' beside 'embeddings.projection' (transformers)",
                 block=r"encoder\.layer\.(\d+)\.(?!residual\.)",
                 patch_embed=r"embeddings\.projection\.",
                 stem=r"embeddings\.position_embeddings",
             ),
         )
-
-    def __repr__(self) -> str:
-        return "vitdet()"
 
 
 def swin(pos_embed: PosEmbed = "head") -> Indexer:
@@ -173,53 +169,51 @@ def swin(pos_embed: PosEmbed = "head") -> Indexer:
     Raises:
         NnlrError: If ``pos_embed`` is neither; at resolve, if the names do not fit.
     """
-    return _Swin(choice(pos_embed, "pos_embed", get_args(PosEmbed)))
+    return Swin(pos_embed=choice(pos_embed, "pos_embed", get_args(PosEmbed)))
 
 
-class _Swin(Family):
-    what = "Swin Transformer"
-    staged = True
+@dataclass(frozen=True, repr=False)
+class Swin(Family):
+    what: ClassVar = "Swin Transformer"
+    staged: ClassVar = True
 
-    def __init__(self, pos_embed: PosEmbed) -> None:
-        self.pos_embed = pos_embed
+    _: KW_ONLY
+    pos_embed: PosEmbed = "head"
 
     @property
-    def spellings(self) -> Sequence[Spelling]:
-        listed = self.pos_embed == "stem"
+    def implementations(self) -> Sequence[NamePatterns]:
+        in_stem = self.pos_embed == "stem"
         return (
-            Spelling(
+            NamePatterns(
                 "'layers.<n>.blocks.<n>' beside 'patch_embed'",
                 block=r"layers\.(\d+)\.blocks\.(\d+)\.",
                 patch_embed=r"patch_embed",
-                stem=r"mask_token$" + r"|absolute_pos_embed" * listed,
+                stem=r"mask_token$|absolute_pos_embed" if in_stem else r"mask_token$",
                 downsample=r"layers\.(\d+)\.downsample\.",
                 final_norm=r"norm\.",
             ),
-            Spelling(
+            NamePatterns(
                 "'encoder.layers.<n>.blocks.<n>' beside 'embeddings' (transformers)",
                 block=r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.",
                 patch_embed=r"embeddings\.(?:patch_embeddings|norm)\.",
-                stem=r"embeddings\.mask_token" + r"|embeddings\.pos" * listed,
+                stem=r"embeddings\.(?:mask_token|pos)" if in_stem else r"embeddings\.mask_token",
                 downsample=r"encoder\.layers\.(\d+)\.downsample\.",
                 final_norm=r"layernorm\.",
             ),
         )
 
-    def depth(self, found: Found, shape: Shape) -> int | None:
-        before = [0, *accumulate(shape.blocks)]  # blocks below each stage, and all
-        match found.numbers:
+    def depth(self, named: NamedPart, size: TowerSize) -> int | None:
+        before = [0, *accumulate(size.blocks)]  # blocks below each stage, and all
+        match named.numbers:
             case (stage, block):
                 return before[stage] + block + 1
             case (stage,):
-                starts_a_stage = len(shape.blocks) - 1 in shape.downsampled
+                starts_a_stage = len(size.blocks) - 1 in size.downsampled
                 return before[stage if starts_a_stage else stage + 1]
-        return 0 if found.part in {"stem", "patch_embed"} else self.last(shape)
+        return 0 if named.part in {"stem", "patch_embed"} else self.last(size)
 
-    def last(self, shape: Shape) -> int:
-        return sum(shape.blocks) + 1
-
-    def __repr__(self) -> str:
-        return as_call(swin, pos_embed=self.pos_embed)
+    def last(self, size: TowerSize) -> int:
+        return sum(size.blocks) + 1
 
 
 def convnext() -> Indexer:
@@ -238,31 +232,33 @@ def convnext() -> Indexer:
     norm, head, rest N + 1
     ================ =============== ====================
     """
-    return _ConvNext()
+    return ConvNext()
 
 
-class _ConvNext(Family):
-    what = "ConvNeXt"
-    staged = True
+@dataclass(frozen=True, repr=False)
+class ConvNext(Family):
+    _call = "convnext"
+    what: ClassVar = "ConvNeXt"
+    staged: ClassVar = True
 
     @property
-    def spellings(self) -> Sequence[Spelling]:
+    def implementations(self) -> Sequence[NamePatterns]:
         return (
-            Spelling(
+            NamePatterns(
                 "'stages.<n>.<n>' beside 'downsample_layers.0'",
                 block=r"stages\.(\d+)\.(\d+)\.",
                 patch_embed=r"downsample_layers\.0\.",
                 downsample=r"downsample_layers\.(\d+)\.",
                 final_norm=r"norm\.",
             ),
-            Spelling(
+            NamePatterns(
                 "'encoder.stages.<n>.layers.<n>' beside 'embeddings' (transformers)",
                 block=r"encoder\.stages\.(\d+)\.layers\.(\d+)\.",
                 patch_embed=r"embeddings\.",
                 downsample=r"encoder\.stages\.(\d+)\.downsampling_layer\.",
                 final_norm=r"layernorm\.",
             ),
-            Spelling(
+            NamePatterns(
                 "'stages.<n>.blocks.<n>' beside 'stem' (timm)",
                 block=r"stages\.(\d+)\.blocks\.(\d+)\.",
                 patch_embed=r"stem",
@@ -271,22 +267,28 @@ class _ConvNext(Family):
             ),
         )
 
-    def depth(self, found: Found, shape: Shape) -> int | None:
-        if found.part != "block":
-            return 0 if found.part == "patch_embed" else self.last(shape)
-        stage, block = (*found.numbers, 0)[:2]
+    def depth(self, named: NamedPart, size: TowerSize) -> int | None:
+        if named.part != "block":
+            return 0 if named.part == "patch_embed" else self.last(size)
+        stage, block = (*named.numbers, 0)[:2]
         if stage == 3:
-            return self.last(shape) - 1
+            return self.last(size) - 1
         return stage + 1 + (block // 3 if stage == 2 else 0)
 
-    def last(self, shape: Shape) -> int:
-        if len(shape.blocks) != 4:
+    def last(self, size: TowerSize) -> int:
+        if len(size.blocks) != 4:
             raise NnlrError(
                 f"convnext() numbers four stages; this model has "
-                f"{plural(len(shape.blocks), 'stage')}. Use nnlr.depth.auto().",
-                stages=len(shape.blocks),
+                f"{plural(len(size.blocks), 'stage')}. Use nnlr.depth.auto().",
+                stages=len(size.blocks),
             )
-        return 4 + -(-shape.blocks[2] // 3)
+        return 4 + -(-size.blocks[2] // 3)
 
-    def __repr__(self) -> str:
-        return "convnext()"
+
+VISION: Final[Mapping[str, Callable[..., Indexer]]] = {
+    "vit": vit,
+    "dinov2": dinov2,
+    "swin": swin,
+    "convnext": convnext,
+    "vitdet": vitdet,
+}

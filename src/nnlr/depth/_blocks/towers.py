@@ -1,108 +1,95 @@
 """The towers of a model: which of the parts that hold blocks follow one another.
 
 Parts do so unless one has an input of its own. What stands beside several towers belongs
-to none, but for what one of them looks up there.
+to none, except what one of them looks up there.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from nnlr.depth._blocks.steps import Group, Step, begins_anew, flat, given
-from nnlr.depth._blocks.tree import Tree
-
-
-@dataclass(slots=True)
-class Entry:
-    """A step of a tower, and the groups around it, outermost first."""
-
-    step: Step
-    around: tuple[Group, ...]
-    block: bool = False
+from nnlr.depth._blocks.tree import BlockGroup, ModelStep, Tree
 
 
 @dataclass(slots=True)
 class Tower:
-    """What follows one another from an input on."""
+    """Steps that follow one another, from an input on, and the path of what holds them."""
 
     path: str
-    entries: list[Entry] = field(default_factory=list)
+    steps: list[ModelStep]
 
 
-def split(tree: Tree, group: Group, around: tuple[Group, ...] = ()) -> list[Tower]:
+def split_into_towers(
+    tree: Tree, group: BlockGroup, around: tuple[BlockGroup, ...] = ()
+) -> list[Tower]:
     """The towers in a group, which stands in the groups ``around``."""
     around = (*around, group)
     towers: list[Tower] = []
-    opening: list[Entry] = []  # before the first tower
-    loose: list[Entry] = []  # not yet known to belong to a tower
+    opening: list[ModelStep] = []  # before the first tower
+    loose: list[ModelStep] = []  # not yet known to belong to a tower
     outside = _with_input_outside(tree, group)
     for item in group.items:
-        if isinstance(item, Step):
-            entry = Entry(item, around, item.block)
+        if isinstance(item, ModelStep):
+            item.around = around
             if not item.block:
-                loose.append(entry)
+                loose.append(item)
                 continue
-            found = [Tower(group.unit.path, [entry])]
+            inner = [Tower(group.unit.path, [item])]
         else:
-            found = split(tree, item, around)
+            inner = split_into_towers(tree, item, around)
             if towers and (
-                (item is outside and not (loose or towers[-1].entries[0].block))
-                or _is_apart(tree, group, item, towers[-1], loose)
+                (item is outside and not (loose or towers[-1].steps[0].block))
+                or _starts_new_tower(tree, group, item, [*towers[-1].steps, *loose])
             ):
-                towers += found
+                towers += inner
                 loose = []
                 continue
         if towers:
-            towers[-1].entries += [*loose, *found[0].entries]
-            towers += found[1:]
+            towers[-1].steps += [*loose, *inner[0].steps]
+            towers += inner[1:]
         else:
-            opening, towers = loose, found
+            opening, towers = loose, inner
         loose = []
     if len(towers) == 1:
         towers[0].path = group.unit.path
-        towers[0].entries = [*opening, *towers[0].entries, *loose]
+        towers[0].steps = [*opening, *towers[0].steps, *loose]
     elif outside and towers[-1].path == outside.unit.path:
-        _take_in(tree, towers[-1], opening, loose)
+        # Its embeddings, and the norms and bare matrices of their width, belong to it.
+        lookups = [step for step in loose if tree.is_lookup(step.unit)]
+        widths = set[int]().union(*(tree.output_widths(step.unit) for step in lookups))
+        matrices = [
+            step
+            for step in opening
+            if not step.whole and not widths.isdisjoint(tree.model.params[step.params[0]].shape)
+        ]
+        norms = [
+            step
+            for step in loose
+            if tree.is_norm(step.unit) and widths == tree.output_widths(step.unit)
+        ]
+        towers[-1].steps = [*matrices, *lookups, *towers[-1].steps, *norms]
     return towers
 
 
-def _with_input_outside(tree: Tree, group: Group) -> Group | None:
+def _with_input_outside(tree: Tree, group: BlockGroup) -> BlockGroup | None:
     """The second of two parts, if what it looks up stands after it, not in it."""
-    groups = [item for item in group.items if isinstance(item, Group)]
+    groups = [item for item in group.items if isinstance(item, BlockGroup)]
     if group.listed or len(groups) != 2 or groups[-1].listed:
         return None
     last = groups[-1]
-    beside = group.items[group.items.index(last) + 1 :]  # steps only
-    looked_up = [step.unit for step in beside if not tree.is_norm(step.unit)]
-    if not looked_up or not all(map(tree.is_lookup, looked_up)):
+    after = group.items[group.items.index(last) + 1 :]  # steps only
+    others = [step.unit for step in after if not tree.is_norm(step.unit)]
+    if not others or not all(map(tree.is_lookup, others)):
         return None
-    return None if any(tree.is_lookup(step.unit) for step in flat(last)) else last
+    return None if any(tree.is_lookup(step.unit) for step in last.steps()) else last
 
 
-def _take_in(tree: Tree, tower: Tower, before: list[Entry], after: list[Entry]) -> None:
-    """Add embeddings, norms, and bare matrices of its width to a tower."""
-    beside = [e for e in after if tree.is_lookup(e.step.unit)]
-    widths = {width for entry in beside for width in given(tree, entry.step.unit)}
-    bare = [
-        entry
-        for entry in before
-        if not entry.step.whole
-        and not widths.isdisjoint(tree.model.params[entry.step.params[0]].shape)
-    ]
-    norms = [
-        entry
-        for entry in after
-        if tree.is_norm(entry.step.unit) and widths == given(tree, entry.step.unit)
-    ]
-    tower.entries = [*bare, *beside, *tower.entries, *norms]
-
-
-def _is_apart(tree: Tree, group: Group, item: Group, last: Tower, loose: list[Entry]) -> bool:
-    """Whether a group starts a tower of its own, after another one."""
+def _starts_new_tower(
+    tree: Tree, group: BlockGroup, item: BlockGroup, before: list[ModelStep]
+) -> bool:
+    """Whether a part of a group starts a tower of its own after these steps."""
     if group.listed:
         return group.branches
     if item.listed:
         return False
-    end = max(at for at, entry in enumerate(last.entries) if entry.block)
-    widths: set[int] = set()
-    for entry in (*last.entries[end:], *loose):
-        widths |= given(tree, entry.step.unit)
-    return begins_anew(tree, flat(item), widths)
+    last_block = max(at for at, step in enumerate(before) if step.block)
+    widths = set[int]().union(*(tree.output_widths(step.unit) for step in before[last_block:]))
+    return tree.has_own_input(item.steps(), widths)

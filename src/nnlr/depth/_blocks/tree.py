@@ -1,10 +1,12 @@
-"""The tree of a model's modules that hold weights, free of wrappers, for finding its blocks.
+"""The tree of a model's modules that hold weights, without wrappers, and groups of blocks in it.
 
 What a module is called plays no part here, only its class, its shapes and its place.
 """
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, takewhile
+from typing import Final
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -15,38 +17,51 @@ from nnlr._model.describe import ModelInfo
 from nnlr._model.names import TRANSPARENT, Node, nodes
 from nnlr._model.scopes import class_facts, module_class
 
-LISTS = (nn.ModuleList, nn.Sequential)
+LISTS: Final = (nn.ModuleList, nn.Sequential)
+
+# torch's own layers that hold weights; those that can be a block are not among them.
+_SINGLE_LAYERS: Final = (
+    *(nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm),
+    *(nn.RMSNorm, nn.PReLU, _ConvNd, _NormBase),
+)
 
 
 class Bundle(nn.Module):
-    """Stands for the i-th members of parallel lists, which make one layer together."""
+    """Class of a unit that joins the i-th members of parallel lists to one layer."""
 
 
+@dataclass(slots=True, eq=False)
 class Unit:
-    """A module with weights: what it holds, and what it looks like.
+    """A module that holds weights.
 
     Attributes:
         path: Canonical path.
         cls: Class as the user wrote it; of something wrapped, that of what is inside.
         module: The module itself.
+        attr: The attribute under which its parent holds it.
         own: Positions of the parameters that it holds directly.
         kids: Its parts that hold weights, in order.
-        attr: The attribute under which its parent holds it.
         looks: A number that units of equal class, shapes and parts share.
         numel: Elements of all its parameters.
     """
 
-    __slots__ = ("attr", "cls", "kids", "looks", "module", "numel", "own", "path")
+    path: str
+    cls: type
+    module: nn.Module
+    attr: str = ""
+    own: list[int] = field(default_factory=list)
+    kids: list["Unit"] = field(default_factory=list)
+    looks: int = 0
+    numel: int = 0
 
-    def __init__(self, path: str, cls: type, module: nn.Module, attr: str = "") -> None:
-        self.path = path
-        self.cls = cls
-        self.module = module
-        self.attr = attr
-        self.own: list[int] = []
-        self.kids: list[Unit] = []
-        self.looks = 0
-        self.numel = 0
+    @property
+    def is_list(self) -> bool:
+        """Whether its parts follow one another: a list, or a dict of equal parts."""
+        if issubclass(self.cls, LISTS):
+            return True
+        if not issubclass(self.cls, nn.ModuleDict):
+            return False
+        return len(self.kids) > 1 and len({kid.cls for kid in self.kids}) == 1
 
     def below(self) -> Iterator["Unit"]:
         """This unit and all in it, parents first."""
@@ -54,13 +69,78 @@ class Unit:
         for kid in self.kids:
             yield from kid.below()
 
+    def leaves(self) -> Iterator["Unit"]:
+        """The layers in it: units with parameters and without parts."""
+        return (part for part in self.below() if part.own and not part.kids)
+
     def params(self) -> Iterator[int]:
         """Positions of all parameters in it."""
         return chain.from_iterable(unit.own for unit in self.below())
 
 
+@dataclass(slots=True, eq=False)
+class ModelStep:
+    """A block, or something that stands before, between or after blocks.
+
+    Attributes:
+        params: Positions of its parameters.
+        unit: Its unit; of single parameters, and of a part of a unit, the owner.
+        block: Whether it is a block.
+        whole: Whether it is the whole unit.
+        around: The groups around it, outermost first; set when towers are split.
+    """
+
+    params: list[int]
+    unit: Unit
+    block: bool = False
+    whole: bool = True
+    around: tuple["BlockGroup", ...] = ()
+
+    @classmethod
+    def of(cls, unit: Unit, *, block: bool = False) -> "ModelStep":
+        """The step of a whole unit."""
+        return cls(list(unit.params()), unit, block)
+
+
+@dataclass(slots=True, eq=False)
+class BlockGroup:
+    """A unit that holds blocks, and what else it holds, in order.
+
+    Attributes:
+        unit: The unit.
+        items: Its steps, and the groups in it.
+        listed: Whether it is a list, whose members follow one another.
+        branches: Whether it is a list of whole models side by side.
+    """
+
+    unit: Unit
+    items: list["ModelStep | BlockGroup"]
+    listed: bool = False
+    branches: bool = False
+
+    @classmethod
+    def of(
+        cls, unit: Unit, items: Iterable["ModelStep | BlockGroup"], *, listed: bool
+    ) -> "BlockGroup":
+        """The group of a unit: a step for each parameter it holds directly, then the items."""
+        own = [ModelStep([at], unit, whole=False) for at in unit.own]
+        return cls(unit, [*own, *items], listed)
+
+    def steps(self) -> Iterator[ModelStep]:
+        """All steps in it, in order."""
+        for item in self.items:
+            if isinstance(item, BlockGroup):
+                yield from item.steps()
+            else:
+                yield item
+
+    def blocks(self) -> list[ModelStep]:
+        """All blocks in it, in order."""
+        return [step for step in self.steps() if step.block]
+
+
 class Tree:
-    """All units of a model, and what can be asked about them.
+    """All units of a model, and questions about them.
 
     Attributes:
         model: The model described.
@@ -70,76 +150,36 @@ class Tree:
     def __init__(self, model: ModelInfo, module: nn.Module) -> None:
         self.model = model
         self._looks: dict[tuple[object, ...], int] = {}
-        self._made: list[Unit] = []
-        self.root = self._grown(module)
-        for unit in reversed(self._made):  # parts first
-            unit.kids = [kid for kid in unit.kids if kid.numel]
-            self._look(unit)
-
-    def _grown(self, module: nn.Module) -> Unit:
-        index = {id(places[0].tensor): at for at, places in enumerate(self.model.places)}
+        positions = {id(places[0].tensor): at for at, places in enumerate(model.places)}
+        made: list[Unit] = []
         units: dict[Node, Unit] = {}
         closed: set[Unit] = set()
         for node in nodes(module, bare=False):
-            unit = units[node] = self._unit(node, units, closed)
+            unit = units[node] = _unit_of(node, units, closed, made)
             for tensor in node.module._parameters.values():
                 if tensor is not None:
-                    unit.own.append(index[id(tensor)])
-        return self._made[0]
+                    unit.own.append(positions[id(tensor)])
+        self.root = made[0]
+        for unit in reversed(made):  # parts first
+            unit.kids = [kid for kid in unit.kids if kid.numel]
+            self._measure(unit)
 
-    def _unit(self, node: Node, units: dict[Node, Unit], closed: set[Unit]) -> Unit:
-        """The unit that this place belongs to: its own, or that of what it is part of."""
-        parent = node.parent
-        if parent is None:
-            around = None
-        elif node.cls is ParametrizationList and parent.parent is not None:
-            around = units[parent.parent]
-            closed.add(around)
-        else:
-            around = units[parent]
-            if node.path == parent.path:  # inside a wrapper
-                around.cls, around.module = module_class(node.module), node.module
-                if class_facts(node.cls).tunes:
-                    closed.add(around)
-                return around
-        if around is not None and (
-            (around in closed and node.path != around.path) or issubclass(node.cls, TRANSPARENT)
-        ):
-            return around
-        unit = Unit(node.path, module_class(node.module), node.module)
-        self._made.append(unit)
-        if around is not None:
-            unit.attr = node.attr
-            around.kids.append(unit)
-        if class_facts(node.cls).tunes:
-            closed.add(unit)
-        return unit
-
-    def _look(self, unit: Unit) -> None:
-        """Fill in what follows from the parts."""
-        params = self.model.params
-        unit.numel = sum(params[at].numel for at in unit.own)
-        unit.numel += sum(kid.numel for kid in unit.kids)
-        seen: tuple[object, ...] = (
+    def _measure(self, unit: Unit) -> None:
+        """Set the size and the looks of a unit whose parts have theirs."""
+        params = [self.model.params[at] for at in unit.own]
+        unit.numel = sum(param.numel for param in params) + sum(kid.numel for kid in unit.kids)
+        traits: tuple[object, ...] = (
             unit.cls,
-            tuple(params[at].shape for at in unit.own),
+            tuple(param.shape for param in params),
             tuple(kid.looks for kid in unit.kids),
         )
-        unit.looks = self._looks.setdefault(seen, len(self._looks))
+        unit.looks = self._looks.setdefault(traits, len(self._looks))
 
-    def bundled(self, members: list[Unit]) -> Unit:
-        """One unit of several, each the i-th of a list."""
-        unit = Unit(members[0].path, Bundle, members[0].module)
-        unit.kids = members
-        self._look(unit)
+    def joined(self, kids: list[Unit], cls: type, like: Unit) -> Unit:
+        """One unit of several, of this class, that stands where ``like`` stands."""
+        unit = Unit(like.path, cls, like.module, kids=kids)
+        self._measure(unit)
         return unit
-
-    def listed(self, units: list[Unit], like: Unit) -> Unit:
-        """One list of several units that stands where ``like`` stood."""
-        made = Unit(like.path, nn.ModuleList, like.module)
-        made.kids = units
-        self._look(made)
-        return made
 
     def is_norm(self, unit: Unit) -> bool:
         """Whether it is a normalisation layer, by its class."""
@@ -150,16 +190,13 @@ class Tree:
 
     def is_conv(self, unit: Unit) -> bool:
         """Whether it is one convolution, or norms, or both."""
-        leaves = [leaf for leaf in self.leaves(unit) if not self.is_norm(leaf)]
+        leaves = [leaf for leaf in unit.leaves() if not self.is_norm(leaf)]
         return len(leaves) < 2 and all(issubclass(leaf.cls, _ConvNd) for leaf in leaves)
 
     def is_lookup(self, unit: Unit) -> bool:
-        """Whether it looks something up: embeddings, and at most norms and vectors."""
-        kinds = [
-            None if self.is_vectors(leaf) else issubclass(leaf.cls, nn.Embedding)
-            for leaf in self.leaves(unit)
-        ]
-        return True in kinds and False not in kinds
+        """Whether it is embeddings, and at most norms and vectors beside them."""
+        layers = [leaf for leaf in unit.leaves() if not self.is_vectors(leaf)]
+        return bool(layers) and all(issubclass(leaf.cls, nn.Embedding) for leaf in layers)
 
     def is_vectors(self, unit: Unit) -> bool:
         """Whether it holds nothing but vectors."""
@@ -167,67 +204,88 @@ class Tree:
         return all(sum(size > 1 for size in params[at].shape) < 2 for at in unit.params())
 
     def is_composite(self, unit: Unit) -> bool:
-        """Whether it can be a block: made of several layers, or a layer of one's own.
+        """Whether it can be a block: made of several layers, or a layer of the user's own.
 
-        torch's own leaf layers are none, except for recurrent and attention layers.
+        Of torch's own layers only recurrent and attention layers can.
         """
-        if unit.kids:
+        if unit.kids or issubclass(unit.cls, (nn.RNNBase, nn.MultiheadAttention)):
             return True
-        if issubclass(unit.cls, (nn.RNNBase, nn.MultiheadAttention)):
-            return True
-        return not _is_torch_layer(unit.cls) and not self.is_vectors(unit)
+        return not issubclass(unit.cls, _SINGLE_LAYERS) and not self.is_vectors(unit)
 
-    def takes(self, unit: Unit) -> set[int]:
-        """Widths that one layer takes in."""
-        return self._widths(unit)[0]
+    def input_widths(self, unit: Unit) -> set[int]:
+        """The widths that the layers of a unit take in."""
+        return {width for leaf in unit.leaves() for width in self._widths(leaf)[0]}
 
-    def gives(self, unit: Unit) -> set[int]:
-        """Widths that one layer gives out."""
-        return self._widths(unit)[1]
+    def output_widths(self, unit: Unit) -> set[int]:
+        """The widths that the layers of a unit give out."""
+        return {width for leaf in unit.leaves() for width in self._widths(leaf)[1]}
 
-    def _widths(self, unit: Unit) -> tuple[set[int], set[int]]:
-        module = unit.module
-        if issubclass(unit.cls, nn.Linear):
-            return {_int(module, "in_features")}, {_int(module, "out_features")}
-        if issubclass(unit.cls, _ConvNd):
-            return {_int(module, "in_channels")}, {_int(module, "out_channels")}
-        if issubclass(unit.cls, nn.Embedding):
-            return set(), {_int(module, "embedding_dim")}
-        sizes = {size for at in unit.own for size in self.model.params[at].shape if size > 1}
+    def _widths(self, leaf: Unit) -> tuple[set[int], set[int]]:
+        """The input widths and the output widths of one layer."""
+        for cls, inputs, outputs in (
+            (nn.Linear, "in_features", "out_features"),
+            (_ConvNd, "in_channels", "out_channels"),
+            (nn.Embedding, "", "embedding_dim"),
+        ):
+            if issubclass(leaf.cls, cls):
+                widths_in = {int(getattr(leaf.module, inputs))} if inputs else set()
+                return widths_in, {int(getattr(leaf.module, outputs))}
+        sizes = {size for at in leaf.own for size in self.model.params[at].shape if size > 1}
         return sizes, sizes
 
-    def leaves(self, unit: Unit) -> Iterator[Unit]:
-        """The layers in a unit: what holds parameters and no other part does."""
-        return (part for part in unit.below() if part.own and not part.kids)
+    def has_own_input(self, steps: Iterable[ModelStep], widths: set[int]) -> bool:
+        """Whether steps start from an input of their own, not from what was computed before.
+
+        They look something up, or their first layer takes a width that nothing before gives.
+
+        Args:
+            steps: Steps with a block among them, in order.
+            widths: The output widths of the layers before them.
+        """
+        inputs: set[int] = set()
+        steps = list(steps)
+        for step in takewhile(lambda step: not step.block, steps):
+            for leaf in step.unit.leaves() if step.whole else ():
+                if issubclass(leaf.cls, nn.Embedding):
+                    return True
+                inputs = inputs or self.input_widths(leaf)
+        if not inputs:  # any of the blocks may take what was computed before
+            blocks = {step.unit.looks: step.unit for step in steps if step.block}
+            inputs = set[int]().union(*map(self.input_widths, blocks.values()))
+        return widths.isdisjoint(inputs)
 
 
-def _int(module: nn.Module, attr: str) -> int:
-    return int(getattr(module, attr))
+def _unit_of(node: Node, units: dict[Node, Unit], closed: set[Unit], made: list[Unit]) -> Unit:
+    """The unit of a place: a new one, or that of the module which it is a part of.
 
-
-def _is_torch_layer(cls: type) -> bool:
-    """Whether a class is, or derives from, one of torch's layers that hold weights."""
-    return issubclass(
-        cls,
-        (
-            nn.Linear,
-            nn.Bilinear,
-            nn.Embedding,
-            nn.EmbeddingBag,
-            nn.LayerNorm,
-            nn.GroupNorm,
-            nn.RMSNorm,
-            nn.PReLU,
-            _ConvNd,
-            _NormBase,
-        ),
-    )
-
-
-def is_list(unit: Unit) -> bool:
-    """Whether its parts follow one another: a list, or a dict of equal parts."""
-    if issubclass(unit.cls, LISTS):
-        return True
-    if not issubclass(unit.cls, nn.ModuleDict):
-        return False
-    return len(unit.kids) > 1 and len({kid.cls for kid in unit.kids}) == 1
+    Args:
+        node: The place.
+        units: The units of the places before it.
+        closed: Units whose parts get no units: parametrized modules and PEFT layers.
+        made: All units, to which a new one is added.
+    """
+    parent = node.parent
+    around = None
+    if parent is not None:
+        if node.cls is ParametrizationList and parent.parent is not None:
+            around = units[parent.parent]
+            closed.add(around)
+        else:
+            around = units[parent]
+            if node.path == parent.path:  # inside a wrapper
+                around.cls, around.module = module_class(node.module), node.module
+                if class_facts(node.cls).tunes:
+                    closed.add(around)
+                return around
+    if around is not None and (
+        (around in closed and node.path != around.path) or issubclass(node.cls, TRANSPARENT)
+    ):
+        return around
+    unit = Unit(node.path, module_class(node.module), node.module)
+    made.append(unit)
+    if around is not None:
+        unit.attr = node.attr
+        around.kids.append(unit)
+    if class_facts(node.cls).tunes:
+        closed.add(unit)
+    return unit
