@@ -7,8 +7,9 @@ Jia et al. 2014 (arXiv 1408.5093). Caffe gives two such numbers to each blob of 
 """
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
-from nnlr._arguments import as_call, number
+from nnlr._arguments import Call, number
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo
@@ -65,30 +66,24 @@ def caffe(
             f"head_mult={head_mult:g} is for a head: say which layer that is, head='fc8.*'."
         )
     return Caffe(
-        number(bias_lr_mult, "bias_lr_mult"),
-        number(bias_wd_mult, "bias_wd_mult"),
-        None if head is None else as_selector(head, "head"),
-        head_mult,
-        None if biases is None else as_selector(biases, "biases"),
+        bias_lr_mult=number(bias_lr_mult, "bias_lr_mult"),
+        bias_wd_mult=number(bias_wd_mult, "bias_wd_mult"),
+        head=None if head is None else as_selector(head, "head"),
+        head_mult=head_mult,
+        biases=None if biases is None else as_selector(biases, "biases"),
     )
 
 
-class Caffe(Scheme):
+@dataclass(frozen=True, repr=False)
+class Caffe(Call, Scheme):
     """Caffe's convention; made by :func:`caffe`."""
 
-    def __init__(
-        self,
-        bias_lr_mult: float,
-        bias_wd_mult: float,
-        head: Selector | None,
-        head_mult: float,
-        biases: Selector | None,
-    ) -> None:
-        self.bias_lr_mult = bias_lr_mult
-        self.bias_wd_mult = bias_wd_mult
-        self.head = head
-        self.head_mult = head_mult
-        self.biases = biases
+    _: KW_ONLY
+    bias_lr_mult: float = 2.0
+    bias_wd_mult: float = 0.0
+    head: Selector | None = None
+    head_mult: float = HEAD_MULT
+    biases: Selector | None = None
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """Weights, biases, and both once more for the head."""
@@ -106,9 +101,6 @@ class Caffe(Scheme):
             (True, True): Factor(lr_mult=self.head_mult * lr, wd_mult=wd, why="a bias of the head"),
         }
         return [of_kind[i in biases, i in head] for i in range(len(model.params))]
-
-    def __repr__(self) -> str:
-        return as_call(caffe, **vars(self))
 
 
 def _written(selector: Selector, what: str, model: ModelInfo) -> Indices:
