@@ -183,7 +183,7 @@ def kinds(**settings):
 
 def test_norms_of_other_classes_are_pointed_out():
     """weight_decay_norm does not know RMSNorm."""
-    assert ("neck.1.weight",) == kinds(weight_decay_norm=0)["norm_not_reached"].names
+    assert ("neck.1.weight",) == kinds(weight_decay_norm=0)["norm-not-reached"].names
     assert {} == kinds()
 
 

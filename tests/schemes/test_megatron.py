@@ -155,7 +155,7 @@ def test_the_decoupled_rate_is_that_of_embedding_and_output_layers():
     slow = {row.name for row in plan if row.lr == 3e-4}
     assert {"embed.weight", "head.weight"} == slow
     assert {"min_lr": 3e-5} == plan["head.weight"].options
-    assert ["min_lr"] == [found.kind for found in plan.findings]
+    assert ["min-lr"] == [found.kind for found in plan.findings]
     net = zoo.plain()
     net.head.weight.is_embedding_or_output_parameter = True
     plan = nnlr.resolve(net, scheme, lr=LR, weight_decay=WEIGHT_DECAY)
@@ -176,7 +176,7 @@ def test_own_overrides_replace_the_standard_ones_unless_asked_for():
     alone = nnlr.resolve(zoo.plain(), nnlr.megatron(mine), lr=1, weight_decay=1)
     assert alone["blocks.0.norm.weight"].weight_decay == 1
     assert (0.5, "muon") == (alone["head.weight"].lr, alone["head.weight"].tag)
-    assert ["lr_mult"] == [found.kind for found in alone.findings]
+    assert ["lr-mult"] == [found.kind for found in alone.findings]
     joined = nnlr.megatron(mine, standard=True)
     plan = nnlr.resolve(zoo.plain(), joined, lr=1, weight_decay=1)
     assert plan["blocks.0.norm.weight"].weight_decay == 0

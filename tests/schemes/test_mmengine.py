@@ -369,29 +369,29 @@ def kinds(config, net):
 def test_a_key_that_cancels_the_rules_is_pointed_out():
     """A custom key wipes other rules (mmengine #846): a slower backbone decays its norms again."""
     config = {"norm_decay_mult": 0, "custom_keys": {"backbone": {"lr_mult": 0.1}}}
-    found = kinds(config, every_norm())["rules_cancelled"]
+    found = kinds(config, every_norm())["rules-cancelled"]
     assert {"backbone.1.weight", "backbone.1.bias"} <= set(found.names)
     assert "backbone.0.weight" not in found.names
     assert "mmengine(...) * nnlr.rule('*backbone*', lr_mult=...)" in found.fix
     config["custom_keys"]["backbone"]["decay_mult"] = 0
-    assert "rules_cancelled" not in kinds(config, every_norm())
+    assert "rules-cancelled" not in kinds(config, every_norm())
     config["custom_keys"]["backbone"] = {"weight_decay": 0}
-    assert "rules_cancelled" in kinds(config, every_norm())
+    assert "rules-cancelled" in kinds(config, every_norm())
 
 
 def test_a_key_that_cuts_segments_is_pointed_out():
     """``1`` of ten layers is also in ``10``; one that always cuts is meant so."""
     net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(11)))
     found = kinds({"custom_keys": {".1": {"lr_mult": 0.1}}}, nn.ModuleDict({"a": net}))
-    assert ("a.10.weight", "a.10.bias") == found["segment_cut"].names
-    assert "warning" == found["segment_cut"].severity
+    assert ("a.10.weight", "a.10.bias") == found["segment-cut"].names
+    assert "warning" == found["segment-cut"].severity
     always = {"custom_keys": {"eigh": {"lr_mult": 0.1}}}
-    assert "segment_cut" not in kinds(always, net)
+    assert "segment-cut" not in kinds(always, net)
 
 
 def test_norms_of_other_classes_are_pointed_out():
     """norm_decay_mult does not know RMSNorm."""
-    found = kinds({"norm_decay_mult": 0}, every_norm())["norm_not_reached"]
+    found = kinds({"norm_decay_mult": 0}, every_norm())["norm-not-reached"]
     assert ("neck.1.weight",) == found.names
 
 

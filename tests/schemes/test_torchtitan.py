@@ -278,5 +278,5 @@ def test_a_pattern_that_cuts_segments_is_pointed_out():
     net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(11)))
     plan = plan_of([entry(r"\.1", 1e-4), ALL], nn.ModuleDict({"a": net}))
     (found,) = plan.findings
-    assert ("segment_cut", ("a.10.weight", "a.10.bias")) == (found.kind, found.names)
+    assert ("segment-cut", ("a.10.weight", "a.10.bias")) == (found.kind, found.names)
     assert () == plan_of([entry("norm"), entry("weight"), ALL]).findings

@@ -14,7 +14,8 @@ Zhai, Kolesnikov 2022, https://github.com/google-research/big_vision).
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from functools import cache
+from typing import Any, Final
 
 from nnlr._arguments import number
 from nnlr._declare.factor import Factor
@@ -24,14 +25,14 @@ from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._text import listed, plural, shown
 from nnlr.errors import ConfigError, CoverageError, NnlrError
 from nnlr.schemes._frameworks.claims import (
+    Claims,
     Imported,
     Watch,
     compiled,
     like_mapping,
     mapping,
+    short_call,
 )
-
-Value = TypeVar("Value")
 
 Naming = Callable[[ParamInfo], str]
 
@@ -93,13 +94,6 @@ class Patterns:
     members: tuple[re.Pattern[str], ...]
     written: bool = True
 
-    def claim(self, names: Sequence[str]) -> list[int | None]:
-        """For each name the position of the first pattern that matches all of it."""
-        return [
-            next((i for i, p in enumerate(self.members) if p.fullmatch(name)), None)
-            for name in names
-        ]
-
 
 def big_vision(
     lr_mults: Iterable[tuple[str, float]] | None = None,
@@ -144,32 +138,34 @@ def big_vision(
     watch = Watch("big_vision", strict=strict)
     if not callable(name_of):
         raise ConfigError(f"name_of must be a function of ParamInfo, got {shown(name_of)}.")
-    wd_given = WD_MULTS if wd_mults is None else wd_mults
+    decays = WD_MULTS if wd_mults is None else wd_mults
     lr_patterns, lr_values = _pairs([] if lr_mults is None else lr_mults, "lr_mults")
-    wd_patterns, wd_values = _pairs(wd_given, "wd_mults", written=wd_mults is not None)
+    wd_patterns, wd_values = _pairs(decays, "wd_mults", written=wd_mults is not None)
     everywhere = schedule is None or like_mapping(schedule)
-    courses = [(".*", {} if schedule is None else schedule)] if everywhere else schedule
-    when, values = _pairs(courses, "schedule", written=not everywhere)
-    call = {
-        "lr_mults": lr_mults,
-        "wd_mults": wd_mults,
-        "schedule": schedule,
-        "name_of": name_of,
-    }
+    schedules = [(".*", {} if schedule is None else schedule)] if everywhere else schedule
+    when, courses = _pairs(schedules, "schedule", written=not everywhere)
     tables = (
         (lr_patterns, [_lr_mult(value) for value in lr_values]),
         (wd_patterns, [number(value, "wd_mults") for value in wd_values]),
-        (when, _speeds(values)),
+        (when, _schedule_mults(courses)),
     )
-    return BigVision(tables, name_of, watch, call)
+    call = short_call(
+        big_vision,
+        watch,
+        lr_mults=lr_mults,
+        wd_mults=wd_mults,
+        schedule=schedule,
+        name_of=name_of,
+    )
+    return BigVision(watch, call, tables, name_of)
 
 
-def _pairs(given: object, what: str, *, written: bool = True) -> tuple[Patterns, list[Any]]:
+def _pairs(pairs: object, what: str, *, written: bool = True) -> tuple[Patterns, list[Any]]:
     """The patterns of a list of pairs, and their values."""
-    if isinstance(given, str) or like_mapping(given) or not isinstance(given, Iterable):
-        raise ConfigError(f"{what} must be a list of (pattern, value) pairs, got {shown(given)}.")
+    if isinstance(pairs, str) or like_mapping(pairs) or not isinstance(pairs, Iterable):
+        raise ConfigError(f"{what} must be a list of (pattern, value) pairs, got {shown(pairs)}.")
     patterns, values = [], []
-    for pair in given:
+    for pair in pairs:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ConfigError(f"{what} must hold (pattern, value) pairs, got {shown(pair)}.")
         pattern = compiled(pair[0], f"pattern of {what}")
@@ -185,6 +181,7 @@ def _pairs(given: object, what: str, *, written: bool = True) -> tuple[Patterns,
 
 
 def _lr_mult(value: object) -> float:
+    """A value of ``lr_mults``, checked."""
     try:
         return number(value, "lr_mults", above=0)
     except NnlrError as error:
@@ -192,15 +189,15 @@ def _lr_mult(value: object) -> float:
         raise ConfigError(f"{error}{frozen}", value=value) from None
 
 
-def _speeds(schedules: Sequence[object]) -> list[float]:
+def _schedule_mults(schedules: Sequence[object]) -> list[float]:
     """The ``mult`` of each schedule; 0 for a frozen one."""
-    found, courses = [], []
-    for each in schedules:
-        if each is None:
-            found.append(0.0)
+    mults, courses = [], []
+    for schedule in schedules:
+        if schedule is None:
+            mults.append(0.0)
             continue
-        course = mapping(each, "a schedule")
-        found.append(number(course.pop("mult", 1.0), "mult of a schedule", above=0))
+        course = mapping(schedule, "a schedule")
+        mults.append(number(course.pop("mult", 1.0), "mult of a schedule", above=0))
         courses.append(course)
     if any(course != courses[0] for course in courses):
         raise ConfigError(
@@ -209,76 +206,31 @@ def _speeds(schedules: Sequence[object]) -> list[float]:
         )
     # Linear and polynomial courses end at an absolute value, whatever their mult.
     ends = {course.get("end", course.get("linear_end", 0)) for course in courses} - {0}
-    if ends and len({*found} - {0.0}) > 1:
+    if ends and len({*mults} - {0.0}) > 1:
         raise ConfigError(
             f"schedule lets courses of different mult end at {listed(map(shown, ends))}. "
             "Groups of one plan keep their ratios: give them one mult, or let them end at 0."
         )
-    return found
+    return mults
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class BigVision(Imported):
-    """big_vision's rules; made by :func:`big_vision`."""
+    """big_vision's rules; made by :func:`big_vision`.
 
-    def __init__(
-        self,
-        tables: Sequence[tuple[Patterns, list[float]]],
-        name_of: Naming,
-        watch: Watch,
-        call: Mapping[str, object],
-    ) -> None:
-        super().__init__(watch, big_vision, **call)
-        self.tables = tables
-        self.name_of = name_of
+    Attributes:
+        tables: The patterns and values of ``lr_mults``, ``wd_mults`` and ``schedule``.
+        name_of: From a described parameter to the name that patterns are compared with.
+    """
+
+    tables: Sequence[tuple[Patterns, list[float]]]
+    name_of: Naming
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """The first match of each list, and what they come to."""
-        names = [self.name_of(param) for param in model.params]
-        claims = [patterns.claim(names) for patterns, _ in self.tables]
-        self._idle(claims, names, model)
-        self._check_coverage(claims[2], model)
-        decided = list(zip(*claims, strict=True))
-        known = {found: self._factor(*found) for found in set(decided)}
-        return [known[found] for found in decided]
-
-    def _factor(self, lr: int | None, wd: int | None, when: int | None) -> Factor:
-        found = (lr, wd, when)
-        lr_mult, wd_mult, speed = (
-            default if at is None else values[at]
-            for at, (_, values), default in zip(found, self.tables, (1.0, 0.0, 1.0), strict=True)
-        )
-        said = [
-            f"{patterns.what} {patterns.members[at].pattern!r}"
-            for at, (patterns, _) in zip(found, self.tables, strict=True)
-            if at is not None and patterns.written
-        ]
-        if wd is None:
-            said.append("no wd_mults")
-        return Factor(
-            lr_mult=speed * lr_mult,
-            wd_mult=wd_mult / lr_mult,
-            why=", ".join(said),
-            compensates_decay=True,
-        )
-
-    def _idle(
-        self,
-        claims: Sequence[Sequence[int | None]],
-        names: Sequence[str],
-        model: ModelInfo,
-    ) -> list[Finding]:
-        found = []
-        for (patterns, _), claimed in zip(self.tables, claims, strict=True):
-            idle = {
-                pattern.pattern: any(map(pattern.fullmatch, names))
-                for at, pattern in enumerate(patterns.members)
-                if at not in claimed and patterns.written
-            }
-            found += self.watch.must_act(idle, model, f"{patterns.what} pattern", names)
-        return found
-
-    def _check_coverage(self, claimed: Sequence[int | None], model: ModelInfo) -> None:
-        pairs = zip(model.params, claimed, strict=True)
+        """The product of the first match of each list."""
+        claims, names = self._claims(model)
+        self._check(claims, names, model)
+        pairs = zip(model.params, claims[2].first, strict=True)
         missing = [param.name for param, at in pairs if at is None]
         if missing:
             raise CoverageError(
@@ -287,13 +239,54 @@ class BigVision(Imported):
                 "  Add a pattern for them; (pattern, None) freezes.",
                 names=missing,
             )
+        factor = cache(self._factor)  # equal factors are one object
+        return list(map(factor, *(claim.first for claim in claims)))
+
+    def _claims(self, model: ModelInfo) -> tuple[list[Claims], list[str]]:
+        """The patterns of each list that match all of a name, and the names."""
+        names = [self.name_of(param) for param in model.params]
+        claims = []
+        for patterns, _ in self.tables:
+            tests = [(pattern.pattern, pattern.fullmatch) for pattern in patterns.members]
+            claims.append(Claims.of(f"{patterns.what} pattern", tests, names))
+        return claims, names
+
+    def _check(
+        self, claims: Sequence[Claims], names: Sequence[str], model: ModelInfo
+    ) -> list[Finding]:
+        """Refuse the user's patterns without effect."""
+        return [
+            finding
+            for (patterns, _), claim in zip(self.tables, claims, strict=True)
+            if patterns.written
+            for finding in claim.check(self.watch, model, names)
+        ]
+
+    def _factor(self, *first: int | None) -> Factor:
+        """The factor for the position of the first match in each list."""
+        lr_mult, wd_mult, schedule_mult = (
+            default if at is None else values[at]
+            for at, (_, values), default in zip(first, self.tables, (1.0, 0.0, 1.0), strict=True)
+        )
+        reasons = [
+            f"{patterns.what} {patterns.members[at].pattern!r}"
+            for at, (patterns, _) in zip(first, self.tables, strict=True)
+            if at is not None and patterns.written
+        ]
+        if first[1] is None:
+            reasons.append("no wd_mults")
+        return Factor(
+            lr_mult=schedule_mult * lr_mult,
+            wd_mult=wd_mult / lr_mult,
+            why=", ".join(reasons),
+            compensates_decay=True,
+        )
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Patterns without effect, and a default that decays nothing."""
-        names = [self.name_of(param) for param in model.params]
-        claims = [patterns.claim(names) for patterns, _ in self.tables]
-        found = [*self.watch.noted, *self._idle(claims, names, model)]
-        if not self.tables[1][0].written and not any(at is not None for at in claims[1]):
+        claims, names = self._claims(model)
+        findings = [*self.watch.noted, *self._check(claims, names, model)]
+        if not self.tables[1][0].written and not any(claims[1].matching):
             cause = "big_vision's default decays only what is called .../kernel, so nothing"
-            found.append(note("no-decay", names[:5], cause, "Pass wd_mults."))
-        return found
+            findings.append(note("no-decay", names[:5], cause, "Pass wd_mults."))
+        return findings

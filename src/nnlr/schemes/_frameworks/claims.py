@@ -1,11 +1,12 @@
 """What the importers of other frameworks' configurations share.
 
-A framework passes over many mistakes in silence: a misspelt key, a pattern that matches
-nothing. Here they are errors, or findings where the user asks for the original's leniency.
+A framework silently accepts many mistakes: a misspelt key, a pattern that matches nothing. Here
+they are errors, or findings where the user asks for leniency with ``strict=False``.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any, cast
@@ -19,23 +20,26 @@ from nnlr._model.scopes import module_class
 from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.errors import ConfigError, NnlrError, PatternError
 
-# A trace names the scheme in every entry: a long configuration is left out there.
+# Every trace entry names the scheme, so a long configuration is left out of its repr.
 _LONGEST_CALL = 60
 
-# How alike a key is to a known one that only looks like it. Optimizers have settings such as
-# decoupled_weight_decay (0.71) and decay_rate (0.7); slips of the pen are 0.8 and more.
+# How alike a key must be to a readable one to count as misspelt. Optimizers have settings such
+# as decoupled_weight_decay (0.71) and decay_rate (0.7); typing errors are 0.8 and more.
 _ALIKE = 0.75
 
-# Factors in one framework or another; no optimizer reads them from a group.
+# Multipliers in one framework or another; no optimizer reads them from a group.
 _MULTIPLIERS = frozenset({"lr_mult", "wd_mult", "decay_mult", "lr_scale"})
 
 
 class Watch:
-    """Refuses what the framework passes over in silence, or notes it.
+    """Raises for what the framework silently accepts, or records a finding.
 
     Args:
         framework: Its name, for messages.
-        strict: Whether to refuse.
+        strict: Whether to raise.
+
+    Attributes:
+        noted: The findings recorded so far.
     """
 
     def __init__(self, framework: str, *, strict: bool) -> None:
@@ -43,8 +47,8 @@ class Watch:
         self.strict = flag(strict, "strict")
         self.noted: list[Finding] = []
 
-    def refuse(self, kind: str, name: str, cause: str, fix: str) -> None:
-        """Raise, or note it if the user asked for leniency.
+    def refuse(self, kind: str, key: str, cause: str, fix: str) -> None:
+        """Raise, or record a finding if not strict.
 
         Raises:
             ConfigError: If strict.
@@ -53,111 +57,200 @@ class Watch:
             raise ConfigError(
                 f"{cause}; {self.framework} itself passes over that.\n"
                 f"  {fix} strict=False makes a finding of it.",
-                key=name,
+                key=key,
             )
         self.noted.append(warning(kind, (), cause, fix))
 
-    def known(self, given: Iterable[object], known: Collection[str], what: str) -> None:
+    def unknown_keys(self, keys: Iterable[object], readable: Collection[str], what: str) -> None:
         """Refuse the keys that the framework does not read."""
-        for key in given:
-            if key not in known:
-                hint = _known_hint(str(key), known)
+        for key in keys:
+            if key not in readable:
                 cause = f"{what} has the unknown key {shown(key)}"
-                self.refuse("unknown-key", str(key), cause, hint)
+                self.refuse("unknown-key", str(key), cause, _key_hint(str(key), readable))
 
-    def misspelt(self, given: Iterable[str], known: Collection[str], what: str) -> set[str]:
-        """Refuse keys that only look like known ones; all others may be settings.
+    def misspelt_keys(
+        self, keys: Iterable[str], readable: Collection[str], what: str
+    ) -> Collection[str]:
+        """Refuse keys that look almost like readable ones; all others may be settings.
 
         Multipliers under the name that another framework has for them count as misspelt.
 
         Returns:
-            The misspelt keys, if that is no error.
+            The misspelt keys, if not strict.
         """
-        found = set()
-        for key in given:
-            alike = key in _MULTIPLIERS or get_close_matches(key, known, cutoff=_ALIKE)
-            if key not in known and alike:
-                cause = f"{what} has the key {key!r}, which does nothing"
-                self.refuse("misspelt-key", key, cause, _known_hint(key, known))
-                found.add(key)
-        return found
+        misspelt = [
+            key
+            for key in keys
+            if key not in readable
+            and (key in _MULTIPLIERS or get_close_matches(key, readable, cutoff=_ALIKE))
+        ]
+        for key in misspelt:
+            cause = f"{what} has the key {key!r}, which does nothing"
+            self.refuse("misspelt-key", key, cause, _key_hint(key, readable))
+        return misspelt
 
-    def must_act(
-        self,
-        idle: Mapping[str, bool],
-        model: ModelInfo,
+
+def _key_hint(key: str, readable: Collection[str]) -> str:
+    """The most similar readable key, or else all of them."""
+    return nearest_hint(key, readable) or f"Known: {', '.join(readable)}."
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Which of some ordered patterns match each parameter; the first one claims it.
+
+    Attributes:
+        what: What to call a pattern in messages: ``"custom key"``.
+        patterns: The patterns as messages show them, in order.
+        matching: For each parameter the positions of the patterns that match its name.
+        matching_aliases: The positions of patterns that match any other name.
+    """
+
+    what: str
+    patterns: Sequence[str]
+    matching: Sequence[tuple[int, ...]]
+    matching_aliases: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
         what: str,
-        names: Iterable[str] | None = None,
+        tests: Sequence[tuple[str, Callable[[str], object]]],
+        names: Iterable[str],
+        aliases: Iterable[str] = (),
+    ) -> "Claims":
+        """Try each pattern, given with its test, on each name."""
+        matching = [
+            tuple(at for at, (_, matches) in enumerate(tests) if matches(name)) for name in names
+        ]
+        elsewhere = [at for name in aliases for at, (_, test) in enumerate(tests) if test(name)]
+        return cls(what, [pattern for pattern, _ in tests], matching, frozenset(elsewhere))
+
+    @property
+    def first(self) -> list[int | None]:
+        """For each parameter the position of the pattern that claims it."""
+        return [matches[0] if matches else None for matches in self.matching]
+
+    def unused(self) -> dict[int, int]:
+        """The position of each pattern that claims nothing -> how many parameters it matches."""
+        first = set(self.first)
+        return {
+            at: sum(at in matches for matches in self.matching)
+            for at in range(len(self.patterns))
+            if at not in first
+        }
+
+    def check(
+        self, watch: Watch, model: ModelInfo, names: Iterable[str] | None = None
     ) -> list[Finding]:
         """Refuse patterns that match nothing, or only what earlier ones claim.
 
         Args:
-            idle: For each pattern without effect, whether it matches at all.
+            watch: Whether to raise.
             model: The model.
-            what: What to call such a pattern: ``"custom key"``.
             names: What patterns are compared with, if not the canonical names.
 
         Raises:
             PatternError: If strict and there is one.
         """
-        found = []
-        for pattern, matches in idle.items():
-            count = plural(len(model.params), "parameter")
-            cause = f"{what} {pattern!r} matches no parameter of {model.label} ({count})"
-            fix = _hint(pattern, model, names)
-            if matches:
-                cause = f"{what} {pattern!r} has no effect on {model.label}"
+        findings = []
+        for at, count in self.unused().items():
+            pattern = self.patterns[at]
+            if count or at in self.matching_aliases:
+                cause = f"{self.what} {pattern!r} has no effect on {model.label}"
                 fix = "All it matches is claimed by others or tied to another name."
-            if self.strict:
+            else:
+                size = plural(len(model.params), "parameter")
+                cause = f"{self.what} {pattern!r} matches no parameter of {model.label} ({size})"
+                fix = _name_hint(pattern, model.spellings[0] if names is None else names)
+            if watch.strict:
                 raise PatternError(
                     f"{cause}.\n  {fix}\n"
                     "  Fix it or take it out; strict=False makes a finding of it.",
                     pattern=pattern,
                     nearest=[],
                 )
-            found.append(warning("no-effect", (), cause, fix))
-        return found
+            findings.append(warning("no-effect", (), cause, fix))
+        return findings
 
 
-def _known_hint(key: str, known: Collection[str]) -> str:
-    return nearest_hint(key, known) or f"Known: {', '.join(known)}."
-
-
-def _hint(pattern: str, model: ModelInfo, names: Iterable[str] | None) -> str:
+def _name_hint(pattern: str, names: Iterable[str]) -> str:
     """What the pattern may have meant, or else what names look like."""
-    names = list(dict.fromkeys(model.spellings[0] if names is None else names))
-    if parts := [name for name in names if pattern in name]:
-        return f"It must match a whole name, such as {parts[0]}."
-    segments = (re.split("[./]", name) for name in names[:2000])
-    pieces = dict.fromkeys(chain(*segments, names[:2000]))
-    nearest = nearest_hint(pattern.strip(".*$^"), pieces)
+    names = list(dict.fromkeys(names))
+    if containing := [name for name in names if pattern in name]:
+        return f"It must match a whole name, such as {containing[0]}."
+    segments = chain(*(re.split("[./]", name) for name in names[:2000]), names[:2000])
+    nearest = nearest_hint(pattern.strip(".*$^"), dict.fromkeys(segments))
     return nearest or f"Names there: {listed(names, 3)}."
 
 
+def cut_names(
+    what: str, claimed: Iterable[tuple[str, str, Iterable[re.Match[str]]]]
+) -> list[Finding]:
+    """Point out patterns that match whole segments of some names and parts in others.
+
+    Args:
+        what: What to call a pattern.
+        claimed: A pattern, a name that it claims, and its matches in that name.
+    """
+    # Pattern -> name -> whether one of the matches is of whole segments.
+    whole: dict[str, dict[str, bool]] = {}
+    for pattern, name, matches in claimed:
+        whole.setdefault(pattern, {})[name] = is_whole(matches)
+    findings = []
+    for pattern, by_name in whole.items():
+        cut = [name for name, is_all in by_name.items() if not is_all]
+        if cut and len(cut) < len(by_name):
+            example = next(name for name, is_all in by_name.items() if is_all)
+            cause = (
+                f"{what} {pattern!r} matches whole segments of names such as {example}, and "
+                "parts of segments elsewhere"
+            )
+            fix = "If these are not meant, let the pattern end with a dot."
+            finding = warning if pattern[-1:].isdigit() else note
+            findings.append(finding("segment-cut", cut, cause, fix))
+    return findings
+
+
+def is_whole(matches: Iterable[re.Match[str]]) -> bool:
+    """Whether one of the matches begins and ends where segments of the name do.
+
+    Examples:
+        >>> name = "blocks.10.weight"
+        >>> [is_whole(re.finditer(p, name)) for p in ("10", "weight", "blocks.1")]
+        [True, True, False]
+    """
+
+    def is_edge(name: str, at: int) -> bool:
+        return at in {0, len(name)} or "." in name[at - 1 : at + 1]
+
+    return any(all(is_edge(match.string, at) for at in match.span()) for match in matches)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Imported(Scheme):
     """A scheme made from another framework's configuration.
 
-    Args:
+    Attributes:
         watch: What was noted about the configuration itself.
-        function: The public function that made it.
-        args: Its positional arguments.
-        kwargs: Its other arguments.
+        _call: The call that made the scheme, by :func:`short_call`.
     """
 
-    def __init__(
-        self,
-        watch: Watch,
-        function: Callable[..., Scheme],
-        *args: object,
-        **kwargs: object,
-    ) -> None:
-        self.watch = watch
-        call = as_call(function, *args, **kwargs, strict=watch.strict)
-        short = len(call) <= _LONGEST_CALL and "\n" not in call
-        self._call = call if short else f"{function.__name__}(...)"
+    watch: Watch
+    _call: str
 
     def __repr__(self) -> str:
+        """The call that made it."""
         return self._call
+
+
+def short_call(
+    function: Callable[..., Scheme], watch: Watch, *args: object, **kwargs: object
+) -> str:
+    """The call that a user would write, without its arguments if these are long."""
+    call = as_call(function, *args, **kwargs, strict=watch.strict)
+    is_short = len(call) <= _LONGEST_CALL and "\n" not in call
+    return call if is_short else f"{function.__name__}(...)"
 
 
 def like_mapping(value: object) -> bool:
@@ -166,21 +259,21 @@ def like_mapping(value: object) -> bool:
 
 
 def mapping(value: object, what: str) -> dict[str, Any]:
-    """Return a mapping with strings as keys as a dict, or refuse what is none.
+    """Return a mapping with strings as keys as a dict, or refuse it.
 
     Raises:
         ConfigError: If it is something else.
     """
     if not like_mapping(value):
         raise ConfigError(f"{what} must be a mapping, got {shown(value, typed=True)}.")
-    given: dict[str, Any] = dict(cast("Mapping[str, Any]", value))
-    if strays := [key for key in given if not isinstance(key, str)]:
+    settings: dict[str, Any] = dict(cast("Mapping[str, Any]", value))
+    if strays := [key for key in settings if not isinstance(key, str)]:
         raise ConfigError(f"{what} has the key {shown(strays[0])}, which is no string.")
-    return given
+    return settings
 
 
 def compiled(pattern: object, what: str) -> re.Pattern[str]:
-    """Return a regular expression, or refuse what is none.
+    """Return a regular expression, compiled, or refuse it.
 
     Raises:
         ConfigError: If it is something else.
@@ -197,7 +290,7 @@ def with_modules(model: ModelInfo, framework: str) -> Iterator[Slot]:
     """The first place of each parameter, which decides where it is tied.
 
     Raises:
-        NnlrError: If bare tensors were given, of which no module's class can be asked.
+        NnlrError: If the model is bare tensors, which have no modules.
     """
     if model.module is None:
         raise NnlrError(
@@ -208,7 +301,7 @@ def with_modules(model: ModelInfo, framework: str) -> Iterator[Slot]:
 
 
 def inside(slot: Slot, classes: tuple[type, ...]) -> bool:
-    """Whether a parameter hangs directly on a module of one of these classes."""
+    """Whether a parameter belongs directly to a module of one of these classes."""
     return slot.module is not None and issubclass(module_class(slot.module), classes)
 
 
@@ -222,7 +315,7 @@ def dotted(name: str) -> str:
     return name if "." in name else f".{name}"
 
 
-def unseen_norms(model: ModelInfo, classes: tuple[type, ...], setting: str) -> list[Finding]:
+def unreached_norms(model: ModelInfo, classes: tuple[type, ...], setting: str) -> list[Finding]:
     """Point out normalisation layers whose classes the framework does not know."""
     names = [
         param.name
@@ -232,49 +325,5 @@ def unseen_norms(model: ModelInfo, classes: tuple[type, ...], setting: str) -> l
     if not names:
         return []
     cause = f"{setting} does not reach norm layers of other classes than torch's own"
-    return [
-        warning(
-            "norm_not_reached",
-            names,
-            cause,
-            "To exempt them as well, multiply with nnlr.no_weight_decay().",
-        )
-    ]
-
-
-def cut_names(hits: Mapping[str, Mapping[str, bool]], what: str) -> list[Finding]:
-    """Point out patterns that match whole segments of some names and parts in others.
-
-    Args:
-        hits: For each pattern the names that it claims, and whether the match is
-            of whole segments.
-        what: What to call a pattern.
-    """
-    found = []
-    for pattern, names in hits.items():
-        cut = [name for name, whole in names.items() if not whole]
-        if cut and len(cut) < len(names):
-            whole = next(name for name in names if names[name])
-            cause = (
-                f"{what} {pattern!r} matches whole segments of names such as {whole}, and "
-                "parts of segments elsewhere"
-            )
-            fix = "If these are not meant, let the pattern end with a dot."
-            point_out = warning if pattern[-1:].isdigit() else note
-            found.append(point_out("segment_cut", cut, cause, fix))
-    return found
-
-
-def is_whole(name: str, matches: Iterable[re.Match[str]]) -> bool:
-    """Whether one of the matches begins and ends where segments do.
-
-    Examples:
-        >>> name = "blocks.10.weight"
-        >>> [is_whole(name, re.finditer(p, name)) for p in ("10", "weight", "blocks.1")]
-        [True, True, False]
-    """
-    return any(_is_edge(name, match.start()) and _is_edge(name, match.end()) for match in matches)
-
-
-def _is_edge(name: str, at: int) -> bool:
-    return at in {0, len(name)} or "." in name[at - 1 : at + 1]
+    fix = "To exempt them as well, multiply with nnlr.no_weight_decay()."
+    return [warning("norm-not-reached", names, cause, fix)]

@@ -10,6 +10,8 @@ After ``detectron2.solver.build.get_default_optimizer_params`` (Facebook AI Rese
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from torch import nn
@@ -23,12 +25,14 @@ from nnlr._model.names import Slot
 from nnlr._text import shown
 from nnlr.errors import ConfigError
 from nnlr.schemes._frameworks.claims import (
+    Claims,
     Imported,
     Watch,
     dotted,
     inside,
     mapping,
-    unseen_norms,
+    short_call,
+    unreached_norms,
     with_modules,
 )
 
@@ -94,154 +98,145 @@ def detectron2(
             "lr_factor_func must be a function from a parameter's name to a factor, got "
             f"{shown(lr_factor_func)}."
         )
-    given = mapping({} if overrides is None else overrides, "overrides")
-    biases = _bias_override(bias_lr_factor, weight_decay_bias)
-    if biases and "bias" in given:
+    written = mapping({} if overrides is None else overrides, "overrides")
+    # What the two settings for biases come to; nothing if they leave all as it is.
+    biases: dict[str, Any] = {}
+    if bias_lr_factor is not None and number(bias_lr_factor, "bias_lr_factor") != 1:
+        biases["lr_mult"] = number(bias_lr_factor, "bias_lr_factor")
+    if weight_decay_bias is not None:
+        biases["weight_decay"] = number(weight_decay_bias, "weight_decay_bias")
+    if biases and "bias" in written:
         raise ConfigError(
             "overrides has 'bias' beside bias_lr_factor or weight_decay_bias: both speak of "
             "everything called bias. Put all of it into overrides['bias'].",
             key="bias",
         )
-    checked = {leaf: _override(leaf, item, watch) for leaf, item in given.items()}
+    checked = {leaf: _override(leaf, item, watch) for leaf, item in written.items()}
     if biases:
         checked["bias"] = biases
-    norm = None if weight_decay_norm is None else number(weight_decay_norm, "weight_decay_norm")
-    call = {
-        "weight_decay_norm": weight_decay_norm,
-        "bias_lr_factor": bias_lr_factor,
-        "weight_decay_bias": weight_decay_bias,
-        "lr_factor_func": lr_factor_func,
-        "overrides": overrides,
-    }
-    return Detectron(
-        weight_decay_norm=norm,
+    call = short_call(
+        detectron2,
+        watch,
+        weight_decay_norm=weight_decay_norm,
+        bias_lr_factor=bias_lr_factor,
+        weight_decay_bias=weight_decay_bias,
         lr_factor_func=lr_factor_func,
-        overrides=checked,
-        written=frozenset(given),
-        watch=watch,
-        call=call,
+        overrides=overrides,
     )
-
-
-def _bias_override(factor: float | None, decay: float | None) -> dict[str, Any]:
-    """What the two settings for biases come to; nothing if they leave all as it is."""
-    found: dict[str, Any] = {}
-    if factor is not None and number(factor, "bias_lr_factor") != 1:
-        found["lr_mult"] = number(factor, "bias_lr_factor")
-    if decay is not None:
-        found["weight_decay"] = number(decay, "weight_decay_bias")
-    return found
+    norm = None if weight_decay_norm is None else number(weight_decay_norm, "weight_decay_norm")
+    return Detectron(watch, call, norm, lr_factor_func, checked, frozenset(written))
 
 
 def _override(leaf: str, item: object, watch: Watch) -> dict[str, Any]:
-    """The checked settings that an override makes, in the words of :class:`Factor`."""
+    """The checked settings of an override, as arguments of :class:`Factor`."""
     what = f"override {leaf!r}"
-    given = mapping(item, what)
-    dropped = watch.misspelt(given, ("lr", "weight_decay"), what)
-    rates: dict[str, Any] = {
-        key: number(given[key], f"{key} of {what}")
+    settings = mapping(item, what)
+    for key in watch.misspelt_keys(settings, ("lr", "weight_decay"), what):
+        del settings[key]
+    arguments: dict[str, Any] = {
+        key: number(settings.pop(key), f"{key} of {what}")
         for key in ("lr", "weight_decay")
-        if key in given
+        if key in settings
     }
-    rest = {k: v for k, v in given.items() if k not in rates and k not in dropped}
-    return {**rates, "options": options(rest, what)} if rest else rates
+    return {**arguments, "options": options(settings, what)} if settings else arguments
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Detectron(Imported):
-    """detectron2's rules; made by :func:`detectron2`."""
+    """detectron2's rules; made by :func:`detectron2`.
 
-    def __init__(
-        self,
-        *,
-        weight_decay_norm: float | None,
-        lr_factor_func: LrFactor | None,
-        overrides: Mapping[str, Mapping[str, Any]],
-        written: frozenset[str],
-        watch: Watch,
-        call: Mapping[str, object],
-    ) -> None:
-        super().__init__(watch, detectron2, **call)
-        self.weight_decay_norm = weight_decay_norm
-        self.lr_factor_func = lr_factor_func
-        self.overrides = overrides
-        self.written = written
+    Attributes:
+        weight_decay_norm: Absolute decay of norm layers.
+        lr_factor_func: From a parameter's name to a factor on the learning rate.
+        overrides: By a parameter's own name, arguments of :class:`Factor`.
+        written: The names of the overrides that the user wrote.
+    """
+
+    weight_decay_norm: float | None
+    lr_factor_func: LrFactor | None
+    overrides: Mapping[str, Mapping[str, Any]]
+    written: frozenset[str]
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """Norm class and function first, then what the parameter's own name replaces."""
-        self._idle(model)
-        known: dict[tuple[float, bool, str | None], Factor] = {}
-        found = []
-        for slot in with_modules(model, "detectron2"):
-            leaf = slot.key if slot.key in self.overrides else None
-            key = (self._lr_mult(slot), self._is_norm(slot), leaf)
-            if key not in known:
-                known[key] = self._factor(*key)
-            found.append(known[key])
-        return found
+        self._check_overrides(model)
+        factor = cache(self._factor)  # equal factors are one object
+        return [
+            factor(
+                self._lr_mult(slot),
+                self._is_norm(slot),
+                slot.key if slot.key in self.overrides else None,
+            )
+            for slot in with_modules(model, "detectron2")
+        ]
 
     def _lr_mult(self, slot: Slot) -> float:
+        """What the function says of a parameter."""
         if self.lr_factor_func is None:
             return 1.0
         name = dotted(slot.name)
         return number(self.lr_factor_func(name), f"lr_factor_func({name!r})")
 
     def _is_norm(self, slot: Slot) -> bool:
+        """Whether the decay of norm layers is for a parameter."""
         return self.weight_decay_norm is not None and inside(slot, NORMS)
 
     def _factor(self, lr_mult: float, norm: bool, leaf: str | None) -> Factor:
-        said: dict[str, Any] = {"lr_mult": lr_mult}
+        """The factor for what the function says, the norm class and the own name."""
+        arguments: dict[str, Any] = {"lr_mult": lr_mult}
         why = []
         if norm:
-            said["weight_decay"] = self.weight_decay_norm
+            arguments["weight_decay"] = self.weight_decay_norm
             why.append("norm layer")
         if lr_mult != 1:
             why.append("lr_factor_func")
         if leaf is not None:
             override = self.overrides[leaf]
             if "lr" in override:
-                said["lr_mult"] = 1.0
-            said |= override
+                arguments["lr_mult"] = 1.0
+            arguments |= override
             why.append(f"override {leaf!r}" if leaf in self.written else "a bias")
-        return Factor(**said, why=", ".join(why))
+        return Factor(**arguments, why=", ".join(why))
 
-    def _idle(self, model: ModelInfo) -> list[Finding]:
-        """Overrides for names that no parameter has on its module."""
-        leaves = {places[0].key for places in model.places}
-        tied = {slot.key for places in model.places for slot in places}
-        idle = {leaf: leaf in tied for leaf in sorted(self.written - leaves)}
-        return self.watch.must_act(idle, model, "override", sorted(leaves))
+    def _check_overrides(self, model: ModelInfo) -> list[Finding]:
+        """Refuse overrides for names that no parameter has on its module."""
+        tests = [(leaf, leaf.__eq__) for leaf in sorted(self.written)]
+        leaves = [places[0].key for places in model.places]
+        all_leaves = {slot.key for places in model.places for slot in places}
+        claims = Claims.of("override", tests, leaves, all_leaves)
+        return claims.check(self.watch, model, sorted(set(leaves)))
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Where a setting replaces another, and norm layers not reached."""
-        found = [*self.watch.noted, *self._idle(model)]
-        norm = self.weight_decay_norm
-        if norm is not None:
-            found += unseen_norms(model, NORMS, "weight_decay_norm")
-        replaced = [
+        findings = [*self.watch.noted, *self._check_overrides(model)]
+        norm_decay = self.weight_decay_norm
+        if norm_decay is not None:
+            findings += unreached_norms(model, NORMS, "weight_decay_norm")
+        overridden = [
             (slot, self.overrides[slot.key])
             for slot, *_ in model.places
             if slot.key in self.overrides
         ]
         decayed = [
             slot.name
-            for slot, override in replaced
-            if self._is_norm(slot) and override.get("weight_decay", norm) != norm
+            for slot, override in overridden
+            if self._is_norm(slot) and override.get("weight_decay", norm_decay) != norm_decay
         ]
         if decayed:
             cause = "the weight decay for this name replaces weight_decay_norm"
             fix = "Let the two agree if norms must not decay."
-            found.append(warning("norm-decay-replaced", decayed, cause, fix))
-        biases = [slot.name for slot, _ in replaced if slot.key == "bias" and inside(slot, NORMS)]
+            findings.append(warning("norm-decay-replaced", decayed, cause, fix))
+        biases = [slot.name for slot, _ in overridden if slot.key == "bias" and inside(slot, NORMS)]
         if biases and not decayed:
             cause = "biases of norm layers are treated as biases"
-            found.append(note("norm-bias", biases, cause, "Nothing to do if meant."))
+            findings.append(note("norm-bias", biases, cause, "Nothing to do if meant."))
         scaled = [
             slot.name
-            for slot, override in replaced
+            for slot, override in overridden
             if {"lr", "lr_mult"} & override.keys() and self._lr_mult(slot) != 1
         ]
         if scaled:
             cause = "the learning rate for this name replaces lr_factor_func"
             fix = "To have both, multiply: detectron2(lr_factor_func=...) * nnlr.rule(...)."
-            found.append(warning("lr-factor-replaced", scaled, cause, fix))
-        return found
+            findings.append(warning("lr-factor-replaced", scaled, cause, fix))
+        return findings

@@ -10,7 +10,7 @@ and ``get_standard_config_overrides``.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
@@ -24,12 +24,12 @@ from nnlr._model.describe import ModelInfo
 from nnlr._select.selectors import Indices, Selector
 from nnlr._text import shown
 from nnlr.errors import ConfigError
-from nnlr.schemes._frameworks.claims import Imported, Watch, mapping
+from nnlr.schemes._frameworks.claims import Claims, Imported, Watch, mapping, short_call
 
 
 @runtime_checkable
-class Key(Protocol):
-    """What Megatron's ``ParamKey`` can do; ours and Megatron's own both will."""
+class KeyLike(Protocol):
+    """What this module's ``ParamKey`` and Megatron's own have in common."""
 
     def matches(self, param: Tensor, param_name: str) -> bool:
         """Whether a parameter is meant."""
@@ -37,14 +37,14 @@ class Key(Protocol):
 
 Test = Callable[..., bool]
 
-Entry: TypeAlias = "tuple[Selector | Key, Mapping[str, Any]]"
+Override: TypeAlias = "tuple[Selector | KeyLike, Mapping[str, Any]]"
 
 _RATES: Final = ("max_lr", "lr_mult", "wd_mult")
 
 # Read by Megatron's scheduler from the group; the group carries them.
 _SCHEDULED: Final = ("min_lr", "start_wd", "end_wd")
 
-_KNOWN: Final = (*_RATES, *_SCHEDULED, "optimizer")
+_SETTINGS: Final = (*_RATES, *_SCHEDULED, "optimizer")
 
 # Overwritten by Megatron's scheduler at the first step.
 _OVERWRITTEN: Final = {"lr": "max_lr", "weight_decay": "wd_mult"}
@@ -88,22 +88,19 @@ class ParamKey:
         )
 
     def __repr__(self) -> str:
-        parts = {
-            "name": self.name,
-            "attr": self.attr,
-            "predicate": self.predicate,
-            "with_name_predicate": self.with_name_predicate,
-        }
-        given = (f"{part}={_shown(value)}" for part, value in parts.items() if value != ())
-        return f"ParamKey({', '.join(given)})"
+        """The call that makes it, with functions by their names."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = [
+            f"{name}={getattr(value, '__name__', None) or shown(value)}"
+            for name, value in values.items()
+            if value != ()
+        ]
+        return f"ParamKey({', '.join(parts)})"
 
 
 def _many(value: object) -> Iterable[Any]:
+    """A sequence as it is; one value in a tuple."""
     return value if isinstance(value, tuple | list) else (value,)
-
-
-def _shown(value: object) -> str:
-    return str(getattr(value, "__name__", None) or shown(value))
 
 
 def megatron(
@@ -150,44 +147,43 @@ def megatron(
         [(0.0003, 0.1), (0.001, 0.1), (0.001, 0.0)]
     """
     watch = Watch("megatron", strict=strict)
-    given = {} if config_overrides is None else config_overrides
-    if not isinstance(given, Mapping):
+    written = {} if config_overrides is None else config_overrides
+    if not isinstance(written, Mapping):
         raise ConfigError(
-            f"config_overrides must be a mapping of keys to overrides, got {shown(given)}."
+            f"config_overrides must be a mapping of keys to overrides, got {shown(written)}."
         )
-    use = config_overrides is None if standard is None else flag(standard, "standard")
+    with_standard = config_overrides is None if standard is None else flag(standard, "standard")
     flag(apply_wd_to_qk_layernorm, "apply_wd_to_qk_layernorm")
     settings = {
         "apply_wd_to_qk_layernorm": apply_wd_to_qk_layernorm,
         "decoupled_lr": decoupled_lr,
         "decoupled_min_lr": decoupled_min_lr,
     }
-    lost = [n for n, value in settings.items() if value is not None and value is not False]
-    if lost and not use:
-        cause = f"{lost[0]} belongs to the standard overrides, which are not in force"
-        watch.refuse("no-effect", lost[0], cause, "Pass standard=True to have both.")
+    in_use = [name for name, value in settings.items() if value is not None and value is not False]
+    if in_use and not with_standard:
+        cause = f"{in_use[0]} belongs to the standard overrides, which are not in force"
+        watch.refuse("no-effect", in_use[0], cause, "Pass standard=True to have both.")
     if decoupled_min_lr is not None and decoupled_lr is None:
         cause = "decoupled_min_lr has no effect without decoupled_lr"
         watch.refuse("no-effect", "decoupled_min_lr", cause, "Pass decoupled_lr too.")
-    rates = (decoupled_lr, decoupled_min_lr)
-    entries = _standard(*rates, qk_decay=apply_wd_to_qk_layernorm) if use else []
-    entries += [(_key(key), _override(key, item, watch)) for key, item in given.items()]
-    call = {"standard": standard, **settings}
-    return Megatron(entries, len(entries) - len(given), watch, config_overrides, call)
-
-
-def _standard(lr: float | None, min_lr: float | None, *, qk_decay: bool) -> list[Entry]:
-    """The overrides that Megatron makes of its ``OptimizerConfig``."""
-    key = ParamKey(name="*.bias", predicate=vector)
-    if qk_decay:
-        key = ParamKey(with_name_predicate=vector_but_not_qk_layernorm)
-    found: list[Entry] = [(key, {"wd_mult": 0.0})]
-    if lr is not None:
-        rates = {"max_lr": number(lr, "decoupled_lr")}
-        if min_lr is not None:
-            rates["min_lr"] = number(min_lr, "decoupled_min_lr")
-        found.append((_Tables(), rates))
-    return found
+    overrides: list[Override] = []
+    if with_standard:  # what Megatron makes of its OptimizerConfig
+        key = ParamKey(name="*.bias", predicate=vector)
+        if apply_wd_to_qk_layernorm:
+            key = ParamKey(with_name_predicate=vector_but_not_qk_layernorm)
+        overrides.append((key, {"wd_mult": 0.0}))
+        if decoupled_lr is not None:
+            rates = {"max_lr": number(decoupled_lr, "decoupled_lr")}
+            if decoupled_min_lr is not None:
+                rates["min_lr"] = number(decoupled_min_lr, "decoupled_min_lr")
+            overrides.append((_Tables(), rates))
+    count = len(overrides)
+    overrides += [(_key(key), _override(key, item, watch)) for key, item in written.items()]
+    call = short_call(
+        megatron, watch, config_overrides=config_overrides, standard=standard, **settings
+    )
+    qk_decay = with_standard and apply_wd_to_qk_layernorm
+    return Megatron(watch, call, overrides, count, qk_decay)
 
 
 def vector(param: Tensor) -> bool:
@@ -201,6 +197,7 @@ def vector_but_not_qk_layernorm(param: Tensor, name: str) -> bool:
 
 
 def _of_qk_layernorm(name: str) -> bool:
+    """Whether a name is of the norm of queries or keys."""
     return "q_layernorm." in name or "k_layernorm." in name
 
 
@@ -216,10 +213,11 @@ class _Tables(Selector):
         return "embedding and output layers"
 
 
-def _key(key: object) -> Selector | Key:
+def _key(key: object) -> Selector | KeyLike:
+    """A key of ``config_overrides``, checked."""
     if isinstance(key, str):
         return ParamKey(name=key)
-    if isinstance(key, Selector | Key) and not isinstance(key, type):
+    if isinstance(key, Selector | KeyLike) and not isinstance(key, type):
         return key
     raise ConfigError(
         "a key of config_overrides must be a pattern, a selector or a ParamKey, got "
@@ -228,149 +226,139 @@ def _key(key: object) -> Selector | Key:
 
 
 def _override(key: object, item: object, watch: Watch) -> dict[str, Any]:
+    """The settings of an override, checked."""
     what = f"override for {_named(key)}"
-    given = mapping(item, what)
-    own = (name for name in given if name not in _OVERWRITTEN)
-    dropped = watch.misspelt(own, _KNOWN, what)
-    for name in filter(given.__contains__, _OVERWRITTEN):
+    settings = mapping(item, what)
+    others = [name for name in settings if name not in _OVERWRITTEN]
+    for name in watch.misspelt_keys(others, _SETTINGS, what):
+        del settings[name]
+    for name in filter(settings.__contains__, _OVERWRITTEN):
         cause = f"{what} sets {name!r}, which Megatron's scheduler overwrites"
         watch.refuse("overridden-key", name, cause, f"Set {_OVERWRITTEN[name]!r}.")
-        dropped.add(name)
-    if {"max_lr", "lr_mult"} <= given.keys():
+        del settings[name]
+    if {"max_lr", "lr_mult"} <= settings.keys():
         raise ConfigError(f"{what} sets max_lr and lr_mult: drop one of them.")
-    for name in filter(given.__contains__, (*_RATES, *_SCHEDULED)):
-        number(given[name], f"{name} of {what}")
-    if not isinstance(given.get("optimizer", ""), str):
+    for name in filter(settings.__contains__, (*_RATES, *_SCHEDULED)):
+        number(settings[name], f"{name} of {what}")
+    if not isinstance(settings.get("optimizer", ""), str):
         raise ConfigError(f"optimizer of {what} must be a name.")
-    options({k: v for k, v in given.items() if k not in {*_RATES, *dropped}}, what)
-    return {name: value for name, value in given.items() if name not in dropped}
+    options({name: value for name, value in settings.items() if name not in _RATES}, what)
+    return settings
 
 
 def _named(key: object) -> str:
+    """A key as messages show it."""
     return repr(key) if isinstance(key, str | ParamKey | Selector) else shown(key)
 
 
-class Megatron(Imported):
-    """Megatron's rules; made by :func:`megatron`."""
+def _brief(key: object) -> str:
+    """A key as short as possible: a pattern alone is itself."""
+    if isinstance(key, ParamKey):
+        key = key.name if replace(key, name=()) == ParamKey() else key
+    return key if isinstance(key, str) else _named(key)
 
-    def __init__(
-        self,
-        entries: Sequence[Entry],
-        standard: int,
-        watch: Watch,
-        config: object,
-        call: Mapping[str, object],
-    ) -> None:
-        super().__init__(watch, megatron, config_overrides=config, **call)
-        self.entries = entries
-        self.standard = standard
-        self.qk_decay = bool(standard and call["apply_wd_to_qk_layernorm"])
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Megatron(Imported):
+    """Megatron's rules; made by :func:`megatron`.
+
+    Attributes:
+        entries: The overrides: key and settings, the standard ones first.
+        standard: How many of them are standard ones.
+        qk_decay: Whether norms of queries and keys decay.
+    """
+
+    entries: Sequence[Override]
+    standard: int
+    qk_decay: bool
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """All matching overrides, merged; nothing for frozen parameters."""
-        hits = [_matched(key, model) for key, _ in self.entries]
-        self._idle(hits, model)
-        known: dict[tuple[int, ...], Factor] = {(): NEUTRAL}
-        found = []
+        matches = self._matches(model)
+        self._check(matches, model)
+        merged: dict[tuple[int, ...], Factor] = {(): NEUTRAL}
+        factors = []
         for index, param in enumerate(model.params):
-            matching = tuple(
-                at for at, hit in enumerate(hits) if index in hit and param.requires_grad
+            at = tuple(
+                at for at, chosen in enumerate(matches) if index in chosen and param.requires_grad
             )
-            if matching not in known:
-                known[matching] = self._merged(matching, param.name)
-            found.append(known[matching])
-        return found
+            if at not in merged:
+                merged[at] = self._merged(at, param.name)
+            factors.append(merged[at])
+        return factors
+
+    def _matches(self, model: ModelInfo) -> list[Indices]:
+        """For each override the positions of the parameters that its key matches."""
+        return [
+            key.matches(model)
+            if isinstance(key, Selector)
+            else frozenset(
+                index
+                for index, (slot, *_) in enumerate(model.places)
+                if key.matches(slot.tensor, model.params[index].name)
+            )
+            for key, _ in self.entries
+        ]
+
+    def _check(self, matches: Sequence[Indices], model: ModelInfo) -> list[Finding]:
+        """Refuse the user's keys that match nothing."""
+        patterns = [_brief(key) for key, _ in self.entries[self.standard :]]
+        # Overrides are merged: each match counts, not only the first.
+        acting = [(at,) for at, chosen in enumerate(matches[self.standard :]) if chosen]
+        return Claims("key", patterns, acting).check(self.watch, model)
 
     def _merged(self, matching: Sequence[int], name: str) -> Factor:
+        """The factor of some overrides together, for the parameter of this name."""
         merged: dict[str, Any] = {}
-        said_by: dict[str, object] = {}
+        set_by: dict[str, object] = {}
         for at in matching:
             key, override = self.entries[at]
             for setting, value in override.items():
                 if merged.setdefault(setting, value) != value:
                     raise ConfigError(
                         f"{setting} of {name!r} is set to {merged[setting]!r} by "
-                        f"{_named(said_by[setting])} and to {value!r} by {_named(key)}. Let "
+                        f"{_named(set_by[setting])} and to {value!r} by {_named(key)}. Let "
                         "them agree, or narrow one of the keys.",
                         name=name,
                         option=setting,
                     )
-                said_by.setdefault(setting, key)
+                set_by.setdefault(setting, key)
         if {"max_lr", "lr_mult"} <= merged.keys():
             raise ConfigError(
-                f"{name!r} gets max_lr by {_named(said_by['max_lr'])} and lr_mult by "
-                f"{_named(said_by['lr_mult'])}: narrow one of the keys.",
+                f"{name!r} gets max_lr by {_named(set_by['max_lr'])} and lr_mult by "
+                f"{_named(set_by['lr_mult'])}: narrow one of the keys.",
                 name=name,
                 option="lr_mult",
             )
-        rest = {k: v for k, v in merged.items() if k not in {*_RATES, "optimizer"}}
         return Factor(
-            lr=merged.get("max_lr"),
-            lr_mult=merged.get("lr_mult", 1.0),
-            wd_mult=merged.get("wd_mult", 1.0),
-            tag=merged.get("optimizer"),
-            options=options(rest, "a Megatron override"),
+            lr=merged.pop("max_lr", None),
+            lr_mult=merged.pop("lr_mult", 1.0),
+            wd_mult=merged.pop("wd_mult", 1.0),
+            tag=merged.pop("optimizer", None),
+            options=options(merged, "a Megatron override"),
             why=", ".join(_brief(self.entries[at][0]) for at in matching),
         )
 
-    def _idle(self, hits: Sequence[Indices], model: ModelInfo) -> list[Finding]:
-        """Keys of the user's own that match nothing."""
-        idle = {
-            _brief(key): False
-            for (key, _), hit in list(zip(self.entries, hits, strict=True))[self.standard :]
-            if not hit
-        }
-        return self.watch.must_act(idle, model, "key")
-
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Keys that match nothing, and what acts otherwise than in Megatron today."""
-        hits = [_matched(key, model) for key, _ in self.entries]
-        found = [*self.watch.noted, *self._idle(hits, model)]
+        matches = self._matches(model)
+        findings = [*self.watch.noted, *self._check(matches, model)]
         if self.qk_decay and not any(_of_qk_layernorm(p.name) for p in model.params):
             cause = "apply_wd_to_qk_layernorm has no effect: no name has q_layernorm. in it"
             fix = "Write it out: {ParamKey(with_name_predicate=...): {'wd_mult': 0}}."
-            found.append(warning("no-effect", (), cause, fix))
-        for setting, cause, fix in _NOTES:
+            findings.append(warning("no-effect", (), cause, fix))
+        for setting in ("lr_mult", *_SCHEDULED):
             names = [
                 model.params[index].name
-                for (_, override), hit in zip(self.entries, hits, strict=True)
+                for (_, override), chosen in zip(self.entries, matches, strict=True)
                 if setting in override
-                for index in sorted(hit)
+                for index in sorted(chosen)
             ]
+            cause = f"{setting} is carried in the group for Megatron's scheduler; others ignore it"
+            fix = "Leave it out to build an optimizer with nnlr, and give the schedule a floor."
+            if setting == "lr_mult":
+                cause = "lr_mult acts here, while newer versions of Megatron do not read it"
+                fix = "Nothing to do if meant."
             if names:
-                found.append(note(setting, names, cause, fix))
-        return found
-
-
-_NOTES: Final = (
-    (
-        "lr_mult",
-        "lr_mult acts here, while newer versions of Megatron do not read it",
-        "Nothing to do if meant.",
-    ),
-    *(
-        (
-            setting,
-            f"{setting} is carried in the group for Megatron's scheduler; others ignore it",
-            "Leave it out to build an optimizer with nnlr, and give the schedule a floor.",
-        )
-        for setting in _SCHEDULED
-    ),
-)
-
-
-def _matched(key: Selector | Key, model: ModelInfo) -> Indices:
-    if isinstance(key, Selector):
-        return key.matches(model)
-    return frozenset(
-        index
-        for index, (slot, *_) in enumerate(model.places)
-        if key.matches(slot.tensor, model.params[index].name)
-    )
-
-
-def _brief(key: object) -> str:
-    """A key as short as it can be told."""
-    if isinstance(key, ParamKey):
-        key = key.name if replace(key, name=()) == ParamKey() else key
-    return key if isinstance(key, str) else _named(key)
+                findings.append(note(setting.replace("_", "-"), names, cause, fix))
+        return findings

@@ -13,6 +13,8 @@ After ``DefaultOptimWrapperConstructor`` of MMEngine 0.10 (OpenMMLab).
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from torch import nn
@@ -27,14 +29,15 @@ from nnlr._model.describe import ModelInfo
 from nnlr._model.names import Slot, lineage, outermost
 from nnlr._model.scopes import module_class
 from nnlr.schemes._frameworks.claims import (
+    Claims,
     Imported,
     Watch,
     cut_names,
     dotted,
     inside,
-    is_whole,
     mapping,
-    unseen_norms,
+    short_call,
+    unreached_norms,
     with_modules,
 )
 
@@ -93,101 +96,93 @@ def mmengine(paramwise_cfg: Mapping[str, Any] | None, *, strict: bool = True) ->
         >>> [(row.lr, row.weight_decay) for row in plan]
         [(0.001, 0.1), (0.001, 0.1), (0.01, 0.1), (0.01, 0.0)]
     """
-    given = mapping({} if paramwise_cfg is None else paramwise_cfg, "paramwise_cfg")
+    config = mapping({} if paramwise_cfg is None else paramwise_cfg, "paramwise_cfg")
     watch = Watch("mmengine", strict=strict)
-    for key in filter(given.__contains__, _LAYER_DECAY):
+    for key in filter(config.__contains__, _LAYER_DECAY):
         cause = f"paramwise_cfg has {key!r}, which is for another constructor"
         watch.refuse("unknown-key", key, cause, "Take it out and multiply with nnlr.layer_decay.")
-    own = (key for key in given if key not in _LAYER_DECAY)
-    watch.known(own, KEYS, "paramwise_cfg")
-    flag(given.get("bypass_duplicate", False), "bypass_duplicate")
+    others = [key for key in config if key not in _LAYER_DECAY]
+    watch.unknown_keys(others, KEYS, "paramwise_cfg")
+    flag(config.get("bypass_duplicate", False), "bypass_duplicate")
     rules = {
-        key: number(given[key], key) for key in (*LR_RULES, *WD_RULES) if given.get(key) is not None
+        key: number(config[key], key)
+        for key in (*LR_RULES, *WD_RULES)
+        if config.get(key) is not None
     }
-    keys = mapping(given.get("custom_keys", {}), "custom_keys")
-    longest_first = sorted(sorted(keys), key=len, reverse=True)
-    custom = {key: _custom(key, keys[key], watch) for key in longest_first}
-    return Paramwise(custom, rules, watch, paramwise_cfg)
+    custom_keys = mapping(config.get("custom_keys", {}), "custom_keys")
+    longest_first = sorted(sorted(custom_keys), key=len, reverse=True)
+    custom = {key: _custom(key, custom_keys[key], watch) for key in longest_first}
+    return Paramwise(watch, short_call(mmengine, watch, paramwise_cfg), custom, rules)
 
 
 def _custom(key: str, item: object, watch: Watch) -> Factor:
     """The factor that a custom key gives."""
     what = f"custom key {key!r}"
-    given = mapping(item, what)
-    dropped = watch.misspelt(given, ITEM_KEYS, what)
+    settings = mapping(item, what)
+    ignored = {*watch.misspelt_keys(settings, ITEM_KEYS, what)}
     for absolute, relative in (("lr", "lr_mult"), ("weight_decay", "decay_mult")):
-        if absolute in given and relative in given:
+        if absolute in settings and relative in settings:
             cause = f"{what} has {relative!r} beside {absolute!r}, which overrides it"
             watch.refuse("overridden-key", relative, cause, f"Drop {relative!r}.")
-            dropped.add(relative)
-    settings = {
-        name: value
-        for name, value in given.items()
-        if name not in dropped and name not in ITEM_KEYS
+            ignored.add(relative)
+    settings = {name: value for name, value in settings.items() if name not in ignored}
+    rates = {
+        name: number(settings.pop(name), f"{name} of {what}")
+        for name in ITEM_KEYS
+        if name in settings
     }
-    kept = {name: given[name] for name in ITEM_KEYS if name in given.keys() - dropped}
-    kept = {name: number(value, f"{name} of {what}") for name, value in kept.items()}
     return Factor(
-        lr_mult=kept.get("lr_mult", 1.0),
-        wd_mult=kept.get("decay_mult", 1.0),
-        lr=kept.get("lr"),
-        weight_decay=kept.get("weight_decay"),
+        lr_mult=rates.get("lr_mult", 1.0),
+        wd_mult=rates.get("decay_mult", 1.0),
+        lr=rates.get("lr"),
+        weight_decay=rates.get("weight_decay"),
         options=options(settings, what),
         why=what,
     )
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Paramwise(Imported):
-    """MMEngine's rules; made by :func:`mmengine`."""
+    """MMEngine's rules; made by :func:`mmengine`.
 
-    def __init__(
-        self,
-        custom: Mapping[str, Factor],
-        rules: Mapping[str, float],
-        watch: Watch,
-        config: object,
-    ) -> None:
-        super().__init__(watch, mmengine, config)
-        self.custom = custom
-        self.rules = rules
+    Attributes:
+        custom: The factor of each custom key, the longest key first.
+        rules: The value of each rule that is set.
+    """
+
+    custom: Mapping[str, Factor]
+    rules: Mapping[str, float]
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """The longest custom key's factor, or else that of the rules."""
-        keys = self._keys(model)
-        self.watch.must_act(self._idle(model, keys), model, "custom key")
+        claims = self._claims(model)
+        claims.check(self.watch, model)
         return [
             by_rules if key is None else self.custom[key]
-            for key, by_rules in zip(keys, self._by_rules(model), strict=True)
+            for key, by_rules in zip(self._keys(claims), self._by_rules(model), strict=True)
         ]
 
-    def _keys(self, model: ModelInfo) -> list[str | None]:
+    def _claims(self, model: ModelInfo) -> Claims:
+        """The custom keys that are part of each parameter's name."""
+        # A default argument: else each test would see the last key.
+        tests = [(key, lambda name, key=key: key in dotted(name)) for key in self.custom]
+        names = [param.name for param in model.params]
+        return Claims.of("custom key", tests, names, model.spellings[0])
+
+    def _keys(self, claims: Claims) -> list[str | None]:
         """The custom key that claims each parameter."""
-        return [
-            next((key for key in self.custom if key in dotted(param.name)), None)
-            for param in model.params
-        ]
-
-    def _idle(self, model: ModelInfo, keys: Sequence[str | None]) -> dict[str, bool]:
-        """Custom keys that claim nothing, and whether they match at all."""
-        names, _ = model.spellings
-        return {
-            key: any(key in dotted(name) for name in names)
-            for key in self.custom
-            if key not in keys
-        }
+        return [None if at is None else claims.patterns[at] for at in claims.first]
 
     def _by_rules(self, model: ModelInfo) -> list[Factor]:
+        """What the rules alone would give each parameter."""
         if not self.rules:
             return [NEUTRAL] * len(model.params)
         slots = with_modules(model, "mmengine")
-        known: dict[tuple[str | None, str | None], Factor] = {}
-        found = []
-        for slot, param in zip(slots, model.params, strict=True):
-            applying = self._applying(slot, param.ndim)
-            if applying not in known:
-                known[applying] = self._factor(*applying)
-            found.append(known[applying])
-        return found
+        factor = cache(self._factor)  # equal factors are one object
+        return [
+            factor(*self._applying(slot, param.ndim))
+            for slot, param in zip(slots, model.params, strict=True)
+        ]
 
     def _applying(self, slot: Slot, ndim: int) -> tuple[str | None, str | None]:
         """The rule on the learning rate and that on weight decay."""
@@ -207,6 +202,7 @@ class Paramwise(Imported):
         return lr, wd
 
     def _factor(self, lr_rule: str | None, wd_rule: str | None) -> Factor:
+        """The factor of two rules."""
         return Factor(
             lr_mult=self.rules[lr_rule] if lr_rule else 1.0,
             wd_mult=self.rules[wd_rule] if wd_rule else 1.0,
@@ -215,65 +211,57 @@ class Paramwise(Imported):
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Rules that a custom key cancels, and where MMEngine's rules do not reach."""
-        keys = self._keys(model)
-        idle = self._idle(model, keys)
-        found = [*self.watch.noted, *self.watch.must_act(idle, model, "custom key")]
-        found += self._cancelled(model, keys)
-        hits: dict[str, dict[str, bool]] = {}
-        for key, param in zip(keys, model.params, strict=True):
-            if key:
-                name = dotted(param.name)
-                whole = is_whole(name, re.finditer(re.escape(key), name))
-                hits.setdefault(key, {})[param.name] = whole
-        found += cut_names(hits, "custom key")
-        if "norm_decay_mult" in self.rules:
-            found += unseen_norms(model, NORMS, "norm_decay_mult")
-        return found + self._quirks(model)
-
-    def _cancelled(self, model: ModelInfo, keys: Sequence[str | None]) -> list[Finding]:
-        lost: dict[str, list[str]] = {}
-        by_rules = self._by_rules(model)
-        for param, key, factor in zip(model.params, keys, by_rules, strict=True):
+        claims = self._claims(model)
+        keys = self._keys(claims)
+        findings = [*self.watch.noted, *claims.check(self.watch, model)]
+        # A custom key switches all rules off where it claims.
+        cancelled: dict[str, list[str]] = {}
+        for param, key, factor in zip(model.params, keys, self._by_rules(model), strict=True):
             if key is not None and factor.why and not self._agree(key, factor):
-                lost.setdefault(key, []).append(param.name)
-        return [
-            warning(
-                "rules_cancelled",
-                names,
+                cancelled.setdefault(key, []).append(param.name)
+        for key, names in cancelled.items():
+            cause = (
                 f"custom key {key!r} cancels the rules on norms, biases and so on "
-                "where it claims (mmengine #846)",
-                "To have both, leave the key out and multiply: "
-                f"mmengine(...) * nnlr.rule({'*' + key + '*'!r}, lr_mult=...).",
+                "where it claims (mmengine #846)"
             )
-            for key, names in lost.items()
+            fix = (
+                "To have both, leave the key out and multiply: "
+                f"mmengine(...) * nnlr.rule({'*' + key + '*'!r}, lr_mult=...)."
+            )
+            findings.append(warning("rules-cancelled", names, cause, fix))
+        findings += cut_names(
+            "custom key",
+            (
+                (key, param.name, re.finditer(re.escape(key), dotted(param.name)))
+                for key, param in zip(keys, model.params, strict=True)
+                if key
+            ),
+        )
+        if "norm_decay_mult" in self.rules:
+            findings += unreached_norms(model, NORMS, "norm_decay_mult")
+        # Where MMEngine does other than its documentation says.
+        biases = [
+            slot
+            for (slot, *_), key in zip(model.places, keys, strict=True)
+            if slot.key == "bias" and key is None
         ]
+        of_norms = [slot.name for slot in biases if inside(slot, NORMS)]
+        if of_norms and "bias_decay_mult" in self.rules and "norm_decay_mult" not in self.rules:
+            cause = "bias_decay_mult acts on the biases of norm layers too"
+            fix = "Set norm_decay_mult to part them."
+            findings.append(note("norm-bias", of_norms, cause, fix))
+        depthwise = [slot.name for slot in biases if _is_depthwise(slot)]
+        if depthwise and {"bias_decay_mult", "dwconv_decay_mult"} <= self.rules.keys():
+            cause = "biases of depthwise convolutions get bias_decay_mult, not dwconv's"
+            findings.append(note("dwconv-bias", depthwise, cause, "Nothing to do if meant."))
+        return findings
 
     def _agree(self, key: str, by_rules: Factor) -> bool:
-        """Whether a key leaves what the rules set as it is."""
+        """Whether a custom key gives what the rules give."""
         custom = self.custom[key]
         lr = custom.lr_mult if custom.lr is None else None
         wd = custom.wd_mult if custom.weight_decay is None else None
         return by_rules.lr_mult in {1, lr} and by_rules.wd_mult in {1, wd}
-
-    def _quirks(self, model: ModelInfo) -> list[Finding]:
-        """Where MMEngine does other than its documentation says."""
-        rules, found = self.rules, []
-        biases = [
-            slot
-            for (slot, *_), key in zip(model.places, self._keys(model), strict=True)
-            if slot.key == "bias" and key is None
-        ]
-        if "bias_decay_mult" in rules and "norm_decay_mult" not in rules:
-            names = [slot.name for slot in biases if inside(slot, NORMS)]
-            cause = "bias_decay_mult acts on the biases of norm layers too"
-            if names:
-                found.append(note("norm-bias", names, cause, "Set norm_decay_mult to part them."))
-        if {"bias_decay_mult", "dwconv_decay_mult"} <= rules.keys():
-            names = [slot.name for slot in biases if _is_depthwise(slot)]
-            cause = "biases of depthwise convolutions get bias_decay_mult, not dwconv's"
-            if names:
-                found.append(note("dwconv-bias", names, cause, "Nothing to do if meant."))
-        return found
 
 
 def _is_depthwise(slot: Slot) -> bool:

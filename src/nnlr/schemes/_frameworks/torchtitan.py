@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Final
 
 import torch
@@ -24,16 +25,15 @@ from nnlr._model.describe import ModelInfo
 from nnlr._text import listed, plural, shown
 from nnlr.errors import ConfigError, CoverageError, PatternError
 from nnlr.schemes._frameworks.claims import (
+    Claims,
     Imported,
     Watch,
     compiled,
     cut_names,
-    is_whole,
     like_mapping,
     mapping,
+    short_call,
 )
-
-_OWN: Final = ("pattern", "optimizer", "optimizer_name", "optimizer_kwargs")
 
 _RATES: Final = ("lr", "weight_decay")
 
@@ -44,9 +44,6 @@ class Entry:
 
     pattern: re.Pattern[str]
     factor: Factor
-
-    def __str__(self) -> str:
-        return repr(self.pattern.pattern)
 
 
 def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme:
@@ -87,35 +84,36 @@ def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme
     listed_up = isinstance(param_groups, Iterable) and not isinstance(param_groups, str)
     if not listed_up or like_mapping(param_groups):
         raise ConfigError(f"torchtitan needs a list of entries, got {shown(param_groups)}.")
-    given = list(param_groups)
-    entries = [_entry(item, at, watch) for at, item in enumerate(given)]
+    items = list(param_groups)
+    entries = [_entry(item, at, watch) for at, item in enumerate(items)]
     if not entries:
         raise ConfigError("torchtitan needs at least one entry.")
-    if len({entry.factor.tag for entry in entries}) == 1:  # nothing to tell apart
+    if len({entry.factor.tag for entry in entries}) == 1:  # one optimizer needs no tag
         entries = [replace(e, factor=replace(e.factor, tag=None)) for e in entries]
-    return Titan(entries, watch, given)
+    return Titan(watch, short_call(torchtitan, watch, items), entries)
 
 
 def _entry(item: object, at: int, watch: Watch) -> Entry:
+    """An item of the list, checked."""
     what = f"entry {at}"
-    given = _settings(item, what)
-    pattern = compiled(given.get("pattern"), f"pattern of {what}")
+    settings = _settings(item, what)
+    pattern = compiled(settings.pop("pattern", None), f"pattern of {what}")
     what = f"entry {at} {pattern.pattern!r}"
-    optimizer = given.get("optimizer", given.get("optimizer_name", "AdamW"))
+    older_name = settings.pop("optimizer_name", "AdamW")
+    optimizer = settings.pop("optimizer", older_name)
     if not isinstance(optimizer, str):
         raise ConfigError(f"optimizer of {what} must be a name, got {shown(optimizer)}.")
-    inner = mapping(given.get("optimizer_kwargs", {}), f"optimizer_kwargs of {what}")
-    settings = {k: v for k, v in given.items() if k not in _OWN}
-    settings |= inner
-    dropped = watch.misspelt(settings, _RATES, what)
-    for rate in _RATES:
-        if rate not in settings:
-            settings[rate] = _default(optimizer, rate, what, watch)
-    rest = {k: v for k, v in settings.items() if k not in {*_RATES, *dropped}}
+    settings |= mapping(settings.pop("optimizer_kwargs", {}), f"optimizer_kwargs of {what}")
+    for key in watch.misspelt_keys(settings, _RATES, what):
+        del settings[key]
+    rates = {
+        rate: settings.pop(rate) if rate in settings else _default(optimizer, rate, what, watch)
+        for rate in _RATES
+    }
     factor = Factor(
-        lr=number(settings["lr"], f"lr of {what}"),
-        weight_decay=number(settings["weight_decay"], f"weight_decay of {what}"),
-        options=options(rest, what),
+        lr=number(rates["lr"], f"lr of {what}"),
+        weight_decay=number(rates["weight_decay"], f"weight_decay of {what}"),
+        options=options(settings, what),
         tag=optimizer,
         why=what,
     )
@@ -131,22 +129,22 @@ def _settings(item: object, what: str) -> dict[str, Any]:
             f"{what} must be a mapping or one of torchtitan's own objects, got "
             f"{shown(item, typed=True)}."
         )
-    given = {field.name: getattr(item, field.name) for field in fields(item)}
-    # torchtitan's own word for torch's way
-    if given.get("moment_dtype") == "parameter":
-        del given["moment_dtype"]
-    # AdamW.Config: the class around it is the optimizer
-    *_, owner, name = ("", *type(item).__qualname__.split("."))
+    settings = {field.name: getattr(item, field.name) for field in fields(item)}
+    # torchtitan's own word for what torch does anyway.
+    if settings.get("moment_dtype") == "parameter":
+        del settings["moment_dtype"]
+    # AdamW.Config: the class around it is the optimizer.
+    *_, outer, name = ("", *type(item).__qualname__.split("."))
     if name == "Config":
-        given["optimizer"] = owner
-    return given
+        settings["optimizer"] = outer
+    return settings
 
 
 def _default(optimizer: str, rate: str, what: str, watch: Watch) -> float:
     """Torch's own default, which torchtitan takes for what an entry leaves out."""
     cls = getattr(torch.optim, optimizer, None)
-    known = inspect.signature(cls).parameters if isinstance(cls, type) else {}
-    parameter = known.get(rate)
+    parameters = inspect.signature(cls).parameters if isinstance(cls, type) else {}
+    parameter = parameters.get(rate)
     if parameter is None or not isinstance(parameter.default, float | int):
         raise ConfigError(
             f"{what} has no {rate}, and there is no torch.optim.{optimizer} with a default "
@@ -159,56 +157,37 @@ def _default(optimizer: str, rate: str, what: str, watch: Watch) -> float:
     return default
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Titan(Imported):
-    """torchtitan's rules; made by :func:`torchtitan`."""
+    """torchtitan's rules; made by :func:`torchtitan`.
 
-    def __init__(self, entries: Sequence[Entry], watch: Watch, given: object) -> None:
-        super().__init__(watch, torchtitan, given)
-        self.entries = entries
+    Attributes:
+        entries: The list.
+    """
+
+    entries: Sequence[Entry]
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """The first entry's factor; nothing for frozen parameters."""
         claims = self._claims(model)
-        self._check(claims, model)
-        known = {hits: self._factor(hits) if hits else NEUTRAL for hits in set(claims)}
-        return [known[hits] for hits in claims]
-
-    def _claims(self, model: ModelInfo) -> list[tuple[int, ...]]:
-        """For each parameter the entries that match, the first of which claims it."""
-        return [
-            tuple(at for at, entry in enumerate(self.entries) if entry.pattern.search(param.name))
-            if param.requires_grad
-            else ()
-            for param in model.params
-        ]
-
-    def _factor(self, hits: Sequence[int]) -> Factor:
-        first, *later = (self.entries[at] for at in hits)
-        # ".*" matches everything: no news.
-        rest = tuple(f"entry {entry}" for entry in later if entry.pattern.pattern != ".*")
-        return replace(first.factor, shadowed=rest)
-
-    def _check(self, claims: Sequence[tuple[int, ...]], model: ModelInfo) -> None:
-        used = {hits[0] for hits in claims if hits}
-        for at, entry in enumerate(self.entries):
-            if at in used:
-                continue
-            lost = [hits for hits in claims if at in hits]
-            taken = plural(len(lost), "parameter")
+        for at, count in claims.unused().items():
             why = (
-                f"all it matches ({taken}) is claimed by earlier entries. Move it up"
-                if lost
+                f"all it matches ({plural(count, 'parameter')}) is claimed by earlier entries. "
+                "Move it up"
+                if count
                 else "it matches no trainable parameter. Fix the pattern"
             )
+            pattern = claims.patterns[at]
             raise PatternError(
-                f"entry {at} {entry} has nothing to claim in {model.label}: {why} or take it out.",
-                pattern=entry.pattern.pattern,
+                f"entry {at} {pattern!r} has nothing to claim in {model.label}: {why} or take "
+                "it out.",
+                pattern=pattern,
                 nearest=[],
             )
         missing = [
             param.name
-            for param, hits in zip(model.params, claims, strict=True)
-            if param.requires_grad and not hits
+            for param, matching in zip(model.params, claims.matching, strict=True)
+            if param.requires_grad and not matching
         ]
         if missing:
             raise CoverageError(
@@ -217,14 +196,38 @@ class Titan(Imported):
                 "  Add an entry for them, or end the list with the pattern '.*'.",
                 names=missing,
             )
+        factor = cache(self._factor)  # equal factors are one object
+        return [factor(matching) for matching in claims.matching]
+
+    def _claims(self, model: ModelInfo) -> Claims:
+        """The entries whose patterns are found in each parameter's name."""
+        tests = [(entry.pattern.pattern, entry.pattern.search) for entry in self.entries]
+        claims = Claims.of("entry", tests, (param.name for param in model.params))
+        pairs = zip(model.params, claims.matching, strict=True)
+        trainable = [matching if param.requires_grad else () for param, matching in pairs]
+        return replace(claims, matching=trainable)
+
+    def _factor(self, matching: tuple[int, ...]) -> Factor:
+        """The factor of the first of some entries, which hides the others."""
+        if not matching:
+            return NEUTRAL
+        first, *later = (self.entries[at] for at in matching)
+        patterns = [entry.pattern.pattern for entry in later]
+        # ".*" matches everything: that it is hidden tells nothing.
+        hidden = tuple(f"entry {pattern!r}" for pattern in patterns if pattern != ".*")
+        return replace(first.factor, shadowed=hidden)
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Defaults taken, and patterns for a number that are found in longer numbers."""
-        hits: dict[str, dict[str, bool]] = {}
-        for param, matching in zip(model.params, self._claims(model), strict=True):
-            pattern = self.entries[matching[0]].pattern if matching else None
-            # Words are searched for on purpose: "norm" is meant to be in "norm1" too.
-            if pattern and pattern.pattern[-1:].isdigit():
-                whole = is_whole(param.name, pattern.finditer(param.name))
-                hits.setdefault(pattern.pattern, {})[param.name] = whole
-        return [*self.watch.noted, *cut_names(hits, "pattern")]
+        claimed = [
+            (self.entries[at].pattern, param.name)
+            for param, at in zip(model.params, self._claims(model).first, strict=True)
+            if at is not None
+        ]
+        # Words are searched for on purpose: "norm" is meant to be in "norm1" too.
+        numbers = (
+            (pattern.pattern, name, pattern.finditer(name))
+            for pattern, name in claimed
+            if pattern.pattern[-1:].isdigit()
+        )
+        return [*self.watch.noted, *cut_names("pattern", numbers)]
