@@ -15,7 +15,7 @@ from nnlr.depth._blocks.layout import TowerLayout
 from nnlr.depth._blocks.stacks import BlockFinder, single_layer_stacks
 from nnlr.depth._blocks.towers import split_into_towers
 from nnlr.depth._blocks.tree import BlockGroup, Tree
-from nnlr.depth._layer import Indexer, LayerPlace, Layers, numbered_layers, tower_of_one_layer
+from nnlr.depth._layer import Indexer, LayerPlace, Layers, flat_tower, numbered_layers
 from nnlr.depth._timm import first_places, towers_by_matchers
 from nnlr.errors import NnlrError
 
@@ -43,9 +43,23 @@ class Auto(Call, Indexer):
     """The indexer of :func:`auto`."""
 
     def layers(self, model: ModelInfo) -> Layers:
-        """By matchers and by structure."""
-        layers = numbered_layers(_places(model))
-        if where := tower_of_one_layer(layers, model):
+        """By the matchers; without matchers, and in other towers, by structure."""
+        places = first_places(towers_by_matchers(model))
+        if not places:
+            places = places_by_structure(model)
+        elif None in places:
+            try:
+                both = list(zip(places, places_by_structure(model), strict=True))
+            except NnlrError:  # no tower but those of the matchers
+                both = []
+            with_matcher = {
+                structural.tower for matched, structural in both if matched and structural
+            }
+            for at, (matched, structural) in enumerate(both):
+                if matched is None and structural and structural.tower not in with_matcher:
+                    places[at] = structural
+        layers = numbered_layers(places)
+        if where := flat_tower(layers, model):
             raise NnlrError(
                 f"The matcher of {where} puts all of its parameters into one layer.\n  {_FIX}",
                 label=model.label,
@@ -57,25 +71,6 @@ _FIX = (
     "Say which layer is which: indexer={'stem.*': 0, 'blocks.0.*': 1, ...},\n"
     "  a function of ParamInfo, or the name of one of nnlr.depth.INDEXERS."
 )
-
-
-def _places(model: ModelInfo) -> list[LayerPlace | None]:
-    """The places that matchers give; without matchers, and in other towers, by structure."""
-    by_matchers = first_places(towers_by_matchers(model))
-    if not by_matchers:
-        return places_by_structure(model)
-    if None not in by_matchers:
-        return by_matchers
-    try:
-        by_structure = places_by_structure(model)
-    except NnlrError:  # no tower but those of the matchers
-        return by_matchers
-    both = list(zip(by_matchers, by_structure, strict=True))
-    with_matcher = {place.tower for matched, place in both if matched and place}
-    return [
-        matched or (place if place and place.tower not in with_matcher else None)
-        for matched, place in both
-    ]
 
 
 @uncollected()

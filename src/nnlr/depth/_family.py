@@ -24,23 +24,14 @@ class NamePatterns(NamedTuple):
 
     They are tried in this order: patch embedding, stem, downsampling, block, final norm. A
     name that none of them matches is the head's.
-
-    Attributes:
-        described: The names to look for, in words for a message.
-        block: Its groups are the numbers of a block, behind that of its stage if there are
-            stages.
-        patch_embed: The input projection; without one, ``stem`` is what a tower must have.
-        stem: What else is below the first block.
-        downsample: What stands between two stages; its group is the number of a stage.
-        final_norm: The norm after the last block.
     """
 
-    described: str
-    block: str
-    patch_embed: str = ""
-    stem: str = _NEVER
-    downsample: str = _NEVER
-    final_norm: str = _NEVER
+    described: str  # the names to look for, in words for a message
+    block: str  # its groups are the number of a block, or those of a stage and a block
+    patch_embed: str = ""  # the input projection; without one a tower must have a stem
+    stem: str = _NEVER  # what else is below the first block
+    downsample: str = _NEVER  # what stands between two stages; its group is a stage's number
+    final_norm: str = _NEVER  # the norm after the last block
 
     def in_order(self) -> tuple[tuple[Part, re.Pattern[str]], ...]:
         """The patterns in the order they are tried; downsampling belongs to the blocks."""
@@ -54,31 +45,19 @@ class NamePatterns(NamedTuple):
 
 
 class NamedPart(NamedTuple):
-    """What the name of a parameter says: its tower and its part of it.
+    """What the name of a parameter says: its tower and its part of it."""
 
-    Attributes:
-        tower: Path of its tower.
-        part: The part it belongs to.
-        numbers: ``(block,)``, ``(stage, block)``, or of a downsampling ``(stage,)``.
-    """
-
-    tower: str
+    tower: str  # path
     part: Part
-    numbers: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()  # (block,), (stage, block), or of a downsampling (stage,)
 
 
 class TowerSize(NamedTuple):
-    """What was counted in one tower.
+    """What was counted in one tower."""
 
-    Attributes:
-        blocks: Number of blocks, stage by stage; one stage where there are none.
-        downsampled: The stages with a downsampling of their own.
-        parts: The parts that were seen.
-    """
-
-    blocks: tuple[int, ...]
-    downsampled: frozenset[int]
-    parts: frozenset[Part]
+    blocks: tuple[int, ...]  # number of blocks, stage by stage; one stage where there are none
+    downsampled: frozenset[int]  # the stages with a downsampling of their own
+    parts: frozenset[Part]  # the parts that were seen
 
 
 class Family(Call, Indexer):
@@ -92,13 +71,15 @@ class Family(Call, Indexer):
     def implementations(self) -> Sequence[NamePatterns]:
         """How implementations name the parts; the first that fits is used."""
 
-    @abstractmethod
     def depth(self, named: NamedPart, size: TowerSize) -> int | None:
-        """The layer of a parameter; ``None`` if it is in none."""
+        """The layer of a parameter: stem 0, block i in layer i + 1, all else in the last."""
+        if named.part == "block":
+            return named.numbers[0] + 1
+        return 0 if named.part in {"stem", "patch_embed"} else self.last(size)
 
-    @abstractmethod
     def last(self, size: TowerSize) -> int:
-        """The layer nearest the output."""
+        """The last layer: one more than there are blocks, also with nothing on top of them."""
+        return sum(size.blocks) + 1
 
     def layers(self, model: ModelInfo) -> Layers:
         """Read the names, count the blocks, number the layers."""
@@ -147,20 +128,6 @@ class Family(Call, Indexer):
             frozenset(downsampled),
             frozenset(named.part for named in tower),
         )
-
-
-class Stack(Family):
-    """Blocks one upon the other, between a stem and what is above them."""
-
-    def depth(self, named: NamedPart, size: TowerSize) -> int | None:
-        """Stem 0, block i in layer i + 1, all else in the last layer."""
-        if named.part == "block":
-            return named.numbers[0] + 1
-        return 0 if named.part in {"stem", "patch_embed"} else self.last(size)
-
-    def last(self, size: TowerSize) -> int:
-        """One more than there are blocks, also where nothing is on top of them."""
-        return size.blocks[0] + 1
 
 
 def _towers(names: list[str], patterns: NamePatterns) -> list[str]:

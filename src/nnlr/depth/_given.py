@@ -19,12 +19,9 @@ from nnlr.depth._timm import timm
 from nnlr.depth._vision import VISION
 from nnlr.errors import NnlrError
 
-INDEXERS: Final[Mapping[str, Callable[..., Indexer]]] = {
-    "auto": auto,
-    "timm": timm,
-    **VISION,
-    **LANGUAGE,
-}
+_FUNCTIONS: Final[tuple[Callable[..., Indexer], ...]] = (auto, timm, *VISION, *LANGUAGE)
+
+INDEXERS: Final[Mapping[str, Callable[..., Indexer]]] = {f.__name__: f for f in _FUNCTIONS}
 
 
 def as_indexer(value: object) -> Indexer:

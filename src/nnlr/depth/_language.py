@@ -4,16 +4,15 @@ The originals are TensorFlow; the names here are those of the same models in tra
 below any prefix.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from nnlr._arguments import choice
-from nnlr.depth._family import Family, NamedPart, NamePatterns, Stack, TowerSize
+from nnlr.depth._family import Family, NamedPart, NamePatterns, TowerSize
 from nnlr.depth._layer import Indexer
 
 Form = Literal["as_released", "as_published"]
-
 FORMS: Final[tuple[Form, ...]] = get_args(Form)
 
 
@@ -36,21 +35,19 @@ def electra(form: Form = "as_released") -> Indexer:
 
 
 @dataclass(frozen=True, repr=False)
-class Electra(Stack):
-    what: ClassVar = "ELECTRA encoder"
+class Electra(Family):
+    what = "ELECTRA encoder"
 
     _: KW_ONLY
     form: Form = "as_released"
 
-    @property
-    def implementations(self) -> Sequence[NamePatterns]:
-        return (
-            NamePatterns(
-                "'encoder.layer.<n>' beside 'embeddings'",
-                block=r"encoder\.layer\.(\d+)\.",
-                stem=r"embeddings(?:_project)?\.",
-            ),
-        )
+    implementations = (
+        NamePatterns(
+            "'encoder.layer.<n>' beside 'embeddings'",
+            block=r"encoder\.layer\.(\d+)\.",
+            stem=r"embeddings(?:_project)?\.",
+        ),
+    )
 
     def last(self, size: TowerSize) -> int:
         return super().last(size) + (self.form == "as_released")
@@ -81,7 +78,7 @@ def xlnet(form: Form = "as_released") -> Indexer:
 @dataclass(frozen=True, repr=False)
 class XlNet(Family):
     _call = "xlnet"
-    what: ClassVar = "XLNet"
+    what = "XLNet"
 
     _: KW_ONLY
     form: Form = "as_released"
@@ -104,4 +101,4 @@ class XlNet(Family):
         return size.blocks[0] - 1
 
 
-LANGUAGE: Final[Mapping[str, Callable[..., Indexer]]] = {"electra": electra, "xlnet": xlnet}
+LANGUAGE: Final = (electra, xlnet)

@@ -17,11 +17,9 @@ from nnlr._text import plural, shown
 from nnlr.errors import NnlrError
 
 Part = Literal["stem", "patch_embed", "block", "final_norm", "head"]
-
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
 FinalNorm = Literal["head", "last_block"]
-
 FINAL_NORMS: Final[tuple[FinalNorm, ...]] = get_args(FinalNorm)
 
 
@@ -144,16 +142,10 @@ def _is_valid(layer: object) -> bool:
 
 
 class LayerPlace(NamedTuple):
-    """Where a parameter is before layers are numbered.
+    """Where a parameter is before layers are numbered."""
 
-    Attributes:
-        tower: Canonical path of its tower.
-        order: Sorts the layers of a tower; equal for parameters of one layer.
-        part: What the layer is.
-    """
-
-    tower: str
-    order: tuple[float, ...]
+    tower: str  # canonical path
+    order: tuple[float, ...]  # sorts the layers of a tower; equal for parameters of one layer
     part: Part
 
 
@@ -184,7 +176,7 @@ def numbered_layers(places: Iterable[LayerPlace | None]) -> list[Layer | None]:
     ]
 
 
-def tower_of_one_layer(layers: Layers, model: ModelInfo) -> str | None:
+def flat_tower(layers: Layers, model: ModelInfo) -> str | None:
     """The model or module all of whose parameters are in one layer, by its path, if any is."""
     towers = [layer.tower for layer in layers if layer is not None and layer.last == 0]
     return f"{model.label}.{min(towers)}".rstrip(".") if towers else None
@@ -212,27 +204,24 @@ def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
         >>> [str(layer) for layer in with_final_norm(tower, "head")]
         ['layer 0 of 2', 'layer 1 of 2', 'layer 2 of 2']
     """
-    blocks: dict[str, int] = {}  # the last block of each tower
-    lasts: dict[str, int] = {}  # the last layer of each tower that has a head
-    with_norm: set[str] = set()  # towers with a final norm
-    for layer in layers:
-        if layer is None:
-            continue
+    last_blocks: dict[str, int] = {}
+    heads: dict[str, int] = {}
+    with_norm: set[str] = set()
+    for layer in (layer for layer in layers if layer is not None):
         if layer.part == "block":
-            blocks[layer.tower] = max(blocks.get(layer.tower, 0), layer.depth)
+            last_blocks[layer.tower] = max(last_blocks.get(layer.tower, 0), layer.depth)
         elif layer.part == "head":
-            lasts[layer.tower] = layer.last
+            heads[layer.tower] = layer.last
         elif layer.part == "final_norm":
             with_norm.add(layer.tower)
     moved: list[Layer | None] = []
     for layer in layers:
-        if layer is None or layer.tower not in with_norm & blocks.keys():
+        if layer is None or layer.tower not in with_norm & last_blocks.keys():
             moved.append(layer)
             continue
-        block = blocks[layer.tower]
-        last = lasts.get(layer.tower, block + (where == "head"))
-        depth = layer.depth
-        if layer.part == "final_norm":
-            depth = last if where == "head" else block
+        block = last_blocks[layer.tower]
+        last = heads.get(layer.tower, block + (where == "head"))
+        norm = last if where == "head" else block
+        depth = norm if layer.part == "final_norm" else layer.depth
         moved.append(layer._replace(depth=depth, last=last))
     return moved

@@ -25,14 +25,13 @@ from nnlr.depth._layer import (
     LayerPlace,
     Layers,
     Part,
+    flat_tower,
     numbered_layers,
     stem_part,
-    tower_of_one_layer,
 )
 from nnlr.errors import NnlrError
 
 SortKey = tuple[float, ...]
-
 Matcher = Mapping[str, object] | Callable[[str], object]
 
 UNMATCHED: Final[SortKey] = (inf,)
@@ -78,33 +77,30 @@ class Timm(Call, Indexer):
         """By the matchers, or with ``fallback`` in chunks."""
         towers = towers_by_matchers(model) or (list(_chunks(model)) if self.fallback else [])
         if not towers:
-            raise NnlrError(self._no_matcher(model))
+            missing = f"Neither {model.label} nor a module in it has a group_matcher, "
+            if model.module is None:
+                raise NnlrError(
+                    f"{self!r} reads the group_matcher of a model, and {model.label} have none. "
+                    "Pass the model itself, or use an indexer that reads names."
+                )
+            if self.fallback:
+                raise NnlrError(
+                    f"{missing}or a pretrained_cfg with the name of a classifier, which timm's "
+                    "fallback needs to tell the head. Use nnlr.depth.auto()."
+                )
+            raise NnlrError(
+                f"{missing}as most models of timm have. Use nnlr.depth.auto(), which looks for "
+                "repeated blocks; or nnlr.depth.timm(fallback=True), timm's own way out: layers "
+                "of 12 parameters."
+            )
         layers = numbered_layers(first_places(towers))
-        if where := tower_of_one_layer(layers, model):
+        if where := flat_tower(layers, model):
             raise NnlrError(
                 f"The group_matcher of {where} puts all of its parameters into one layer: "
                 "nothing can be said about depth. Say which layer is which with a mapping of "
                 "patterns, or with another of nnlr.depth.INDEXERS."
             )
         return layers
-
-    def _no_matcher(self, model: ModelInfo) -> str:
-        if model.module is None:
-            return (
-                f"{self!r} reads the group_matcher of a model, and {model.label} have none. "
-                "Pass the model itself, or use an indexer that reads names."
-            )
-        if self.fallback:
-            return (
-                f"Neither {model.label} nor a module in it has a group_matcher, or a "
-                "pretrained_cfg with the name of a classifier, which timm's fallback needs "
-                "to tell the head. Use nnlr.depth.auto()."
-            )
-        return (
-            f"Neither {model.label} nor a module in it has a group_matcher, as most models "
-            "of timm have. Use nnlr.depth.auto(), which looks for repeated blocks; or "
-            "nnlr.depth.timm(fallback=True), timm's own way out: layers of 12 parameters."
-        )
 
 
 def towers_by_matchers(model: ModelInfo) -> list[list[LayerPlace | None]]:
@@ -155,13 +151,7 @@ def _modules(model: ModelInfo) -> Iterator[Node]:
 
 
 def places_in_tower(model: ModelInfo, tower: str, matcher: Matcher) -> list[LayerPlace | None]:
-    """The place of every parameter in one tower; ``None`` for those outside it.
-
-    Args:
-        model: The model described.
-        tower: Canonical path of the module whose matcher it is, ``""`` for the whole model.
-        matcher: A mapping of patterns, or a function of a parameter's name in the tower.
-    """
+    """The place of every parameter in the tower at this path; ``None`` for those outside it."""
     key_of = key_function(matcher)
     names = [_name_inside(param, tower) for param in model.params]
     keys = [None if name is None else key_of(name) for name in names]

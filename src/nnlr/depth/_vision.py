@@ -6,14 +6,14 @@ blocks is counted in the model. What the original does by accident is done here 
 noted in the docstring; where that is a mistake there is an argument to undo it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
-from typing import ClassVar, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from nnlr._arguments import choice
 from nnlr._text import plural
-from nnlr.depth._family import Family, NamedPart, NamePatterns, Stack, TowerSize
+from nnlr.depth._family import Family, NamedPart, NamePatterns, TowerSize
 from nnlr.depth._layer import FINAL_NORMS, FinalNorm, Indexer
 from nnlr.errors import NnlrError
 
@@ -61,8 +61,8 @@ def vit(final_norm: FinalNorm = "head") -> Indexer:
 
 
 @dataclass(frozen=True, repr=False)
-class Vit(Stack):
-    what: ClassVar = "vision transformer"
+class Vit(Family):
+    what = "vision transformer"
 
     _: KW_ONLY
     final_norm: FinalNorm = "head"
@@ -93,65 +93,61 @@ class Vit(Stack):
 def dinov2() -> Indexer:
     """DINOv2 and DINOv3 (arXiv 2304.07193): tokens, positions and patches in layer 0.
 
-    pos_embed, patch_embed, mask_token, cls_token and the registers (``register_tokens``,
-    in DINOv3 ``storage_tokens``, in timm ``reg_token``) are in layer 0, block i in layer
-    i + 1, also where blocks are held in chunks (``blocks.<chunk>.<i>``), and everything
-    else, the heads of self-supervision among it, in layer L + 1. The original runs
-    patch_embed at 0.2 of that:
+    pos_embed, patch_embed, mask_token, cls_token and the registers (``register_tokens``, in DINOv3
+    ``storage_tokens``, in timm ``reg_token``) are in layer 0, block i in layer i + 1, also where
+    blocks are held in chunks (``blocks.<chunk>.<i>``), and everything else, the heads of
+    self-supervision among it, in layer L + 1. The original runs patch_embed at 0.2 of that:
     ``layer_decay(0.9, "dinov2", patch_embed_mult=0.2)``.
     """
     return Dinov2()
 
 
 @dataclass(frozen=True, repr=False)
-class Dinov2(Stack):
-    what: ClassVar = "vision transformer"
+class Dinov2(Family):
+    what = "vision transformer"
 
-    @property
-    def implementations(self) -> Sequence[NamePatterns]:
-        official = NamePatterns(
+    implementations = (
+        NamePatterns(
             "'blocks.<n>' beside 'patch_embed'",
             block=r"blocks\.(?:\d+\.)?(\d+)\.",
             patch_embed=r"patch_embed",
             stem=r"pos_embed|(?:mask|cls|reg|register|storage)_token",
             final_norm=r"norm\.",
-        )
-        return official, _VIT_OF_TRANSFORMERS
+        ),
+        _VIT_OF_TRANSFORMERS,
+    )
 
 
 def vitdet() -> Indexer:
     """ViTDet (arXiv 2203.16527), the rule of detectron2: only what is under ``backbone``.
 
-    ``backbone….pos_embed`` and ``.patch_embed`` are in layer 0 and ``backbone….blocks.i`` in
-    layer i + 1. All else is in layer L + 1: the feature pyramid, the heads, and by accident
-    or not also the convolutions named ``residual`` inside blocks and a ``cls_token``, whose
-    name the rule does not list. In detectron2 a model without a ``backbone`` gets 1
-    everywhere; here that is an error.
+    ``backbone….pos_embed`` and ``.patch_embed`` are in layer 0 and ``backbone….blocks.i`` in layer
+    i + 1. All else is in layer L + 1: the feature pyramid, the heads, and by accident or not also
+    the convolutions named ``residual`` inside blocks and a ``cls_token``, whose name the rule does
+    not list. In detectron2 a model without a ``backbone`` gets 1 everywhere; here that is an error.
     """
     return VitDet()
 
 
 @dataclass(frozen=True, repr=False)
-class VitDet(Stack):
+class VitDet(Family):
     _call = "vitdet"
-    what: ClassVar = "ViTDet backbone"
+    what = "ViTDet backbone"
 
-    @property
-    def implementations(self) -> Sequence[NamePatterns]:
-        return (
-            NamePatterns(
-                "'backbone.*.blocks.<n>' beside 'backbone.*.patch_embed'",
-                block=r"backbone(?:.*?)\.blocks\.(\d+)\.(?!(?:.*\.)?residual\.)",
-                patch_embed=r"backbone.*\.patch_embed",
-                stem=r"backbone.*\.pos_embed",
-            ),
-            NamePatterns(
-                "'encoder.layer.<n>' beside 'embeddings.projection' (transformers)",
-                block=r"encoder\.layer\.(\d+)\.(?!residual\.)",
-                patch_embed=r"embeddings\.projection\.",
-                stem=r"embeddings\.position_embeddings",
-            ),
-        )
+    implementations = (
+        NamePatterns(
+            "'backbone.*.blocks.<n>' beside 'backbone.*.patch_embed'",
+            block=r"backbone(?:.*?)\.blocks\.(\d+)\.(?!(?:.*\.)?residual\.)",
+            patch_embed=r"backbone.*\.patch_embed",
+            stem=r"backbone.*\.pos_embed",
+        ),
+        NamePatterns(
+            "'encoder.layer.<n>' beside 'embeddings.projection' (transformers)",
+            block=r"encoder\.layer\.(\d+)\.(?!residual\.)",
+            patch_embed=r"embeddings\.projection\.",
+            stem=r"embeddings\.position_embeddings",
+        ),
+    )
 
 
 def swin(pos_embed: PosEmbed = "head") -> Indexer:
@@ -174,8 +170,8 @@ def swin(pos_embed: PosEmbed = "head") -> Indexer:
 
 @dataclass(frozen=True, repr=False)
 class Swin(Family):
-    what: ClassVar = "Swin Transformer"
-    staged: ClassVar = True
+    what = "Swin Transformer"
+    staged = True
 
     _: KW_ONLY
     pos_embed: PosEmbed = "head"
@@ -210,10 +206,7 @@ class Swin(Family):
             case (stage,):
                 starts_a_stage = len(size.blocks) - 1 in size.downsampled
                 return before[stage if starts_a_stage else stage + 1]
-        return 0 if named.part in {"stem", "patch_embed"} else self.last(size)
-
-    def last(self, size: TowerSize) -> int:
-        return sum(size.blocks) + 1
+        return super().depth(named, size)
 
 
 def convnext() -> Indexer:
@@ -238,34 +231,32 @@ def convnext() -> Indexer:
 @dataclass(frozen=True, repr=False)
 class ConvNext(Family):
     _call = "convnext"
-    what: ClassVar = "ConvNeXt"
-    staged: ClassVar = True
+    what = "ConvNeXt"
+    staged = True
 
-    @property
-    def implementations(self) -> Sequence[NamePatterns]:
-        return (
-            NamePatterns(
-                "'stages.<n>.<n>' beside 'downsample_layers.0'",
-                block=r"stages\.(\d+)\.(\d+)\.",
-                patch_embed=r"downsample_layers\.0\.",
-                downsample=r"downsample_layers\.(\d+)\.",
-                final_norm=r"norm\.",
-            ),
-            NamePatterns(
-                "'encoder.stages.<n>.layers.<n>' beside 'embeddings' (transformers)",
-                block=r"encoder\.stages\.(\d+)\.layers\.(\d+)\.",
-                patch_embed=r"embeddings\.",
-                downsample=r"encoder\.stages\.(\d+)\.downsampling_layer\.",
-                final_norm=r"layernorm\.",
-            ),
-            NamePatterns(
-                "'stages.<n>.blocks.<n>' beside 'stem' (timm)",
-                block=r"stages\.(\d+)\.blocks\.(\d+)\.",
-                patch_embed=r"stem",
-                downsample=r"stages\.(\d+)\.downsample\.",
-                final_norm=r"(?:norm_pre|head\.norm)\.",
-            ),
-        )
+    implementations = (
+        NamePatterns(
+            "'stages.<n>.<n>' beside 'downsample_layers.0'",
+            block=r"stages\.(\d+)\.(\d+)\.",
+            patch_embed=r"downsample_layers\.0\.",
+            downsample=r"downsample_layers\.(\d+)\.",
+            final_norm=r"norm\.",
+        ),
+        NamePatterns(
+            "'encoder.stages.<n>.layers.<n>' beside 'embeddings' (transformers)",
+            block=r"encoder\.stages\.(\d+)\.layers\.(\d+)\.",
+            patch_embed=r"embeddings\.",
+            downsample=r"encoder\.stages\.(\d+)\.downsampling_layer\.",
+            final_norm=r"layernorm\.",
+        ),
+        NamePatterns(
+            "'stages.<n>.blocks.<n>' beside 'stem' (timm)",
+            block=r"stages\.(\d+)\.blocks\.(\d+)\.",
+            patch_embed=r"stem",
+            downsample=r"stages\.(\d+)\.downsample\.",
+            final_norm=r"(?:norm_pre|head\.norm)\.",
+        ),
+    )
 
     def depth(self, named: NamedPart, size: TowerSize) -> int | None:
         if named.part != "block":
@@ -285,10 +276,4 @@ class ConvNext(Family):
         return 4 + -(-size.blocks[2] // 3)
 
 
-VISION: Final[Mapping[str, Callable[..., Indexer]]] = {
-    "vit": vit,
-    "dinov2": dinov2,
-    "swin": swin,
-    "convnext": convnext,
-    "vitdet": vitdet,
-}
+VISION: Final = (vit, dinov2, swin, convnext, vitdet)

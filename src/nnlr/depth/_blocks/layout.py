@@ -14,13 +14,7 @@ from nnlr.depth._layer import LayerPlace, Part, stem_part
 
 
 class TowerLayout:
-    """Finds the layers of one tower.
-
-    Args:
-        tree: The units of the model.
-        tower: The tower.
-        single_layers: Whether its blocks are single layers.
-    """
+    """Finds the layers of one tower, whose blocks may be single layers."""
 
     def __init__(self, tree: Tree, tower: Tower, *, single_layers: bool) -> None:
         self.tree = tree
@@ -83,16 +77,13 @@ class TowerLayout:
         for at, step in enumerate(self.steps):
             order, part = self.head if at in dead_ends else self._layer_and_part(at, step)
             for position in step.params:
-                yield position, self._place(position, step, order, part)
-
-    def _place(self, position: int, step: ModelStep, order: int, part: Part) -> LayerPlace:
-        param = self.tree.model.params[position]
-        if part == "stem":
-            if not step.whole and self._belongs_to_head(param.shape):
-                order, part = self.head
-            else:
-                part = stem_part(param)
-        return LayerPlace(self.path, (order,), part)
+                param = self.tree.model.params[position]
+                place = LayerPlace(self.path, (order,), part)
+                if part == "stem":
+                    place = place._replace(part=stem_part(param))
+                    if not step.whole and self._belongs_to_head(param.shape):
+                        place = LayerPlace(self.path, (self.head[0],), self.head[1])
+                yield position, place
 
     def _belongs_to_head(self, shape: tuple[int, ...]) -> bool:
         """Whether a bare parameter is a temperature or a gate, or projects the output."""

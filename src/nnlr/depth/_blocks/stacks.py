@@ -14,12 +14,7 @@ from nnlr.depth._blocks.tree import LISTS, BlockGroup, Bundle, ModelStep, Tree, 
 
 
 class BlockFinder:
-    """Finds the blocks of a model.
-
-    Args:
-        tree: The units of the model.
-        siblings: Whether layers of one class side by side, in no list, are blocks too.
-    """
+    """Finds the blocks of a model; with ``siblings`` also equal layers side by side in no list."""
 
     def __init__(self, tree: Tree, *, siblings: bool = False) -> None:
         self.tree = tree

@@ -32,27 +32,16 @@ class Bundle(nn.Module):
 
 @dataclass(slots=True, eq=False)
 class Unit:
-    """A module that holds weights.
+    """A module that holds weights."""
 
-    Attributes:
-        path: Canonical path.
-        cls: Class as the user wrote it; of something wrapped, that of what is inside.
-        module: The module itself.
-        attr: The attribute under which its parent holds it.
-        own: Positions of the parameters that it holds directly.
-        kids: Its parts that hold weights, in order.
-        looks: A number that units of equal class, shapes and parts share.
-        numel: Elements of all its parameters.
-    """
-
-    path: str
-    cls: type
+    path: str  # canonical
+    cls: type  # as the user wrote it; of something wrapped, that of what is inside
     module: nn.Module
-    attr: str = ""
-    own: list[int] = field(default_factory=list)
-    kids: list["Unit"] = field(default_factory=list)
-    looks: int = 0
-    numel: int = 0
+    attr: str = ""  # the attribute under which its parent holds it
+    own: list[int] = field(default_factory=list)  # positions of parameters it holds directly
+    kids: list["Unit"] = field(default_factory=list)  # its parts that hold weights, in order
+    looks: int = 0  # a number that units of equal class, shapes and parts share
+    numel: int = 0  # elements of all its parameters
 
     @property
     def is_list(self) -> bool:
@@ -80,21 +69,13 @@ class Unit:
 
 @dataclass(slots=True, eq=False)
 class ModelStep:
-    """A block, or something that stands before, between or after blocks.
+    """A block, or something that stands before, between or after blocks."""
 
-    Attributes:
-        params: Positions of its parameters.
-        unit: Its unit; of single parameters, and of a part of a unit, the owner.
-        block: Whether it is a block.
-        whole: Whether it is the whole unit.
-        around: The groups around it, outermost first; set when towers are split.
-    """
-
-    params: list[int]
-    unit: Unit
-    block: bool = False
-    whole: bool = True
-    around: tuple["BlockGroup", ...] = ()
+    params: list[int]  # positions of its parameters
+    unit: Unit  # of single parameters, and of a part of a unit, the owner
+    block: bool = False  # whether it is a block
+    whole: bool = True  # whether it is the whole unit
+    around: tuple["BlockGroup", ...] = ()  # groups around it, outermost first; set with towers
 
     @classmethod
     def of(cls, unit: Unit, *, block: bool = False) -> "ModelStep":
@@ -104,19 +85,12 @@ class ModelStep:
 
 @dataclass(slots=True, eq=False)
 class BlockGroup:
-    """A unit that holds blocks, and what else it holds, in order.
-
-    Attributes:
-        unit: The unit.
-        items: Its steps, and the groups in it.
-        listed: Whether it is a list, whose members follow one another.
-        branches: Whether it is a list of whole models side by side.
-    """
+    """A unit that holds blocks, and what else it holds, in order."""
 
     unit: Unit
     items: list["ModelStep | BlockGroup"]
-    listed: bool = False
-    branches: bool = False
+    listed: bool = False  # whether it is a list, whose members follow one another
+    branches: bool = False  # whether it is a list of whole models side by side
 
     @classmethod
     def of(
@@ -140,12 +114,7 @@ class BlockGroup:
 
 
 class Tree:
-    """All units of a model, and questions about them.
-
-    Attributes:
-        model: The model described.
-        root: The unit of the whole model.
-    """
+    """All units of a model, and questions about them."""
 
     def __init__(self, model: ModelInfo, module: nn.Module) -> None:
         self.model = model
@@ -236,11 +205,8 @@ class Tree:
     def has_own_input(self, steps: Iterable[ModelStep], widths: set[int]) -> bool:
         """Whether steps start from an input of their own, not from what was computed before.
 
-        They look something up, or their first layer takes a width that nothing before gives.
-
-        Args:
-            steps: Steps with a block among them, in order.
-            widths: The output widths of the layers before them.
+        They look something up, or their first layer takes none of ``widths``, which the layers
+        before them give out. There is a block among the steps.
         """
         inputs: set[int] = set()
         steps = list(steps)
@@ -256,35 +222,27 @@ class Tree:
 
 
 def _unit_of(node: Node, units: dict[Node, Unit], closed: set[Unit], made: list[Unit]) -> Unit:
-    """The unit of a place: a new one, or that of the module which it is a part of.
+    """The unit of a place: that of the module which it is a part of, or a new one in ``made``.
 
-    Args:
-        node: The place.
-        units: The units of the places before it.
-        closed: Units whose parts get no units: parametrized modules and PEFT layers.
-        made: All units, to which a new one is added.
+    The parts of units in ``closed``, parametrized modules and PEFT layers, get no units.
     """
     parent = node.parent
-    around = None
-    if parent is not None:
-        if node.cls is ParametrizationList and parent.parent is not None:
-            around = units[parent.parent]
+    around = None if parent is None else units[parent]
+    if parent and parent.parent and node.cls is ParametrizationList:
+        around = units[parent.parent]
+        closed.add(around)
+    elif parent and around and node.path == parent.path:  # inside a wrapper
+        around.cls, around.module = module_class(node.module), node.module
+        if class_facts(node.cls).tunes:
             closed.add(around)
-        else:
-            around = units[parent]
-            if node.path == parent.path:  # inside a wrapper
-                around.cls, around.module = module_class(node.module), node.module
-                if class_facts(node.cls).tunes:
-                    closed.add(around)
-                return around
-    if around is not None and (
+        return around
+    if around and (
         (around in closed and node.path != around.path) or issubclass(node.cls, TRANSPARENT)
     ):
         return around
-    unit = Unit(node.path, module_class(node.module), node.module)
+    unit = Unit(node.path, module_class(node.module), node.module, node.attr)
     made.append(unit)
-    if around is not None:
-        unit.attr = node.attr
+    if around:
         around.kids.append(unit)
     if class_facts(node.cls).tunes:
         closed.add(unit)
