@@ -207,7 +207,9 @@ def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
     last_blocks: dict[str, int] = {}
     heads: dict[str, int] = {}
     with_norm: set[str] = set()
-    for layer in (layer for layer in layers if layer is not None):
+    for layer in layers:
+        if layer is None:
+            continue
         if layer.part == "block":
             last_blocks[layer.tower] = max(last_blocks.get(layer.tower, 0), layer.depth)
         elif layer.part == "head":
