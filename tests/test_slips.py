@@ -164,19 +164,6 @@ class TestGlobs:
         """The pattern as it is, in nnlr.regex."""
         assert f"nnlr.regex({pattern!r}) ({count} parameters)." == nearest(pattern)
 
-    @pytest.mark.parametrize(
-        ("pattern", "regex", "count"),
-        [
-            ("blocks.{0..5}.norm1.weight", r"blocks\.([0-5])\.norm1\.weight", 6),
-            ("blocks.{0,2..4}.attn.*", r"blocks\.(0|[2-4])\.attn\..*", 8),
-            ("blocks.{8..11}.attn.bia?", r"blocks\.(8|9|10|11)\.attn\.bia.", 4),
-            ("{head, tail}.{bias,weight}", r"(head|tail)\.(bias|weight)", 2),
-        ],
-    )
-    def test_braces_are_offered_as_a_regular_expression(self, pattern, regex, count):
-        """Ranges as plan.table() prints them, and lists of words."""
-        assert f"nnlr.regex({regex!r}) ({count} parameters)." == nearest(pattern)
-
     def test_a_misspelled_glob_is_no_regular_expression(self):
         """It would be one by chance."""
         assert "'head.*' (2 parameters)." == nearest("hea.*")

@@ -290,11 +290,6 @@ class TestNothingMatches:
         assert pattern == caught.value.pattern
         assert nearest == caught.value.nearest[: len(nearest) or 2]
 
-    def test_a_scrambled_path_is_answered_by_whole_names(self):
-        """Where every segment exists but not in this order, similar whole names help."""
-        with pytest.raises(nnlr.PatternError, match=r"Nearest: 'blocks.0.attn.weight'"):
-            nnlr.resolve(Net(), nnlr.rule("blocks.attn.0.weight"), lr=1, weight_decay=0)
-
     def test_a_regex_that_would_match_within_names_says_so(self):
         """The usual slip is to forget that the whole name must match."""
         with pytest.raises(
@@ -305,16 +300,15 @@ class TestNothingMatches:
     @pytest.mark.parametrize(
         ("pattern", "nearest"),
         [
-            ("(?i)NORM", "blocks.0.norm.weight"),
+            ("(?i)NORM", None),  # flags may not stand in the middle
             (r"(n)or\1|norm", r".*(?:(n)or\1|norm).*"),
-            ("(?x)nor  # no m", "blocks.0.norm.weight"),
-            ("(?i)QQQ", None),
+            (r"norm\.(weight|bias)", r".*(?:norm\.(weight|bias)).*"),
             (r"(\w+\.?)+\.kernel", None),  # tried anywhere in a name, it would not end
             ("q" + ".?" * 24, None),
         ],
     )
     def test_what_is_suggested_for_a_regex_is_one(self, pattern, nearest):
-        """Flags and groups that cannot be wrapped are answered by whole names."""
+        """One that may match anywhere in a name, if it compiles and can be tried in a moment."""
         with pytest.raises(nnlr.PatternError, match="matches no parameter") as caught:
             nnlr.resolve(Net(), nnlr.rule(nnlr.regex(pattern)), lr=1, weight_decay=0)
         assert nearest == next(iter(caught.value.nearest), None)

@@ -1,4 +1,4 @@
-"""Selectors: which parameters a rule speaks of.
+"""Selectors: which parameters a rule is about.
 
 A plain string is a glob over the whole canonical name wherever a selector is expected.
 Nothing is ever matched as a substring. Of a tied tensor any name may match.
@@ -7,13 +7,14 @@ Nothing is ever matched as a substring. Of a tied tensor any name may match.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from functools import cache
 from numbers import Integral
+from typing import ClassVar
 
+from nnlr._arguments import Call
 from nnlr._model.describe import ModelInfo, ParamInfo, check_role
-from nnlr._model.names import Slot
 from nnlr._model.scopes import Scope, module_class
 from nnlr._text import selector_hint, shown
 from nnlr.errors import NnlrError
@@ -69,7 +70,7 @@ class Selector(ABC):
         """The selector as a user would write it."""
 
     def parts(self) -> tuple["Selector", ...]:
-        """What ``&``, ``|`` and ``~`` put together; the selector itself if nothing."""
+        """The selectors that ``&``, ``|`` and ``~`` combine; of a single one itself."""
         return (self,)
 
 
@@ -206,11 +207,11 @@ class _ByName(Selector):
         return frozenset(names[i] for i in self.accepted(names))
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Glob(_ByName):
     """A glob; made by :func:`glob`."""
 
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
+    pattern: str
 
     def accepted(self, names: list[str]) -> Iterable[int]:
         """Positions of the names it accepts.
@@ -219,64 +220,48 @@ class Glob(_ByName):
         a rule costs next to nothing on a model of 40,000 tensors.
         """
         piece = max(re.split(r"[*?]", self.pattern.partition("[")[0]), key=len)
-        hits = [i for i, name in enumerate(names) if piece in name]
-        simple: dict[str, Callable[[str, str], bool]] = {
-            piece: str.__eq__,
-            f"{piece}*": str.startswith,
-            f"*{piece}": str.endswith,
-            f"*{piece}*": str.__contains__,
-        }
-        if test := simple.get(self.pattern):
-            return [i for i in hits if test(names[i], piece)]
         match = re.compile(translate(self.pattern)).match
-        return [i for i in hits if match(names[i])]
+        return [i for i, name in enumerate(names) if piece in name and match(name)]
 
     def __repr__(self) -> str:
         return repr(self.pattern)
 
 
-class Regex(_ByName):
+@dataclass(frozen=True, repr=False, eq=False)
+class Regex(Call, _ByName):
     """A regular expression; made by :func:`regex`."""
 
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
+    pattern: str
 
     def accepted(self, names: list[str]) -> Iterable[int]:
         """Positions of the names that match as a whole."""
         match = re.compile(self.pattern).fullmatch
         return [i for i, name in enumerate(names) if match(name)]
 
-    def __repr__(self) -> str:
-        return f"regex({self.pattern!r})"
 
-
+@dataclass(frozen=True, repr=False, eq=False)
 class _ModuleType(Selector):
-    def __init__(self, types: tuple[type, ...]) -> None:
-        self.types = types
+    """A choice of module types; made by :func:`module_type`."""
+
+    types: tuple[type, ...]
 
     def matches(self, model: ModelInfo) -> Indices:
-        types = self.types
-
         @cache  # parameters of one module share its scope, modules those above them
         def inside(scope: Scope | None) -> bool:
             if scope is None or scope.cls is None:
                 return False
-            return issubclass(scope.cls, types) or inside(scope.above)
+            return issubclass(scope.cls, self.types) or inside(scope.above)
 
         return frozenset(
             index
             for index, param in enumerate(model.params)
-            if inside(param.scope) or (param.aliases and self._reaching(model.places[index]))
+            if inside(param.scope) or (param.aliases and self.reach(model, index))
         )
 
     def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
-        return self._reaching(model.places[index])
-
-    def _reaching(self, places: Iterable[Slot]) -> frozenset[str]:
-        """The names whose place is inside one of the types."""
         return frozenset(
             place.name
-            for place in places
+            for place in model.places[index]
             if place.node is not None
             and any(issubclass(module_class(up.module), self.types) for up in place.node.above())
         )
@@ -285,11 +270,11 @@ class _ModuleType(Selector):
         return f"module_type({', '.join(cls.__name__ for cls in self.types)})"
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Role(Selector):
     """A choice of roles; made by :func:`role`."""
 
-    def __init__(self, roles: tuple[str, ...]) -> None:
-        self.roles = roles
+    roles: tuple[str, ...]
 
     def matches(self, model: ModelInfo) -> Indices:
         """Positions of the parameters of these roles."""
@@ -300,10 +285,12 @@ class Role(Selector):
         return f"role({', '.join(map(repr, self.roles))})"
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _Ndim(Selector):
-    def __init__(self, least: int | None, most: int | None) -> None:
-        self.least = least
-        self.most = most
+    """A range of numbers of axes; made by :func:`ndim`."""
+
+    least: int | None
+    most: int | None
 
     def matches(self, model: ModelInfo) -> Indices:
         least = 0 if self.least is None else self.least
@@ -312,13 +299,15 @@ class _Ndim(Selector):
 
     def __repr__(self) -> str:
         bounds = {"min": self.least, "max": self.most}
-        given = (f"{name}={bound}" for name, bound in bounds.items() if bound is not None)
-        return f"ndim({', '.join(given)})"
+        texts = (f"{name}={bound}" for name, bound in bounds.items() if bound is not None)
+        return f"ndim({', '.join(texts)})"
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _Predicate(Selector):
-    def __init__(self, test: Callable[[ParamInfo], bool]) -> None:
-        self.test = test
+    """A function that chooses; made by :func:`predicate`."""
+
+    test: Callable[[ParamInfo], bool]
 
     def matches(self, model: ModelInfo) -> Indices:
         test = self.test
@@ -328,14 +317,13 @@ class _Predicate(Selector):
         return f"predicate({getattr(self.test, '__name__', repr(self.test))})"
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _Pair(Selector):
     """Two selectors and the sign between them."""
 
-    sign = ""
-
-    def __init__(self, left: Selector, right: Selector) -> None:
-        self.left = left
-        self.right = right
+    left: Selector
+    right: Selector
+    sign: ClassVar[str]
 
     def parts(self) -> tuple[Selector, ...]:
         return (*self.left.parts(), *self.right.parts())
@@ -345,6 +333,8 @@ class _Pair(Selector):
 
 
 class _Both(_Pair):
+    """What two selectors both choose."""
+
     sign = "&"
 
     def matches(self, model: ModelInfo) -> Indices:
@@ -354,11 +344,13 @@ class _Both(_Pair):
         left, right = self.left.reach(model, index), self.right.reach(model, index)
         if not left or not right:
             return frozenset()
-        # Two names of one tensor, each matched by one side: both have led here.
+        # Two names of one tensor, each chosen by one side: both names count.
         return left & right or left | right
 
 
 class _Either(_Pair):
+    """What at least one of two selectors chooses."""
+
     sign = "|"
 
     def matches(self, model: ModelInfo) -> Indices:
@@ -368,9 +360,11 @@ class _Either(_Pair):
         return self.left.reach(model, index) | self.right.reach(model, index)
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _Not(Selector):
-    def __init__(self, inner: Selector) -> None:
-        self.inner = inner
+    """What a selector does not choose."""
+
+    inner: Selector
 
     def matches(self, model: ModelInfo) -> Indices:
         return frozenset(range(len(model.params))) - self.inner.matches(model)
