@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 import nnlr
-from nnlr import _agree as ranks
+from nnlr import _agree as agreement
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
@@ -35,9 +35,10 @@ def meet(plans, *, timeout=20.0, late=(), store=None):
     def come(rank):
         time.sleep(dict(late).get(rank, 0))
         try:
-            own = store(rank) if callable(store) else store
-            ranks.compare(ranks._facts(plans[rank]), own, rank, everyone, timeout)
-        except nnlr.NnlrError as error:
+            own_store = store(rank) if callable(store) else store
+            facts = agreement.facts_of(plans[rank])
+            agreement.compare(facts, own_store, rank, everyone, timeout)
+        except (nnlr.NnlrError, EndedError) as error:
             return error
 
     with ThreadPoolExecutor(len(plans)) as pool:
@@ -86,6 +87,12 @@ def test_every_rank_gets_the_first_difference():
     )
     assert ("0.bias", "lr") == (error.name, error.field)
     assert [[0.05, [0, 2, 3]], [0.025, [1]]] == list(map(list, error.values))
+
+
+def test_many_different_plans():
+    """Eight of them are compared; the message would only become longer with more."""
+    error = told([plan(lr=0.1 * rank) for rank in range(1, 11)])
+    assert [[rank] for rank in range(8)] == [ranks for _, ranks in error.values]
 
 
 def test_more_than_two_plans():
@@ -149,14 +156,14 @@ def test_each_field_is_compared(field):
         assert (names.get(field, "1.bias"), field) == (error.name, error.field)
 
 
-@pytest.mark.parametrize("field", ranks._FIELDS)
+@pytest.mark.parametrize("field", agreement._FIELDS)
 def test_every_field_counts(field):
     """Whatever field of a row is changed, however it came about, is told."""
-    facts = [ranks._facts(plan()) for _ in range(2)]
-    facts[1]["rows"][2][ranks._FIELDS.index(field)] = "another"
-    said = ranks.first_difference(facts, [[0], [1]])
-    assert ("1.weight", field) == (said["name"], said["field"])
-    assert "'another' on rank 1" in said["message"]
+    facts = [agreement.facts_of(plan()) for _ in range(2)]
+    facts[1]["rows"][2][field] = "another"
+    error = agreement.first_difference(facts, [[0], [1]])
+    assert ("1.weight", field) == (error.name, error.field)
+    assert "'another' on rank 1" in str(error)
 
 
 def test_types_of_options_count():
@@ -199,13 +206,13 @@ def test_order_of_parameters():
 
 def test_order_of_groups():
     """Groups in another order, with equal rows, can only be another version of nnlr."""
-    facts = [ranks._facts(plan()) for _ in range(2)]
+    facts = [agreement.facts_of(plan()) for _ in range(2)]
     facts[1]["groups"] = facts[1]["groups"][::-1]
-    said = ranks.first_difference(facts, [[0], [1]])
-    assert "group 0 is 'lr1_wd1' on rank 0 and 'lr0.5_wd0'" in said["message"]
+    error = agreement.first_difference(facts, [[0], [1]])
+    assert "group 0 is 'lr1_wd1' on rank 0 and 'lr0.5_wd0'" in str(error)
     facts[1]["groups"] = [*facts[0]["groups"], "third"]
-    said = ranks.first_difference(facts, [[0], [1]])
-    assert "group 2 is None on rank 0 and 'third' on rank 1" in said["message"]
+    error = agreement.first_difference(facts, [[0], [1]])
+    assert "group 2 is None on rank 0 and 'third' on rank 1" in str(error)
 
 
 @pytest.mark.parametrize("absent", [0, 1, 2])
@@ -230,35 +237,33 @@ def test_ranks_that_come_within_the_time_agree():
     assert {0: None, 1: None} == meet([plan()] * 2, late={0: 0.3}.items())
 
 
-class Interrupted(dist.Store):
-    """A store; a write to a given place goes astray, as of a process that ends there."""
+class EndedError(Exception):
+    """What stops a process in these tests."""
 
-    def __init__(self, lost):
-        super().__init__()
-        self.inner, self.lost = dist.HashStore(), lost
+
+class Ending:
+    """A store of a process that ends before it writes to a given key."""
+
+    def __init__(self, store, key):
+        self.store, self.key = store, key
 
     def set(self, key, value):
-        if not key.endswith(self.lost):
-            self.inner.set(key, value)
+        if key.endswith(self.key):
+            raise EndedError
+        self.store.set(key, value)
 
-    def __getattribute__(self, name):
-        own = {"inner", "lost", "set", "__class__"}
-        return (
-            super().__getattribute__(name)
-            if name in own
-            else getattr(super().__getattribute__("inner"), name)
-        )
+    def __getattr__(self, name):
+        return getattr(self.store, name)
 
 
-@pytest.mark.parametrize(
-    ("lost", "missing"),
-    [("/verdict", [0]), ("/chosen", [0]), ("/facts/1", [1])],
-)
-def test_a_rank_that_ends_in_the_middle_is_named(lost, missing):
-    """Plans differ, and a process ends while rows are exchanged: still no hang."""
-    plans = [plan(), plan(NEUTRAL)]
-    errors = meet(plans, timeout=0.3, store=Interrupted(lost))
-    assert missing == errors[1].missing
+@pytest.mark.parametrize("key", ["/digest/1", "/facts/1"])
+def test_a_rank_that_ends_in_the_middle_is_named(key):
+    """Plans differ, and a process ends before it sends something: the others do not hang."""
+    store = dist.HashStore()
+    plans = [plan(), plan(NEUTRAL), plan(NEUTRAL)]
+    errors = meet(plans, timeout=0.3, store=lambda n: Ending(store, key) if n == 1 else store)
+    assert [1] == errors[0].missing == errors[2].missing
+    assert isinstance(errors[1], EndedError)
 
 
 class Gone(dist.Store):

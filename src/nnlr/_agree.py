@@ -1,6 +1,6 @@
-"""Plans of many processes: whether they are one and the same.
+"""Compare the plans of many processes before they train together.
 
-Processes talk through the key-value store by which they found each other, not through a
+Processes exchange text through the key-value store by which they found each other, not through a
 collective: it works with every backend, touches no device, and a process that never comes
 can be named.
 """
@@ -8,6 +8,7 @@ can be named.
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from itertools import chain, zip_longest
@@ -24,22 +25,17 @@ if TYPE_CHECKING:  # some builds of torch are without them
     from torch.distributed import ProcessGroup
     from torch.distributed.distributed_c10d import Store
 
-# What must be equal of a plan and of each row. How a rate came about (depth, role, trace) may
-# be told in words that differ from process to process.
+# What must be equal of a plan and of each row. Depth, role and trace are not compared: their
+# texts may differ from process to process where the rates are equal.
 _BASES: Final = ("lr", "weight_decay", "decay")
 
 _FIELDS: Final = (
-    *("aliases", "shape", "lr", "weight_decay", "lr_mult", "wd_mult", "eps_mult"),
-    *(
-        "init_mult",
-        "unlocked_lr_mult",
-        "options",
-        "tag",
-        "locked",
-        "trainable",
-        "group",
-    ),
+    *("aliases", "shape", "lr", "weight_decay", "lr_mult", "wd_mult", "eps_mult", "init_mult"),
+    *("unlocked_lr_mult", "options", "tag", "locked", "trainable", "group"),
 )
+
+# So many different plans are compared; more would only make the message longer.
+_MOST_PLANS: Final = 8
 
 _FIX: Final = (
     "Resolve the same schemes at the same base rates on every rank, and the same whole model: "
@@ -89,246 +85,198 @@ def agree(plan: Plan, group: "ProcessGroup | None" = None, *, timeout: float = 3
     if len(ranks) > 1 and rank in ranks:
         # Every process group has a store and none of torch's public functions gives it.
         store = dist.distributed_c10d._get_default_store()
-        compare(_facts(plan), store, rank, ranks, seconds)
+        compare(facts_of(plan), store, rank, ranks, seconds)
 
 
 def compare(facts: Facts, store: "Store", rank: int, ranks: Sequence[int], timeout: float) -> None:
-    """Compare the facts of one process with those of the others.
+    """Compare the facts of this process's plan with those of the others.
 
-    The first rank collects and gives the verdict, so that all hear the same.
+    Raises:
+        PlanMismatchError: If they differ.
+        NnlrError: If a process is missing.
     """
     try:
-        meeting = _Meeting(store, rank, ranks, timeout)
-        said = (meeting.lead if rank == ranks[0] else meeting.follow)(facts)
+        # The number of this call is in the store, so that it ends with the process group.
+        base = f"nnlr/agree/{sha256(repr(list(ranks)).encode()).hexdigest()[:16]}"
+        call = store.add(f"{base}/calls/{rank}", 1)
+        meeting = _Meeting(store, f"{base}/{call}", rank, ranks, timeout)
+        # Where the rates come from may be worded differently.
+        text = _text({**facts, "sources": None})
+        digests = meeting.gather("digest", sha256(text.encode()).hexdigest(), ranks)
+        if rank == ranks[0]:  # all have come, so all have left the call before
+            meeting.forget(f"{base}/{call - 1}")
+        holders: dict[bytes, list[int]] = {}
+        for digest, holder in zip(digests, ranks, strict=True):
+            holders.setdefault(digest, []).append(holder)
+        if len(holders) == 1:
+            return
+        different = list(holders.values())[:_MOST_PLANS]
+        # Compressed, as a store takes a few MB at most, and rows repeat themselves.
+        packed = zlib.compress(json.dumps(facts).encode()).hex()
+        sent = meeting.gather("facts", packed, [members[0] for members in different])
     except dist.DistNetworkError as error:
         raise NnlrError(
             "The store of torch.distributed cannot be reached: the process that holds it has "
             "probably ended. Look for the first error in the output of the other ranks."
         ) from error
-    if said:
-        kind = PlanMismatchError if "name" in said else NnlrError
-        raise kind(said.pop("message"), **said)
+    plans = [json.loads(zlib.decompress(bytes.fromhex(packed.decode()))) for packed in sent]
+    raise first_difference(plans, different)
 
 
+@dataclass(frozen=True, slots=True)
 class _Meeting:
-    """One call of :func:`agree`, in one process."""
+    """One call of :func:`agree` in one process; ``place`` begins its keys in the store."""
 
-    def __init__(self, store: "Store", rank: int, ranks: Sequence[int], timeout: float) -> None:
-        self.store = store
-        self.rank = rank
-        self.ranks = ranks
-        self.timeout = timeout
-        place = f"nnlr/agree/{sha256(repr(list(ranks)).encode()).hexdigest()[:16]}"
-        # The count is in the store, so that it ends with the process group.
-        call = store.add(f"{place}/calls/{rank}", 1)
-        self.before, self.place = f"{place}/{call - 1}", f"{place}/{call}"
+    store: "Store"
+    place: str
+    rank: int
+    ranks: Sequence[int]
+    timeout: float
 
-    def lead(self, facts: Facts) -> Facts:
-        """Collect, compare, and tell the others; what is told, or nothing."""
-        mine = self._come(facts)
-        absent = self._absent(self.ranks, "digest", self.timeout)
-        if self.store.check([f"{self.place}/left"]):  # somebody did not wait for us
-            return self._tell(self._read("left"))
-        if absent:
-            return self._tell(self._missing(absent))
-        alike: dict[bytes, list[int]] = {}
-        for rank in self.ranks:
-            digest = self.store.get(f"{self.place}/digest/{rank}")
-            alike.setdefault(digest, []).append(rank)
-        # All have come, so all have heard what was said in the call before.
-        self._forget()
-        if len(alike) == 1:
-            return self._tell({})
-        chosen = [members[0] for members in alike.values()]
-        self._write("chosen", chosen)
-        self._write(f"facts/{self.rank}", mine)
-        if absent := self._absent(chosen, "facts", self.timeout):
-            return self._tell(self._missing(absent))
-        plans = [self._read(f"facts/{rank}") for rank in chosen]
-        return self._tell(first_difference(plans, list(alike.values())))
+    def gather(self, what: str, value: str, senders: Sequence[int]) -> list[bytes]:
+        """Send a value if this rank is among the senders; return the values of all senders.
 
-    def follow(self, facts: Facts) -> Facts:
-        """Send what the first rank asks for, and wait for what it says."""
-        mine = self._come(facts)
-        if self._absent(self.ranks[:1], "digest", self.timeout):
-            absent = self._absent(self.ranks, "digest", 0.01)
-            self._write("left", self._missing(absent or self.ranks[:1]))
-            return dict(self._read("left"))
-        # The first rank waits that long for the others, and for their rows.
-        if not self._wait(["chosen"], 2 * self.timeout):
-            return self._missing(self.ranks[:1])
-        if self.rank in self._read("chosen"):
-            self._write(f"facts/{self.rank}", mine)
-        if not self._wait(["verdict"], 2 * self.timeout):
-            return self._missing(self.ranks[:1])
-        return dict(self._read("verdict"))
-
-    def _come(self, facts: Facts) -> Facts:
-        digest = sha256(_text({**facts, "sources": None}).encode()).hexdigest()
-        self.store.set(f"{self.place}/digest/{self.rank}", digest)
-        return facts
-
-    def _forget(self) -> None:
-        """Take what the call before has left out of the store."""
-        each = [f"{what}/{rank}" for rank in self.ranks for what in ("digest", "facts")]
-        for key in (*each, "chosen", "verdict", "left"):
-            self.store.delete_key(f"{self.before}/{key}")
-
-    def _tell(self, verdict: Facts) -> Facts:
-        self._write("verdict", verdict)
-        if not self.store.check([f"{self.place}/chosen"]):
-            self._write("chosen", [])
-        return verdict
-
-    def _missing(self, absent: Sequence[int]) -> Facts:
-        came = [rank for rank in self.ranks if rank not in absent]
-        return {
-            "message": f"{_ranks(absent)} did not come to nnlr.agree within "
-            f"{self.timeout:g} s; {_ranks(came)} did. Look for an earlier error in the output "
-            "of what is missing, and see that every rank calls agree, equally often. If a "
-            "rank only needs longer to build its model, pass a larger timeout.",
-            "missing": list(absent),
-        }
-
-    def _absent(self, ranks: Sequence[int], what: str, seconds: float) -> list[int]:
-        """The ranks that have not written something within the time."""
-        keys = {rank: f"{what}/{rank}" for rank in ranks}
-        if self._wait(list(keys.values()), seconds):
-            return []
-        return [rank for rank, key in keys.items() if not self.store.check([f"{self.place}/{key}"])]
-
-    def _wait(self, keys: Sequence[str], seconds: float) -> bool:
+        Who is missing is decided once, by the process that knows it first, so that all get the
+        same answer, also those that come later.
+        """
+        store, place = self.store, f"{self.place}/{what}"
+        keys = {rank: f"{place}/{rank}" for rank in senders}
+        decision = f"{place}/missing"
+        if self.rank in keys:
+            store.set(keys[self.rank], value)
+            if store.add(f"{place}/count", 1) == len(senders):  # the last one: nobody is missing
+                store.compare_set(decision, "", "[]")
         try:
-            self.store.wait([f"{self.place}/{key}" for key in keys], timedelta(seconds=seconds))
+            store.wait([decision], timedelta(seconds=self.timeout))
         except dist.DistNetworkError:
             raise
-        except RuntimeError:  # of a time that is up; its class depends on the store
-            return False
-        return True
+        except RuntimeError:  # the time is up; the class of this error depends on the store
+            absent = [rank for rank, key in keys.items() if not store.check([key])]
+            store.compare_set(decision, "", json.dumps(absent))
+        missing = json.loads(store.get(decision))
+        if missing:
+            came = [rank for rank in self.ranks if rank not in missing]
+            raise NnlrError(
+                f"{_ranks(missing)} did not come to nnlr.agree within {self.timeout:g} s; "
+                f"{_ranks(came)} did. Look for an earlier error in the output of what is "
+                "missing, and see that every rank calls agree, equally often. If a rank only "
+                "needs longer to build its model, pass a larger timeout.",
+                missing=missing,
+            )
+        return store.multi_get(list(keys.values()))
 
-    def _write(self, key: str, value: object) -> None:
-        # Packed: a store takes a few MB at most, and rows repeat themselves.
-        packed = zlib.compress(json.dumps(value).encode())
-        self.store.set(f"{self.place}/{key}", packed.hex())
-
-    def _read(self, key: str) -> Any:  # noqa: ANN401 - whatever was written
-        packed = bytes.fromhex(self.store.get(f"{self.place}/{key}").decode())
-        return json.loads(zlib.decompress(packed))
+    def forget(self, place: str) -> None:
+        """Delete what an earlier call left in the store."""
+        for what in ("digest", "facts"):
+            for key in (*self.ranks, "count", "missing"):
+                self.store.delete_key(f"{place}/{what}/{key}")
 
 
-def _facts(plan: Plan) -> Facts:
-    """What must be equal, as JSON has it, and where the rates come from."""
+def facts_of(plan: Plan) -> Facts:
+    """Return what must be equal in every process, and where the rates come from, for JSON."""
     return {
-        "bases": [getattr(plan, base) for base in _BASES],
+        "bases": {base: getattr(plan, base) for base in _BASES},
         "names": [row.name for row in plan.rows],
-        "rows": [[_plain(getattr(row, f)) for f in _FIELDS] for row in plan.rows],
+        "rows": [{field: _plain(getattr(row, field)) for field in _FIELDS} for row in plan.rows],
         "groups": [group.name for group in plan.groups],
         "sources": [[step.source for step in row.trace] for row in plan.rows],
     }
 
 
 def _plain(value: object) -> object:
+    """Return options, a read-only mapping, as a dict; other values as they are."""
     return dict(value) if isinstance(value, Mapping) else value
 
 
 def _text(value: object) -> str:
-    # 1, 1.0 and True are equal but not the same setting of a group; their texts differ.
+    """Write a value as JSON: 1, 1.0 and True are equal, but other settings, and so other texts."""
     return json.dumps(value, sort_keys=True)
 
 
 def _differ(values: Iterable[object]) -> bool:
+    """Whether not all values are the same."""
     return len(set(map(_text, values))) > 1
 
 
-def first_difference(plans: Sequence[Facts], holders: Sequence[Sequence[int]]) -> Facts:
-    """The first place where plans differ, as the message and the facts of an error.
+def first_difference(plans: Sequence[Facts], holders: Sequence[Sequence[int]]) -> PlanMismatchError:
+    """Return the error that names the first place where plans differ.
 
     Args:
-        plans: Two or more, none equal to another.
+        plans: Facts of two or more plans, none equal to another.
         holders: For each the ranks that have it.
     """
-    for position, base in enumerate(_BASES):
-        values = [plan["bases"][position] for plan in plans]
+    for base in _BASES:
+        values = [plan["bases"][base] for plan in plans]
         if _differ(values):
-            return _difference(f"the base {base}", values, holders, field=base)
+            return _mismatch(f"the base {base}", values, holders, field=base)
+
     names = [plan["names"] for plan in plans]
+    common = set.intersection(*map(set, names))
+    partly = [name for name in dict.fromkeys(chain(*names)) if name not in common]
+    if partly:
+        presence = ["there" if partly[0] in own else "missing" for own in names]
+        more = f" {plural(len(partly), 'parameter')} are not in every plan."
+        return _mismatch(
+            repr(partly[0]),
+            presence,
+            holders,
+            more if len(partly) > 1 else "",
+            name=partly[0],
+            field="name",
+        )
     if _differ(names):
-        return _other_names(names, holders)
-    unequal = [
-        index for index in range(len(names[0])) if _differ(plan["rows"][index] for plan in plans)
-    ]
-    if unequal:
-        return _other_row(plans, holders, unequal)
-    return _other_order("group", [plan["groups"] for plan in plans], holders)
+        return _other_order("parameter", names, holders)
 
-
-def _difference(
-    what: str,
-    values: Sequence[object],
-    holders: Sequence[Sequence[int]],
-    more: str = "",
-    **facts: object,
-) -> Facts:
-    """The values of one thing, and who has each."""
-    shared: dict[str, list[int]] = {}
-    for value, ranks in zip(values, holders, strict=True):
-        shared.setdefault(_text(value), []).extend(ranks)
-    has = [(json.loads(text), sorted(ranks)) for text, ranks in shared.items()]
-    told = " and ".join(f"{shown(value)} on {_ranks(ranks)}" for value, ranks in has)
-    message = f"The plans of the ranks differ. First difference: {what} is {told}."
-    return {
-        "name": None,
-        **facts,
-        "message": f"{message}{more}\n  {_FIX}",
-        "values": has,
-    }
-
-
-def _other_row(
-    plans: Sequence[Facts], holders: Sequence[Sequence[int]], unequal: Sequence[int]
-) -> Facts:
-    """The first row that differs, and its first field that does."""
+    rows = list(zip(*(plan["rows"] for plan in plans), strict=True))
+    unequal = [index for index, column in enumerate(rows) if _differ(column)]
+    if not unequal:
+        return _other_order("group", [plan["groups"] for plan in plans], holders)
     index = unequal[0]
-    columns = list(zip(*(plan["rows"][index] for plan in plans), strict=True))
-    position = next(n for n, column in enumerate(columns) if _differ(column))
+    field = next(field for field in _FIELDS if _differ(row[field] for row in rows[index]))
+    more = f" {plural(len(unequal), 'parameter')} differ." if len(unequal) > 1 else ""
     sources = [plan["sources"][index] for plan in plans]
-    more = ""
-    if len(unequal) > 1:
-        more = f" {plural(len(unequal), 'parameter')} differ."
     if _differ(sources):
         more += "".join(
-            f"\n  On {_ranks(ranks)} it comes from {listed(said) or 'no scheme'}."
-            for said, ranks in zip(sources, holders, strict=True)
+            f"\n  On {_ranks(ranks)} it comes from {listed(source) or 'no scheme'}."
+            for source, ranks in zip(sources, holders, strict=True)
         )
-    name, field = plans[0]["names"][index], _FIELDS[position]
-    what = f"{field} of {name!r}"
-    return _difference(what, columns[position], holders, more, name=name, field=field)
-
-
-def _other_names(names: Sequence[Sequence[str]], holders: Sequence[Sequence[int]]) -> Facts:
-    """Parameters that some plans have and others have not, or in another order."""
-    known = [set(own) for own in names]
-    common = set.intersection(*known)
-    lost = [n for n in dict.fromkeys(chain.from_iterable(names)) if n not in common]
-    if not lost:
-        return _other_order("parameter", names, holders)
-    has = ["there" if lost[0] in own else "missing" for own in known]
-    more = f" {plural(len(lost), 'parameter')} are not in every plan."
-    return _difference(
-        f"{lost[0]!r}", has, holders, more * (len(lost) > 1), name=lost[0], field="name"
-    )
+    name = names[0][index]
+    values = [row[field] for row in rows[index]]
+    return _mismatch(f"{field} of {name!r}", values, holders, more, name=name, field=field)
 
 
 def _other_order(
     what: str, names: Sequence[Sequence[str]], holders: Sequence[Sequence[int]]
-) -> Facts:
-    """The first place at which names differ."""
+) -> PlanMismatchError:
+    """Return the error that names the first position at which lists of names differ."""
     columns = enumerate(zip_longest(*names))
-    place, column = next((n, column) for n, column in columns if _differ(column))
-    return _difference(f"{what} {place}", column, holders, field=what)
+    position, column = next((at, column) for at, column in columns if _differ(column))
+    return _mismatch(f"{what} {position}", column, holders, field=what)
+
+
+def _mismatch(
+    what: str,
+    values: Sequence[object],
+    holders: Sequence[Sequence[int]],
+    more: str = "",
+    *,
+    name: str | None = None,
+    field: str,
+) -> PlanMismatchError:
+    """Return the error that tells which ranks have which value."""
+    ranks_of: dict[str, list[int]] = {}
+    for value, ranks in zip(values, holders, strict=True):
+        ranks_of.setdefault(_text(value), []).extend(ranks)
+    pairs = [(json.loads(text), sorted(ranks)) for text, ranks in ranks_of.items()]
+    different = " and ".join(f"{shown(value)} on {_ranks(ranks)}" for value, ranks in pairs)
+    return PlanMismatchError(
+        f"The plans of the ranks differ. First difference: {what} is {different}.{more}\n  {_FIX}",
+        name=name,
+        field=field,
+        values=pairs,
+    )
 
 
 def _ranks(ranks: Sequence[int]) -> str:
-    """Ranks in words."""
-    noun = "rank" if len(ranks) == 1 else "ranks"
-    return f"{noun} {listed(map(str, ranks), 8)}"
+    """Name ranks in a message: ``ranks 0, 2``."""
+    return f"{'rank' if len(ranks) == 1 else 'ranks'} {listed(map(str, ranks), 8)}"

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 import nnlr
-from nnlr import _agree as ranks
+from nnlr import _agree as agreement
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
@@ -44,7 +44,9 @@ def rank_one():
     plan = nnlr.resolve(nn.Linear(2, 1), scheme(0.5), lr=0.1, weight_decay=0)
     place = dist.distributed_c10d._get_default_store()
     with ThreadPoolExecutor(1) as pool:
-        yield lambda: pool.submit(ranks.compare, ranks._facts(plan), place, 1, [0, 1], 20.0)
+        yield lambda: pool.submit(
+            agreement.compare, agreement.facts_of(plan), place, 1, [0, 1], 20.0
+        )
     dist.destroy_process_group()
 
 
