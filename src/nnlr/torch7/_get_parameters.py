@@ -1,9 +1,8 @@
 """``get_parameters``: a module's parameters and gradients as two vectors."""
 
-import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -12,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from nnlr._text import listed
-from nnlr.errors import NnlrError, NnlrWarning
+from nnlr._text import listed, warn
+from nnlr.errors import NnlrError
 
 __all__ = ["get_parameters"]
 
-# Where a parameter remembers the guard that get_parameters put on it.
+# The attribute of a parameter that holds its guard.
 _GUARD = "_nnlr_gradient_guard"
 
 
@@ -79,73 +78,93 @@ def get_parameters(module: nn.Module) -> tuple[Tensor, Tensor]:
             f"get_parameters needs a torch.nn.Module, got {type(module).__name__}. "
             "Pass the module itself, not its parameters()."
         )
-    slots = _slots(module)
-    if not slots:
+    # In the order of module.parameters(), each once.
+    owned: dict[int, tuple[str, nn.Module, nn.Parameter]] = {}
+    for prefix, owner in module.named_modules():
+        for leaf, parameter in owner.named_parameters(recurse=False):
+            name = f"{prefix}.{leaf}" if prefix else leaf
+            owned.setdefault(id(parameter), (name, owner, parameter))
+    parameters = {name: parameter for name, _, parameter in owned.values()}
+    if not parameters:
         return torch.empty(0), torch.empty(0)
-    _check_flattenable(slots)
+    _check_flattenable(parameters)
 
     # Everything that can fail comes before the first change of a parameter.
-    first = slots[0].parameter
-    total = sum(slot.parameter.numel() for slot in slots)
+    first = next(iter(parameters.values()))
+    total = sum(parameter.numel() for parameter in parameters.values())
     flat = torch.empty(total, dtype=first.dtype, device=first.device)
     flat_grad = torch.zeros_like(flat)
-    vectors = _Vectors(list(_places(slots, flat, flat_grad)))
-    with torch.no_grad():
-        for slot, place in zip(slots, vectors.places, strict=True):
-            place.value.copy_(slot.parameter)
-            if slot.parameter.grad is not None:
-                place.grad.copy_(_dense(slot.parameter.grad))
-    for index, slot in enumerate(slots):
-        _attach(slot.parameter, vectors, index)
+    vectors = _Vectors()
+    start = 0
+    for name, owner, parameter in owned.values():
+        end = start + parameter.numel()
+        value, grad = (vector[start:end].view(parameter.shape) for vector in (flat, flat_grad))
+        with torch.no_grad():
+            value.copy_(parameter)
+            if parameter.grad is not None:
+                grad.copy_(_dense(parameter.grad))
+        vectors.places.append(_Place(weakref.ref(owner), name, value, grad))
+        start = end
+
+    for parameter, place in zip(parameters.values(), vectors.places, strict=True):
+        earlier = parameter.__dict__.pop(_GUARD, None)
+        if isinstance(earlier, _Guard):
+            earlier.handle.remove()
+        trainable, had_gradient = parameter.requires_grad, parameter.grad is not None
+        parameter.grad = None
+        parameter.data = place.value
+        if trainable or had_gradient:
+            parameter.grad = place.grad.detach()
+        guard = _Guard(vectors, place)
+        # A frozen parameter is guarded as well, in case it is unfrozen later; torch takes
+        # the hook only while the flag is up.
+        parameter.requires_grad_(True)
+        register: Callable[[_Guard], RemovableHandle] = (
+            parameter.register_post_accumulate_grad_hook  # untyped in torch
+        )
+        guard.handle = register(guard)
+        parameter.requires_grad_(trainable)
+        setattr(parameter, _GUARD, guard)
     return flat, flat_grad
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """Where a module holds a parameter."""
-
-    name: str
-    owner: nn.Module
-    parameter: nn.Parameter
-
-
-def _slots(module: nn.Module) -> list[_Slot]:
-    """Return the parameters in the order of ``module.parameters()``, each once."""
-    seen: set[int] = set()
-    slots = []
-    for prefix, owner in module.named_modules():
-        for leaf, parameter in owner.named_parameters(prefix="", recurse=False):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                name = f"{prefix}.{leaf}" if prefix else leaf
-                slots.append(_Slot(name, owner, parameter))
-    return slots
-
-
-def _check_flattenable(slots: list[_Slot]) -> None:
-    for slot in slots:
-        reason = _obstacle(slot.parameter)
-        if reason:
-            raise NnlrError(
-                f"get_parameters cannot flatten {slot.name!r}: {reason}.",
-                name=slot.name,
-            )
+def _check_flattenable(parameters: Mapping[str, nn.Parameter]) -> None:
+    """Refuse parameters that cannot become parts of one vector."""
+    for name, parameter in parameters.items():
+        if reason := _obstacle(parameter):
+            raise NnlrError(f"get_parameters cannot flatten {name!r}: {reason}.", name=name)
     for kind in ("device", "dtype"):
-        kinds: dict[Any, list[str]] = {}
-        for slot in slots:
-            kinds.setdefault(getattr(slot.parameter, kind), []).append(slot.name)
-        if len(kinds) > 1:
-            found = "; ".join(f"{key}: {listed(names)}" for key, names in kinds.items())
+        names_of: dict[Any, list[str]] = {}
+        for name, parameter in parameters.items():
+            names_of.setdefault(getattr(parameter, kind), []).append(name)
+        if len(names_of) > 1:
+            kinds = "; ".join(f"{key}: {listed(names)}" for key, names in names_of.items())
             raise NnlrError(
-                f"get_parameters needs all parameters of one {kind}, found {found}. "
+                f"get_parameters needs all parameters of one {kind}, found {kinds}. "
                 "Convert the module first, for example with module.to(...), or train "
                 "with plan.param_groups(), which may mix them."
             )
-    _check_disjoint(slots)
+    # Parameters that share memory without being one tensor would each get a copy of their own,
+    # and be tied no longer.
+    spans = []
+    for name, parameter in parameters.items():
+        if parameter.numel():
+            steps = zip(parameter.shape, parameter.stride(), strict=True)
+            extent = 1 + sum((size - 1) * stride for size, stride in steps)
+            start = parameter.data_ptr()
+            spans.append((start, start + extent * parameter.element_size(), name))
+    for (_, end, name), (start, _, other) in pairwise(sorted(spans)):
+        if start < end:
+            raise NnlrError(
+                f"get_parameters cannot flatten {name!r} and {other!r}: they overlap in "
+                "memory but are two parameters. Tie them by assigning one Parameter "
+                "under both names, or clone one of them.",
+                names=(name, other),
+            )
 
 
-def _obstacle(parameter: Tensor) -> str:
-    """Say why a parameter cannot become part of a vector, or return ``""``."""
+def _obstacle(parameter: Tensor) -> str | None:
+    """Return why a parameter cannot become part of a vector, or ``None`` if it can."""
     if nn.parameter.is_lazy(parameter):
         return "it is not initialised yet; run one forward pass first"
     if type(parameter.data) is not torch.Tensor:
@@ -159,30 +178,7 @@ def _obstacle(parameter: Tensor) -> str:
         return f"its layout is {parameter.layout}; make it dense first"
     if not (parameter.is_floating_point() or parameter.is_complex()):
         return f"its dtype {parameter.dtype} has no gradient; keep it as a buffer"
-    return ""
-
-
-def _check_disjoint(slots: list[_Slot]) -> None:
-    """Refuse parameters that share memory without being one tensor.
-
-    Flattening would give each its own copy and so untie them in silence.
-    """
-    spans = []
-    for slot in slots:
-        tensor = slot.parameter
-        if tensor.numel():
-            steps = zip(tensor.shape, tensor.stride(), strict=True)
-            extent = 1 + sum((size - 1) * stride for size, stride in steps)
-            start = tensor.data_ptr()
-            spans.append((start, start + extent * tensor.element_size(), slot.name))
-    for (_, end, name), (start, _, other) in pairwise(sorted(spans)):
-        if start < end:
-            raise NnlrError(
-                f"get_parameters cannot flatten {name!r} and {other!r}: they overlap in "
-                "memory but are two parameters. Tie them by assigning one Parameter "
-                "under both names, or clone one of them.",
-                names=(name, other),
-            )
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,36 +192,30 @@ class _Place:
     value: Tensor  # the parameter's shape, a view of flat
     grad: Tensor  # the same of flat_grad
 
-    def parameter(self) -> nn.Parameter | None:
-        owner, leaf = self.owner(), self.name.rpartition(".")[2]
-        return None if owner is None else owner._parameters.get(leaf)
-
-
-def _places(slots: list[_Slot], flat: Tensor, flat_grad: Tensor) -> Iterator[_Place]:
-    start = 0
-    for slot in slots:
-        shape, end = slot.parameter.shape, start + slot.parameter.numel()
-        value, grad = (vector[start:end].view(shape) for vector in (flat, flat_grad))
-        yield _Place(weakref.ref(slot.owner), slot.name, value, grad)
-        start = end
-
 
 @dataclass(eq=False, slots=True)
 class _Vectors:
-    """The places of all parameters, and whether they still hold."""
+    """The places of all parameters; ``connected`` until one no longer lies in its place."""
 
-    places: list[_Place]
+    places: list[_Place] = field(default_factory=list)
     connected: bool = True
 
     def reattach(self) -> None:
         """Bring every gradient that left the vector back into it."""
         for place in self.places:
-            parameter = place.parameter()
+            owner, leaf = place.owner(), place.name.rpartition(".")[2]
+            parameter = None if owner is None else owner._parameters.get(leaf)
             guard = getattr(parameter, _GUARD, None)
-            if parameter is None or not isinstance(guard, _Guard):
-                continue  # its module is gone, or it was replaced
-            if guard.vectors is self:  # else a later call took it over
-                _reattach(parameter, place)
+            if parameter is None or not isinstance(guard, _Guard) or guard.vectors is not self:
+                continue  # its module is gone, it was replaced, or a later call took it over
+            if parameter.grad is None:
+                place.grad.zero_()
+            elif _lies_in(parameter.grad, place.grad):
+                continue
+            else:
+                place.grad.copy_(_dense(parameter.grad.detach()))
+            if parameter.requires_grad:
+                parameter.grad = place.grad.detach()
 
 
 @dataclass(eq=False, slots=True)
@@ -233,24 +223,21 @@ class _Guard:
     """The hook that keeps one parameter's gradient in the vector."""
 
     vectors: _Vectors
-    index: int
+    place: _Place
     handle: RemovableHandle = field(init=False)
 
     def __call__(self, parameter: Tensor) -> None:
         """Run after each accumulation of this parameter's gradient."""
         if not self.vectors.connected:
             return
-        place = self.vectors.places[self.index]
-        if not _lies_in(parameter, place.value):
+        if not _lies_in(parameter, self.place.value):
             self.vectors.connected = False
-            warnings.warn(
-                f"{place.name!r} no longer lies in the vector of get_parameters, so that "
+            warn(
+                f"{self.place.name!r} no longer lies in the vector of get_parameters, so that "
                 "stepping the vector would not move it. Was the module moved or cast? "
-                "Call nnlr.torch7.get_parameters again.",
-                NnlrWarning,
-                stacklevel=2,
+                "Call nnlr.torch7.get_parameters again."
             )
-        elif parameter.grad is None or not _lies_in(parameter.grad, place.grad):
+        elif parameter.grad is None or not _lies_in(parameter.grad, self.place.grad):
             self.vectors.reattach()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -260,44 +247,11 @@ class _Guard:
         return OrderedDict, ()
 
 
-def _attach(parameter: nn.Parameter, vectors: _Vectors, index: int) -> None:
-    earlier = parameter.__dict__.pop(_GUARD, None)
-    if isinstance(earlier, _Guard):
-        earlier.handle.remove()
-    place = vectors.places[index]
-    trainable, had_gradient = parameter.requires_grad, parameter.grad is not None
-    parameter.grad = None
-    parameter.data = place.value
-    if trainable or had_gradient:
-        parameter.grad = place.grad.detach()
-    guard = _Guard(vectors, index)
-    # A frozen parameter is guarded as well, in case it is unfrozen later; torch takes
-    # the hook only while the flag is up.
-    parameter.requires_grad_(True)
-    register: Callable[[_Guard], RemovableHandle] = (
-        parameter.register_post_accumulate_grad_hook  # untyped in torch
-    )
-    guard.handle = register(guard)
-    parameter.requires_grad_(trainable)
-    setattr(parameter, _GUARD, guard)
-
-
-def _reattach(parameter: nn.Parameter, place: _Place) -> None:
-    fresh = parameter.grad
-    if fresh is None:
-        place.grad.zero_()
-    elif _lies_in(fresh, place.grad):
-        return
-    else:
-        place.grad.copy_(_dense(fresh.detach()))
-    if parameter.requires_grad:
-        parameter.grad = place.grad.detach()
-
-
 def _lies_in(tensor: Tensor, place: Tensor) -> bool:
-    # By address: `module.to()` keeps the tensor objects and exchanges their memory.
+    """Whether a tensor has the memory of a place; ``module.to()`` exchanges the memory only."""
     return tensor.layout is torch.strided and tensor.data_ptr() == place.data_ptr()
 
 
 def _dense(gradient: Tensor) -> Tensor:
+    """Return a gradient as a dense tensor."""
     return gradient if gradient.layout is torch.strided else gradient.to_dense()

@@ -67,8 +67,8 @@ def sgd(
             - ``learning_rates`` (:math:`r`): a tensor of ``x``'s shape, instead of 1.
             - ``weight_decays`` (:math:`\lambda`): a tensor of ``x``'s shape.
         state: Where ``eval_counter`` (an int) and ``momentum_buffer`` (a tensor like
-            ``x``) are kept between calls; ``config`` itself if not given. A config made
-            anew for each call, without ``state``, therefore never has any momentum or
+            ``x``) are kept between calls; ``config`` itself if not given. A new config
+            for each call, without ``state``, therefore never has any momentum or
             learning rate decay: make it once, outside the loop. Both values can be
             saved with ``torch.save``; training then resumes exactly.
 
@@ -105,8 +105,8 @@ def sgd(
     steps = _read_counter(state)
     buffer = _read_buffer(state, x)
     for key, vector in settings.vectors():
-        # Looking at the values makes a GPU wait, so only at the first step.
-        _check_vector(key, vector, x, look=steps == 0)
+        # Checking the values makes a GPU wait, so only at the first step.
+        _check_vector(key, vector, x, check_values=steps == 0)
 
     with torch.enable_grad():
         loss, gradient = _evaluate(opfunc, x)
@@ -163,6 +163,7 @@ def _decayed(gradient: Tensor, x: Tensor, settings: _Settings) -> Tensor:
 
 
 def _read_settings(config: Mapping[str, Any]) -> _Settings:
+    """Check a config and fill in its defaults."""
     for key in config:
         if key not in _SETTINGS and key not in _STATE:
             raise ConfigError(
@@ -170,24 +171,24 @@ def _read_settings(config: Mapping[str, Any]) -> _Settings:
                 f"{', '.join(_SETTINGS)}.",
                 key=key,
             )
-    given = {key: config[key] for key in _SETTINGS if config.get(key) is not None}
+    values = {key: config[key] for key in _SETTINGS if config.get(key) is not None}
 
     def read(key: str, default: float) -> float:
-        return number(given.get(key, default), key)
+        return number(values.get(key, default), key)
 
-    nesterov = given.get("nesterov", False)
+    nesterov = values.get("nesterov", False)
     if not isinstance(nesterov, bool):
         raise ConfigError(f"nesterov must be True or False, got {nesterov!r}.")
     momentum = read("momentum", 0.0)
     settings = _Settings(
-        learning_rate=read("learning_rate", 1.0 if "learning_rates" in given else 1e-3),
+        learning_rate=read("learning_rate", 1.0 if "learning_rates" in values else 1e-3),
         learning_rate_decay=read("learning_rate_decay", 0.0),
         weight_decay=read("weight_decay", 0.0),
         momentum=momentum,
         dampening=read("dampening", momentum),
         nesterov=nesterov,
-        learning_rates=given.get("learning_rates"),
-        weight_decays=given.get("weight_decays"),
+        learning_rates=values.get("learning_rates"),
+        weight_decays=values.get("weight_decays"),
     )
     if nesterov and (not momentum or settings.dampening):
         raise ConfigError(
@@ -216,6 +217,7 @@ def _spelling(key: object) -> str:
 
 
 def _check_mapping(what: str, value: object) -> None:
+    """Refuse a config or state that is no dict."""
     if not isinstance(value, MutableMapping):
         raise NnlrError(
             f"{what} of sgd must be a dict, which it also writes to, got {value!r} "
@@ -224,6 +226,7 @@ def _check_mapping(what: str, value: object) -> None:
 
 
 def _check_x(x: object) -> None:
+    """Refuse parameters that are no dense tensor of floats."""
     if not isinstance(x, Tensor):
         raise NnlrError(
             f"x of sgd must be a tensor, got {type(x).__name__}. Flatten a module with "
@@ -237,22 +240,24 @@ def _check_x(x: object) -> None:
 
 
 def _read_counter(state: Mapping[str, Any]) -> int:
+    """Return the number of steps done before this one."""
     steps = state.get("eval_counter", 0)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
         raise NnlrError(
             f"eval_counter counts the steps done: an int >= 0, got {steps!r}. Leave it "
-            "out to start anew."
+            "out to start from step 0."
         )
     return steps
 
 
 def _read_buffer(state: Mapping[str, Any], x: Tensor) -> Tensor | None:
+    """Return the momentum buffer, if there is one yet."""
     buffer = state.get("momentum_buffer")
     if buffer is None:
         return None
     if not isinstance(buffer, Tensor):
         raise NnlrError(
-            f"momentum_buffer must be a tensor like x, got {buffer!r}. Leave it out to start anew."
+            f"momentum_buffer must be a tensor like x, got {buffer!r}. Leave it out to start afresh."
         )
     if _kind(buffer) != _kind(x):
         raise NnlrError(
@@ -262,7 +267,8 @@ def _read_buffer(state: Mapping[str, Any], x: Tensor) -> Tensor | None:
     return buffer
 
 
-def _check_vector(key: str, vector: object, x: Tensor, *, look: bool) -> None:
+def _check_vector(key: str, vector: object, x: Tensor, *, check_values: bool) -> None:
+    """Refuse a vector of rates or decays that does not fit ``x``."""
     if not isinstance(vector, Tensor):
         raise NnlrError(
             f"{key} must be a tensor of x's shape {tuple(x.shape)}, got "
@@ -278,11 +284,12 @@ def _check_vector(key: str, vector: object, x: Tensor, *, look: bool) -> None:
             f"{key} is {_text(vector)}, but x is {_text(x)}: both need one shape and one "
             "device. plan.vectors() and get_parameters() of the same module agree."
         )
-    if look and not bool((vector.isfinite() & (vector >= 0)).all()):
+    if check_values and not bool((vector.isfinite() & (vector >= 0)).all()):
         raise NnlrError(f"{key} holds a value that is negative, infinite or NaN.")
 
 
 def _evaluate(opfunc: Callable[[Tensor], tuple[Any, Tensor]], x: Tensor) -> tuple[Any, Tensor]:
+    """Call the function, and check the loss and gradient that it returns."""
     result: object = opfunc(x)
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise NnlrError(
