@@ -257,7 +257,8 @@ def _read_buffer(state: Mapping[str, Any], x: Tensor) -> Tensor | None:
         return None
     if not isinstance(buffer, Tensor):
         raise NnlrError(
-            f"momentum_buffer must be a tensor like x, got {buffer!r}. Leave it out to start afresh."
+            f"momentum_buffer must be a tensor like x, got {buffer!r}. Leave it out to start "
+            "without momentum."
         )
     if _kind(buffer) != _kind(x):
         raise NnlrError(
