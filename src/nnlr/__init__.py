@@ -44,8 +44,6 @@ from nnlr.schemes import detectron2 as detectron2
 from nnlr.schemes import big_vision as big_vision
 from nnlr.schemes import megatron as megatron
 from nnlr.schemes import torchtitan as torchtitan
-from nnlr.schemes import blockwise as blockwise
-from nnlr.schemes import embedding_lr as embedding_lr
 from nnlr._declare.scheme import Scheme as Scheme
 from nnlr._declare.factor import Factor as Factor
 

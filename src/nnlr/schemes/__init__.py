@@ -4,10 +4,8 @@ Each is a scheme: it composes with all others by ``*``, and ``where`` and ``with
 it. Data flow: arguments -> scheme -> a factor for each parameter of a model.
 """
 
-from nnlr.schemes._blockwise import blockwise as blockwise
 from nnlr.schemes._caffe import caffe as caffe
 from nnlr.schemes._discriminative import discriminative as discriminative
-from nnlr.schemes._embedding_lr import embedding_lr as embedding_lr
 from nnlr.schemes._frameworks.big_vision import big_vision as big_vision
 from nnlr.schemes._frameworks.detectron2 import detectron2 as detectron2
 from nnlr.schemes._frameworks.megatron import megatron as megatron
