@@ -1,4 +1,4 @@
-"""A new plan for an optimizer that has been training already."""
+"""Give an optimizer that has been training the groups of a new plan."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -7,19 +7,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._apply.locate import Located
 from nnlr._apply.optimizer import (
     named_tensors,
     set_bases,
     warn_about_decay,
     without_decay,
 )
-from nnlr._apply.param_groups import FittedPlan, ParamGroup
+from nnlr._apply.param_groups import ParamGroup
 from nnlr._apply.signature import Signature, refuse_other_update, refuse_unfit
 from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._rows.groups import Locked
-from nnlr._schedule import base_rate as baserate
+from nnlr._schedule import base_rate
 from nnlr._schedule.progress import SCHEDULED, filled, progress
 from nnlr._text import warn
 from nnlr.checkpoint._hook import learn_names
@@ -42,7 +41,7 @@ def regroup(
     dropped for parameters that the plan locks. Settings the plan does not speak of keep their
     values, also those that the old plan's options gave to all groups; where groups differ,
     they are the optimizer's defaults again. If a scheduler has begun, its progress carries
-    over: one of ``nnlr.schedule`` goes on, others are to be built anew, which a warning says.
+    over: one of ``nnlr.schedule`` goes on, others have to be built again, which a warning says.
     ``ReduceLROnPlateau`` and rates set by hand leave no note of that, and the new plan's rates
     replace theirs.
 
@@ -71,12 +70,63 @@ def regroup(
         raise NnlrError(f"regroup needs a torch optimizer, got {type(optimizer).__name__}.")
     if not isinstance(plan, Plan):
         raise NnlrError(f"regroup needs a Plan, got {type(plan).__name__}.")
+    # Refuse what does not fit before anything is changed.
     fit = plan.fit(model, partial=partial, locked=locked, init=init)
-    _give_groups(optimizer, fit)
+    signature = Signature.of_live(optimizer)
+    refuse_other_update(signature, {}, fit.groups, fit.located)
+    refuse_unfit(signature, fit.groups, fit.located)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ConfigError("LBFGS keeps one flat history of all parameters; build a new one.")
+
+    old_groups = optimizer.param_groups
+    plan_groups = fit.param_groups(eps=optimizer.defaults.get("eps"))
+    warn_about_decay(optimizer, plan_groups, fit.bases)
+    scheduled = progress(old_groups)
+    if scheduled is not None and not base_rate.scheduled(optimizer):
+        warn(
+            "A scheduler was built on this optimizer. The new groups continue at "
+            f"{scheduled['lr']:g} of their base rates; build a new scheduler: the old one "
+            "holds the old rates, and its next step may fail. One of nnlr.schedule goes on."
+        )
+    present = {id(location.tensor) for location in fit.located}
+    dropped = [
+        tensor
+        for group in old_groups
+        for tensor in group["params"]
+        if "param_names" not in group and id(tensor) not in present and tensor in optimizer.state
+    ]
+    if dropped:
+        warn(
+            f"The optimizer knows {len(dropped)} tensors that the model does not have (any "
+            "more), and no names to match them by: what it knows of them is dropped. "
+            "Build it from model.named_parameters() or a plan to keep it."
+        )
+
+    # Settings of the new groups: those that all old groups share, then the plan's, then the
+    # plan's rates as far as a scheduler has moved the old ones.
+    shared = _agreed_settings(old_groups)
+    tensor_lr = next((g["lr"] for g in old_groups if isinstance(g["lr"], Tensor)), None)
+    new_groups = []
+    for group in without_decay(plan_groups, signature):
+        rates = {
+            key: filled(group["lr"] * relative, tensor_lr)
+            for key, relative in (scheduled or {"lr": 1.0}).items()
+        }
+        new_groups.append({**shared, **group, **rates})
+    if any("initial_weight_decay" in group for group in old_groups):
+        for group in new_groups:  # a schedule of weight decay goes on from the plan's value
+            group["initial_weight_decay"] = group["weight_decay"]
+
+    _replace(optimizer, new_groups, _state_by_name(optimizer, new_groups))
+    learn_names(optimizer, named_tensors(fit.located))
+    old_defaults = dict(optimizer.defaults)
+    set_bases(optimizer.defaults, fit.bases)
+    base_rate.rebase(optimizer, old_defaults)
     fit.locks.apply()
 
 
-# What the new groups bring themselves.
+# Settings that the new groups never take from the old ones. `eps` is among them, since
+# `eps_mult` multiplies the optimizer's default.
 _RENEWED: Final = {
     *SCHEDULED,
     *("params", "param_names", "weight_decay", "eps", "name", "lr_mult", "wd_mult"),
@@ -84,129 +134,65 @@ _RENEWED: Final = {
 }
 
 
-def _give_groups(optimizer: Optimizer, fit: FittedPlan) -> None:
-    """Give a live optimizer new groups; what it knows of a parameter stays with it.
-
-    State follows the tensor, or its name where the tensor was replaced; that of
-    parameters which are in no group any more is dropped. Settings that the new groups do
-    not speak of keep the value on which all old groups agree, but for ``eps``, which
-    ``eps_mult`` multiplies and which is the optimizer's default again. If a scheduler has
-    begun (groups carry ``initial_lr``), the progress of the reference group carries over to
-    every new rate; one made by ``nnlr.schedule`` goes on, at the new base rates. What leaves
-    no such note (``ReduceLROnPlateau``, a rate set by hand) cannot be told from a base rate:
-    the new plan's rates replace it.
-
-    Raises:
-        ConfigError: If the optimizer refuses; it is then as it was.
-    """
-    signature = Signature.of_live(optimizer)
-    refuse_other_update(signature, {}, fit.groups, fit.located)
-    refuse_unfit(signature, fit.groups, fit.located)
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ConfigError("LBFGS keeps one flat history of all parameters; build it anew.")
-    old = optimizer.param_groups
-    ready = fit.param_groups(eps=optimizer.defaults.get("eps"))
-    warn_about_decay(optimizer, ready, fit.bases)
-    scheduled = progress(old)
-    if scheduled is not None and not baserate.scheduled(optimizer):
-        warn(
-            "A scheduler was built on this optimizer. The new groups continue at "
-            f"{scheduled['lr']:g} of their base rates; build the scheduler anew: the old one "
-            "holds the old rates, and its next step may fail. One of nnlr.schedule goes on."
-        )
-    _warn_about_lost(optimizer, fit.located)
-    agreed = _agreed_settings(old)
-    like = next((g["lr"] for g in old if isinstance(g["lr"], Tensor)), None)
-    fresh = [
-        {**agreed, **group, **_rates(group["lr"], scheduled or {"lr": 1.0}, like)}
-        for group in without_decay(ready, signature)
-    ]
-    if any("initial_weight_decay" in group for group in old):
-        for group in fresh:  # the schedule goes on, and will write where it has come
-            group["initial_weight_decay"] = group["weight_decay"]
-    _replace(optimizer, fresh, _state_by_name(optimizer, fresh))
-    learn_names(optimizer, named_tensors(fit.located))
-    before = dict(optimizer.defaults)
-    set_bases(optimizer.defaults, fit.bases)
-    baserate.rebase(optimizer, before)
-
-
-def _warn_about_lost(optimizer: Optimizer, located: Sequence[Located]) -> None:
-    """Warn where tensors were replaced and there are no names to find them again by."""
-    present = {id(found.tensor) for found in located}
-    lost = [
-        tensor
-        for group in optimizer.param_groups
-        for tensor in group["params"]
-        if "param_names" not in group and id(tensor) not in present and tensor in optimizer.state
-    ]
-    if lost:
-        warn(
-            f"The optimizer knows {len(lost)} tensors that the model does not have (any "
-            "more), and no names to match them by: what it knows of them is dropped. "
-            "Build it from model.named_parameters() or a plan to keep it."
-        )
-
-
 def _agreed_settings(groups: Sequence[ParamGroup]) -> dict[str, Any]:
-    """What all groups share, be it a setting or a scheduler's note; rates are not meant.
+    """Return the settings and schedulers' notes, other than rates, that all groups share.
 
-    A setting on which they differ will be the optimizer's default.
+    A setting in which they differ will be the optimizer's default.
     """
     first, *others = groups
     return {
         key: value
         for key, value in first.items()
         if key not in _RENEWED
-        and all(key in group and _same(group[key], value) for group in others)
+        and all(
+            key in group
+            and (group[key] is value or (not isinstance(value, Tensor) and group[key] == value))
+            for group in others
+        )
     }
 
 
-def _same(one: object, other: object) -> bool:
-    return one is other or (not isinstance(one, Tensor) and one == other)
+def _state_by_name(optimizer: Optimizer, new_groups: Sequence[ParamGroup]) -> dict[Tensor, Any]:
+    """Return the optimizer's state of each parameter in the new groups.
 
-
-def _rates(
-    lr: float, scheduled: Mapping[str, float], like: Tensor | None
-) -> dict[str, float | Tensor]:
-    """The rates of a new group: its own, as far as the schedule has come."""
-    return {key: filled(lr * relative, like) for key, relative in scheduled.items()}
-
-
-def _state_by_name(optimizer: Optimizer, fresh: Sequence[ParamGroup]) -> dict[Tensor, Any]:
-    """What the optimizer knows of the parameters in the new groups."""
+    State follows the tensor, or its name where the tensor was replaced.
+    """
     state = optimizer.state
-    new = dict(pair for group in fresh for pair in group["params"])
-    saved = {
+    new_tensors = dict(pair for group in new_groups for pair in group["params"])
+    old_tensors = {
         name: tensor
         for group in optimizer.param_groups
         for name, tensor in zip(group.get("param_names", ()), group["params"], strict=False)
     }
-    old = {new_name: saved[name] for name, new_name in matched(list(saved), new).items()}
-    kept = {}
-    for name, tensor in new.items():
-        source = tensor if tensor in state else old.get(name)
-        if source is not None and source in state and source.shape == tensor.shape:
-            kept[tensor] = state[source]
-    return kept
+    old_names = {new: old for old, new in matched(list(old_tensors), new_tensors).items()}
+    new_state = {}
+    for name, tensor in new_tensors.items():
+        source = tensor
+        if tensor not in state and name in old_names:
+            source = old_tensors[old_names[name]]
+        if source in state and source.shape == tensor.shape:
+            new_state[tensor] = state[source]
+    return new_state
 
 
-def _replace(optimizer: Optimizer, fresh: Sequence[ParamGroup], kept: Mapping[Tensor, Any]) -> None:
+def _replace(
+    optimizer: Optimizer, new_groups: Sequence[ParamGroup], new_state: Mapping[Tensor, Any]
+) -> None:
     """Put the new groups and state in, or leave everything as it was."""
-    groups, state = list(optimizer.param_groups), dict(optimizer.state)
-    named = all("param_names" in group for group in groups)
+    old_groups, old_state = list(optimizer.param_groups), dict(optimizer.state)
+    named = all("param_names" in group for group in old_groups)
     optimizer.param_groups.clear()
-    for key in state:
-        if isinstance(key, Tensor):  # some optimizers keep something about all of them
+    for key in old_state:
+        if isinstance(key, Tensor):  # some optimizers keep something about all parameters
             del optimizer.state[key]
     try:
-        for group in fresh:
+        for group in new_groups:
             pairs = group["params"]
             params = pairs if named else [tensor for _, tensor in pairs]
             optimizer.add_param_group({**group, "params": params})
     except Exception as error:
-        optimizer.param_groups[:] = groups
+        optimizer.param_groups[:] = old_groups
         optimizer.state.clear()
-        optimizer.state.update(state)
+        optimizer.state.update(old_state)
         raise ConfigError(f"{type(optimizer).__name__} refused the new groups: {error}") from error
-    optimizer.state.update(kept)
+    optimizer.state.update(new_state)

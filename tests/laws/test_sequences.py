@@ -10,13 +10,12 @@ from collections import Counter
 import pytest
 
 import nnlr
-from nnlr import _regroup as live
-from nnlr._apply import lock as tensors
-from nnlr._schedule import base_rate as baserate
-from nnlr._schedule import schedule as scheduling
+from nnlr import _regroup as regrouping
+from nnlr._apply.lock import Locks
+from nnlr._schedule import base_rate, schedule
 from nnlr._schedule.base_rate import BaseRate
 from nnlr.checkpoint import _fit as fit
-from nnlr.checkpoint import _on_load as loading
+from nnlr.checkpoint import _on_load as on_load
 from nnlr.checkpoint._names import Match
 from tests.laws import mishaps
 from tests.laws import operations as ops
@@ -87,7 +86,7 @@ def test_the_sample_reaches_everything():
 
 def swapped_state(patch):
     """Parameters of one shape get each other's state."""
-    original = live._state_by_name
+    original = regrouping._state_by_name
 
     def mutant(optimizer, fresh):
         kept = original(optimizer, fresh)
@@ -100,45 +99,45 @@ def swapped_state(patch):
             for tensor, other in zip(alike, alike[1:] + alike[:1], strict=True)
         }
 
-    patch.setattr(live, "_state_by_name", mutant)
+    patch.setattr(regrouping, "_state_by_name", mutant)
 
 
 def lost_state(patch):
     """A new plan is a new start."""
-    patch.setattr(live, "_state_by_name", lambda *_: {})
+    patch.setattr(regrouping, "_state_by_name", lambda *_: {})
 
 
 def leaked_state(patch):
     """State of what is no longer trained stays."""
-    original = live._replace
+    original = regrouping._replace
 
     def mutant(optimizer, fresh, kept):
         before = dict(optimizer.state)
         original(optimizer, fresh, {**before, **kept})
 
-    patch.setattr(live, "_replace", mutant)
+    patch.setattr(regrouping, "_replace", mutant)
 
 
 def lost_settings(patch):
     """Settings that the plan does not speak of fall back to defaults."""
-    patch.setattr(live, "_agreed_settings", lambda _: {})
+    patch.setattr(regrouping, "_agreed_settings", lambda _: {})
 
 
 def lost_bases(patch):
     """A regrouped optimizer keeps its old base rates."""
-    patch.setattr(live, "set_bases", lambda *_: None)
+    patch.setattr(regrouping, "set_bases", lambda *_: None)
 
 
 def lost_progress(patch):
     """Regrouping starts the schedule again."""
-    original = baserate.rebase
+    original = base_rate.rebase
 
     def mutant(optimizer, before):
-        for rate in baserate.scheduled(optimizer).values():
+        for rate in base_rate.scheduled(optimizer).values():
             rate.group["lr"] = rate.base
         original(optimizer, before)
 
-    patch.setattr(baserate, "rebase", mutant)
+    patch.setattr(base_rate, "rebase", mutant)
 
 
 def lost_ratio(patch):
@@ -148,40 +147,41 @@ def lost_ratio(patch):
         for group in groups:
             group[rate.key] = rate.value()
 
-    patch.setattr(baserate.BaseRate, "write", mutant)
+    patch.setattr(BaseRate, "write", mutant)
 
 
 def squared_multiplier(patch):
     """On resume, rates that have their multiplier get it again."""
-    original = scheduling._Ratios.load_state_dict
+    original = schedule._Ratios.load_state_dict
 
     def mutant(scheduler, state):
         original(scheduler, state)
         for group in scheduler.optimizer.param_groups:
             group["lr"] = group["lr"] * group["lr_mult"]
 
-    patch.setattr(scheduling._Ratios, "load_state_dict", mutant)
+    patch.setattr(schedule._Ratios, "load_state_dict", mutant)
 
 
 def restarted_schedule(patch):
     """On resume, the schedule is at its beginning."""
-    patch.setattr(scheduling._Curve, "load_state_dict", lambda *_: None)
+    patch.setattr(schedule._Curve, "load_state_dict", lambda *_: None)
 
 
 def forgotten_locks(patch):
     """What the plan locks goes on having gradients."""
-    patch.setattr(tensors.Locks, "apply", lambda _: [])
+    patch.setattr(Locks, "apply", lambda _: [])
 
 
 def early_locks(patch):
     """Gradients are switched before it is clear that the plan fits."""
-    original = live._give_groups
+    original = nnlr.Plan.fit
 
-    def mutant(optimizer, fit):
-        fit.locks.apply()
-        original(optimizer, fit)
+    def mutant(*args, **kwargs):
+        fitted = original(*args, **kwargs)
+        fitted.locks.apply()
+        return fitted
 
-    patch.setattr(live, "_give_groups", mutant)
+    patch.setattr(nnlr.Plan, "fit", mutant)
 
 
 def torn_load(patch):
@@ -194,7 +194,7 @@ def torn_load(patch):
             text = "This is not the state of such a schedule"
             raise nnlr.ConfigError(text) from error
 
-    patch.setattr(scheduling._Ratios, "load_state_dict", mutant)
+    patch.setattr(schedule._Ratios, "load_state_dict", mutant)
 
 
 def state_by_position(patch):
@@ -225,7 +225,7 @@ def saved_bases(patch):
 
 def silent_load(patch):
     """Nothing is said of differences between checkpoint and code."""
-    patch.setattr(loading, "warn", lambda *_, **__: None)
+    patch.setattr(on_load, "warn", lambda *_, **__: None)
 
 
 MUTANTS = [

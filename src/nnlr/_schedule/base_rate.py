@@ -1,8 +1,8 @@
-"""One base rate, for schedulers to work on, and its way into the groups.
+"""The base rate that schedulers change and that groups follow by their multipliers.
 
-A scheduler is given a *proxy*, an optimizer with one group, and what it makes of that
-group's rate is multiplied into the real ones. Schedulers of one optimizer share the proxy,
-as they would share the optimizer. Only torch is needed: this works with anyone's groups.
+A scheduler works on a *proxy*, an optimizer with one group; the rate of that group, times its
+multiplier, is written into each real group. Schedulers of one optimizer share the proxy, as
+they would share the optimizer. Only torch is needed: this works with anyone's groups.
 """
 
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -26,13 +26,13 @@ _CYCLED: Final = ("momentum", "betas")
 
 
 class Proxy(Optimizer):
-    """An optimizer that only schedulers see: it has groups, and its steps do nothing."""
+    """An optimizer for schedulers only: it has one group, and its steps do nothing."""
 
-    # Whether a step was taken is asked of the real optimizer.
+    # Stops torch's warning about the order of steps: the real optimizer is watched instead.
     _opt_called = True
 
     def step(self, closure: object = None) -> None:  # type: ignore[override]
-        """Nothing to do."""
+        """Do nothing."""
 
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
@@ -49,7 +49,7 @@ class BaseRate:
         mult: The groups' key for the multiplier.
         base: Where the schedule starts.
         scale: Factor on the whole curve.
-        by_default: Whether that is the optimizer's default.
+        by_default: Whether the base is the optimizer's default.
         proxy: The optimizer that schedulers see; its ``lr`` is the rate, whatever ``key`` is.
     """
 
@@ -59,7 +59,7 @@ class BaseRate:
         self.scale = 1.0
         self.by_default = as_float(optimizer.defaults.get(key)) == self.base
         self.proxy = Proxy([torch.zeros(0)], {**optimizer.defaults, "lr": self.base})
-        # What was last written of each setting that has been cycled.
+        # The last written value of each setting that has been cycled.
         self._cycled: dict[str, Any] = {}
 
     @property
@@ -68,7 +68,7 @@ class BaseRate:
         return self.proxy.param_groups[0]
 
     def value(self) -> float:
-        """The base rate now."""
+        """Return the base rate now."""
         return float(self.group["lr"]) * self.scale
 
     def move(self, old: float | None, new: float | None) -> None:
@@ -80,50 +80,51 @@ class BaseRate:
 
     def write(self, groups: Iterable[Group]) -> None:
         """Put the present base rate, times its multiplier, into each group."""
-        now, filled = self.value(), set()
+        base, written = self.value(), set()
         for group in groups:
             if self.mult not in group:
                 continue
-            wanted, held = now * group[self.mult], group.get(self.key)
-            if isinstance(held, Tensor) and id(held) not in filled:
-                held.fill_(wanted)  # compiled steps hold on to it
-            elif isinstance(held, Tensor):  # one tensor in several groups
-                group[self.key] = held = torch.full_like(held, wanted)
+            rate, old = base * group[self.mult], group.get(self.key)
+            if not isinstance(old, Tensor):
+                group[self.key] = rate
+            elif id(old) in written:  # several groups share one tensor: give this one its own
+                group[self.key] = torch.full_like(old, rate)
             else:
-                group[self.key] = wanted
-            filled.add(id(held))
+                old.fill_(rate)  # in place, for compiled steps
+            written.add(id(old))
 
     def cycle(self, groups: Iterable[Group]) -> None:
-        """Hand on momentum, or betas, to the groups that had the optimizer's own.
+        """Write momentum, or betas, into the groups that had the optimizer's own value.
 
-        Which those are is noted in the groups, and travels with the optimizer's state: in
-        the middle of a cycle it cannot be seen.
+        Which groups these are is noted in the groups, and so saved with the optimizer: in the
+        middle of a cycle it cannot be seen.
         """
         for key in _CYCLED:
             if key not in self.group:
                 continue
-            now, start = _first(self.group[key]), _first(self.proxy.defaults[key])
-            if now == start and key not in self._cycled:
+            value, start = _first(self.group[key]), _first(self.proxy.defaults[key])
+            if value == start and key not in self._cycled:
                 continue
-            usual = {start, self._cycled.get(key, start)}
+            own_values = {start, self._cycled.get(key, start)}
             for group in groups:
-                if key in group and group.setdefault(f"cycles_{key}", _first(group[key]) in usual):
-                    rest = group[key][1:] if key == "betas" else None
-                    group[key] = now if rest is None else (now, *rest)
-            self._cycled[key] = now
+                if key not in group:
+                    continue
+                if group.setdefault(f"cycles_{key}", _first(group[key]) in own_values):
+                    group[key] = (value, *group[key][1:]) if key == "betas" else value
+            self._cycled[key] = value
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        held = {
+        """Return what schedulers have changed, as plain values."""
+        changed = {
             key: value
             for key, value in self.group.items()
             if key == "lr" or key in self._cycled or key not in self.proxy.defaults
         }
-        held.pop("params")
-        return {"group": held, "base": self.base, "scale": self.scale}
+        changed.pop("params")
+        return {"group": changed, "base": self.base, "scale": self.scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Read what :meth:`state_dict` gave."""
+        """Restore what :meth:`state_dict` returned."""
         self.group.update(state["group"])
         self.base, self.scale = state["base"], state["scale"]
         self._cycled = {
@@ -131,22 +132,22 @@ class BaseRate:
         }
 
 
-# The rates of the optimizers that are scheduled.
+# The base rates of each optimizer that has a schedule.
 _RATES: Final[WeakKeyDictionary[Optimizer, dict[str, BaseRate]]] = WeakKeyDictionary()
 
 
 def base_rate(optimizer: Optimizer, key: str) -> BaseRate:
-    """The base rate that an optimizer's schedulers share, or a new one."""
+    """Return the base rate that an optimizer's schedulers share, or a new one."""
     return scheduled(optimizer).get(key) or BaseRate(optimizer, key)
 
 
 def remember(optimizer: Optimizer, rates: Iterable[BaseRate]) -> None:
-    """Note that an optimizer follows these."""
+    """Note that an optimizer follows these base rates."""
     _RATES[optimizer] = {**scheduled(optimizer), **{rate.key: rate for rate in rates}}
 
 
 def scheduled(optimizer: Optimizer) -> Mapping[str, BaseRate]:
-    """The base rates that an optimizer follows."""
+    """Return the base rates that an optimizer follows, by key."""
     return _RATES.get(optimizer, {})
 
 
@@ -166,10 +167,10 @@ def rebase(optimizer: Optimizer, before: Mapping[str, Any]) -> None:
 
 
 def runs_step_hooks(optimizer: Optimizer) -> bool:
-    """Whether step hooks of an optimizer are run.
+    """Whether an optimizer calls its step hooks.
 
-    A wrapper that skips torch's constructor has none, or some that nobody calls; what forwards
-    to the hooks of the optimizer inside has them.
+    A wrapper that skips torch's constructor has no hooks, or some that nobody calls; one that
+    forwards to the hooks of the optimizer inside has them.
     """
     if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         return False
@@ -178,21 +179,24 @@ def runs_step_hooks(optimizer: Optimizer) -> bool:
 
 
 def as_float(value: object) -> float:
-    """A rate as a float, be it in a tensor or not."""
+    """Return a rate as a float, whether it is a tensor or not."""
     return value.item() if isinstance(value, Tensor) else cast(float, value)
 
 
 def _first(value: Any) -> Any:  # noqa: ANN401 - momentum or betas
+    """Return momentum, or the first of the betas."""
     return value[0] if isinstance(value, tuple | list) else value
 
 
 def _base(optimizer: Optimizer, key: str, mult: str) -> float:
-    """The rate that multipliers refer to; writes them where there are none."""
+    """Return the rate that multipliers refer to; write multipliers if no group has one."""
     groups = optimizer.param_groups
     start = f"initial_{key}"
-    rates = [_rate(group, key, position) for position, group in enumerate(groups)]
-    marked = any(mult in group for group in groups)
-    if marked:
+    for position, group in enumerate(groups):
+        if key not in group:
+            raise NnlrError(f"Group {position} of the optimizer has no {key!r} to schedule.")
+    rates = [as_float(group[key]) for group in groups]
+    if any(mult in group for group in groups):
         base = _agreed(optimizer, key, mult)
     else:
         base = max(rates)
@@ -208,28 +212,21 @@ def _base(optimizer: Optimizer, key: str, mult: str) -> float:
 
 
 def _agreed(optimizer: Optimizer, key: str, mult: str) -> float:
-    """The base of groups with multipliers: the optimizer's, or what the groups agree on."""
-    marked = [group for group in optimizer.param_groups if mult in group]
-    starts = [as_float(group.get(f"initial_{key}", group[key])) for group in marked]
-    largest = max(range(len(marked)), key=lambda at: marked[at][mult])
-    agreed = starts[largest] / (marked[largest][mult] or 1.0)
-    for base in (as_float(optimizer.defaults.get(key)), agreed):
+    """Return the base of groups with multipliers: the optimizer's default, or else their own."""
+    # Where each group starts, and its multiplier.
+    starts = [
+        (as_float(group.get(f"initial_{key}", group[key])), group[mult])
+        for group in optimizer.param_groups
+        if mult in group
+    ]
+    rate_of_largest, largest = max(starts, key=lambda start: start[1])
+    for base in (as_float(optimizer.defaults.get(key)), rate_of_largest / (largest or 1.0)):
         if base is not None and all(
-            isclose(rate, base * group[mult], rel_tol=1e-6)
-            for group, rate in zip(marked, starts, strict=True)
+            isclose(rate, base * multiplier, rel_tol=1e-6) for rate, multiplier in starts
         ):
             return base
-    pairs = ", ".join(
-        f"{rate:g} with {mult}={group[mult]:g}"
-        for group, rate in list(zip(marked, starts, strict=True))[:3]
-    )
+    pairs = ", ".join(f"{rate:g} with {mult}={multiplier:g}" for rate, multiplier in starts[:3])
     raise ConfigError(
         f"The groups do not start at one base rate: {key} is {pairs}. Write {key} = base * "
         f"{mult} into every group, as plan.optimizer does, or leave {mult} out."
     )
-
-
-def _rate(group: Group, key: str, position: int) -> float:
-    if key not in group:
-        raise NnlrError(f"Group {position} of the optimizer has no {key!r} to schedule.")
-    return as_float(group[key])

@@ -1,14 +1,13 @@
-"""Ratios held from outside, for schedulers that a trainer builds itself.
+"""Keep ratios between groups under schedulers that a trainer builds itself.
 
 :func:`nnlr.schedule` keeps ratios by construction. Where a trainer, a learning-rate finder or
-weight averaging writes one rate into every group, the group that stands for the base rate
-is believed, and the others follow it before each step.
+weight averaging writes one rate into every group, the rate of the reference group is taken as
+right, and the other groups are given theirs from it before each step.
 """
 
 from collections.abc import Iterable
 from math import isclose
-from typing import Any, Final
-from warnings import warn
+from typing import Final
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -16,13 +15,13 @@ from torch.utils.hooks import RemovableHandle
 
 from nnlr._schedule.base_rate import Group, runs_step_hooks
 from nnlr._schedule.rate_summary import reference_group
-from nnlr._text import listed, shown
-from nnlr.errors import ConfigError, NnlrError, NnlrWarning
+from nnlr._text import listed, shown, warn
+from nnlr.errors import ConfigError, NnlrError
 
-# Rates that differ by less are the same rate, computed in another order.
-_NOISE = 1e-6
+# Rates that differ by less (relative) are one rate, computed in another order.
+_NOISE: Final = 1e-6
 
-# By this the hooks that hold ratios are known.
+# The attribute by which the hooks of keep_ratios are recognised.
 _MARK: Final = "_nnlr_holds_ratios"
 
 
@@ -35,7 +34,7 @@ def keep_ratios(optimizer: Optimizer, *, correct: bool = True) -> RemovableHandl
     corrected is said once.
 
     Prefer :func:`nnlr.schedule` where you build the scheduler: it knows the base rate, while
-    this has to believe the reference group. Leave it off where groups are given rates of
+    this has to trust the reference group. Leave it off where groups are given rates of
     their own on purpose.
 
     Args:
@@ -71,19 +70,23 @@ def keep_ratios(optimizer: Optimizer, *, correct: bool = True) -> RemovableHandl
             f"{type(optimizer).__name__} runs no step hooks. Call keep_ratios on the optimizer "
             "that it wraps, or schedule it with nnlr.schedule."
         )
-    _reference(optimizer)
-    told = False
+    _drifted(optimizer)
+    warned = False
 
     def hold(optimizer: Optimizer, *_: object) -> None:
-        nonlocal told
-        if told and not correct:
+        nonlocal warned
+        if warned and not correct:
             return
-        lost = _lost(optimizer)
-        if lost and not told:
-            told = True
-            warn(_said(lost, corrected=correct), NnlrWarning, stacklevel=3)
+        drifted = _drifted(optimizer)
+        if drifted and not warned:
+            warned = True
+            _warn(drifted, corrected=correct)
         if correct:
-            _write(lost)
+            for group, _name, _rate, due in drifted:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(due)
+                else:
+                    group["lr"] = due
 
     setattr(hold, _MARK, correct)
     return optimizer.register_step_pre_hook(hold)
@@ -95,55 +98,42 @@ def held(optimizer: Optimizer) -> bool:
     return any(getattr(hook, _MARK, False) for hook in hooks.values())
 
 
-def _reference(optimizer: Optimizer) -> Group:
+# A group, its name in messages, the rate that it has and the one that is due.
+_Drift = tuple[Group, str, float, float]
+
+
+def _drifted(optimizer: Optimizer) -> list[_Drift]:
+    """Return the groups whose rate has left its ratio to that of the reference group."""
     reference = reference_group(optimizer.param_groups)
     if reference is None:
         raise ConfigError(
             "No group of the optimizer has an 'lr_mult' above 0, so there are no ratios to "
             "keep. Build it with plan.optimizer, or set group['lr_mult']."
         )
-    return reference
-
-
-# A group, what to call it, the rate it has and the one it should have.
-_Lost = tuple[dict[str, Any], str, float, float]
-
-
-def _lost(optimizer: Optimizer) -> list[_Lost]:
-    """The groups that have left their ratio."""
-    reference = _reference(optimizer)
     base = float(reference["lr"]) / reference["lr_mult"]
-    lost = []
+    drifted: list[_Drift] = []
     for position, group in enumerate(optimizer.param_groups):
-        if "lr_mult" not in group:
-            continue
-        found, wanted = float(group["lr"]), base * group["lr_mult"]
-        if not isclose(found, wanted, rel_tol=_NOISE):
-            lost.append((group, group.get("name", f"group {position}"), found, wanted))
-    return lost
+        if "lr_mult" in group:
+            rate, due = float(group["lr"]), base * group["lr_mult"]
+            if not isclose(rate, due, rel_tol=_NOISE):
+                drifted.append((group, group.get("name", f"group {position}"), rate, due))
+    return drifted
 
 
-def _write(lost: Iterable[_Lost]) -> None:
-    for group, _, _, wanted in lost:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(wanted)
-        else:
-            group["lr"] = wanted
-
-
-def _said(lost: Iterable[_Lost], *, corrected: bool) -> str:
-    drifted = listed(
-        [f"{name} had {found:.7g} instead of {due:.7g}" for _, name, found, due in lost],
-        limit=3,
+def _warn(drifted: Iterable[_Drift], *, corrected: bool) -> None:
+    """Warn once about the groups that have left their ratio."""
+    groups = listed(
+        [f"{name} had {rate:.7g} instead of {due:.7g}" for _, name, rate, due in drifted], limit=3
     )
     if corrected:
-        return (
-            f"The ratios between groups were lost and have been restored: {drifted}. "
+        warn(
+            f"The ratios between groups were lost and have been restored: {groups}. "
             "Something writes one rate into every group; it goes on being corrected, in "
             "silence. Pass the scheduler through nnlr.schedule to end it."
         )
-    return (
-        f"The ratios between groups are lost: {drifted}. Something writes one rate into "
-        "every group; nothing was changed, and this is not said again. Pass the scheduler "
-        "through nnlr.schedule, or let keep_ratios correct it."
-    )
+    else:
+        warn(
+            f"The ratios between groups are lost: {groups}. Something writes one rate into "
+            "every group; nothing was changed, and this is not said again. Pass the scheduler "
+            "through nnlr.schedule, or let keep_ratios correct it."
+        )

@@ -1,4 +1,4 @@
-"""How far a scheduler has moved the rates of groups, and the same on other rates."""
+"""How far a scheduler has moved the rates of groups, relative to their peak."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -11,7 +11,7 @@ SCHEDULED: Final = ("lr", "initial_lr", "max_lr", "min_lr")
 
 
 def peak(group: Mapping[str, Any]) -> float | None:
-    """The learning rate that a scheduler's curve is relative to, if a scheduler noted one.
+    """Return the learning rate that a scheduler's curve is relative to, if it noted one.
 
     One-cycle schedules start far under their peak and note it in the group; for the others
     the peak is where they started.
@@ -21,7 +21,7 @@ def peak(group: Mapping[str, Any]) -> float | None:
 
 
 def progress(groups: Iterable[Mapping[str, Any]]) -> dict[str, float] | None:
-    """How far a scheduler has moved the reference group, relative to its peak.
+    """Return how far a scheduler has moved the reference group, relative to its peak.
 
     The reference is the first group with a peak above 0. ``None`` if there is no note of a
     scheduler.
@@ -33,7 +33,7 @@ def progress(groups: Iterable[Mapping[str, Any]]) -> dict[str, float] | None:
 
 
 def filled(value: float, like: object) -> float | Tensor:
-    """A rate in the form of another: a float, or a tensor of its own."""
+    """Return a rate as a float, or as a new tensor if ``like`` is one."""
     if isinstance(like, Tensor):
         return torch.full_like(like.detach(), value)
     return float(value)

@@ -1,4 +1,4 @@
-"""The learning rates of an optimizer in three numbers, and the group that stands for them."""
+"""The learning rates of an optimizer in three numbers, and its reference group."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from nnlr.errors import NnlrError
 
 
 def reference_group(groups: Iterable[Group]) -> Group | None:
-    """The group that stands for the base rate, or ``None`` if no group has a multiplier.
+    """Return the group that has the base rate, or ``None`` if no group has a multiplier.
 
     It is the first whose ``lr_mult`` is 1, else the one with the largest.
     """
@@ -19,7 +19,7 @@ def reference_group(groups: Iterable[Group]) -> Group | None:
 
 
 def rate_summary(optimizer: object) -> dict[str, float]:
-    """The learning rates of an optimizer now, in three numbers, for a log.
+    """Return the present learning rates of an optimizer in three numbers, for a log.
 
     Args:
         optimizer: Anything with ``param_groups``: a torch optimizer, or a trainer's wrapper

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from inspect import signature
 from typing import Any, Final
-from warnings import warn
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -22,12 +21,12 @@ from torch.utils.hooks import RemovableHandle
 
 from nnlr._arguments import number
 from nnlr._schedule.base_rate import as_float, base_rate, remember, runs_step_hooks
-from nnlr._text import shown
-from nnlr.errors import ConfigError, NnlrError, NnlrWarning
+from nnlr._text import shown, warn
+from nnlr.errors import ConfigError, NnlrError
 
 Factory = Callable[..., LRScheduler]
 
-# What schedulers of timm call the step after every update, beside that after every epoch.
+# Schedulers of timm step after every update by this method, and after every epoch by step.
 _ALSO_STEPS: Final = {"step_update"}
 
 
@@ -38,7 +37,7 @@ class _Curve:
         self, key: str, optimizer: Optimizer, factory: Factory, kwargs: dict[str, Any]
     ) -> None:
         self.rate = base_rate(optimizer, key)
-        self.scheduler = _made(factory, self.rate.proxy, kwargs)
+        self.scheduler = _scheduler(factory, self.rate.proxy, kwargs)
         first = next(iter(signature(self.scheduler.step).parameters.values()), None)
         self.takes_metric = (
             first is not None
@@ -47,16 +46,17 @@ class _Curve:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, whatever the groups are."""
+        """Return the state of both, as plain values."""
         return {"scheduler": self.scheduler.state_dict(), **self.rate.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Read what :meth:`state_dict` gave."""
+        """Restore what :meth:`state_dict` returned."""
         self.scheduler.load_state_dict(state["scheduler"])
         self.rate.load_state_dict(state)
 
 
-def _made(factory: Factory, proxy: Optimizer, kwargs: dict[str, Any]) -> LRScheduler:
+def _scheduler(factory: Factory, proxy: Optimizer, kwargs: dict[str, Any]) -> LRScheduler:
+    """Build the user's scheduler on the proxy, and check it."""
     if not callable(factory):
         raise NnlrError(
             f"schedule needs a scheduler class or a function of an optimizer, got {shown(factory)}."
@@ -92,26 +92,25 @@ def _made(factory: Factory, proxy: Optimizer, kwargs: dict[str, Any]) -> LRSched
 
 
 class _Ratios:
-    """What both kinds of scheduler share: curves in, groups out."""
+    """Base of both kinds of scheduler: it steps curves and writes their rates into groups."""
 
     optimizer: Optimizer
     _curves: tuple[_Curve, ...]
-    _foreign: bool  # whether groups without a multiplier have been reported
+    _warned: bool = False  # whether groups without a multiplier have been reported
     _stepped: bool  # whether the optimizer has taken a step
     _watching: RemovableHandle | None  # the hook that waits for it
 
     def __init__(self, optimizer: Optimizer, curves: tuple[_Curve, ...]) -> None:
         # Not super().__init__: it would step, and overwrite the groups' initial rates.
-        state = {"_curves": curves, "_foreign": False, "_stepped": False}
-        self.__setstate__({"optimizer": optimizer, **state})
+        self.__setstate__({"optimizer": optimizer, "_curves": curves, "_stepped": False})
         self._write()
 
     def __getstate__(self) -> dict[str, Any]:
-        """All attributes but the hook in the optimizer; hooks do not travel."""
-        return {key: each for key, each in self.__dict__.items() if key != "_watching"}
+        """Return all attributes except the hook in the optimizer, which cannot be copied."""
+        return {key: value for key, value in self.__dict__.items() if key != "_watching"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the attributes of a new scheduler, a copy or an unpickled one."""
+        """Take the attributes, of a new scheduler too, and hook into the optimizer."""
         self.__dict__.update(state, _watching=None)
         remember(self.optimizer, [curve.rate for curve in self._curves])
         self._watch()
@@ -160,7 +159,7 @@ class _Ratios:
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """Step the scheduler, then write the rates of all groups."""
-        self._ask_for_order()
+        self._warn_about_order()
         metric = isinstance(self, ReduceLROnPlateau)
         for position, curve in enumerate(self._curves):
             if curve.takes_metric or (position == 0 and not metric):
@@ -170,12 +169,9 @@ class _Ratios:
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, whatever the groups are: it fits after regrouping too."""
+        """Return plain values, none per group: they fit after regrouping too."""
         return {
-            curve.rate.key: {
-                **curve.state_dict(),
-                "default": self._default(curve),
-            }
+            curve.rate.key: {**curve.state_dict(), "default": self._default(curve)}
             for curve in self._curves
         }
 
@@ -189,11 +185,11 @@ class _Ratios:
         Raises:
             ConfigError: If it is of something else, or torn; all is then as it was.
         """
-        wanted = {curve.rate.key for curve in self._curves}
-        if not isinstance(state_dict, dict) or wanted != state_dict.keys():
+        keys = {curve.rate.key for curve in self._curves}
+        if not isinstance(state_dict, dict) or keys != state_dict.keys():
             got = sorted(state_dict) if isinstance(state_dict, dict) else shown(state_dict)
             raise ConfigError(
-                f"This is not the state of such a schedule: it needs {sorted(wanted)}, got "
+                f"This is not the state of such a schedule: it needs {sorted(keys)}, got "
                 f"{got}. A state saved by a plain scheduler fits schedule(...).scheduler."
             )
         before = deepcopy(self.state_dict())
@@ -212,8 +208,15 @@ class _Ratios:
         # Trainers read total_steps, _step_count, last_epoch and the like.
         if name.startswith("__") or "_curves" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        found = getattr(self.scheduler, name)
-        return self._followed(found) if name in _ALSO_STEPS else found
+        value = getattr(self.scheduler, name)
+        if name not in _ALSO_STEPS:
+            return value
+
+        def step(*args: Any, **kwargs: Any) -> None:
+            value(*args, **kwargs)
+            self._write()
+
+        return step
 
     def __setattr__(self, name: str, value: object) -> None:
         # Accelerate counts steps itself, and users set `patience`: the scheduler must see it.
@@ -224,9 +227,8 @@ class _Ratios:
     def __repr__(self) -> str:
         return f"schedule({type(self.scheduler).__name__}, base_lr={self.base_lr:g})"
 
-    # --- what happens behind the calls above
-
     def _load(self, state: dict[str, Any]) -> None:
+        """Load a state; follow the optimizer's base rates if it loads by the code's policy."""
         # nnlr.checkpoint leaves a hook in the optimizer that says whose rates count.
         hooks = getattr(self.optimizer, "_optimizer_load_state_dict_pre_hooks", {}).values()
         by_code = any(getattr(hook, "policy", None) == "code" for hook in hooks)
@@ -239,44 +241,32 @@ class _Ratios:
                     curve.rate.move(old, new)
 
     def _default(self, curve: _Curve) -> float | None:
-        """The base rate that the optimizer was given, if its groups go by that."""
+        """Return the optimizer's default, if that is where the curve starts."""
         rate = curve.rate
         return as_float(self.optimizer.defaults[rate.key]) if rate.by_default else None
 
-    def _followed(self, step: Callable[..., object]) -> Callable[..., None]:
-        """Another way to step of the scheduler, after which the groups are written too."""
-
-        def followed(*args: Any, **kwargs: Any) -> None:
-            step(*args, **kwargs)
-            self._write()
-
-        return followed
-
     def _write(self) -> None:
+        """Write the rates of all groups; warn once about groups without a multiplier."""
         groups = self.optimizer.param_groups
         for curve in self._curves:
-            self._point_out_strangers(curve.rate.mult)
+            mult = curve.rate.mult
+            unmarked = sum(mult not in group for group in groups)
+            if unmarked and not self._warned:
+                self._warned = True
+                warn(
+                    f"{unmarked} of {len(groups)} groups have no {mult!r} and are not scheduled. "
+                    f"Give them one: group[{mult!r}] = 1.0."
+                )
             curve.rate.write(groups)
         self._curves[0].rate.cycle(groups)
 
-    def _point_out_strangers(self, mult: str) -> None:
-        groups = self.optimizer.param_groups
-        strangers = sum(mult not in group for group in groups)
-        if strangers and not self._foreign:
-            self._foreign = True
-            warn(
-                f"{strangers} of {len(groups)} groups have no {mult!r} and are not scheduled. "
-                f"Give them one: group[{mult!r}] = 1.0.",
-                NnlrWarning,
-                stacklevel=4,  # the caller of step
-            )
-
     def _watch(self) -> None:
+        """Note in a hook that the optimizer has taken its first step."""
         if not runs_step_hooks(self.optimizer):
-            self._stepped = True  # a wrapper that has no hooks: nobody would tell us
+            self._stepped = True  # unknown of a wrapper without hooks: no warning
             return
 
-        this = weakref.ref(self)  # the optimizer must not keep its scheduler, nor that it
+        this = weakref.ref(self)  # the optimizer must not keep its scheduler alive
 
         def stepped(*_: object) -> None:
             if (scheduler := this()) is not None:
@@ -284,18 +274,17 @@ class _Ratios:
 
         self._watching = self.optimizer.register_step_post_hook(stepped)
 
-    def _ask_for_order(self) -> None:
+    def _warn_about_order(self) -> None:
+        """Warn once if the optimizer has not stepped before the scheduler."""
         if self._watching:
-            self._watching.remove()  # not by the hook: torch is going through them then
+            self._watching.remove()  # not in the hook itself: torch iterates over hooks then
             self._watching = None
         if not self._stepped:
             self._stepped = True
             warn(
                 "The scheduler was stepped before the optimizer, so the first rate is never "
                 "used. Call optimizer.step() first. (If a gradient scaler skipped that step, "
-                "all is well.)",
-                NnlrWarning,
-                stacklevel=3,
+                "all is well.)"
             )
 
 
