@@ -225,7 +225,7 @@ def saved_bases(patch):
 
 def silent_load(patch):
     """Nothing is said of differences between checkpoint and code."""
-    patch.setattr(on_load, "warn", lambda *_, **__: None)
+    patch.setattr(on_load, "warn_about", lambda *_, **__: None)
 
 
 MUTANTS = [

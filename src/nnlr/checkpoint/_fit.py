@@ -1,15 +1,14 @@
-"""Saved state is put into the groups of today."""
+"""Put saved state into the groups that an optimizer has now."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 
 from nnlr._text import listed, nearest_hint
 from nnlr.checkpoint._groups import Present, Target, fit_groups
 from nnlr.checkpoint._hook import Policy
-from nnlr.checkpoint._names import GONE, SHAPE, Match, Names, match
+from nnlr.checkpoint._names import GONE, SHAPE, Match, match
 from nnlr.checkpoint._rates import NOTE
 from nnlr.checkpoint._report import Report
 from nnlr.checkpoint._saved import Saved
@@ -20,7 +19,7 @@ from nnlr.errors import ConfigError
 def fitted(
     saved: Saved, present: Present, policy: Policy, *, whole: bool = False
 ) -> tuple[dict[str, Any], Report]:
-    """Saved state for an optimizer as it is grouped now, and what became of it.
+    """Return a state dict that fits an optimizer as it is grouped now, and a report.
 
     Args:
         saved: What was saved.
@@ -33,100 +32,76 @@ def fitted(
     """
     optimizer, names = present.optimizer, present.names
     groups = optimizer.param_groups
-    found = match(saved.names, names, groups)
-    _refuse_strangers(saved, found, names, groups)
-    _refuse_flat(saved, found, optimizer)
+    matching = match(saved.names, names, groups)
+    # Whether one history of all parameters is kept, laid end to end.
+    flat = isinstance(optimizer, torch.optim.LBFGS)
+    _refuse_unmatched(saved, matching, present, flat=flat)
     ids = set(saved.ids)
     state = {key: value for key, value in saved.state.items() if key not in ids}
     moved, fresh, targets = [], [], []
-    shaped: dict[int, str] = {}
-    at = 0
+    unused = dict(matching.unused)
+    index = 0
     for position, group in enumerate(groups):
         sources: dict[int, list[str]] = {}
         for tensor in group["params"]:
             name = names.first[id(tensor)]
-            source = found.source.get(id(tensor))
-            held = None if source is None else saved.state.get(saved.ids[source])
+            source = matching.source.get(id(tensor))
             if source is None:
                 fresh.append(name)
             else:
                 sources.setdefault(saved.group_of[source], []).append(name)
-                if fits(held, tensor) or _is_flat(optimizer):
-                    moved.append(name)
-                else:
+                tensor_state = saved.state.get(saved.ids[source])
+                if not (flat or fits(tensor_state, tensor)):
                     fresh.append(name)
-                    shaped[source] = SHAPE
-                    held = None
-            if held is not None:
-                state[at] = held if whole else placed(held, tensor)
-            at += 1
+                    unused[source] = SHAPE
+                else:
+                    moved.append(name)
+                    if tensor_state is not None:
+                        state[index] = tensor_state if whole else placed(tensor_state, tensor)
+            index += 1
         label = repr(group["name"]) if "name" in group else f"{position}"
-        known = {**group, NOTE: present.bases}
-        targets.append(Target(known, f"Group {label}", dict(sorted(sources.items()))))
+        noted = {**group, NOTE: present.bases}
+        targets.append(Target(noted, f"Group {label}", dict(sorted(sources.items()))))
     settings, differences = fit_groups(targets, saved.groups, present, policy)
-    unused = dict(sorted({**found.unused, **shaped}.items()))
-    return (
-        {"state": state, "param_groups": _packed(settings, groups)},
-        Report(
-            tuple(moved),
-            tuple(fresh),
-            {saved.names[source]: reason for source, reason in unused.items()},
-            differences,
-        ),
-    )
+    reasons = {saved.names[source]: unused[source] for source in sorted(unused)}
+    report = Report(tuple(moved), tuple(fresh), reasons, differences)
+    return {"state": state, "param_groups": _packed(settings, groups)}, report
 
 
 def _packed(
     settings: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Groups as ``state_dict`` has them: with positions for tensors."""
+    """Return groups as ``state_dict`` has them: with positions in place of tensors."""
     packed = []
     start = 0
-    for own, group in zip(settings, groups, strict=True):
+    for values, group in zip(settings, groups, strict=True):
         end = start + len(group["params"])
-        named = "param_names" in group
-        packed.append(
-            {
-                **own,
-                "params": list(range(start, end)),
-                **({"param_names": list(group["param_names"])} if named else {}),
-            }
-        )
+        packed.append({**values, "params": list(range(start, end))})
+        if "param_names" in group:
+            packed[-1]["param_names"] = list(group["param_names"])
         start = end
     return packed
 
 
-def _refuse_strangers(
-    saved: Saved, found: Match, names: Names, groups: Sequence[Mapping[str, Any]]
-) -> None:
-    """Refuse a checkpoint of which no name is known: everything would start afresh."""
-    if not saved.names or set(found.unused.values()) != {GONE} or found.source:
-        return
-    own = [names.first[id(tensor)] for group in groups for tensor in group["params"]]
-    raise ConfigError(
-        f"None of the {len(saved.names)} names in the checkpoint is known: it has "
-        f"{listed(map(repr, saved.names), 3)}; the optimizer trains "
-        f"{listed(map(repr, own), 3)}. {nearest_hint(saved.names[0], own)}\n"
-        "  It is of another model, or parts were renamed: rename them in the checkpoint's "
-        "param_names too.",
-        saved=list(saved.names),
-        names=own,
-    )
-
-
-def _is_flat(optimizer: Optimizer) -> bool:
-    """Whether what is kept is one history of all parameters, laid end to end."""
-    return isinstance(optimizer, torch.optim.LBFGS)
-
-
-def _refuse_flat(saved: Saved, found: Match, optimizer: Optimizer) -> None:
-    if not _is_flat(optimizer):
-        return
-    tensors = [p for group in optimizer.param_groups for p in group["params"]]
-    order = [found.source.get(id(tensor)) for tensor in tensors]
-    if order != list(range(len(saved.ids))):
+def _refuse_unmatched(saved: Saved, matching: Match, present: Present, *, flat: bool) -> None:
+    """Refuse a checkpoint of which no name is known, or a flat history in another order."""
+    optimizer, names = present.optimizer, present.names
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    if saved.names and set(matching.unused.values()) == {GONE} and not matching.source:
+        trained = [names.first[id(tensor)] for tensor in tensors]
+        raise ConfigError(
+            f"None of the {len(saved.names)} names in the checkpoint is known: it has "
+            f"{listed(map(repr, saved.names), 3)}; the optimizer trains "
+            f"{listed(map(repr, trained), 3)}. {nearest_hint(saved.names[0], trained)}\n"
+            "  It is of another model, or parts were renamed: rename them in the checkpoint's "
+            "param_names too.",
+            saved=list(saved.names),
+            names=trained,
+        )
+    order = [matching.source.get(id(tensor)) for tensor in tensors]
+    if flat and order != list(range(len(saved.ids))):
         raise ConfigError(
             f"{type(optimizer).__name__} keeps one flat history of all parameters, which fits "
             "the same parameters in the same order only. Build it with the parameters in the "
-            "checkpoint's order, or start it anew."
+            "checkpoint's order, or start with a new one."
         )

@@ -1,4 +1,4 @@
-"""What an optimizer's hooks remember, so that its state can be saved and loaded by name."""
+"""Hooks of an optimizer that let its state be saved and loaded by name."""
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -25,19 +25,19 @@ _SAVED: Final = "_optimizer_state_dict_post_hooks"
 
 
 class Hook:
-    """What ``load_state_dict`` calls first: names, held weakly, and what to do.
+    """The hook that ``load_state_dict`` calls first; it remembers names, weakly.
 
     Args:
         optimizer: The optimizer; it is read here, and not kept.
         model: The model.
         saved_names: Names for checkpoints without.
         policy: Whose rates count.
-        load: What to do.
+        load: Makes a state dict fit.
 
     Attributes:
         saved_names: The same.
         policy: The same.
-        report: What became of the state that was loaded last.
+        report: The report on the state that was loaded last.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Hook:
         load: "Callable[[Hook, Optimizer, StateDict], StateDict | None]",
     ) -> None:
         self._model = weakref.ref(model) if isinstance(model, nn.Module) else None
-        # For when the module is gone: it may have been a wrapper that nobody kept.
+        # In case the module is deleted: it may be a wrapper that nobody else refers to.
         self._names: list[tuple[str, weakref.ref[Tensor]]] = []
         self.saved_names = None if saved_names is None else list(saved_names)
         self.policy, self._load = policy, load
@@ -57,29 +57,28 @@ class Hook:
         self.report: Report | None = None
 
     def learn(self, pairs: Pairs) -> None:
-        """Remember names of tensors."""
-        new = [(name, weakref.ref(tensor)) for name, tensor in pairs]
-        known = {(name, id(ref())) for name, ref in new}
-        past = [
+        """Remember names of tensors, before the earlier ones."""
+        new = {(name, id(tensor)) for name, tensor in pairs}
+        earlier = [
             (name, ref)
             for name, ref in self._names
-            if (tensor := ref()) is not None and (name, id(tensor)) not in known
+            if (tensor := ref()) is not None and (name, id(tensor)) not in new
         ]
-        self._names = [*new, *past]
+        self._names = [*((name, weakref.ref(tensor)) for name, tensor in pairs), *earlier]
 
     def pairs(self) -> Pairs:
-        """The names of the moment."""
+        """Return the names of tensors: the model's as they are now, then the remembered ones."""
         model = None if self._model is None else self._model()
-        held = [(name, ref()) for name, ref in self._names]
-        past = [(name, tensor) for name, tensor in held if tensor is not None]
-        return [*pairs_of(model), *past]
+        tensors = [(name, ref()) for name, ref in self._names]
+        remembered = [(name, tensor) for name, tensor in tensors if tensor is not None]
+        return [*pairs_of(model), *remembered]
 
     def bases(self, optimizer: Optimizer) -> dict[str, float]:
-        """The base rates that the groups start from: the defaults, if they did at first."""
+        """Return the base rates of the groups: the defaults, if they were built on them."""
         return {key: float(optimizer.defaults[key]) for key in self._based}
 
     def note(self, optimizer: Optimizer, state_dict: StateDict) -> None:
-        """What ``state_dict`` calls last: add what the groups do not say themselves."""
+        """Add base rates and names to a state dict; ``state_dict`` calls this last."""
         self.mark(optimizer, state_dict["param_groups"], fitted=False)
 
     def mark(self, optimizer: Optimizer, packed: Sequence[StateDict], *, fitted: bool) -> None:
@@ -93,23 +92,22 @@ class Hook:
         """
         # Always the same keys: distributed checkpoints miss those that come and go.
         bases = {**dict.fromkeys(MULTIPLIERS), **self.bases(optimizer)}
-        known = all("param_names" in group for group in optimizer.param_groups)
-        names = {} if known and not fitted else names_of(optimizer, self.pairs()).first
-        for group, each in zip(optimizer.param_groups, packed, strict=True):
-            found = [names.get(id(tensor)) for tensor in group["params"]]
-            unnamed = "param_names" not in group and None not in found
-            own = {"names": found} if unnamed else {}
-            order = in_order(group, names) if fitted else None
-            each[NOTE] = {"fitted": order, **bases, **own}
+        all_named = all("param_names" in group for group in optimizer.param_groups)
+        names = {} if all_named and not fitted else names_of(optimizer, self.pairs()).first
+        for group, saved in zip(optimizer.param_groups, packed, strict=True):
+            saved[NOTE] = {"fitted": in_order(group, names) if fitted else None, **bases}
+            group_names = [names.get(id(tensor)) for tensor in group["params"]]
+            if "param_names" not in group and None not in group_names:
+                saved[NOTE]["names"] = group_names
 
     def __call__(self, optimizer: Optimizer, state_dict: StateDict) -> StateDict | None:
-        """Let the state fit."""
+        """Make the state fit."""
         return self._load(self, optimizer, state_dict)
 
     def install(self, optimizer: Optimizer) -> RemovableHandle:
         """Hook into an optimizer, in the place of an earlier one."""
         before, after = getattr(optimizer, _LOADING), getattr(optimizer, _SAVED)
-        for key in [key for key, each in before.items() if isinstance(each, Hook)]:
+        for key in [key for key, hook in before.items() if isinstance(hook, Hook)]:
             del before[key], after[key]
         handle = RemovableHandle(before, extra_dict=after)
         before[handle.id], after[handle.id] = self, self.note
@@ -117,51 +115,43 @@ class Hook:
 
 
 def in_order(group: StateDict, names: Mapping[int, str]) -> str:
-    """The parameters of a group, by which it is known again."""
+    """Return the names of a group's parameters in one text, to recognise the group."""
     return " ".join(names.get(id(tensor), "?") for tensor in group["params"])
 
 
 def _follows(optimizer: Optimizer, key: str) -> bool:
-    """Whether the groups start from the optimizer's default of a rate, by multipliers."""
+    """Whether the groups start at the optimizer's default of a rate times their multipliers."""
     mult, base = MULTIPLIERS[key], float(optimizer.defaults.get(key) or 0.0)
     marked = [group for group in optimizer.param_groups if mult in group]
     rate = scheduled(optimizer).get(key)
     # A group that was added to a schedule begins at the base rate of that moment.
     now = base if rate is None else rate.value()
-    return (
-        bool(marked)
-        and bool(base)
-        and all(
-            any(
-                isclose(float(start), each * float(group[mult]), rel_tol=NOISE)
-                for start, each in _starts(group, key, base, now)
-            )
-            for group in marked
-            if key in group
-        )
-    )
-
-
-def _starts(group: StateDict, key: str, base: float, now: float) -> list[tuple[Any, float]]:
-    """What a group says of where it started, and the base rate it would be of."""
-    if f"initial_{key}" in group:
-        return [(group[f"initial_{key}"], base)]
-    return [(group[key], base), (group[key], now)]
+    if not marked or not base:
+        return False
+    for group in marked:
+        if key in group:
+            noted = group.get(f"initial_{key}")
+            start = float(group[key] if noted is None else noted)
+            bases = (base, now) if noted is None else (base,)
+            factor = float(group[mult])
+            if not any(isclose(start, each * factor, rel_tol=NOISE) for each in bases):
+                return False
+    return True
 
 
 def hook_of(optimizer: Optimizer) -> Hook | None:
-    """The hook of an optimizer, if it has one."""
+    """Return the hook of an optimizer, if it has one."""
     hooks = getattr(optimizer, _LOADING, {})
-    return next((each for each in hooks.values() if isinstance(each, Hook)), None)
+    return next((hook for hook in hooks.values() if isinstance(hook, Hook)), None)
 
 
 def runs_hooks(optimizer: object) -> bool:
-    """Whether an optimizer is one of torch's kind, and not a wrapper without hooks."""
+    """Whether an optimizer is one of torch, and no wrapper without hooks."""
     return isinstance(optimizer, Optimizer) and hasattr(optimizer, _LOADING)
 
 
 def learn_names(optimizer: Optimizer, pairs: Pairs) -> None:
-    """Tell an installed hook the names of tensors that came to the optimizer later."""
+    """Give an installed hook the names of tensors that were added to the optimizer later."""
     hook = hook_of(optimizer)
     if hook is not None:
         hook.learn(pairs)

@@ -17,8 +17,8 @@ from nnlr._text import listed, shown
 from nnlr.checkpoint._fit import fitted
 from nnlr.checkpoint._hook import Policy, hook_of
 from nnlr.checkpoint._names import matched, names_of, pairs_of, require_names
-from nnlr.checkpoint._on_load import check, mark, present, warn
-from nnlr.checkpoint._report import Report
+from nnlr.checkpoint._on_load import check, mark, present
+from nnlr.checkpoint._report import Report, warn_about
 from nnlr.checkpoint._saved import read_named
 from nnlr.errors import ConfigError, NnlrError
 
@@ -60,7 +60,7 @@ def load_dcp(
         process_group: The processes that load together; all of them must call.
 
     Returns:
-        What became of the state, as :func:`last_report` gives it too.
+        The report on the loaded state, which :func:`last_report` returns too.
 
     Raises:
         ConfigError: If the checkpoint has no such part or several, no name fits, a group
@@ -89,7 +89,12 @@ def load_dcp(
     check(optimizer, "load_dcp", policy)
     if not isinstance(model, nn.Module):
         raise NnlrError(f"load_dcp needs the model, got {shown(model)}.")
-    _refuse_meta(optimizer)
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    if any(tensor.is_meta for tensor in tensors):
+        raise ConfigError(
+            "The model is on the meta device, where nothing can be loaded. Materialise it "
+            "first: model.to_empty(device=...)."
+        )
     from torch.distributed import get_rank, is_initialized
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
@@ -100,11 +105,11 @@ def load_dcp(
 
     def read(values: dict[str, Any]) -> None:
         with warnings.catch_warnings():
-            # Of one process without a process group, which is as it should be.
+            # Torch warns of one process without a process group; here that is fine.
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             load(values, storage_reader=reader, process_group=process_group)
 
-    # First all but the state's tensors: what goes where follows from it, and their shapes.
+    # First read the settings; with the outline of the state they tell what goes where.
     settings = {
         name: value if value is None else torch.empty_like(value, device="cpu")
         for name, value in outline.items()
@@ -112,76 +117,83 @@ def load_dcp(
     }
     read(settings)
     outline |= settings
-    nested = _nested({paths[name]: each for name, each in outline.items()})
+    nested = _nested({paths[name]: value for name, value in outline.items()})
     if "param_groups" in nested:
-        nested.setdefault("state", {})  # of SGD without momentum nothing is kept
+        nested.setdefault("state", {})  # SGD without momentum has no state
     saved = read_named(nested)
     names = names_of(optimizer, pairs_of(model))
     require_names(optimizer, names)
     if partial:
         saved = saved.only(matched(saved.names, names.known))
     state_dict, report = fitted(saved, present(optimizer, names), policy, whole=True)
-    place = _Room(outline)
-    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    buffers: dict[str, Any] = {}  # to read into, by the checkpoint's keys
+    key_of = {id(value): name for name, value in outline.items()}
+
+    def allocated(value: Any, tensor: Tensor | None) -> Any:  # noqa: ANN401 - any state
+        """Return state with a buffer in place of each empty tensor."""
+        if isinstance(value, Tensor):
+            buffer = buffers[key_of[id(value)]] = _buffer(value, tensor)
+            return buffer
+        if isinstance(value, Mapping):
+            return {key: allocated(inner, tensor) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [allocated(inner, tensor) for inner in value]
+        return value
+
     state_dict["state"] = {
-        at: place(held, tensors[at] if isinstance(at, int) else None)
-        for at, held in state_dict["state"].items()
+        index: allocated(value, tensors[index] if isinstance(index, int) else None)
+        for index, value in state_dict["state"].items()
     }
-    read(place.wanted)
+    read(buffers)
     mark(state_dict, optimizer)
     optimizer.load_state_dict(state_dict)
     hook = hook_of(optimizer)
     if hook is not None:
         hook.report = report
-    # Processes hear the same, but for the stages of a pipeline: one of them says it.
+    # The report is the same in all processes, except in the stages of a pipeline.
     if partial or not is_initialized() or get_rank(process_group) == 0:
-        warn(report, stacklevel=2)  # the caller of load_dcp
+        warn_about(report)
     return report
-
-
-def _refuse_meta(optimizer: Optimizer) -> None:
-    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-    if any(tensor.is_meta for tensor in tensors):
-        raise ConfigError(
-            "The model is on the meta device, where nothing can be loaded. Materialise it "
-            "first: model.to_empty(device=...)."
-        )
 
 
 def _outline(
     metadata: "Metadata", key: str | None
 ) -> tuple[dict[str, Path], dict[str, Tensor | None]]:
-    """What the optimizer's part of a checkpoint has under each of the checkpoint's keys.
+    """Return the keys of the optimizer's part of a checkpoint, and empty tensors for its own.
 
     Returns:
         The path of each within that part, and an empty tensor on the meta device, or
         ``None`` for what is no tensor.
     """
     # The way to each value, where nested dictionaries were saved; DCP joins it to one key.
-    known = metadata.planner_data or {}
-    split = {name: _split(known.get(name, (name,))) for name in metadata.state_dict_metadata}
-    parts = {".".join(above): None for above, rest in split.values() if _is_setting(rest)}
+    nested_paths = metadata.planner_data or {}
+    split = {name: _split(nested_paths.get(name, (name,))) for name in metadata.state_dict_metadata}
+    parts = {".".join(above): None for above, within in split.values() if _is_setting(within)}
     if key is None and len(parts) == 1:
         key = next(iter(parts))
     if key not in parts:
-        there = f"it has {listed(map(repr, parts))}: pass key=" if parts else "it has none"
+        choices = f"it has {listed(map(repr, parts))}: pass key=" if parts else "it has none"
         raise ConfigError(
             "The checkpoint has no state of an optimizer "
-            f"{'that is the only one' if key is None else f'under {key!r}'}; {there}. What "
+            f"{'that is the only one' if key is None else f'under {key!r}'}; {choices}. What "
             "get_optimizer_state_dict gives is looked for, with its 'param_groups'.",
             keys=list(parts),
         )
     paths: dict[str, Path] = {}
     outline: dict[str, Tensor | None] = {}
-    for name, (above, rest) in split.items():
-        if rest and ".".join(above) == key:
-            paths[name] = rest
-            outline[name] = _empty(metadata.state_dict_metadata[name])
+    for name, (above, within) in split.items():
+        if within and ".".join(above) == key:
+            paths[name] = within
+            stored: Any = metadata.state_dict_metadata[name]
+            outline[name] = None
+            if getattr(stored, "size", None) is not None:
+                dtype = stored.properties.dtype
+                outline[name] = torch.empty(stored.size, dtype=dtype, device="meta")
     return paths, outline
 
 
 def _split(path: Path) -> tuple[Path, Path]:
-    """The way to an optimizer's part, and the way within it; that is empty elsewhere."""
+    """Split a path into that to the optimizer's part, and that within it (empty elsewhere)."""
     for at, step in enumerate(path):
         if str(step).partition(".")[0] in {"state", "param_groups"}:
             return tuple(map(str, path[:at])), path[at:]
@@ -189,19 +201,12 @@ def _split(path: Path) -> tuple[Path, Path]:
 
 
 def _is_setting(path: Path) -> bool:
+    """Whether a path within the optimizer's part leads to a setting of a group."""
     return bool(path) and str(path[0]).partition(".")[0] == "param_groups"
 
 
-def _empty(stored: object) -> Tensor | None:
-    size = getattr(stored, "size", None)
-    if size is None:
-        return None
-    dtype = stored.properties.dtype  # type: ignore[attr-defined] # tensors have some
-    return torch.empty(size, dtype=dtype, device="meta")
-
-
 def _nested(values: Mapping[Path, Any]) -> Any:  # noqa: ANN401 - a dict, a list or a value
-    """Nested dictionaries, and lists where steps are numbers."""
+    """Return nested dictionaries, and lists where the steps of paths are numbers."""
     if () in values:
         return values[()]
     parts: dict[Any, dict[Path, Any]] = {}
@@ -213,40 +218,18 @@ def _nested(values: Mapping[Path, Any]) -> Any:  # noqa: ANN401 - a dict, a list
     return built
 
 
-class _Room:
-    """Makes room for the tensors of a state, in the form of their parameters.
-
-    Attributes:
-        wanted: The room made, by the checkpoint's keys.
-    """
-
-    def __init__(self, outline: Mapping[str, Tensor | None]) -> None:
-        self.wanted: dict[str, Any] = {}
-        self._names = {id(each): name for name, each in outline.items()}
-
-    def __call__(self, held: Any, tensor: Tensor | None) -> Any:  # noqa: ANN401 - any state
-        """State with room in place of empty tensors."""
-        if isinstance(held, Tensor):
-            made = self.wanted[self._names[id(held)]] = _room(held, tensor)
-            return made
-        if isinstance(held, Mapping):
-            return {key: self(value, tensor) for key, value in held.items()}
-        if isinstance(held, list):
-            return [self(value, tensor) for value in held]
-        return held
-
-
-def _room(empty: Tensor, tensor: Tensor | None) -> Tensor:
+def _buffer(empty: Tensor, tensor: Tensor | None) -> Tensor:
+    """Return a tensor to read saved state of a parameter into, sharded like the parameter."""
     if tensor is None or empty.ndim == 0:  # step counters are the same everywhere
         return torch.empty_like(empty, device="cpu")
     if empty.shape == tensor.shape:
         return torch.empty_like(tensor.detach(), dtype=empty.dtype)
-    room = torch.empty_like(empty, device=tensor.device)
+    buffer = torch.empty_like(empty, device=tensor.device)
     mesh = getattr(tensor, "device_mesh", None)
     if mesh is None:
-        return room
+        return buffer
     from torch.distributed.tensor import DTensor, Replicate
 
     # Factors of a matrix have no axis of their own to be sharded along.
     everywhere = [Replicate()] * mesh.ndim
-    return DTensor.from_local(room, mesh, everywhere, run_check=False)
+    return DTensor.from_local(buffer, mesh, everywhere, run_check=False)

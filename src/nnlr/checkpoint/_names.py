@@ -1,4 +1,4 @@
-"""What the tensors of an optimizer are called, and which of them a saved name means."""
+"""Names of an optimizer's tensors, and matching of saved names with them."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +13,10 @@ from nnlr.errors import ConfigError
 
 Pairs = list[tuple[str, Tensor]]
 
+# Why saved state is not used; see Report.unused.
 GONE: Final = "gone"
-
 FROZEN: Final = "frozen"
-
 SHAPE: Final = "shape"
-
 TIED: Final = "tied"
 
 
@@ -35,51 +33,41 @@ class Names:
     known: dict[str, int] = field(default_factory=dict)
 
     def add(self, pairs: Iterable[tuple[str, Tensor]]) -> None:
-        """Learn names of tensors; what is known already stays."""
+        """Add names of tensors; earlier ones are kept."""
         for name, tensor in pairs:
             if self.known.setdefault(name, id(tensor)) == id(tensor):
                 self.first.setdefault(id(tensor), name)
 
 
 def pairs_of(model: Source | None) -> Pairs:
-    """Canonical names of a model's parameters, tied ones under each of theirs."""
-    if model is None:
-        return []
-    return [(slot.name, slot.tensor) for slot in slots(model)]
+    """Return a model's parameters by canonical name, tied ones under each of theirs."""
+    return [] if model is None else [(slot.name, slot.tensor) for slot in slots(model)]
 
 
 def names_of(optimizer: Optimizer, pairs: Pairs) -> Names:
-    """The names of an optimizer's tensors, from a model or else from its own groups."""
+    """Return the names of an optimizer's tensors: a model's, or else those in its groups."""
     names = Names()
     trained = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
     # A tensor that was replaced may be alive still, under the same name.
     names.add(sorted(pairs, key=lambda pair: id(pair[1]) not in trained))
-    own = [
+    in_groups = [
         (name, tensor)
         for group in optimizer.param_groups
         for name, tensor in zip(group.get("param_names", ()), group["params"], strict=False)
         if id(tensor) not in names.first
     ]
-    names.add(pairs_of(own))
+    names.add(pairs_of(in_groups))
     return names
 
 
-def unnamed(optimizer: Optimizer, names: Names) -> int:
-    """How many of an optimizer's tensors have no name."""
-    return sum(
-        id(tensor) not in names.first
-        for group in optimizer.param_groups
-        for tensor in group["params"]
-    )
-
-
 def require_names(optimizer: Optimizer, names: Names) -> None:
-    """Refuse an optimizer whose tensors cannot be told apart by name.
+    """Refuse an optimizer of which a tensor has no name.
 
     Raises:
         ConfigError: With the ways to name them.
     """
-    if count := unnamed(optimizer, names):
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    if count := sum(id(tensor) not in names.first for tensor in tensors):
         raise ConfigError(
             f"{plural(count, 'tensor')} of {type(optimizer).__name__} have no name, so that "
             "saved state cannot be matched to them. Pass model=, the model whose parameters "
@@ -89,33 +77,34 @@ def require_names(optimizer: Optimizer, names: Names) -> None:
 
 
 def matched(saved: Sequence[str], known: Collection[str]) -> dict[str, str]:
-    """Which known name each saved one means, whatever either was wrapped in.
+    """Return the known name for each saved one that has one, whatever wrapped either model.
 
-    A name that is known as it stands counts before one that only means the same.
+    An equal name counts before one that only means the same.
 
     Examples:
         >>> matched(["module.a", "b", "c"], {"a", "_orig_mod.b"})
         {'module.a': 'a', 'b': '_orig_mod.b'}
     """
-    found = {name: name for name in saved if name in known}
-    taken = set(found)
+    known_of = {name: name for name in saved if name in known}
+    taken = set(known_of)
     for name in saved:
-        if name not in found:
+        if name not in known_of:
             meant = resolve_name(name, known)
             if meant is not None and meant not in taken:
-                found[name] = meant
+                known_of[name] = meant
                 taken.add(meant)
-    if left := {name for name in saved if name not in found}:
+    # The known names may be the wrapped ones.
+    if unmatched := {name for name in saved if name not in known_of}:
         for name in known:
-            meant = None if name in taken else resolve_name(name, left)
-            if meant is not None and meant not in found:
-                found[meant] = name
-    return {name: found[name] for name in saved if name in found}
+            meant = None if name in taken else resolve_name(name, unmatched)
+            if meant is not None and meant not in known_of:
+                known_of[meant] = name
+    return {name: known_of[name] for name in saved if name in known_of}
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which saved parameter goes on in which tensor.
+    """Which saved parameter belongs to which tensor.
 
     Attributes:
         source: For the id of a tensor of the optimizer, the position of the saved parameter.
@@ -129,18 +118,17 @@ class Match:
 def match(saved: Sequence[str], names: Names, groups: Iterable[dict[str, Any]]) -> Match:
     """Match saved names with the tensors in groups."""
     trained = {id(tensor) for group in groups for tensor in group["params"]}
-    found = matched(saved, names.known)
+    known_of = matched(saved, names.known)
     source: dict[int, int] = {}
     unused: dict[int, str] = {}
+
+    def is_alias(position: int) -> bool:
+        name = known_of.get(saved[position])
+        return name is None or names.first.get(names.known[name]) != name
+
     # A tensor's first name before its aliases, so that they decide only where it is missing.
-    order = sorted(
-        range(len(saved)),
-        key=lambda at: (
-            (name := found.get(saved[at])) is None or names.first.get(names.known[name]) != name
-        ),
-    )
-    for position in order:
-        name = found.get(saved[position])
+    for position in sorted(range(len(saved)), key=is_alias):
+        name = known_of.get(saved[position])
         tensor = None if name is None else names.known[name]
         if tensor is None:
             unused[position] = GONE

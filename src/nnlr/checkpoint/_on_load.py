@@ -1,6 +1,5 @@
-"""``load_state_dict`` by name: as functions, and as a hook."""
+"""Load optimizer state by name: as functions, and as a hook of ``load_state_dict``."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -11,16 +10,16 @@ from torch.utils.hooks import RemovableHandle
 
 from nnlr._arguments import choice
 from nnlr._model.names import Source
-from nnlr._schedule import base_rate as baserate
+from nnlr._schedule import base_rate
 from nnlr._text import shown
 from nnlr.checkpoint._fit import fitted
 from nnlr.checkpoint._groups import Present
 from nnlr.checkpoint._hook import Hook, Policy, StateDict, hook_of, in_order, runs_hooks
 from nnlr.checkpoint._names import Names, Pairs, names_of, pairs_of, require_names
 from nnlr.checkpoint._rates import NOTE
-from nnlr.checkpoint._report import Report
+from nnlr.checkpoint._report import Report, warn_about
 from nnlr.checkpoint._saved import Saved, by_position, fqns, read_indexed, read_named
-from nnlr.errors import ConfigError, NnlrError, NnlrWarning
+from nnlr.errors import ConfigError, NnlrError
 
 POLICIES: Final = ("code", "checkpoint")
 
@@ -78,7 +77,7 @@ def fit_state(
     pairs = pairs_of(model) if model is not None or hook is None else hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, saved_names, policy)
     mark(result, optimizer)
-    warn(report, stacklevel=2)
+    warn_about(report)
     return result, report
 
 
@@ -146,7 +145,7 @@ def fit_named_state(
             {key: value for key, value in new.items() if key in group} for new, group in groups
         ]
     mark(result, optimizer)
-    warn(report, stacklevel=2)
+    warn_about(report)
     return _named(result, optimizer, fqns(model)), report
 
 
@@ -202,32 +201,28 @@ def installed(optimizer: Optimizer) -> bool:
 
 
 def last_report(optimizer: Optimizer) -> Report | None:
-    """What became of the state that the optimizer loaded last; ``None`` before that."""
+    """Return the report on the state that the optimizer loaded last; ``None`` before that."""
     hook = hook_of(optimizer)
     return None if hook is None else hook.report
 
 
 def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict | None:
-    """What the hook does."""
+    """Make a state dict fit before the optimizer loads it; called by the hook."""
     if not _is_state(state_dict):
         return None
     pairs = hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, hook.saved_names, hook.policy)
     groups = state_dict["param_groups"]
-    fitted = [group.get(NOTE, {}).get("fitted") for group in groups]
-    if any(fitted) and fitted == _orders(optimizer, pairs):
-        # A call of fit_state has said what there is to say, perhaps by another policy.
-        hook.report = replace(report, differences=())
-        settled = [{k: v for k, v in group.items() if k != NOTE} for group in groups]
-        return {**state_dict, "param_groups": settled}
-    hook.report = report
-    warn(report, stacklevel=6)
-    return result
-
-
-def _orders(optimizer: Optimizer, pairs: Pairs) -> list[str]:
+    fitted_for = [group.get(NOTE, {}).get("fitted") for group in groups]
     names = names_of(optimizer, pairs).first
-    return [in_order(group, names) for group in optimizer.param_groups]
+    if any(fitted_for) and fitted_for == [in_order(g, names) for g in optimizer.param_groups]:
+        # A call of fit_state has made it fit and warned, perhaps by another policy.
+        hook.report = replace(report, differences=())
+        without_note = [{k: v for k, v in group.items() if k != NOTE} for group in groups]
+        return {**state_dict, "param_groups": without_note}
+    hook.report = report
+    warn_about(report)
+    return result
 
 
 def mark(result: StateDict, optimizer: Optimizer) -> None:
@@ -245,6 +240,7 @@ def check(optimizer: object, caller: str, policy: object) -> None:
 
 
 def _is_state(state_dict: object) -> bool:
+    """Whether this looks like a state dict of an optimizer."""
     return isinstance(state_dict, Mapping) and {"state", "param_groups"} <= set(state_dict)
 
 
@@ -255,6 +251,7 @@ def _fit_indexed(
     saved_names: Sequence[str] | None,
     policy: Policy,
 ) -> tuple[StateDict, Report]:
+    """Make a state dict keyed by positions fit, and report."""
     if not _is_state(state_dict):
         raise NnlrError(
             "This is no optimizer's state dict: it needs the keys 'state' and "
@@ -272,9 +269,9 @@ def _fit_indexed(
 
 
 def present(optimizer: Optimizer, names: Names) -> Present:
-    """The optimizer, and what is known of it."""
+    """Return the optimizer with the names of its tensors and its base rates."""
     hook = hook_of(optimizer)
-    scheduled = baserate.scheduled(optimizer)
+    scheduled = base_rate.scheduled(optimizer)
     return Present(
         optimizer,
         names,
@@ -301,7 +298,7 @@ def _refuse_unloadable(saved: Saved, optimizer: Optimizer) -> None:
 
 
 def _named(result: StateDict, optimizer: Optimizer, ids: Mapping[int, str]) -> StateDict:
-    """A fitted dictionary keyed by names; parameters that start afresh have no state."""
+    """Return a fitted dictionary keyed by names; parameters that start afresh have no state."""
     tensors = [p for group in optimizer.param_groups for p in group["params"]]
     names = [ids[id(tensor)] for tensor in tensors]
     others = {k: v for k, v in result["state"].items() if not isinstance(k, int)}
@@ -311,13 +308,3 @@ def _named(result: StateDict, optimizer: Optimizer, ids: Mapping[int, str]) -> S
         for group in result["param_groups"]
     ]
     return {"state": {**others, **state}, "param_groups": groups}
-
-
-def warn(report: Report, stacklevel: int) -> None:
-    """Say what does not fit, to who called ``stacklevel`` functions up."""
-    if troubles := report.troubles():
-        warnings.warn(
-            f"Optimizer state does not fit as it was saved:\n{troubles}",
-            NnlrWarning,
-            stacklevel=stacklevel + 1,
-        )

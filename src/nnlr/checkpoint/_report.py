@@ -1,13 +1,13 @@
-"""What became of saved optimizer state: said in a report, and in one warning."""
+"""The report on loaded optimizer state, and the one warning about it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from textwrap import fill
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
-from nnlr._text import listed, plural
+from nnlr._text import listed, plural, warn
 from nnlr.checkpoint._names import FROZEN
 
 
@@ -31,20 +31,20 @@ class Difference:
     winner: str
 
     def __str__(self) -> str:
-        """One sentence."""
+        """Return one sentence."""
         return (
             f"{self.setting} is {short(self.old)} in the checkpoint and {short(self.new)} "
             f"in the code: {short(self.new if self.winner == 'code' else self.old)} counts "
-            f"({self.winner}), for {_some(self.names)}"
+            f"({self.winner}), for {plural(len(self.names), 'parameter')}: {listed(self.names, 3)}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of saved optimizer state.
+    """Which saved optimizer state was used, and which settings differed.
 
     Attributes:
-        moved: Parameters that go on with what was saved of them.
+        moved: Parameters that continue with their saved state.
         fresh: Parameters of the optimizer that start afresh: new ones, and those of another
             shape.
         unused: What was saved and is not used: name and reason. ``"gone"``: no such
@@ -59,37 +59,44 @@ class Report:
     differences: tuple[Difference, ...] = ()
 
     def __str__(self) -> str:
-        """All of it, names capped, in lines of at most 80 columns."""
+        """Return all of it, names capped, in lines of at most 80 columns."""
         counts = (
             f"Optimizer state: {len(self.moved)} moved, {len(self.fresh)} fresh, "
             f"{len(self.unused)} unused."
         )
-        return "\n".join([counts, *map(_wrapped, self._details(told=False))])
+        return "\n".join([counts, *map(_wrapped, self._details(only_troubles=False))])
 
     def troubles(self) -> str:
-        """What the user has to hear about, or ``""``.
+        """Return the lines of the warning, or ``""`` if there is nothing to warn about.
 
-        That new parameters start afresh and frozen ones need no state goes without saying.
+        New parameters start afresh and frozen ones need no state: these are left out.
         """
-        return "\n".join(map(_wrapped, self._details(told=True)))
+        return "\n".join(map(_wrapped, self._details(only_troubles=True)))
 
-    def _details(self, *, told: bool) -> list[str]:
-        lines = [] if told or not self.fresh else [f"fresh: {listed(self.fresh)}"]
-        reasons = list(dict.fromkeys(self.unused.values()))
-        for reason in reasons:
+    def _details(self, *, only_troubles: bool) -> list[str]:
+        """Return what to print below the counts, an entry each."""
+        lines = [f"fresh: {listed(self.fresh)}"] if self.fresh and not only_troubles else []
+        for reason in dict.fromkeys(self.unused.values()):
             names = [name for name, why in self.unused.items() if why == reason]
-            if not (told and reason == FROZEN):
+            if not (only_troubles and reason == FROZEN):
                 lines.append(f"unused ({reason}): {listed(names)}")
-        shown = [str(each) for each in self.differences[:_SHOWN]]
+        shown = [str(difference) for difference in self.differences[:_SHOWN]]
         if more := self.differences[_SHOWN:]:
             shown.append(f"and {plural(len(more), 'difference')} more")
         return lines + shown
 
 
-_SHOWN = 8
+_SHOWN: Final = 8  # differences; of more there is a count
+
+
+def warn_about(report: Report) -> None:
+    """Warn of saved state that is not used and of settings that differ, if there are any."""
+    if troubles := report.troubles():
+        warn(f"Optimizer state does not fit as it was saved:\n{troubles}")
 
 
 def _wrapped(line: str) -> str:
+    """Indent an entry, in lines of at most 80 columns."""
     return fill(
         line,
         80,
@@ -101,11 +108,7 @@ def _wrapped(line: str) -> str:
 
 
 def short(value: object) -> str:
-    """A setting's value for a message."""
+    """Write a setting's value for a message."""
     if isinstance(value, Tensor):
         value = value.tolist()
     return f"{value:.6g}" if isinstance(value, float) else repr(value)
-
-
-def _some(names: Sequence[str]) -> str:
-    return f"{plural(len(names), 'parameter')}: {listed(names, 3)}"

@@ -1,4 +1,4 @@
-"""Saved optimizer state, read into one form from the several that torch writes."""
+"""Read saved optimizer state from the several forms that torch writes into one."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,14 +7,14 @@ from typing import Any, Final
 from torch import nn
 from torch.optim import Optimizer
 
-from nnlr._model.names import DDP, Slot, lineage, slots, wrapped_attrs
+from nnlr._model.names import DDP, lineage, slots, wrapped_attrs
 from nnlr._text import shown
 from nnlr.checkpoint._names import Names
 from nnlr.checkpoint._rates import NOTE, same
 from nnlr.checkpoint._tensors import fits
 from nnlr.errors import ConfigError, NnlrError
 
-# What torch's distributed checkpoints leave out of names; of `module` only that of DDP.
+# Segments that torch's distributed checkpoints leave out of names; `module` only of DDP.
 _LEFT_OUT: Final = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
@@ -23,11 +23,11 @@ class Saved:
     """Saved optimizer state.
 
     Attributes:
-        ids: What the parameters are called in ``state``, in the order of the groups.
+        ids: The keys of the parameters in ``state``, in the order of the groups.
         names: Their names, as they were saved.
         group_of: The position of each one's group.
         groups: Settings of the groups.
-        state: What was saved of the parameters, and of none in particular.
+        state: The state of the parameters by id, and state that belongs to no parameter.
         named: Whether the names are known; otherwise they are positions.
     """
 
@@ -39,37 +39,37 @@ class Saved:
     named: bool = True
 
     def only(self, names: Collection[str]) -> "Saved":
-        """What was saved of some parameters."""
-        kept = [at for at, name in enumerate(self.names) if name in names]
-        left = set(self.ids) - {self.ids[at] for at in kept}
+        """Return the part that belongs to some parameters, or to none."""
+        chosen = [at for at, name in enumerate(self.names) if name in names]
+        others = set(self.ids) - {self.ids[at] for at in chosen}
         return replace(
             self,
-            ids=[self.ids[at] for at in kept],
-            names=[self.names[at] for at in kept],
-            group_of=[self.group_of[at] for at in kept],
-            state={key: value for key, value in self.state.items() if key not in left},
+            ids=[self.ids[at] for at in chosen],
+            names=[self.names[at] for at in chosen],
+            group_of=[self.group_of[at] for at in chosen],
+            state={key: value for key, value in self.state.items() if key not in others},
         )
 
 
 def read_indexed(
-    state_dict: Mapping[str, Any], given: Sequence[str] | None, optimizer: Optimizer
+    state_dict: Mapping[str, Any], saved_names: Sequence[str] | None, optimizer: Optimizer
 ) -> Saved:
-    """Read what ``optimizer.state_dict()`` gave, or what DCP passes to ``load_state_dict``.
+    """Read a result of ``optimizer.state_dict()``, or what DCP passes to ``load_state_dict``.
 
     Raises:
         ConfigError: If names are needed and none are there, or as many as do not fit, or
             there is no parameter at all.
     """
     groups = state_dict["param_groups"]
-    ids = [each for group in groups for each in group["params"]]
+    ids = [param_id for group in groups for param_id in group["params"]]
     if not ids:
         raise ConfigError(
             "The checkpoint has no parameters in its groups, so everything would start afresh. "
             "Load what state_dict() of a trained optimizer gave."
         )
-    names = _own_names(groups, ids)
-    if names is None and given is not None:
-        names = list(given)
+    names = _names_in(groups, ids)
+    if names is None and saved_names is not None:
+        names = list(saved_names)
         if len(names) != len(ids) or len(set(names)) != len(names):
             raise ConfigError(
                 f"saved_names has {len(names)} names ({len(set(names))} different ones), and "
@@ -85,8 +85,9 @@ def read_indexed(
     )
 
 
-def _own_names(groups: Sequence[Mapping[str, Any]], ids: Sequence[Any]) -> list[str] | None:
-    if ids and all(isinstance(each, str) for each in ids):
+def _names_in(groups: Sequence[Mapping[str, Any]], ids: Sequence[Any]) -> list[str] | None:
+    """Return the names that the checkpoint itself has, or ``None``."""
+    if all(isinstance(param_id, str) for param_id in ids):
         return list(ids)
     names = [
         name
@@ -97,6 +98,7 @@ def _own_names(groups: Sequence[Mapping[str, Any]], ids: Sequence[Any]) -> list[
 
 
 def _how_to_name(optimizer: Optimizer) -> str:
+    """Return the sentence on how to pass names."""
     return (
         "Pass the names of the old optimizer's parameters in its order, from the code that "
         "built it: [name for name, p in model.named_parameters() if p.requires_grad] if it was "
@@ -106,46 +108,48 @@ def _how_to_name(optimizer: Optimizer) -> str:
 
 
 def by_position(saved: Saved, optimizer: Optimizer, names: Names) -> tuple[Saved, Names]:
-    """Name saved parameters after those in the same place, as torch's own loading does.
+    """Name saved parameters after those at the same positions, as torch's own loading does.
 
     Raises:
-        ConfigError: If there is no such place.
+        ConfigError: If group sizes or shapes differ.
     """
     groups = optimizer.param_groups
-    here = [len(group["params"]) for group in groups]
-    there = [len(group["params"]) for group in saved.groups]
-    if here != there:
+    sizes = [len(group["params"]) for group in groups]
+    saved_sizes = [len(group["params"]) for group in saved.groups]
+    if sizes != saved_sizes:
         raise ConfigError(
             f"The checkpoint holds no parameter names, and its groups have other sizes "
-            f"({_sizes(there)}) than those of {type(optimizer).__name__} ({_sizes(here)}), so "
-            f"nothing tells which is which. {_how_to_name(optimizer)}",
-            saved=there,
-            present=here,
+            f"({_sizes(saved_sizes)}) than those of {type(optimizer).__name__} "
+            f"({_sizes(sizes)}), so nothing tells which is which. {_how_to_name(optimizer)}",
+            saved=saved_sizes,
+            present=sizes,
         )
     tensors = [tensor for group in groups for tensor in group["params"]]
-    found = [
-        names.first.get(id(tensor), own) for tensor, own in zip(tensors, saved.names, strict=True)
+    new_names = [
+        names.first.get(id(tensor), position)
+        for tensor, position in zip(tensors, saved.names, strict=True)
     ]
-    for at, (name, tensor) in enumerate(zip(found, tensors, strict=True)):
-        if not fits(saved.state.get(saved.ids[at]), tensor):
+    for param_id, name, tensor in zip(saved.ids, new_names, tensors, strict=True):
+        if not fits(saved.state.get(param_id), tensor):
             raise ConfigError(
                 f"The checkpoint holds no parameter names, and what it has in the place of "
                 f"{name!r} is of another shape: the order of parameters was another, or the "
                 f"model was. {_how_to_name(optimizer)}",
                 name=name,
             )
-    known = Names()
-    known.add(zip(found, tensors, strict=True))
-    return replace(saved, names=found), known
+    by_name = Names()
+    by_name.add(zip(new_names, tensors, strict=True))
+    return replace(saved, names=new_names), by_name
 
 
 def _sizes(sizes: Sequence[int]) -> str:
+    """Write sizes of groups in a message."""
     text = ", ".join(map(str, sizes[:8]))
     return text if len(sizes) <= 8 else f"{text}, ... {len(sizes)} groups"
 
 
 def read_named(state_dict: Mapping[str, Any]) -> Saved:
-    """Read what ``get_optimizer_state_dict`` gave, flattened or not.
+    """Read a result of ``get_optimizer_state_dict``, flattened or not.
 
     Raises:
         NnlrError: If it is something else.
@@ -153,7 +157,7 @@ def read_named(state_dict: Mapping[str, Any]) -> Saved:
     if "state" not in state_dict or "param_groups" not in state_dict:
         state_dict = _unflattened(state_dict)
     groups = state_dict["param_groups"]
-    names = [each for group in groups for each in group["params"]]
+    names = [name for group in groups for name in group["params"]]
     if not all(isinstance(name, str) for name in names):
         raise NnlrError(
             "This state dict is keyed by positions, not by names: fit_state is for those."
@@ -168,11 +172,11 @@ def read_named(state_dict: Mapping[str, Any]) -> Saved:
 
 
 def _unflattened(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested form of ``state.<name>.<key>`` and ``param_groups.<name>.<setting>``."""
+    """Nest the keys ``state.<name>.<key>`` and ``param_groups.<name>.<setting>``."""
     settings: dict[str, dict[str, Any]] = {}
     for key, value in flat.items():
-        head, _, rest = str(key).partition(".")
-        name, _, setting = rest.rpartition(".")
+        head, _, path = str(key).partition(".")
+        name, _, setting = path.rpartition(".")
         if head not in {"state", "param_groups"} or not name:
             raise NnlrError(
                 "This is not what get_optimizer_state_dict gives, flattened or not: it has the "
@@ -182,19 +186,19 @@ def _unflattened(flat: Mapping[str, Any]) -> dict[str, Any]:
             settings.setdefault(name, {})[setting] = value
     state: dict[str, Any] = {}
     for key, value in flat.items():
-        head, _, rest = str(key).partition(".")
+        head, _, path = str(key).partition(".")
         if head == "state":
-            name, path = _split(rest, settings)
-            place = state.setdefault(name, {})
-            for step in path[:-1]:
-                place = place.setdefault(step, {})
-            place[path[-1]] = value
+            name, keys = _split(path, settings)
+            inner = state.setdefault(name, {})
+            for step in keys[:-1]:
+                inner = inner.setdefault(step, {})
+            inner[keys[-1]] = value
     return {"state": state, "param_groups": _merged(settings)}
 
 
-def _split(rest: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """A parameter's name, the longest that fits, and the path in its state."""
-    parts = rest.split(".")
+def _split(path: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Split a path into the longest name of a parameter that fits, and the keys in its state."""
+    parts = path.split(".")
     for end in range(len(parts) - 1, 0, -1):
         if (name := ".".join(parts[:end])) in names:
             return name, parts[end:]
@@ -202,39 +206,31 @@ def _split(rest: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 
 def _merged(settings: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups again, of the parameters that share all settings."""
+    """Return groups of the parameters that share all settings."""
     groups: list[dict[str, Any]] = []
-    for name, own in settings.items():
-        own.pop("param_names", None)
+    for name, values in settings.items():
+        values.pop("param_names", None)
         for group in groups:
-            if group.keys() - {"params"} == own.keys() and all(
-                same(group[key], value) for key, value in own.items()
+            if group.keys() - {"params"} == values.keys() and all(
+                same(group[key], value) for key, value in values.items()
             ):
                 group["params"].append(name)
                 break
         else:
-            groups.append({**own, "params": [name]})
+            groups.append({**values, "params": [name]})
     return groups
 
 
 def fqns(model: nn.Module) -> dict[int, str]:
-    """What torch's distributed checkpoints call each parameter, by the tensor's id."""
-    found: dict[int, str] = {}
+    """Return the names of torch's distributed checkpoints, by the id of the tensor."""
+    names: dict[int, str] = {}
     for slot in slots(model):
-        found.setdefault(id(slot.tensor), _fqn(slot))
-    return found
-
-
-def _fqn(slot: Slot) -> str:
-    above = slot.node.above() if slot.node else ()
-    segments = [
-        node.attr
-        for node in above
-        if node.parent is not None and not _is_left_out(node.attr, node.parent.cls)
-    ]
-    return ".".join([*reversed(segments), slot.key])
-
-
-def _is_left_out(attr: str, holder: type) -> bool:
-    wraps = attr in wrapped_attrs(holder)
-    return wraps and (attr in _LEFT_OUT or DDP in lineage(holder))
+        segments = [slot.key]
+        for node in slot.node.above() if slot.node else ():
+            if node.parent is not None:
+                owner = node.parent.cls
+                wraps = node.attr in wrapped_attrs(owner)
+                if not (wraps and (node.attr in _LEFT_OUT or DDP in lineage(owner))):
+                    segments.append(node.attr)
+        names.setdefault(id(slot.tensor), ".".join(reversed(segments)))
+    return names

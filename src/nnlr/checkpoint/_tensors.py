@@ -1,4 +1,4 @@
-"""Whether what was saved of one parameter fits its tensor, and how it gets there."""
+"""Whether the saved state of a parameter fits its tensor, and sharding it as the tensor is."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,13 +13,15 @@ def fits(state: object, tensor: Tensor) -> bool:
     (blocks, factors, preconditioners). Else all of them must be scalars or factors: its axes
     in their order, some of them missing or of length 1.
     """
-    held, shape = list(_tensors(state)), tensor.shape
+    shapes, shape = [saved.shape for saved in _tensors(state)], tensor.shape
     # Every step counter has the shape of a parameter that is a scalar.
-    own = bool(shape) and any(each.shape == shape for each in held)
-    return own or all(_is_factor(each.shape, shape) for each in held if each.numel() != 1)
+    if shape and shape in shapes:
+        return True
+    return all(_is_factor(saved, shape) for saved in shapes if saved.numel() != 1)
 
 
 def _is_factor(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether a shape has axes of another one, in their order, missing ones or of length 1."""
     if len(shape) == len(whole):
         return all(a in {1, b} for a, b in zip(shape, whole, strict=True))
     axes = iter(whole)
@@ -27,6 +29,7 @@ def _is_factor(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
 
 
 def _tensors(state: object) -> Iterator[Tensor]:
+    """Yield all tensors in nested state."""
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, Mapping):
@@ -38,21 +41,22 @@ def _tensors(state: object) -> Iterator[Tensor]:
 
 
 def placed(state: Any, tensor: Tensor) -> Any:  # noqa: ANN401 - state is what an optimizer keeps
-    """Saved state as the tensor's optimizer can use it: sharded as the tensor is, or whole.
+    """Return saved state sharded as the tensor is, or whole if the tensor is not sharded.
 
-    What is so already is handed on as it is. A copy is made where that is not so, and of
-    the dictionaries around it.
+    Tensors that are so already are not copied.
     """
-    if any(_mesh(each) is not None for each in (tensor, *_tensors(state))):
+    if any(_mesh(saved) is not None for saved in (tensor, *_tensors(state))):
         return _mapped(state, lambda value: _moved(value, tensor))
     return state
 
 
 def _mesh(tensor: Tensor) -> Any:  # noqa: ANN401 - a DeviceMesh, whose module may be missing
+    """Return the device mesh of a sharded tensor, ``None`` of another."""
     return getattr(tensor, "device_mesh", None)
 
 
 def _mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401 - likewise
+    """Return nested state with every tensor changed."""
     if isinstance(state, Tensor):
         return change(state)
     if isinstance(state, Mapping):
@@ -60,27 +64,21 @@ def _mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN
     return state
 
 
-def _moved(value: Tensor, tensor: Tensor) -> Tensor:
-    mesh, now = _mesh(tensor), _mesh(value)
-    if value.ndim == 0 or (now == mesh and _placed_alike(value, tensor)):
-        return value  # step counters are the same everywhere
-    whole = value if now is None else value.full_tensor()  # type: ignore[attr-defined]
-    return whole if mesh is None else _sharded(whole, tensor)
-
-
-def _placed_alike(value: Any, tensor: Any) -> bool:  # noqa: ANN401 - DTensors, likewise
-    alike: bool = value.placements == tensor.placements
-    return alike or value.shape != tensor.shape
-
-
-def _sharded(value: Tensor, tensor: Any) -> Tensor:  # noqa: ANN401 - a DTensor, likewise
-    """A whole tensor, which every rank holds, sharded as another: nothing is sent."""
+def _moved(value: Any, tensor: Any) -> Tensor:  # noqa: ANN401 - either may be a DTensor
+    """Return a saved tensor in the layout of a parameter."""
+    mesh, saved_mesh = _mesh(tensor), _mesh(value)
+    if value.ndim == 0:  # step counters are the same everywhere
+        return value  # type: ignore[no-any-return]
+    # Factors of a matrix have no axis of their own to be sharded along.
+    same_shape = value.shape == tensor.shape
+    if saved_mesh == mesh and (not same_shape or value.placements == tensor.placements):
+        return value  # type: ignore[no-any-return]
+    whole: Tensor = value if saved_mesh is None else value.full_tensor()
+    if mesh is None:
+        return whole
     from torch.distributed.tensor import DTensor, Replicate
 
-    everywhere = [Replicate()] * tensor.device_mesh.ndim
-    whole = DTensor.from_local(
-        value.to(tensor.device), tensor.device_mesh, everywhere, run_check=False
-    )
-    # Factors of a matrix have no axis of their own to be sharded along.
-    same = value.shape == tensor.shape
-    return whole.redistribute(placements=tensor.placements if same else everywhere)
+    # Every rank holds the whole tensor: nothing is sent.
+    everywhere = [Replicate()] * mesh.ndim
+    shared = DTensor.from_local(whole.to(tensor.device), mesh, everywhere, run_check=False)
+    return shared.redistribute(placements=tensor.placements if same_shape else everywhere)
