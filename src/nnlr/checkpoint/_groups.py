@@ -1,4 +1,4 @@
-"""The settings of groups after a checkpoint: what comes from it, and what from the code."""
+"""The settings of groups after loading: which are the checkpoint's, and which the code's."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from nnlr.checkpoint._rates import NOTE, Group, Rate, same
 from nnlr.checkpoint._report import Difference, short
 from nnlr.errors import ConfigError
 
-# A group's key for the names of its multipliers that move during training.
+# The key of a group that lists its multipliers that move during training.
 MOVING: Final = "moving"
 
-# Which class and kernels run: those that the checkpoint was saved with need not exist here.
+# Which class and kernels run: those of the checkpoint need not exist on this machine.
 _OF_THE_CODE: Final = {
     *("foreach", "fused", "capturable", "differentiable", "triton"),
     "decoupled_weight_decay",  # what makes an AdamW of an Adam
 }
 
-# Arguments of schedulers, kept in groups: those of the scheduler that the code has built.
+# Arguments of schedulers, kept in groups: they are those of the code's scheduler.
 _OF_SCHEDULERS: Final = {"max_momentum", "base_momentum", "swa_lr"}
 
-# Multipliers that others than nnlr keep in groups (timm, DINOv2): no less the code's.
+# Multipliers that others than nnlr keep in groups (timm, DINOv2): they are the code's too.
 _SCALES: Final = {"lr_scale", "lr_multiplier", "wd_multiplier"}
 
-# Settings that decide which state there is, so that state and setting go together.
+# Settings that decide which state there is: they are the checkpoint's, like the state.
 _OF_STATE: Final = {"amsgrad", "centered"}
 
 _CYCLED: Final = ("momentum", "betas")
@@ -41,19 +41,19 @@ _RATES: Final = {
     *("weight_decay", "initial_weight_decay", "lr_mult", "wd_mult"),
 }
 
-# What is never a matter between checkpoint and code.
+# Settings that are handled elsewhere.
 _OURS: Final = {"params", "param_names", "name", MOVING, NOTE, *_RATES}
 
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """An optimizer as it is now, and what is known of it.
+    """An optimizer as it is now, with names and base rates.
 
     Attributes:
         optimizer: The optimizer.
         names: The names of its tensors.
         bases: The base rates that its groups start from, if they are known.
-        now: The base rates at which its schedules are.
+        now: The present base rates of its schedules.
     """
 
     optimizer: Optimizer
@@ -64,13 +64,13 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A group of the code, and where its parameters come from.
+    """A group of the code, and the saved groups of its parameters.
 
     Attributes:
         group: The group.
-        label: What to call it.
-        names: For each saved group that some of its parameters were in, by its position,
-            the names of these.
+        label: Its name in messages.
+        names: By the position of each saved group that some of its parameters were in, the
+            names of these.
     """
 
     group: Group
@@ -81,13 +81,13 @@ class Target:
 def fit_groups(
     targets: Sequence[Target], saved: Sequence[Group], present: Present, policy: Policy
 ) -> tuple[list[dict[str, Any]], tuple[Difference, ...]]:
-    """The settings of each group, and what checkpoint and code disagreed about.
+    """Return the settings of each group, and what checkpoint and code disagree about.
 
     Args:
         targets: The groups of the code.
         saved: The groups of the checkpoint.
         present: The optimizer of the code.
-        policy: Who is right about rates and multipliers.
+        policy: Whose rates and multipliers count.
 
     Raises:
         ConfigError: If a group needs two values of something that has to come from the
@@ -99,6 +99,8 @@ def fit_groups(
 
 
 class _Fitting:
+    """Decides the settings of all groups, and collects the differences."""
+
     def __init__(
         self,
         targets: Sequence[Target],
@@ -112,20 +114,18 @@ class _Fitting:
         groups = [target.group for target in targets]
         self.rates = [
             Rate(
-                key,
-                mult,
-                groups,
-                saved,
+                *(key, mult, groups, saved),
                 default=self.defaults.get(key),
                 now=present.now.get(key),
             )
             for key, mult in MULTIPLIERS.items()
         ]
-        self.one: dict[str, bool] = {}
-        self.found: list[tuple[str, Sequence[str], Any, Any, str]] = []
+        self.uniform: dict[str, bool] = {}
+        # The names and the facts of each difference.
+        self.merged: dict[object, tuple[list[str], tuple[str, Any, Any, str]]] = {}
 
     def group(self, position: int) -> dict[str, Any]:
-        """The settings of one group."""
+        """Return the settings of one group."""
         target = self.targets[position]
         sources = [self.saved[at] for at in target.names]
         settings = dict(target.group)
@@ -144,26 +144,31 @@ class _Fitting:
             if key not in _OURS and not key.startswith("cycles_"):
                 self._setting(key, target, sources, settings)
         for key in _CYCLED:
-            self._note(f"cycles_{key}", key, target, sources, settings)
+            self._note(key, target, sources, settings)
         return {key: _own(value) for key, value in settings.items()}
 
-    # --- rates
-
     def _rate(self, rate: Rate, position: int, settings: dict[str, Any], moves: bool) -> None:
+        """Decide a rate and its multiplier; ``moves`` if this moves during training."""
         target = self.targets[position]
         mult = rate.multiplier(position)
-        held = self._agreed(rate.mult, target) if moves else None
+        moved = self._agreed(rate.mult, target) if moves else None
         if mult is not None:
             settings[rate.mult] = mult
-        if held is not None:
-            settings[rate.mult] = held
+        if moved is not None:
+            settings[rate.mult] = moved
         if self.policy == "code":
             sources = [self.saved[at] for at in target.names if rate.key in self.saved[at]]
-            settings |= rate.coded(position, target.group, sources, held)
+            settings |= rate.coded(position, target.group, sources, moved)
         else:
             self._saved_rate(rate, target, settings)
-        if held is None:
-            self._compare_rates(rate, target, mult)
+        if moved is None:
+            start = rate.start(target.group)
+            for at, names in target.names.items():
+                group = self.saved[at]
+                if rate.key in group:
+                    self._differ(rate.key, names, rate.start(group), start, self.policy)
+                if rate.mult in group and mult is not None:
+                    self._differ(rate.mult, names, group[rate.mult], mult, self.policy)
 
     def _saved_rate(self, rate: Rate, target: Target, settings: dict[str, Any]) -> None:
         """Take a rate and its multiplier from the checkpoint."""
@@ -182,27 +187,16 @@ class _Fitting:
             start = rate.start({**settings, **from_saved})
             settings[rate.mult] = start / float(base)
 
-    def _compare_rates(self, rate: Rate, target: Target, mult: float | None) -> None:
-        code = rate.start(target.group)
-        for at, names in target.names.items():
-            group = self.saved[at]
-            if rate.key in group:
-                self._differ(rate.key, names, rate.start(group), code, self.policy)
-            if rate.mult in group and mult is not None:
-                self._differ(rate.mult, names, group[rate.mult], mult, self.policy)
-
     def _agreed(self, key: str, target: Target) -> Any:  # noqa: ANN401 - a setting's value
-        """The one value in the checkpoint of what a group can hold once only.
-
-        ``None`` if the checkpoint does not say.
+        """Return the one value that the saved groups of a target have, or ``None``.
 
         Raises:
             ConfigError: If there are two.
         """
-        held = [(at, self.saved[at][key]) for at in target.names if key in self.saved[at]]
-        for at, value in held[1:]:
-            if not same(held[0][1], value):
-                first, other = (target.names[each][0] for each in (held[0][0], at))
+        values = [(at, self.saved[at][key]) for at in target.names if key in self.saved[at]]
+        for at, value in values[1:]:
+            if not same(values[0][1], value):
+                first, other = target.names[values[0][0]][0], target.names[at][0]
                 way_out = (
                     ", or let the rates of the code count: policy='code' "
                     "(plan.optimizer(..., resume='code'))"
@@ -211,65 +205,61 @@ class _Fitting:
                 )
                 raise ConfigError(
                     f"{target.label} can have one {key}, and its parameters were saved with "
-                    f"two: {first!r} with {short(held[0][1])}, {other!r} with "
+                    f"two: {first!r} with {short(values[0][1])}, {other!r} with "
                     f"{short(value)}. Give them groups of their own{way_out}.",
                     key=key,
                     names=[first, other],
                 )
-        return held[0][1] if held else None
-
-    # --- other settings
+        return values[0][1] if values else None
 
     def _setting(
-        self,
-        key: str,
-        target: Target,
-        sources: Sequence[Group],
-        settings: dict[str, Any],
+        self, key: str, target: Target, sources: Sequence[Group], settings: dict[str, Any]
     ) -> None:
-        """Decide who is right about a setting; ``settings`` holds the code's."""
-        held = [group[key] for group in sources if key in group]
-        if not held:
+        """Decide whose setting counts; ``settings`` holds the code's."""
+        values = [group[key] for group in sources if key in group]
+        if not values:
             return
-        one = all(same(held[0], value) for value in held[1:])
-        if one and key in self.counters:
-            settings[key] = held[0]  # it has moved, and there is nothing to say
+        agree = _all_same(values)
+        if agree and key in self.counters:
+            settings[key] = values[0]  # it has moved in training: no difference to report
             return
         if key not in target.group:
-            if one and not self._is_option(key, target, sources):
-                settings[key] = held[0]
+            if agree and not self._is_option(key, target, sources):
+                settings[key] = values[0]
             return
         if key in _OF_SCHEDULERS:
             return
         if target.group.get(f"cycles_{key}"):
-            if not self._held_still(key):
+            if not self._was_fixed(key):
                 return  # the schedule writes it itself
             settings[f"cycles_{key}"] = False
         winner = "code"
-        if one and key not in _OF_THE_CODE and not self._is_option(key, target, sources):
+        if agree and key not in _OF_THE_CODE and not self._is_option(key, target, sources):
             winner = "checkpoint"
-            settings[key] = _alike(held[0], target.group[key])
-        # With None the code has left it open; some optimizers then note what they chose.
+            settings[key] = values[0]
+            if isinstance(target.group[key], tuple) and isinstance(values[0], list):
+                settings[key] = tuple(values[0])
+        # None leaves the choice to the optimizer, and some then write it into the group.
         chosen = key in _OF_THE_CODE and target.group[key] is None
         if not chosen and not _cycles(key, (target.group, *sources)):
             for at, names in target.names.items():
                 if key in self.saved[at]:
                     self._differ(key, names, self.saved[at][key], target.group[key], winner)
 
-    def _held_still(self, key: str) -> bool:
-        """Whether all saved groups had one value of their own, which nothing cycled."""
-        saved = [group[key] for group in self.saved if key in group]
+    def _was_fixed(self, key: str) -> bool:
+        """Whether all saved groups had one value, not the default, and nothing cycled it."""
+        values = [group[key] for group in self.saved if key in group]
         return (
             not any(group.get(f"cycles_{key}") for group in self.saved)
-            and all(same(saved[0], value) for value in saved[1:])
-            and not same(saved[0], self.defaults.get(key))
+            and _all_same(values)
+            and not same(values[0], self.defaults.get(key))
         )
 
     def _is_option(self, key: str, target: Target, sources: Sequence[Group]) -> bool:
-        """Whether a setting was made for some groups, by a plan, rather than for all.
+        """Whether a plan made a setting for some groups, so that the code's value counts.
 
-        Then the code's plan counts. It shows in a value other than the optimizer's, here or
-        among the saved groups; what a schedule cycles differs too, but for another reason.
+        Such a value is not the optimizer's default, in the code or in some saved groups. A
+        value that a schedule cycles is not the default either, and is no option.
         """
         if self.policy == "code" and key in _SCALES:
             return True
@@ -282,66 +272,52 @@ class _Fitting:
             return False
         if not same(target.group[key], self.defaults[key]):
             return True
-        return not self._is_one(key) and not _cycles(key, sources)
-
-    def _is_one(self, key: str) -> bool:
-        """Whether all saved groups that have a setting have the same one."""
-        if key not in self.one:  # asked for every group
-            held = [group[key] for group in self.saved if key in group]
-            self.one[key] = all(same(held[0], value) for value in held[1:])
-        return self.one[key]
+        if key not in self.uniform:  # the same for every group
+            self.uniform[key] = _all_same([group[key] for group in self.saved if key in group])
+        return not self.uniform[key] and not _cycles(key, sources)
 
     def _note(
-        self,
-        note: str,
-        key: str,
-        target: Target,
-        sources: Sequence[Group],
-        settings: dict[str, Any],
+        self, key: str, target: Target, sources: Sequence[Group], settings: dict[str, Any]
     ) -> None:
         """Keep a schedule's note on whether it cycles a setting of this group."""
-        held = [group[note] for group in sources if note in group]
-        if not held or note in target.group:
+        note = f"cycles_{key}"
+        values = [group[note] for group in sources if note in group]
+        if not values or note in target.group:
             return
-        # Where the code counts, a group that has the optimizer's own will be asked anew.
-        own = not same(target.group.get(key), self.defaults.get(key))
-        counts = not self._is_option(key, target, sources) or (own and not held[0])
-        if all(each == held[0] for each in held) and counts:
-            settings[note] = held[0]
-
-    # --- differences
+        # Where the code's value counts and is the default, the schedule decides again.
+        changed = not same(target.group.get(key), self.defaults.get(key))
+        counts = not self._is_option(key, target, sources) or (changed and not values[0])
+        if all(value == values[0] for value in values) and counts:
+            settings[note] = values[0]
 
     def _differ(
         self, setting: str, names: Iterable[str], old: object, new: object, winner: str
     ) -> None:
+        """Note a difference, with others of the same two values."""
         if not same(old, new):
-            self.found.append((setting, tuple(names), _plain(old), _plain(new), winner))
+            old, new = _plain(old), _plain(new)
+            kind = (setting, repr(old), repr(new), winner)
+            self.merged.setdefault(kind, ([], (setting, old, new, winner)))[0].extend(names)
 
     def differences(self) -> tuple[Difference, ...]:
-        """One entry for each setting and pair of values."""
-        merged: dict[object, list[str]] = {}
-        facts: dict[object, tuple[str, Any, Any, str]] = {}
-        for setting, names, old, new, winner in self.found:
-            kind = (setting, repr(old), repr(new), winner)
-            merged.setdefault(kind, []).extend(names)
-            facts[kind] = (setting, old, new, winner)
+        """Return one entry for each setting and pair of values."""
         return tuple(
-            Difference(setting, tuple(merged[kind]), old, new, winner)
-            for kind, (setting, old, new, winner) in facts.items()
+            Difference(setting, tuple(names), old, new, winner)
+            for names, (setting, old, new, winner) in self.merged.values()
         )
 
 
 def _counters(optimizer: Optimizer) -> set[str]:
-    """Defaults that no constructor takes: the optimizer itself counts in them.
+    """Return the defaults that no constructor takes: the optimizer itself counts in them.
 
     The step of a schedule-free optimizer and the distance that Prodigy estimates are such.
     """
     lineage = type(optimizer).mro()
-    # Wrappers pass on what they do not name: the settings of usual optimizers are no counters.
-    known = {"momentum", "dampening", "nesterov", "betas", "eps", "amsgrad", "maximize"}
+    # A wrapper may pass on arguments without naming them: usual settings are no counters.
+    arguments = {"momentum", "dampening", "nesterov", "betas", "eps", "amsgrad", "maximize"}
     for cls in lineage[: lineage.index(Optimizer)]:
-        known |= signature(cls.__init__).parameters.keys()  # type: ignore[misc] # of the class
-    return optimizer.defaults.keys() - known - _OF_THE_CODE
+        arguments |= signature(cls.__init__).parameters.keys()  # type: ignore[misc] # of the class
+    return optimizer.defaults.keys() - arguments - _OF_THE_CODE
 
 
 def _cycles(key: str, groups: Iterable[Group]) -> bool:
@@ -351,19 +327,18 @@ def _cycles(key: str, groups: Iterable[Group]) -> bool:
     )
 
 
-def _alike(value: Any, like: object) -> Any:  # noqa: ANN401 - a setting's value
-    """A saved setting in the form that the code has it in."""
-    if isinstance(like, tuple) and isinstance(value, list):
-        return tuple(value)
-    return value
+def _all_same(values: Sequence[object]) -> bool:
+    """Whether all values are equal."""
+    return all(same(values[0], value) for value in values[1:])
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a setting's value
+    """Return a tensor as numbers."""
     return value.tolist() if isinstance(value, Tensor) else value
 
 
 def _own(value: Any) -> Any:  # noqa: ANN401 - a setting's value
-    """The value, or a copy of a tensor: ``load_state_dict`` keeps shared ones shared."""
+    """Copy a tensor, as ``load_state_dict`` would keep one tensor in several groups."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, tuple):
