@@ -107,9 +107,9 @@ class BaseRate:
                 continue
             own_values = {start, self._cycled.get(key, start)}
             for group in groups:
-                if key not in group:
-                    continue
-                if group.setdefault(f"cycles_{key}", _first(group[key]) in own_values):
+                if key in group and group.setdefault(
+                    f"cycles_{key}", _first(group[key]) in own_values
+                ):
                     group[key] = (value, *group[key][1:]) if key == "betas" else value
             self._cycled[key] = value
 

@@ -126,17 +126,17 @@ def _follows(optimizer: Optimizer, key: str) -> bool:
     rate = scheduled(optimizer).get(key)
     # A group that was added to a schedule begins at the base rate of that moment.
     now = base if rate is None else rate.value()
-    if not marked or not base:
-        return False
-    for group in marked:
-        if key in group:
-            noted = group.get(f"initial_{key}")
-            start = float(group[key] if noted is None else noted)
-            bases = (base, now) if noted is None else (base,)
-            factor = float(group[mult])
-            if not any(isclose(start, each * factor, rel_tol=NOISE) for each in bases):
-                return False
-    return True
+    initial = f"initial_{key}"
+    return bool(marked and base) and all(
+        any(
+            isclose(
+                float(group.get(initial, group[key])), start * float(group[mult]), rel_tol=NOISE
+            )
+            for start in ((base,) if initial in group else (base, now))
+        )
+        for group in marked
+        if key in group
+    )
 
 
 def hook_of(optimizer: Optimizer) -> Hook | None:
