@@ -261,8 +261,9 @@ def test_parameters_that_take_turns(name, every):
 def test_other_gradients_at_every_step_need_no_new_lists(name, monkeypatch):
     """A mixture of experts: once all have begun, nothing is made anew, bit for bit."""
     sides, optimizers = pair(name)
+    monkeypatch.setattr("tests.optim.twins.change_rates", lambda *_: None)
     train(sides, optimizers, 3)
-    monkeypatch.setattr("nnlr.optim._one_pass.Roster", None)
+    monkeypatch.setattr("nnlr.optim._one_pass.Sorting", None)
     chosen = torch.rand(30, len(sides[0])) < 0.5
     train(sides, optimizers, 27, start=3, skip=lambda step, at: bool(chosen[step][at]))
     assert_equal(*sides)

@@ -62,9 +62,14 @@ def finish(sides, optimizers, start=3):
     assert rows_in_sheets(optimizers[1])
 
 
+def sheets_of(optimizer):
+    """The sheets of all tables."""
+    return [sheet for table in optimizer._sorting.tables for sheet in table.sheets]
+
+
 def rows_in_sheets(optimizer):
     """How many parameters compiled kernels step."""
-    return sum(len(sheet.rows) for sheet in optimizer._roster.sheets)
+    return sum(len(sheet.rows) for sheet in sheets_of(optimizer))
 
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
@@ -81,8 +86,9 @@ class TestNumbers:
                     assert_close([value], [actual[key][what]])
         ours = optimizers[1]
         assert len(sides[1]) == rows_in_sheets(ours)
-        assert ([], []) == ours._roster.calls
-        assert 1 == len(ours._roster.sheets)
+        (table,) = ours._sorting.tables
+        assert [] == table.small_runs == table.large_runs
+        assert 1 == len(table.sheets)
 
     def test_parameters_without_gradients_in_some_steps(self, name, settings):
         """They stay, and their counters do; in one step nobody has a gradient."""
@@ -308,7 +314,7 @@ class TestOthers:
             train((theirs, ours), optimizers, 5)
         finally:
             torch.set_num_threads(usual)
-        (sheet,) = optimizers[1]._roster.sheets
+        (sheet,) = sheets_of(optimizers[1])
         torch.set_num_threads(2)
         (start, half), (same, end) = sheets._parts(sheet.sizes)
         torch.set_num_threads(usual)
@@ -332,9 +338,9 @@ def test_an_error_in_another_thread_comes_out(monkeypatch):
         param.grad = torch.ones_like(param)
     try:
         optimizer.step()
-        (sheet,) = optimizer._roster.sheets
+        (sheet,) = sheets_of(optimizer)
         monkeypatch.setattr(sheet, "kernel", call)
-        monkeypatch.setattr(sheet, "rest", ())
+        monkeypatch.setattr(sheet, "settings", ())
         with pytest.raises(ValueError, match="the second part"):
             sheet._call([sheet.sizes])
     finally:
@@ -361,7 +367,7 @@ def test_an_interrupted_step_waits_for_its_threads(monkeypatch):
             for param in params:
                 param.grad = torch.ones_like(param)
             optimizer.step()
-        monkeypatch.setattr(optimizer._roster.sheets[0], "kernel", kernel)
+        monkeypatch.setattr(sheets_of(optimizer)[0], "kernel", kernel)
         with pytest.raises(KeyboardInterrupt, match="now"):
             optimizer.step()
     finally:
@@ -384,7 +390,7 @@ class TestSwitch:
         monkeypatch.setitem(sys.modules, "numba", None)
         with pytest.raises(nnlr.NnlrError, match=r'pip install "nnlr\[numba\]"'):
             nnlr.optim.use_numba()
-        assert compiled.sheets() is None
+        assert compiled.numba_sheets() is None
 
     @pytest.mark.usefixtures("forgotten")
     def test_another_library_that_is_missing_is_named_by_python(self, monkeypatch):
@@ -399,7 +405,7 @@ class TestSwitch:
         monkeypatch.setattr(kernels, "COMPILES", False)
         with pytest.raises(nnlr.ConfigError, match="NUMBA_DISABLE_JIT is set"):
             nnlr.optim.use_numba()
-        assert compiled.sheets() is None
+        assert compiled.numba_sheets() is None
 
     def test_nowhere_to_keep_the_kernels(self, monkeypatch):
         """They are compiled for this process then."""

@@ -16,8 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
 
-from nnlr.optim import _fast_path as obstacles
-from nnlr.optim import _state as keeping
+from nnlr.optim._fast_path import convert_state, reason_of_parameter
 from tests.optim.twins import NAMES, USUAL, classes
 from tests.processes import outcomes, tell
 
@@ -164,7 +163,7 @@ def gradients_placed_otherwise():
         assert not optimizer.fast_path_report().all_fast
     # A local part that is itself no plain memory, as one still on its way.
     param._local_tensor = param._local_tensor.as_subclass(Underway)
-    assert "it is made of a Underway" == obstacles.of_parameter(param, None)
+    assert "it is made of a Underway" == reason_of_parameter(param, None)
 
 
 def what_moves_is_noticed():
@@ -195,12 +194,12 @@ def what_moves_is_noticed():
             kept["exp_avg"] = distribute_tensor(torch.zeros(4), mesh, [Replicate()])
         step()
         moment = DTensor.from_local(torch.zeros(4), mesh, [Partial()])
-        assert keeping.adopt(sides[1], {"exp_avg": moment}, ["exp_avg"])
-        assert keeping.adopt(sides[1], {"exp_avg": torch.zeros(4)}, ["exp_avg"])
+        assert convert_state(sides[1], {"exp_avg": moment}, ["exp_avg"])
+        assert convert_state(sides[1], {"exp_avg": torch.zeros(4)}, ["exp_avg"])
         actual.state[sides[1]]["exp_avg"] = moment
-        assert actual._roster.gradients(actual) is None
+        assert actual._sorting.gradients(actual) is None
         sides[1].grad = DTensor.from_local(torch.ones(4), mesh, [Partial()])
-        assert actual._roster.gradients(actual) is None
+        assert actual._sorting.gradients(actual) is None
 
 
 SCENARIOS = [

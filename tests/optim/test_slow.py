@@ -12,7 +12,7 @@ from torch.optim.optimizer import (
 )
 
 import nnlr
-from nnlr.optim import _roster as roster
+from nnlr.optim._table import near
 from tests.optim.twins import (
     NAMES,
     SHAPES,
@@ -141,8 +141,8 @@ def test_rates_on_other_devices():
     optimizer.param_groups[0]["lr"] = torch.ones((), dtype=torch.float64, device="meta")
     assert {"lr is a tensor of torch.float64 on meta": 1} == reasons(optimizer)
     far = torch.ones((), device="meta")
-    assert far is roster._near(far, far.device)
-    assert far is not roster._near(far, torch.device("meta", 0))
+    assert far is near(far, far.device)
+    assert far is not near(far, torch.device("meta", 0))
 
 
 @pytest.mark.parametrize("name", NAMES)

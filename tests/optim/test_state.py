@@ -260,11 +260,11 @@ def test_a_first_step_that_is_interrupted_leaves_nothing_random(name, monkeypatc
     """Out of memory, say, with momenta made for some: they go on from zero."""
     sides, (expected, actual) = pair(name)
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise MemoryError("no room")
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(actual), "_call", interrupt)
+        patched.setattr(type(actual), "_kernel", interrupt)
         with pytest.raises(MemoryError, match="no room"):
             train([sides[1]], [actual], 1)
     train(sides, (expected, actual), 3)

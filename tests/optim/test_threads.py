@@ -85,9 +85,9 @@ class TestOneThread:
         for _ in range(3):
             optimizer.step()
             assert 2 == torch.get_num_threads()
-        small, large = optimizer._roster.calls
-        assert [[params[0]]] == [run.params for _, run in small]
-        assert [[params[1]]] == [run.params for _, run in large]
+        (table,) = optimizer._sorting.tables
+        assert [[params[0]]] == [run.params for run in table.small_runs]
+        assert [[params[1]]] == [run.params for run in table.large_runs]
 
 
 def test_one_thread_of_one_needs_nothing(one_thread, monkeypatch):

@@ -1,4 +1,4 @@
-"""Adam and AdamW."""
+"""Adam and AdamW: what torch's fused kernels for them need."""
 
 from functools import partial
 from inspect import unwrap
@@ -7,34 +7,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnlr.optim._fast_path import Group
 from nnlr.optim._one_pass import OnePass, step_of
-from nnlr.optim._roster import Group
-from nnlr.optim._table import Call
 
 
 class _Adam(OnePass):
-    """What Adam and AdamW share."""
+    """The parts that Adam and AdamW share."""
+
+    _settings = ("betas", "eps", "amsgrad", "capturable", "decoupled_weight_decay")
+    _moment_lists = 3
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, as torch's class keeps it.
+        """The state, in the form of torch's class.
 
         Torch's default steps keep their counters on the CPU, its fused ones beside the
-        parameters. Here they are always there, and go back in what is saved.
+        parameters. Here they are always beside the parameters, and are saved where torch
+        would have them.
         """
         saved = super().state_dict()
         if not saved.keys() >= {"state", "param_groups"}:
-            return saved  # a hook has put something else in its place
-        back = {
+            return saved  # a hook has replaced it
+        on_cpu = {
             index
             for group in saved["param_groups"]
             if not (group.get("fused") or group.get("capturable"))
             for index in group["params"]
         }
         saved["state"] = {
-            key: {**kept, "step": kept["step"].cpu()}
-            if key in back and isinstance(kept.get("step"), Tensor)
-            else kept
-            for key, kept in saved["state"].items()
+            key: {**state, "step": state["step"].cpu()}
+            if key in on_cpu and isinstance(state.get("step"), Tensor)
+            else state
+            for key, state in saved["state"].items()
         }
         return saved
 
@@ -44,24 +47,17 @@ class _Adam(OnePass):
         else:  # pragma: no cover - the name that torch had before 2.10
             self._cuda_graph_capture_health_check()
 
-    def _prepare(self, group: Group, params: list[Tensor]) -> None:
-        own = {**group, "params": params, "fused": True}
-        self._init_group(own, [], [], [], [], [], [])
+    def _make_state(self, group: Group, params: list[Tensor]) -> None:
+        self._init_group({**group, "params": params, "fused": True}, [], [], [], [], [], [])
 
     def _moments(self, group: Group) -> tuple[str, ...]:
-        most = ("max_exp_avg_sq",) if group["amsgrad"] else ()
-        return "exp_avg", "exp_avg_sq", *most
+        names = ("exp_avg", "exp_avg_sq")
+        return (*names, "max_exp_avg_sq") if group["amsgrad"] else names
 
-    def _call(
-        self,
-        group: Group,
-        first: bool,
-        moments: list[list[Tensor]],
-        steps: list[Tensor],
-    ) -> Call:
+    def _kernel(self, group: Group, *, first: bool) -> partial[Any]:
         decoupled = group.get("decoupled_weight_decay", isinstance(self, torch.optim.AdamW))
         beta1, beta2 = group["betas"]
-        function = partial(
+        return partial(
             torch._fused_adamw_ if decoupled else torch._fused_adam_,
             amsgrad=group["amsgrad"],
             beta1=beta1,
@@ -69,8 +65,6 @@ class _Adam(OnePass):
             eps=group["eps"],
             maximize=group["maximize"],
         )
-        exp_avgs, exp_avg_sqs, *most = moments
-        return Call(function, (exp_avgs, exp_avg_sqs, most[0] if most else [], steps))
 
 
 class Adam(_Adam, torch.optim.Adam):
@@ -91,8 +85,8 @@ class Adam(_Adam, torch.optim.Adam):
         tensor([0.1000, 0.1000], requires_grad=True)
     """
 
-    _torchs = torch.optim.Adam
-    _torchs_step = unwrap(torch.optim.Adam.step)
+    _torch_class = torch.optim.Adam
+    _torch_step = unwrap(torch.optim.Adam.step)
     step = step_of(torch.optim.Adam)
 
 
@@ -115,6 +109,6 @@ class AdamW(_Adam, torch.optim.AdamW):
         2 of 2 parameters on the fast path
     """
 
-    _torchs = torch.optim.AdamW
-    _torchs_step = unwrap(torch.optim.AdamW.step)
+    _torch_class = torch.optim.AdamW
+    _torch_step = unwrap(torch.optim.AdamW.step)
     step = step_of(torch.optim.AdamW)

@@ -1,53 +1,56 @@
-"""What the fused kernels cannot take, in words."""
+"""Why a parameter cannot be stepped by the fused kernels."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from nnlr._text import listed, plural
 
-Group = Mapping[str, Any]
+Group = dict[str, Any]
+
+State = dict[str, Any]
 
 # Where the fused kernels of all three optimizers take the same tensors.
 _DEVICES: Final = frozenset({"cpu", "cuda", "xpu"})
 
 _DTYPES: Final = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 
-PLAIN: Final = frozenset({Tensor, torch.nn.Parameter})
+PLAIN_TYPES: Final = frozenset({Tensor, torch.nn.Parameter})
 
-# Settings that the kernels take as Python numbers; a tensor would have to be waited for.
+# Settings that the kernels take as Python numbers; reading a tensor would wait for its device.
 _NUMBERS: Final = ("weight_decay", "betas", "eps", "momentum", "dampening")
 
-# Those that torch's own fused step takes, and gets wrong without a word.
 NOT_DENSE: Final = "its elements are not dense in memory"
 
-NARROW: Final = "torch's fused SGD on a CPU is wrong in 16 bits"
+SIXTEEN_BITS: Final = "torch's fused SGD on a CPU is wrong in 16 bits"
 
-MISTAKEN: Final = frozenset({NOT_DENSE, NARROW})
+# What torch's own fused step accepts and computes wrongly, without an error.
+WRONG_IN_TORCH: Final = frozenset({NOT_DENSE, SIXTEEN_BITS})
 
 
-def of_group(group: Group) -> str | None:
-    """Why no parameter of a group can take the fast path, if so."""
+def reason_of_group(group: Group) -> str | None:
+    """Why all parameters of a group are slow; ``None`` if they need not be."""
     if group["differentiable"]:
         return "differentiable=True"
-    for switch, wanted in (("foreach", None), ("fused", True)):
-        if group[switch] not in {None, wanted}:
+    for switch, allowed in (("foreach", None), ("fused", True)):
+        if group[switch] not in {None, allowed}:
             return f"{switch}={group[switch]} was asked for"
     if group.get("capturable") and not all(p.is_cuda for p in group["params"]):
         return "capturable=True, which torch has for GPUs only"
     for key in _NUMBERS:
-        if _holds_tensor(group.get(key)):
+        value = group.get(key)
+        numbers = value if isinstance(value, (tuple, list)) else [value]
+        if any(isinstance(number, Tensor) for number in numbers):
             return f"{key} is a tensor"
-    return _of_rate(group["lr"])
+    return _reason_of_lr(group["lr"])
 
 
-def _of_rate(lr: object) -> str | None:
+def _reason_of_lr(lr: object) -> str | None:
     if isinstance(lr, Tensor):
         if lr.requires_grad:
             return "lr requires a gradient"
@@ -58,27 +61,21 @@ def _of_rate(lr: object) -> str | None:
     return None
 
 
-def _holds_tensor(value: object) -> bool:
-    if isinstance(value, (tuple, list)):
-        return any(isinstance(each, Tensor) for each in value)
-    return isinstance(value, Tensor)
-
-
-def of_parameter(param: Tensor, grad: Tensor | None) -> str | None:
-    """Why a parameter with this gradient cannot take the fast path, if so."""
-    if type(param) in PLAIN:
-        own, slope = param, grad
-    elif is_sharded(param):
-        own, slope = local(param), grad if grad is None else _local_like(grad, param)
-        if slope is None and grad is not None:
-            return "its gradient is not sharded as it is"
-    else:
+def reason_of_parameter(param: Tensor, grad: Tensor | None) -> str | None:
+    """Why a parameter with this gradient is slow; ``None`` if it is not."""
+    sharded = is_sharded(param)
+    if not sharded and type(param) not in PLAIN_TYPES:
         return f"it is a {type(param).__name__}"
-    return _of_tensor(own) or (None if slope is None else _of_gradient(own, slope))
+    if sharded and grad is not None:
+        if type(grad) is not type(param) or placements(grad) != placements(param):
+            return "its gradient is not sharded as it is"
+        grad = local_part(grad)
+    param = local_part(param)
+    return _reason_of_tensor(param) or (None if grad is None else _reason_of_grad(param, grad))
 
 
-def _of_tensor(param: Tensor) -> str | None:
-    if type(param) not in PLAIN:
+def _reason_of_tensor(param: Tensor) -> str | None:
+    if type(param) not in PLAIN_TYPES:
         return f"it is made of a {type(param).__name__}"
     if param.layout is not torch.strided:
         return f"its layout is {param.layout}"
@@ -86,14 +83,14 @@ def _of_tensor(param: Tensor) -> str | None:
         return f"its type is {param.dtype}"
     if param.device.type not in _DEVICES:
         return f"it is on {param.device}"
-    # What keeps its strides when it is made anew has no holes and no overlaps.
+    # A tensor with holes or overlaps gets other strides when a new one is made like it.
     if not param.is_contiguous() and torch.empty_like(param).stride() != param.stride():
         return NOT_DENSE
     return None
 
 
-def _of_gradient(param: Tensor, grad: Tensor) -> str | None:
-    if type(grad) not in PLAIN:
+def _reason_of_grad(param: Tensor, grad: Tensor) -> str | None:
+    if type(grad) not in PLAIN_TYPES:
         return f"its gradient is a {type(grad).__name__}"
     if grad.layout is not torch.strided:
         return "its gradient is sparse"
@@ -104,11 +101,46 @@ def _of_gradient(param: Tensor, grad: Tensor) -> str | None:
     return None
 
 
-def _local_like(grad: Tensor, param: Tensor) -> Tensor | None:
-    """This process's part of a gradient that is sharded as its parameter is."""
-    if type(grad) is not type(param):
-        return None
-    return local(grad) if placed(grad) == placed(param) else None
+def convert_state(param: Tensor, state: State, names: Sequence[str]) -> str | None:
+    """Convert optimizer state to the layout that the fused kernels need, or say why not.
+
+    Checkpoints bring moments whose strides differ from the parameter's, and step counters of
+    another type, on another device. Values stay as they are.
+
+    Args:
+        param: The parameter.
+        state: Its state, which is changed.
+        names: The names of its moments.
+    """
+    part = local_part(param)
+    for name in names:
+        moment = state[name]
+        if not _is_like(param, moment):
+            return f"its {name} has another type, shape, device or placement"
+        if local_part(moment).stride() != part.stride():
+            state[name] = torch.empty_like(param).copy_(moment)
+    if "step" in state:
+        step = state["step"]
+        if not isinstance(step, Tensor) or step.numel() != 1:
+            return "its step is no tensor of one number"
+        state["step"] = step.detach().to(part.device, torch.float32).reshape(())
+    return None
+
+
+def _is_like(param: Tensor, moment: object) -> bool:
+    """Whether a moment has the type, shape, device and placement of its parameter."""
+    if not isinstance(moment, Tensor) or moment.shape != param.shape:
+        return False
+    if is_sharded(param) != is_sharded(moment):
+        return False
+    if is_sharded(param) and placements(moment) != placements(param):
+        return False
+    part, other = local_part(param), local_part(moment)
+    return (
+        type(other) in PLAIN_TYPES
+        and other.layout is torch.strided
+        and (other.dtype, other.device, other.shape) == (part.dtype, part.device, part.shape)
+    )
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -117,19 +149,15 @@ def is_sharded(tensor: Tensor) -> bool:
     return module is not None and type(tensor) is module.DTensor
 
 
-def local(tensor: Any) -> Tensor:  # noqa: ANN401 - a DTensor
-    """This process's part of a DTensor: the very tensor, which ``to_local`` may wrap."""
-    part: Tensor = tensor._local_tensor
+def local_part(tensor: Any) -> Tensor:  # noqa: ANN401 - may be a DTensor
+    """The part of a ``DTensor`` that this process has; any other tensor as it is."""
+    # Not `to_local`, which may wrap the tensor.
+    part: Tensor = tensor._local_tensor if is_sharded(tensor) else tensor
     return part
 
 
-def part(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor: all of it, or its part of a DTensor."""
-    return local(tensor) if is_sharded(tensor) else tensor
-
-
-def placed(tensor: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a DTensor
-    """Where the parts of a DTensor are."""
+def placements(tensor: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a DTensor
+    """The devices and placements of the parts of a ``DTensor``."""
     return tensor.device_mesh, tensor.placements
 
 
@@ -160,26 +188,3 @@ class FastPathReport:
             for reason, names in self.slow.items()
         ]
         return "\n".join(lines)
-
-
-def report(
-    optimizer: Optimizer,
-    everywhere: str | None,
-    unfit: Callable[[Tensor], str | None],
-) -> FastPathReport:
-    """Look over all parameters as they are now, with the gradients they have now."""
-    fast: list[str] = []
-    slow: dict[str, list[str]] = {}
-    for position, group in enumerate(optimizer.param_groups):
-        general = everywhere or of_group(group)
-        for name, param in zip(_names(position, group), group["params"], strict=True):
-            reason = general or unfit(param) or of_parameter(param, param.grad)
-            (fast if reason is None else slow.setdefault(reason, [])).append(name)
-    return FastPathReport(tuple(fast), {reason: tuple(names) for reason, names in slow.items()})
-
-
-def _names(position: int, group: Group) -> Sequence[str]:
-    names: Sequence[str] = group.get("param_names") or [
-        f"param_groups[{position}]['params'][{at}]" for at in range(len(group["params"]))
-    ]
-    return names

@@ -1,8 +1,8 @@
-"""The step that takes all groups in one pass; what the three optimizers share."""
+"""The step that goes through all groups at once; SGD, Adam and AdamW share it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from inspect import unwrap
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,46 +11,50 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import _use_grad_for_differentiable
 
-from nnlr.optim import _fast_path as obstacles
-from nnlr.optim._fast_path import MISTAKEN, FastPathReport
-from nnlr.optim._roster import Group, Roster
-
-if TYPE_CHECKING:
-    from nnlr.optim._table import Call
+from nnlr.optim._fast_path import (
+    WRONG_IN_TORCH,
+    FastPathReport,
+    Group,
+    reason_of_group,
+    reason_of_parameter,
+)
+from nnlr.optim._sorting import Sorting
 
 Closure = Callable[[], Any]
 
 
 def step_of(cls: type[Optimizer]) -> Callable[..., Any]:
-    """The method that makes the step of a class of torch, in one pass.
+    """The method ``step`` that makes the step of a torch class in one pass.
 
     ``inspect.unwrap`` leads to torch's: it is that step which this one makes.
     """
-    torchs = unwrap(cls.step)
+    torch_step = unwrap(cls.step)
 
     @_use_grad_for_differentiable
-    @wraps(torchs, assigned=())
+    @wraps(torch_step, assigned=())
     def step(self: "OnePass", closure: Closure | None = None) -> Any:  # noqa: ANN401
-        """Step all that have a gradient; ``closure`` evaluates anew and returns the loss."""
+        """Step all parameters with a gradient; ``closure`` computes it again, returns a loss."""
         if torch.compiler.is_compiling():  # pragma: no cover - traced, not run
-            self._part_counters()
-            return torchs(self, closure)
+            self._separate_counters()
+            return torch_step(self, closure)
         return self._one_pass(closure)
 
-    made: Callable[..., Any] = step
-    return made
+    method: Callable[..., Any] = step
+    return method
 
 
 class OnePass(Optimizer):
-    """An optimizer of torch with another way through its step.
+    """An optimizer of torch whose step goes through all groups at once.
 
-    A subclass names the step that it takes the place of, and the kernel.
+    A subclass names the torch class whose step it makes, and the fused kernel.
     """
 
-    _torchs: ClassVar[type[Optimizer]]
-    _torchs_step: ClassVar[Callable[..., Any]]  # undecorated: hooks are ours to run
+    _torch_class: ClassVar[type[Optimizer]]
+    _torch_step: ClassVar[Callable[..., Any]]  # undecorated: hooks run around ours
+    _settings: ClassVar[tuple[str, ...]]  # keys of its groups, beside those of all classes
+    _moment_lists: ClassVar[int]  # how many lists of moments the kernel takes
     _init_group: Callable[..., Any]
-    _roster: Roster | None = None
+    _sorting: Sorting | None = None
 
     def fast_path_report(self) -> FastPathReport:
         """Say which parameters take the fast path, and why the others do not.
@@ -68,35 +72,43 @@ class OnePass(Optimizer):
             2 of 3 parameters on the fast path
               1 by torch's own step, because its gradient is sparse: table.weight
         """
-        return obstacles.report(self, self._obstacle(), self._unfit)
+        fast: list[str] = []
+        slow: dict[str, list[str]] = {}
+        of_optimizer = self._reason_of_optimizer()
+        for position, group in enumerate(self.param_groups):
+            params = group["params"]
+            of_group = of_optimizer or reason_of_group(group)
+            places = [f"param_groups[{position}]['params'][{at}]" for at in range(len(params))]
+            for name, param in zip(group.get("param_names") or places, params, strict=True):
+                reason = (
+                    of_group
+                    or self._reason_of_class(param)
+                    or reason_of_parameter(param, param.grad)
+                )
+                (fast if reason is None else slow.setdefault(reason, [])).append(name)
+        return FastPathReport(tuple(fast), {reason: tuple(names) for reason, names in slow.items()})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over a state; what the lists hold of the old one is let go."""
-        self._roster = None
+        """Take over a state; the lists of the old one are dropped."""
+        self._sorting = None
         super().__setstate__(state)
 
-    # --- what a subclass says
+    # --- what a subclass adds
 
-    def _unfit(self, param: Tensor) -> str | None:
-        """Why the kernel of this class in particular cannot take a parameter, if so."""
+    def _reason_of_class(self, param: Tensor) -> str | None:
+        """Why the kernel of this class in particular cannot take a parameter."""
         return None
 
     if TYPE_CHECKING:
 
-        def _prepare(self, group: Group, params: list[Tensor]) -> None:
-            """Make the state that a first step of these needs."""
+        def _make_state(self, group: Group, params: list[Tensor]) -> None:
+            """Make the state that a first step of these parameters needs."""
 
         def _moments(self, group: Group) -> tuple[str, ...]:
-            """The names in the state of what the kernel takes beside the parameters."""
+            """The names of the moments in the state, in the order of the kernel."""
 
-        def _call(
-            self,
-            group: Group,
-            first: bool,
-            moments: list[list[Tensor]],
-            steps: list[Tensor],
-        ) -> "Call":
-            """The fused call with the settings of a group."""
+        def _kernel(self, group: Group, *, first: bool) -> partial[Any]:
+            """The fused kernel with the settings of a group, all but the rates."""
 
     def _refuse_capture(self) -> None:
         """Refuse to be captured in a graph where torch's class does."""
@@ -106,46 +118,44 @@ class OnePass(Optimizer):
     def _one_pass(self, closure: Closure | None) -> Any:  # noqa: ANN401 - a loss
         self._refuse_capture()
         if self.defaults["differentiable"]:
-            return self._torchs_step(closure)
+            return self._torch_step(closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        roster, grads = self._ready()
-        if grads is None:  # something is not what it seems: torch's step makes no guesses
-            roster.forget()
-            self._roster = None
-            self._torchs_step()
-            return loss
         scale, inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        sorting, grads = self._sorted()
+        if grads is None:  # lists that were just made do not pass the checks either
+            sorting.remove_new_moments()
+            self._sorting = None
+            self._torch_step()
+            return loss
         try:
-            roster.step(grads, scale, inf)
+            sorting.step(grads, scale, inf)
         except BaseException:
-            roster.forget()
-            self._roster = None
+            sorting.remove_new_moments()
+            self._sorting = None
             raise
-        if roster.first:
-            self._roster = None  # moments that have begun go on by another call
-        if roster.slow:
-            self._step_slow(roster, scale, inf)
+        if sorting.new_moments:
+            self._sorting = None  # from the second step on the kernel is called differently
+        if sorting.slow:
+            self._step_slow(sorting, scale, inf)
         return loss
 
-    def _ready(self) -> tuple[Roster, list[list[Tensor]] | None]:
-        """The roster, made anew if anything has moved, and the gradients."""
-        roster = self._roster
-        if roster is not None:
-            grads = roster.gradients(self)
+    def _sorted(self) -> tuple[Sorting, list[list[Tensor]] | None]:
+        """The sorted parameters, sorted again if anything has changed, and the gradients."""
+        if self._sorting is not None:
+            grads = self._sorting.gradients(self)
             if grads is not None:
-                roster.settle(self)
-                return roster, grads
-        self._roster = roster = Roster(self)
-        return roster, roster.gradients(self)
+                return self._sorting, grads
+        self._sorting = Sorting(self)
+        return self._sorting, self._sorting.gradients(self)
 
-    def _obstacle(self) -> str | None:
-        """Why no parameter at all can take the fast path, if so."""
+    def _reason_of_optimizer(self) -> str | None:
+        """Why all parameters are slow; ``None`` if they need not be."""
         cls = type(self)
         # Looked up each time: torch.compile wraps it.
-        if cls._init_group is not cls._torchs._init_group:  # type: ignore[attr-defined]
+        if cls._init_group is not cls._torch_class._init_group:  # type: ignore[attr-defined]
             return f"{cls.__name__} has an _init_group of its own"
         params = [param for group in self.param_groups for param in group["params"]]
         if len(params) != len(set(map(id, params))):
@@ -155,52 +165,50 @@ class OnePass(Optimizer):
     # --- torch's own step for a part of the parameters
 
     def _step_slow(
-        self, roster: Roster, grad_scale: Tensor | None, found_inf: Tensor | None
+        self, sorting: Sorting, grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> None:
-        """Make torch's own step with those that cannot take the fast path.
+        """Make torch's own step with the slow parameters.
 
         Of torch's ways only the fused one knows of a gradient scaler; before the others
         gradients are unscaled here.
         """
         fused: dict[int, Group] = {}
-        loose: dict[int, Group] = {}
-        for at, param, why, _ in roster.slow:
-            group = self.param_groups[at]
-            if group["fused"] and why not in MISTAKEN:
-                fused.setdefault(at, {**group, "params": []})["params"].append(param)
-            else:
-                own = {**group, "params": [], "fused": group["fused"] and False}
-                loose.setdefault(at, own)["params"].append(param)
+        loop: dict[int, Group] = {}
+        for position, param, reason, _ in sorting.slow:
+            group = {**self.param_groups[position], "params": []}
+            groups = fused if group["fused"] and reason not in WRONG_IN_TORCH else loop
+            if groups is loop and group["fused"]:
+                group["fused"] = False
+            groups.setdefault(position, group)["params"].append(param)
         if fused:
-            with self._being(param_groups=list(fused.values())):
-                self._torchs_step()
-        if loose and not (found_inf is not None and found_inf.item()):
-            if grad_scale is not None:
-                for group in loose.values():
-                    for param in group["params"]:
-                        if param.grad is not None:
-                            param.grad.div_(grad_scale)
-            groups = list(loose.values())
-            with self._being(param_groups=groups, grad_scale=None, found_inf=None):
-                self._torchs_step()
+            with self._attributes(param_groups=list(fused.values())):
+                self._torch_step()
+        if loop and not (found_inf is not None and found_inf.item()):
+            for group in loop.values() if grad_scale is not None else ():
+                for param in group["params"]:
+                    if param.grad is not None:
+                        param.grad.div_(grad_scale)
+            groups_left = list(loop.values())
+            with self._attributes(param_groups=groups_left, grad_scale=None, found_inf=None):
+                self._torch_step()
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
-    def _part_counters(self) -> None:
+    def _separate_counters(self) -> None:
         """Give each counter a tensor of its own, which a compiler can follow."""
-        for kept in self.state.values():
-            step = kept.get("step")
+        for state in self.state.values():
+            step = state.get("step")
             if isinstance(step, Tensor) and step._is_view():
-                kept["step"] = step.clone()
+                state["step"] = step.clone()
 
     @contextmanager
-    def _being(self, **attributes: object) -> Iterator[None]:
-        """Have other attributes for a moment: be an optimizer of some parameters."""
-        own = self.__dict__
-        kept = {name: own[name] for name in attributes if name in own}
-        own.update(attributes)
+    def _attributes(self, **temporary: object) -> Iterator[None]:
+        """Replace attributes for a while, to be an optimizer of some parameters only."""
+        attributes = self.__dict__
+        before = {name: attributes[name] for name in temporary if name in attributes}
+        attributes.update(temporary)
         try:
             yield
         finally:
-            for name in attributes:
-                del own[name]
-            own.update(kept)
+            for name in temporary:
+                del attributes[name]
+            attributes.update(before)

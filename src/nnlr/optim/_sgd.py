@@ -1,18 +1,15 @@
-"""SGD."""
+"""SGD: what torch's fused kernel for it needs."""
 
 from functools import partial
 from inspect import unwrap
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nnlr.optim._fast_path import NARROW, part
+from nnlr.optim._fast_path import SIXTEEN_BITS, Group, local_part
 from nnlr.optim._one_pass import OnePass, step_of
-from nnlr.optim._roster import Group
-from nnlr.optim._state import MOMENTUM
-from nnlr.optim._table import Call
-
-_NARROW = (torch.bfloat16, torch.float16)
+from nnlr.optim._sorting import MOMENTUM
 
 
 class SGD(OnePass, torch.optim.SGD):
@@ -33,28 +30,25 @@ class SGD(OnePass, torch.optim.SGD):
         tensor([0.2000, 0.2000], requires_grad=True)
     """
 
-    _torchs = torch.optim.SGD
-    _torchs_step = unwrap(torch.optim.SGD.step)
+    _torch_class = torch.optim.SGD
+    _torch_step = unwrap(torch.optim.SGD.step)
+    _settings = ("momentum", "dampening", "nesterov")
+    _moment_lists = 1
     step = step_of(torch.optim.SGD)
 
-    def _unfit(self, param: Tensor) -> str | None:
-        own = part(param)
-        return NARROW if own.is_cpu and own.dtype in _NARROW else None
+    def _reason_of_class(self, param: Tensor) -> str | None:
+        part = local_part(param)
+        wrong = part.is_cpu and part.dtype in {torch.bfloat16, torch.float16}
+        return SIXTEEN_BITS if wrong else None
 
-    def _prepare(self, group: Group, params: list[Tensor]) -> None:
-        """Nothing: the state of a parameter is made with its momentum."""
+    def _make_state(self, group: Group, params: list[Tensor]) -> None:
+        """Do nothing: momentum is made when a parameter is sorted."""
 
     def _moments(self, group: Group) -> tuple[str, ...]:
         return (MOMENTUM,) if group["momentum"] else ()
 
-    def _call(
-        self,
-        group: Group,
-        first: bool,
-        moments: list[list[Tensor]],
-        steps: list[Tensor],
-    ) -> Call:
-        function = partial(
+    def _kernel(self, group: Group, *, first: bool) -> partial[Any]:
+        return partial(
             torch._fused_sgd_,
             momentum=group["momentum"],
             dampening=group["dampening"],
@@ -62,4 +56,3 @@ class SGD(OnePass, torch.optim.SGD):
             maximize=group["maximize"],
             is_first_step=first,
         )
-        return Call(function, (moments[0] if moments else [],))

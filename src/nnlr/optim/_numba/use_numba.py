@@ -1,11 +1,11 @@
-"""Whether small tensors are stepped by kernels that numba compiles."""
+"""The switch for kernels that numba compiles."""
 
 from types import ModuleType
 from typing import Final
 
 from nnlr.errors import ConfigError, NnlrError
 
-_SHEETS: Final[list[ModuleType]] = []  # nnlr.optim._numba.sheets, or nothing
+_SHEETS: Final[list[ModuleType]] = []  # nnlr.optim._numba.sheets if switched on
 
 
 class NumbaMissingError(NnlrError, ModuleNotFoundError):
@@ -62,6 +62,6 @@ def use_numba(on: bool = True) -> None:
     _SHEETS[:] = [sheets]
 
 
-def sheets() -> ModuleType | None:
-    """The module :mod:`nnlr.optim._numba.sheets` if it is to be used."""
+def numba_sheets() -> ModuleType | None:
+    """The module :mod:`nnlr.optim._numba.sheets` if it is switched on."""
     return _SHEETS[0] if _SHEETS else None
