@@ -278,10 +278,12 @@ def test_lists_are_made_once_for_many_that_begin_one_by_one(name):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_a_step_in_inference_mode(name):
-    """The second, when lists are prepared for many more: the next are ordinary steps."""
+@pytest.mark.parametrize("changes", [{}, {"maximize": True}])
+def test_a_step_in_inference_mode(name, changes):
+    """With the lists of before, and with lists made there: the next are ordinary steps."""
     sides, optimizers = pair(name)
     train(sides, optimizers, 1)
+    both(optimizers, lambda one: one.param_groups[0].update(changes))
     with torch.inference_mode():
         both(optimizers, lambda one: one.step())
     finish(sides, optimizers)
