@@ -1,4 +1,4 @@
-"""Declare: what a user says, on modules or as schemes, as factors on each parameter's rates.
+"""Declare: what a user writes, on modules or as schemes, becomes factors on each parameter's rates.
 
 Data flow: ModelInfo -> scheme (rules, products, where, within) -> factors -> trace.
 """

@@ -1,6 +1,6 @@
-"""Factors: what one scheme says of one parameter, and who said it.
+"""Factors: how one scheme changes the rates of one parameter.
 
-A trace is all that was said of a parameter; its product is what a plan's row is made of.
+A trace lists all factors of a parameter with their sources; their product gives a plan's row.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ UPDATES: Final[tuple[Update, ...]] = ("adam", "adamw", "sgd")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factor:
-    """What one scheme says of one parameter.
+    """How one scheme changes the rates and settings of one parameter.
 
     Attributes:
         lr_mult: Factor on the learning rate, finite, >= 0. 0 locks the parameter.
@@ -61,7 +61,7 @@ class Factor:
 
     def __post_init__(self) -> None:
         """Check the numbers, so that no scheme can hand on a NaN."""
-        put = object.__setattr__
+        put = object.__setattr__  # the class is frozen
         for absolute, relative in (("lr", "lr_mult"), ("weight_decay", "wd_mult")):
             rate, mult = getattr(self, absolute), getattr(self, relative)
             put(self, relative, number(mult, relative))
@@ -76,10 +76,10 @@ class Factor:
         put(self, "eps_mult", number(self.eps_mult, "eps_mult", above=0))
         put(self, "init_mult", number(self.init_mult, "init_mult", above=0))
         put(self, "options", options(self.options, "a factor"))
-        for words in ("why", "tag"):
-            text = getattr(self, words)
+        for name in ("why", "tag"):
+            text = getattr(self, name)
             if not isinstance(text, str | None):
-                raise NnlrError(f"{words} must be a string, got {shown(text)}.", value=text)
+                raise NnlrError(f"{name} must be a string, got {shown(text)}.", value=text)
         if self.update is not None:
             put(self, "update", choice(self.update, "update", UPDATES))
         if self.layer is not None:
@@ -88,17 +88,26 @@ class Factor:
 
 NEUTRAL: Final = Factor()
 
+# What a rule or an entry of a table of roles can set.
+SETTINGS: Final = ("lr_mult", "wd_mult", "lr", "weight_decay", "options")
+
+
+def settings_of(factor: Factor) -> dict[str, Any]:
+    """The settings of a factor that change something, as arguments of ``rule``."""
+    values = {name: getattr(factor, name) for name in SETTINGS}
+    return {name: value for name, value in values.items() if value != getattr(NEUTRAL, name)}
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One entry of a parameter's trace: who said what.
+    """One entry of a parameter's trace: a factor and the scheme that it is from.
 
     Attributes:
         source: The scheme, as a user would write it.
-        factor: What it says.
-        explicit: Whether a user said it of these parameters by name, in a rule or on a module;
-            of tied parameters such declarations must agree.
-        via: For an explicit declaration and a tied parameter, the names by which it came.
+        factor: Its factor.
+        explicit: Whether the user declared it for these parameters, in a rule or on a module;
+            such declarations must agree where they reach one tied tensor.
+        via: For an explicit declaration of a tied parameter, the names by which it was reached.
     """
 
     source: str

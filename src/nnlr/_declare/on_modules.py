@@ -1,11 +1,12 @@
-"""Relative rates declared on the modules themselves, as the Lua package does it.
+"""Relative rates declared on the modules themselves, as in the Lua package.
 
 A call writes at once into every module it reaches: the module itself and all its
 descendants that own a parameter of that name. The last call wins, at whatever level;
 modules added later are not reached.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 from typing import Final, TypeVar
 
@@ -13,10 +14,10 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from nnlr._arguments import number
-from nnlr._declare.factor import Factor, Step, Trace
-from nnlr._declare.ties import conflict
+from nnlr._declare.factor import NEUTRAL, Step, Trace
+from nnlr._declare.ties import conflict, text_of
 from nnlr._model import marks
-from nnlr._model.describe import ModelInfo, ParamInfo
+from nnlr._model.describe import ModelInfo
 from nnlr._model.marks import declared
 from nnlr._model.names import Slot, parametrized_owner, reparametrized
 from nnlr._text import listed, nearest_hint, shown
@@ -93,36 +94,48 @@ def annotate(
         >>> annotate(net, "bias", lr_mult=2, wd_mult=0) is net
         True
     """
-    given = {"lr_mult": lr_mult, "wd_mult": wd_mult}
-    values = {key: number(value, key) for key, value in given.items() if value is not None}
+    values = {
+        key: number(value, key)
+        for key, value in (("lr_mult", lr_mult), ("wd_mult", wd_mult))
+        if value is not None
+    }
     if not values:
         raise NnlrError("Nothing to set: pass lr_mult=, wd_mult= or both.")
     return _write(module, name, **values)
 
 
 def _write(module: Module, name: str, **values: float) -> Module:
+    """Write the values into every module below that owns a parameter of this name."""
     if not isinstance(module, nn.Module):
         raise NnlrError(f"module must be a torch.nn.Module, got {type(module).__name__}.")
     if not isinstance(name, str):
         raise NnlrError(f"name must be a parameter's name such as 'weight', got {shown(name)}.")
     owners = [inner for inner in module.modules() if name in owned(inner)]
     if not owners:
-        raise _nobody_owns(module, name)
+        present = set().union(
+            *(owned(m) for m in module.modules() if not isinstance(m, ParametrizationList))
+        )
+        label = type(module).__name__
+        if not present:
+            raise NnlrError(
+                f"{label} has no parameters, so {name!r} cannot be set on it.", name=name
+            )
+        raise NnlrError(
+            f"No module in {label} has a parameter {name!r}. It has "
+            f"{listed(map(repr, sorted(present)))}. {nearest_hint(name, present)}".rstrip(),
+            name=name,
+        )
     for owner in owners:
-        for holder, key in _written_as(owner, name):
-            marks.declare(holder, key, values)
+        marks.declare(owner, name, values)
+        # Also the tensors that the parameter is computed from: the last call wins for them too.
+        for key in owner._parameters:
+            if reparametrized(owner, key) == name:
+                marks.declare(owner, key, values)
+        if is_parametrized(owner, name):
+            originals: nn.Module = owner.parametrizations[name]  # type: ignore[index, assignment]
+            for key in originals._parameters:
+                marks.declare(originals, key, values)
     return module
-
-
-def _written_as(owner: nn.Module, name: str) -> Iterator[tuple[nn.Module, str]]:
-    """A name, and the originals it is computed from: the last call wins for them too."""
-    yield owner, name
-    for key in owner._parameters:
-        if reparametrized(owner, key) == name:
-            yield owner, key
-    if is_parametrized(owner, name):
-        made: nn.Module = owner.parametrizations[name]  # type: ignore[index, assignment]
-        yield from ((made, key) for key in made._parameters)
 
 
 def owned(module: nn.Module) -> set[str]:
@@ -134,90 +147,64 @@ def owned(module: nn.Module) -> set[str]:
     if is_parametrized(module):
         names |= {
             name
-            for name, made in module.parametrizations.items()  # type: ignore[union-attr, operator]
-            if any(tensor is not None for tensor in made._parameters.values())
+            for name, originals in module.parametrizations.items()  # type: ignore[union-attr, operator]
+            if any(tensor is not None for tensor in originals._parameters.values())
         }
     return names
 
 
-def _nobody_owns(module: nn.Module, name: str) -> NnlrError:
-    present = set().union(
-        *(owned(m) for m in module.modules() if not isinstance(m, ParametrizationList))
-    )
-    label = type(module).__name__
-    if not present:
-        return NnlrError(f"{label} has no parameters, so {name!r} cannot be set on it.", name=name)
-    there = f"It has {listed(map(repr, sorted(present)))}."
-    hint = nearest_hint(name, present)
-    return NnlrError(
-        f"No module in {label} has a parameter {name!r}. {there} {hint}".rstrip(),
-        name=name,
-    )
-
-
 SOURCE: Final = "declared on the module"
-
-Values = Mapping[str, float]
 
 
 def declarations(model: ModelInfo, tied: Mapping[str, str]) -> dict[int, Trace]:
-    """The relative rates that ``learning_rate`` and its kin have set on a model's modules.
+    """The relative rates that ``learning_rate`` and the like have set on a model's modules.
 
     Args:
         model: The described model.
         tied: Names of tied tensors that do not count, as in :func:`nnlr.resolve`.
 
     Raises:
-        NnlrError: If the places where a tied tensor hangs say different things.
+        NnlrError: If the places of a tied tensor declare different values.
     """
-    said: dict[int, Trace] = {}
-    shared: dict[tuple[tuple[str, float], ...], Trace] = {}
+    traces: dict[int, Trace] = {}
+    shared: dict[object, Trace] = {}  # equal declarations share a trace
     for index, places in enumerate(model.places):
-        if len(places) == 1:
-            if values := declared_at(places[0]):
-                key = tuple(sorted(values.items()))
-                said[index] = shared.setdefault(key, (_step(values),))
-        elif found := _at_all(places, model.params[index], tied):
-            said[index] = found
-    return said
-
-
-def _at_all(places: Sequence[Slot], param: ParamInfo, tied: Mapping[str, str]) -> Trace:
-    """What the places of a tied tensor say; those that say the same share a step."""
-    alike: dict[tuple[tuple[str, float], ...], list[str]] = {}
-    for place in places:
-        if place.name not in tied and (values := declared_at(place)):
-            alike.setdefault(tuple(sorted(values.items())), []).append(place.name)
-    said = [(dict(key), names) for key, names in alike.items()]
-    for (one, its_names), (two, other_names) in combinations(said, 2):
-        if any(one[key] != two[key] for key in one.keys() & two.keys()):
-            raise conflict(
-                param,
-                (f"{_text(one)} on a module", its_names),
-                (f"{_text(two)} on a module", other_names),
+        # Places that declare the same values share a step.
+        names: dict[tuple[tuple[str, float], ...], list[str]] = {}
+        for place in places:
+            if place.name not in tied and (values := declared_at(place)):
+                names.setdefault(tuple(sorted(values.items())), []).append(place.name)
+        for one, two in combinations(names, 2):
+            first, second = dict(one), dict(two)
+            if any(first[key] != second[key] for key in first.keys() & second.keys()):
+                raise conflict(
+                    model.params[index],
+                    (f"{text_of(first)} on a module", names[one]),
+                    (f"{text_of(second)} on a module", names[two]),
+                )
+        key = tuple(
+            (values, tuple(via) if len(places) > 1 else ()) for values, via in names.items()
+        )
+        if key and key not in shared:
+            shared[key] = tuple(
+                Step(SOURCE, replace(NEUTRAL, **dict(values)), explicit=True, via=via)
+                for values, via in key
             )
-    return tuple(_step(values, names) for values, names in said)
+        if key:
+            traces[index] = shared[key]
+    return traces
 
 
-def declared_at(place: Slot) -> Values:
+def declared_at(place: Slot) -> Mapping[str, float]:
     """The values declared for a parameter on the module that owns it at this place."""
     node, key = place.node, place.key
     if node is None:
         return {}
-    here = declared(node.module)
+    on_module = declared(node.module)
     owner = parametrized_owner(node, key)
     if owner is not None:
-        return {**declared(owner.module).get(node.attr, {}), **here.get(key, {})}
-    if not here:
+        return {**declared(owner.module).get(node.attr, {}), **on_module.get(key, {})}
+    if not on_module:
         return {}
-    base = reparametrized(node.module, key)
-    return {**(here.get(base, {}) if base else {}), **here.get(key, {})}
-
-
-def _step(values: Values, names: Sequence[str] = ()) -> Step:
-    factor = Factor(lr_mult=values.get("lr_mult", 1.0), wd_mult=values.get("wd_mult", 1.0))
-    return Step(SOURCE, factor, explicit=True, via=tuple(names))
-
-
-def _text(values: Values) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in values.items())
+    computed = reparametrized(node.module, key)
+    return {**(on_module.get(computed, {}) if computed else {}), **on_module.get(key, {})}

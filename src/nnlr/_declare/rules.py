@@ -1,16 +1,16 @@
-"""Rules: what a user says of the parameters that a selector chooses.
+"""Rules: rates for the parameters that a selector chooses.
 
-``rule`` is one such statement, and a scheme like any other. ``rules`` is an ordered list of
-which the first that matches a parameter claims it: the form of configuration files.
+``rule`` is a scheme like any other. ``rules`` is an ordered list of rules; the first that
+matches a parameter claims it, as in configuration files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from nnlr._arguments import flag
+from nnlr._arguments import as_call, flag
 from nnlr._arguments import options as checked_options
-from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
+from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace, settings_of
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo
 from nnlr._select.selectors import Indices, Selector, as_selector
@@ -20,23 +20,23 @@ from nnlr.errors import CoverageError, NnlrError, PatternError
 
 
 class _Claims(Scheme):
-    """At most one step for each parameter: the steps give the factors."""
+    """A scheme with at most one step for each parameter, from which its factors follow."""
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """The factor of each parameter's step; neutral where nothing is said."""
-        said = self.steps(model)
-        return [said[i][0].factor if i in said else NEUTRAL for i in range(len(model.params))]
+        """The factor of each parameter's step; neutral where there is none."""
+        steps = self.steps(model)
+        return [steps[i][0].factor if i in steps else NEUTRAL for i in range(len(model.params))]
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Rule(_Claims):
     """A selector and what it sets; made by :func:`rule`."""
 
     word: ClassVar[str] = "rule"  # what traces and messages call it
 
-    def __init__(self, selector: Selector, factor: Factor, *, optional: bool) -> None:
-        self.selector = selector
-        self.factor = factor
-        self.optional = optional
+    selector: Selector
+    factor: Factor
+    optional: bool
 
     def matches(self, model: ModelInfo, what: str) -> Indices:
         """Positions it matches, which must be some unless the rule is optional."""
@@ -47,27 +47,19 @@ class Rule(_Claims):
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
         """One step, shared by all parameters that have one name."""
         step = Step(f"{self.word} {self.selector!r}", self.factor, explicit=True)
-        trace: Trace = (step,)
-        said = dict.fromkeys(sorted(self.matches(model, self.word)), trace)
-        for index in said:
+        traces: dict[int, Trace] = dict.fromkeys(sorted(self.matches(model, self.word)), (step,))
+        for index in traces:
             if model.params[index].aliases:
-                said[index] = (replace(step, via=self.via(model, index)),)
-        return said
+                traces[index] = (replace(step, via=self.via(model, index)),)
+        return traces
 
     def via(self, model: ModelInfo, index: int) -> tuple[str, ...]:
         """The names by which the rule reaches a tied parameter."""
         return tuple(sorted(self.selector.reach(model, index)))
 
     def __repr__(self) -> str:
-        settings = ("lr_mult", "wd_mult", "lr", "weight_decay", "options")
-        given = [
-            f"{name}={value!r}"
-            for name in settings
-            if (value := getattr(self.factor, name)) != getattr(NEUTRAL, name)
-        ]
-        if self.optional:
-            given.append("optional=True")
-        return f"rule({', '.join([repr(self.selector), *given])})"
+        settings = settings_of(self.factor)
+        return as_call(rule, self.selector, **settings, optional=self.optional)
 
 
 def rule(
@@ -108,72 +100,65 @@ def rule(
         (0.05, 0.5)
     """
     chosen = as_selector(selector, "rule")
-    given = {} if options is None else options
     factor = Factor(
         lr_mult=lr_mult,
         wd_mult=wd_mult,
         lr=lr,
         weight_decay=weight_decay,
-        options=checked_options(given, f"rule {chosen!r}"),
+        options=checked_options({} if options is None else options, f"rule {chosen!r}"),
     )
-    return Rule(chosen, factor, optional=flag(optional, "optional"))
+    return Rule(chosen, factor, flag(optional, "optional"))
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Rules(_Claims):
     """An ordered list of rules; made by :func:`rules`."""
 
-    def __init__(self, members: tuple[Rule, ...], *, complete: bool) -> None:
-        self.members = members
-        self.complete = complete
+    members: tuple[Rule, ...]
+    complete: bool
 
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
         """One step for each claimed parameter, from the rule that claims it."""
-        matched = [
-            member.matches(model, f"rule {position}")
-            for position, member in enumerate(self.members)
-        ]
+        names = [f"rule {i} {member.selector!r}" for i, member in enumerate(self.members)]
+        matched = [member.matches(model, f"rule {i}") for i, member in enumerate(self.members)]
         claimed: dict[int, int] = {}
-        later: dict[int, tuple[int, ...]] = {}
+        shadowed: dict[int, tuple[str, ...]] = {}  # later rules that match a claimed parameter
         for position, indices in enumerate(matched):
-            fresh = indices - claimed.keys()
-            if indices and not fresh and not self.members[position].optional:
-                raise self._shadowed(position, matched, model)
-            for index in indices - fresh:
-                later[index] = (*later.get(index, ()), position)
-            claimed.update(dict.fromkeys(fresh, position))
+            unclaimed = indices - claimed.keys()
+            if indices and not unclaimed and not self.members[position].optional:
+                raise self._without_effect(names, matched[: position + 1], model)
+            for index in indices - unclaimed:
+                shadowed[index] = (*shadowed.get(index, ()), names[position])
+            claimed.update(dict.fromkeys(unclaimed, position))
         if self.complete:
             self._check_coverage(claimed, model)
-        step_of: dict[tuple[int, tuple[int, ...]], Trace] = {}
-        said = {}
+        shared: dict[tuple[int, tuple[str, ...]], Trace] = {}
+        traces = {}
         for index in sorted(claimed):
-            key = (claimed[index], later.get(index, ()))
-            if key not in step_of:
-                step_of[key] = (self._step(*key),)
-            said[index] = step_of[key]
+            position, later = key = claimed[index], shadowed.get(index, ())
+            member = self.members[position]
+            if key not in shared:
+                factor = replace(member.factor, shadowed=later) if later else member.factor
+                shared[key] = (Step(names[position], factor, explicit=True),)
+            traces[index] = shared[key]
             if model.params[index].aliases:
-                via = self.members[key[0]].via(model, index)
-                said[index] = (replace(said[index][0], via=via),)
-        return said
+                traces[index] = (replace(shared[key][0], via=member.via(model, index)),)
+        return traces
 
-    def _step(self, position: int, later: tuple[int, ...]) -> Step:
-        member = self.members[position]
-        names = tuple(self._name(other) for other in later)
-        factor = replace(member.factor, shadowed=names) if names else member.factor
-        return Step(self._name(position), factor, explicit=True)
-
-    def _name(self, position: int) -> str:
-        return f"rule {position} {self.members[position].selector!r}"
-
-    def _shadowed(self, position: int, matched: list[Indices], model: ModelInfo) -> PatternError:
-        lost = matched[position]
+    def _without_effect(
+        self, names: list[str], matched: list[Indices], model: ModelInfo
+    ) -> PatternError:
+        """The error for a rule, the last of ``matched``, whose matches earlier rules claim."""
+        *earlier, indices = matched
+        position = len(earlier)
         takers = [
-            f"{self._name(earlier)} took {len(lost & matched[earlier])}"
-            for earlier in range(position)
-            if lost & matched[earlier]
+            f"{name} took {len(indices & others)}"
+            for name, others in zip(names, earlier, strict=False)
+            if indices & others
         ]
-        first = model.params[min(lost)].name
+        first = model.params[min(indices)].name
         return PatternError(
-            f"{self._name(position)} has no effect: its {len(lost)} matches in {model.label} "
+            f"{names[position]} has no effect: its {len(indices)} matches in {model.label} "
             f"(such as {first}) were claimed by earlier rules ({listed(takers)}).\n"
             f"  Move rule {position} up, narrow the earlier ones, or pass optional=True if it "
             "may have nothing to claim.",
@@ -196,8 +181,7 @@ class Rules(_Claims):
             )
 
     def __repr__(self) -> str:
-        complete = ", complete=True" if self.complete else ""
-        return f"rules([{', '.join(map(repr, self.members))}]{complete})"
+        return as_call(rules, list(self.members), complete=self.complete)
 
 
 def rules(members: Iterable[Scheme], *, complete: bool = False) -> Scheme:
@@ -236,4 +220,4 @@ def rules(members: Iterable[Scheme], *, complete: bool = False) -> Scheme:
         checked.append(member)
     if not checked:
         raise NnlrError("rules needs at least one nnlr.rule(...).")
-    return Rules(tuple(checked), complete=flag(complete, "complete"))
+    return Rules(tuple(checked), flag(complete, "complete"))

@@ -1,12 +1,12 @@
-"""Schemes: how fast parameters learn relative to the rest, said without a model.
+"""Schemes: how fast parameters learn relative to the others, written before there is a model.
 
 A scheme turns a described model into factors, one for each parameter. Schemes combine in
-two ways and no third: ``a * b`` multiplies, ``rules([...])`` lets the first rule that
-matches a parameter claim it.
+two ways only: ``a * b`` multiplies, ``rules([...])`` lets the first rule that matches a
+parameter claim it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import FunctionType
 
 from torch import nn
@@ -22,7 +22,7 @@ from nnlr.errors import NnlrError, PatternError
 
 
 class Scheme:
-    """How fast parameters learn relative to the rest; knows no model until it is resolved.
+    """How fast parameters learn relative to the others; it meets a model at ``resolve``.
 
     Subclass it and write :meth:`factors` for a scheme of your own.
 
@@ -39,7 +39,7 @@ class Scheme:
     """
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """Say what the scheme does to each parameter.
+        """Return the factor of each parameter.
 
         Args:
             model: The described model.
@@ -53,7 +53,7 @@ class Scheme:
         )
 
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
-        """Trace entries by position; parameters the scheme says nothing of are left out."""
+        """Trace by position; parameters that the scheme does not change are left out."""
         factors = self.factors(model)
         count = len(model.params)
         if not isinstance(factors, Sequence) or len(factors) != count:
@@ -67,9 +67,9 @@ class Scheme:
                 "factors(model) returns a list with one nnlr.Factor for each, in order."
             )
         source = repr(self)
-        # Equal rates share one Step, which is what makes large models cheap to combine.
+        # Equal factors share one Step, which is what makes large models cheap to combine.
         shared: dict[int, Trace] = {}
-        said = {}
+        traces = {}
         for index, factor in enumerate(factors):
             if not isinstance(factor, Factor):
                 raise NnlrError(
@@ -77,8 +77,8 @@ class Scheme:
                     "factors(model) returns nnlr.Factor objects."
                 )
             if factor.why or factor != NEUTRAL:
-                said[index] = shared.setdefault(id(factor), (Step(source, factor),))
-        return said
+                traces[index] = shared.setdefault(id(factor), (Step(source, factor),))
+        return traces
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """What the scheme's author would point out about this model; nothing by default."""
@@ -95,7 +95,7 @@ class Scheme:
             PatternError: At resolve, if nothing matches or the scheme says nothing of what
                 does, and that is not optional.
         """
-        return Where(self, as_selector(selector, "where"), optional=flag(optional, "optional"))
+        return Where(self, as_selector(selector, "where"), flag(optional, "optional"))
 
     def within(self, path: str) -> "Scheme":
         """The scheme resolved on one submodule as if it were the model; identity outside.
@@ -114,7 +114,10 @@ class Scheme:
         """Both schemes: multipliers multiply, options are joined."""
         if not isinstance(other, Scheme):
             return NotImplemented
-        return Product((*_members(self), *_members(other)))
+        members: list[Scheme] = []
+        for scheme in (self, other):
+            members += scheme.members if isinstance(scheme, Product) else [scheme]
+        return Product(tuple(members))
 
     def __repr__(self) -> str:
         """The scheme as a user would write it."""
@@ -157,16 +160,12 @@ def _hint(value: object) -> str:
 
 
 def merge(traces: Iterable[Mapping[int, Trace]]) -> dict[int, Trace]:
-    """Join what several schemes say of each parameter."""
+    """Join the traces of several schemes, parameter by parameter."""
     merged: dict[int, Trace] = {}
-    for said in traces:
-        for index, trace in said.items():
+    for of_scheme in traces:
+        for index, trace in of_scheme.items():
             merged[index] = (*merged[index], *trace) if index in merged else trace
     return merged
-
-
-def _members(scheme: Scheme) -> tuple[Scheme, ...]:
-    return scheme.members if isinstance(scheme, Product) else (scheme,)
 
 
 class _Combined(Scheme):
@@ -180,151 +179,136 @@ class _Combined(Scheme):
         )
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Product(_Combined):
     """A flat product of schemes; see :meth:`Scheme.__mul__`."""
 
-    def __init__(self, members: tuple[Scheme, ...]) -> None:
-        self.members = members
+    members: tuple[Scheme, ...]
 
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
-        """What all members say, in their order."""
+        """The steps of all members, in their order."""
         return merge(scheme.steps(model) for scheme in self.members)
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """What all members point out."""
-        return [found for scheme in self.members for found in scheme.findings(model)]
+        """The findings of all members."""
+        return [finding for scheme in self.members for finding in scheme.findings(model)]
 
     def __repr__(self) -> str:
         return " * ".join(map(repr, self.members))
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Where(_Combined):
     """A scheme restricted to some parameters; see :meth:`Scheme.where`."""
 
-    def __init__(self, inner: Scheme, selector: Selector, *, optional: bool) -> None:
-        self.inner = inner
-        self.selector = selector
-        self.optional = optional
+    inner: Scheme
+    selector: Selector
+    optional: bool
 
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
-        """What the inner scheme says, of the chosen parameters."""
+        """The steps of the inner scheme for the chosen parameters."""
         if self.optional:
             chosen = self.selector.matches(model)
         else:
             chosen = must_match(self.selector, model, f"where({self.selector!r})")
-        said = self.inner.steps(model)
-        kept = {i: trace for i, trace in said.items() if i in chosen}
-        # A recipe may well say nothing here; what a user wrote out is meant to act.
-        stated = [i for i, trace in said.items() if any(s.explicit for s in trace)]
-        if stated and not kept and not self.optional:
-            raise self._apart(model, min(stated))
-        renamed = _renamed(kept, f"where {self.selector!r}")
-        for index, trace in renamed.items():
+        unrestricted = self.inner.steps(model)
+        traces = {i: trace for i, trace in unrestricted.items() if i in chosen}
+        # A recipe may well change nothing here, but what a user wrote out is meant to act.
+        explicit = [i for i, trace in unrestricted.items() if any(s.explicit for s in trace)]
+        if explicit and not traces and not self.optional:
+            raise PatternError(
+                f"{self!r} has no effect: {self.inner!r} speaks of parameters of {model.label} "
+                f"(such as {model.params[min(explicit)].name}), but of none that "
+                f"{self.selector!r} chooses.\n"
+                "  Fix one of the two selections, or pass optional=True if they may have nothing "
+                "in common.",
+                pattern=repr(self.selector),
+                nearest=[],
+            )
+        traces = _restricted(traces, f"where {self.selector!r}")
+        for index, trace in traces.items():
             if model.params[index].aliases:
+                # If scheme and selector matched different names of the tensor, both count.
                 reach = self.selector.reach(model, index)
-                renamed[index] = tuple(_narrowed(step, reach) for step in trace)
-        return renamed
+                traces[index] = tuple(
+                    replace(step, via=tuple(sorted(reach & {*step.via} or reach | {*step.via})))
+                    if step.explicit
+                    else step
+                    for step in trace
+                )
+        return traces
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """What the inner scheme points out."""
+        """The findings of the inner scheme."""
         return self.inner.findings(model)
-
-    def _apart(self, model: ModelInfo, spoken: int) -> PatternError:
-        return PatternError(
-            f"{self!r} has no effect: {self.inner!r} speaks of parameters of {model.label} "
-            f"(such as {model.params[spoken].name}), but of none that "
-            f"{self.selector!r} chooses.\n"
-            "  Fix one of the two selections, or pass optional=True if they may have nothing "
-            "in common.",
-            pattern=repr(self.selector),
-            nearest=[],
-        )
 
     def __repr__(self) -> str:
         optional = ", optional=True" if self.optional else ""
         return f"{_bracketed(self.inner)}.where({self.selector!r}{optional})"
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Within(_Combined):
     """A scheme resolved on a submodule; see :meth:`Scheme.within`."""
 
-    def __init__(self, inner: Scheme, path: str) -> None:
-        self.inner = inner
-        self.path = path
+    inner: Scheme
+    path: str
 
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
-        """What the inner scheme says of the submodule, by positions in the whole."""
-        part, position = self._part(model)
-        said = {}
-        inside = self.inner.steps(part)
-        renamed = _renamed(inside, f"within {self.path!r}", self.path)
-        for inner, trace in renamed.items():
-            said[position[inner]] = (
-                tuple(self._seen_from_outside(step, part.params[inner].name) for step in trace)
-                if model.params[position[inner]].aliases
-                else trace
-            )
-        return said
+        """The steps of the inner scheme on the submodule, by positions in the whole model."""
+        part, positions = self._part(model)
+        traces = _restricted(self.inner.steps(part), f"within {self.path!r}", self.path)
+        for index, trace in traces.items():
+            if model.params[positions[index]].aliases:
+                # The whole model may know more names of the tensor: tell by which it was reached.
+                name = part.params[index].name
+                traces[index] = tuple(
+                    replace(step, via=tuple(f"{self.path}.{via}" for via in step.via or (name,)))
+                    if step.explicit
+                    else step
+                    for step in trace
+                )
+        return {positions[index]: trace for index, trace in traces.items()}
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """What the inner scheme points out, with the names of the whole model."""
+        """The findings of the inner scheme, with the names of the whole model."""
         return [
-            replace(found, names=tuple(f"{self.path}.{name}" for name in found.names))
-            for found in self.inner.findings(self._part(model)[0])
+            replace(finding, names=tuple(f"{self.path}.{name}" for name in finding.names))
+            for finding in self.inner.findings(self._part(model)[0])
         ]
 
     def _part(self, model: ModelInfo) -> tuple[ModelInfo, list[int]]:
         """The submodule, described, and the positions of its parameters in the whole."""
         part = model.submodel(self.path)
         whole = {id(places[0].tensor): i for i, places in enumerate(model.places)}
-        position = [whole[id(places[0].tensor)] for places in part.places]
+        positions = [whole[id(places[0].tensor)] for places in part.places]
         roles = {
             inner: model.params[outer].role
-            for inner, outer in enumerate(position)
+            for inner, outer in enumerate(positions)
             if model.params[outer].role_basis == "user"
         }
-        return with_roles(part, roles), position
-
-    def _seen_from_outside(self, step: Step, name: str) -> Step:
-        """A step on a tied parameter, with the names that it has in the whole model."""
-        via = tuple(f"{self.path}.{inside}" for inside in step.via or (name,))
-        return replace(step, via=via) if step.explicit else step
+        return with_roles(part, roles), positions
 
     def __repr__(self) -> str:
         return f"{_bracketed(self.inner)}.within({self.path!r})"
 
 
-def _renamed(said: Mapping[int, Trace], restriction: str, path: str = "") -> dict[int, Trace]:
-    """The same traces, whose sources name a restriction; steps that were shared stay so.
+def _restricted(traces: Mapping[int, Trace], restriction: str, path: str = "") -> dict[int, Trace]:
+    """The same traces, whose sources name a restriction; steps that were shared stay shared.
 
     Towers get the path of the submodule that they were found in.
     """
-    steps = {id(step): step for trace in said.values() for step in trace}
-    named = {
-        key: replace(
-            step,
-            source=f"{step.source} {restriction}",
-            factor=_below(step.factor, path) if path else step.factor,
-        )
-        for key, step in steps.items()
-    }
-    return {i: tuple([named[id(step)] for step in t]) for i, t in said.items()}
 
+    def restricted(step: Step) -> Step:
+        factor, layer = step.factor, step.factor.layer
+        if path and layer is not None:
+            tower = f"{path}.{layer.tower}" if layer.tower else path
+            factor = replace(factor, layer=layer._replace(tower=tower))
+        return replace(step, source=f"{step.source} {restriction}", factor=factor)
 
-def _below(factor: Factor, path: str) -> Factor:
-    layer = factor.layer
-    if layer is None:
-        return factor
-    tower = f"{path}.{layer.tower}" if layer.tower else path
-    return replace(factor, layer=layer._replace(tower=tower))
-
-
-def _narrowed(step: Step, reach: frozenset[str]) -> Step:
-    """A declaration on a tied parameter, by those of its names that a selector reaches."""
-    via = frozenset(step.via)
-    # Two names of one tensor, each reached by one side: both have led here.
-    names = tuple(sorted(via & reach or via | reach))
-    return replace(step, via=names) if step.explicit else step
+    steps = {id(step): step for trace in traces.values() for step in trace}
+    new = {key: restricted(step) for key, step in steps.items()}
+    return {index: tuple(new[id(step)] for step in trace) for index, trace in traces.items()}
 
 
 def _bracketed(scheme: Scheme) -> str:

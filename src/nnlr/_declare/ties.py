@@ -1,16 +1,16 @@
 """Tied parameters: declarations that reach one tensor by different names must agree."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any, Final
 
-from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
+from nnlr._declare.factor import NEUTRAL, Step, Trace
 from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._text import nearest_hint, shown
 from nnlr.errors import NnlrError
 
-# What a declaration can say, and the fields of a factor in which it says it.
+# The two rates that a declaration can set, each with the fields of a factor that set it.
 _SETTINGS: Final = (("lr_mult", "lr"), ("wd_mult", "weight_decay"))
 
 
@@ -26,16 +26,16 @@ def check_settled(tied: object, model: ModelInfo) -> dict[str, str]:
         return {}
     by_name = {name: param for param in model.params for name in param.names}
     for alias, name in tied.items():
-        said = f"tied={{{alias!r}: {name!r}}}"
+        entry = f"tied={{{alias!r}: {name!r}}}"
         for spelled in (alias, name):
             if spelled not in by_name:
                 hint = nearest_hint(str(spelled), by_name)
                 raise NnlrError(
-                    f"{said}: {model.label} has no parameter {spelled!r}. {hint}".rstrip(),
+                    f"{entry}: {model.label} has no parameter {spelled!r}. {hint}".rstrip(),
                     name=spelled,
                 )
         if by_name[alias] is not by_name[name] or alias == name:
-            raise NnlrError(f"{said}: these are not two names of one tensor.", name=alias)
+            raise NnlrError(f"{entry}: these are not two names of one tensor.", name=alias)
     return dict(tied)
 
 
@@ -58,74 +58,66 @@ def settle(
 
 
 def _settled(trace: Trace, param: ParamInfo, tied: Mapping[str, str]) -> Trace:
-    kept = [step for step in trace if not step.via or not tied.keys() >= set(step.via)]
-    before = list(kept)
+    """The trace of one tied tensor without what is overruled or repeated."""
+    before = [step for step in trace if not step.via or not tied.keys() >= set(step.via)]
+    after = list(before)
     for fields in _SETTINGS:
-        said = {i: step for i, step in enumerate(kept) if step.via and _said(step, fields)}
-        _check_agreement(said.values(), fields, param)
-        for index in _repeated(said, fields, param.names):
-            neutral = {field: getattr(NEUTRAL, field) for field in fields}
-            kept[index] = replace(kept[index], factor=replace(kept[index].factor, **neutral))
+        neutral = {field: getattr(NEUTRAL, field) for field in fields}
+        declared = {
+            index: values
+            for index, step in enumerate(after)
+            if step.via and (values := _values(step, fields))
+        }
+        for one, two in combinations(declared, 2):
+            names_apart = not set(after[one].via) & set(after[two].via)
+            if names_apart and declared[one] != declared[two]:
+                raise conflict(
+                    param,
+                    (f"{after[one].source} ({text_of(declared[one])})", after[one].via),
+                    (f"{after[two].source} ({text_of(declared[two])})", after[two].via),
+                )
+        equal: dict[tuple[Any, ...], list[int]] = {}
+        for index, values in declared.items():
+            equal.setdefault(tuple(values.items()), []).append(index)
+        for indices in equal.values():
+            # Of equal declarations those count that came by one name. It is the name by which
+            # most came (the first of such names), so the order of schemes makes no difference.
+            via = [name for index in indices for name in after[index].via]
+            elected = max(param.names, key=via.count)
+            for index in indices:
+                step = after[index]
+                if elected not in step.via:
+                    after[index] = replace(step, factor=replace(step.factor, **neutral))
     return tuple(
-        now for was, now in zip(before, kept, strict=True) if now is was or _speaks(now.factor)
+        step
+        for step, old in zip(after, before, strict=True)
+        if step is old or replace(step.factor, why="", shadowed=()) != NEUTRAL
     )
 
 
-def _said(step: Step, fields: Iterable[str]) -> dict[str, float]:
-    """What a step says of one setting: its fields that are not neutral."""
+def _values(step: Step, fields: Sequence[str]) -> dict[str, float]:
+    """Those of the fields of a step's factor that are not neutral."""
     values = {field: getattr(step.factor, field) for field in fields}
-    return {f: value for f, value in values.items() if value != getattr(NEUTRAL, f)}
+    return {field: value for field, value in values.items() if value != getattr(NEUTRAL, field)}
 
 
-def _check_agreement(steps: Iterable[Step], fields: Sequence[str], param: ParamInfo) -> None:
-    for one, two in combinations(steps, 2):
-        apart = not set(one.via) & set(two.via)
-        if apart and _said(one, fields) != _said(two, fields):
-            raise conflict(
-                param,
-                (_text(one.source, _said(one, fields)), one.via),
-                (_text(two.source, _said(two, fields)), two.via),
-            )
+def text_of(values: Mapping[str, float]) -> str:
+    """Values as a user writes them: ``lr_mult=2.0, wd_mult=0.0``."""
+    return ", ".join(f"{key}={value!r}" for key, value in values.items())
 
 
-def _repeated(said: Mapping[int, Step], fields: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Steps that say again, by another name, what counts already.
-
-    Of equal declarations those count that came by one name, the one most of them came by, so
-    that the order of the schemes makes no difference.
-    """
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for index, step in said.items():
-        alike.setdefault(tuple(_said(step, fields).items()), []).append(index)
-    repeated = []
-    for indices in alike.values():
-        # The first of the names that most of them came by.
-        elected = max(names, key=[n for i in indices for n in said[i].via].count)
-        repeated += [i for i in indices if elected not in said[i].via]
-    return repeated
+Declaration = tuple[str, Sequence[str]]
 
 
-def _speaks(factor: Factor) -> bool:
-    """Whether a factor still says anything."""
-    return replace(factor, why="", shadowed=()) != NEUTRAL
-
-
-def _text(source: str, said: Mapping[str, float]) -> str:
-    return f"{source} ({', '.join(f'{key}={value!r}' for key, value in said.items())})"
-
-
-Said = tuple[str, Sequence[str]]
-
-
-def conflict(param: ParamInfo, one: Said, two: Said) -> NnlrError:
+def conflict(param: ParamInfo, one: Declaration, two: Declaration) -> NnlrError:
     """The error for two declarations, each a text and the names by which it came."""
-    said = " and ".join(
+    both = " and ".join(
         f"{text} by the name {' and '.join(map(repr, via))}" for text, via in (one, two)
     )
     settled = dict.fromkeys(two[1], one[1][0])
     return NnlrError(
         f"{param.name!r} is one tensor with the names {', '.join(map(repr, param.names))}, "
-        f"and two declarations that reach it disagree: {said}.\n"
+        f"and two declarations that reach it disagree: {both}.\n"
         f"  Say which counts: resolve(..., tied={settled!r}) keeps the first, "
         "the other way round the second.",
         name=param.name,
