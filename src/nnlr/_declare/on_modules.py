@@ -6,15 +6,14 @@ modules added later are not reached.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import combinations
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from nnlr._arguments import number
-from nnlr._declare.factor import NEUTRAL, Step, Trace
+from nnlr._declare.factor import Factor, Step, Trace
 from nnlr._declare.ties import conflict, text_of
 from nnlr._model import marks
 from nnlr._model.describe import ModelInfo
@@ -170,7 +169,7 @@ def declarations(model: ModelInfo, tied: Mapping[str, str]) -> dict[int, Trace]:
     shared: dict[object, Trace] = {}  # equal declarations share a trace
     for index, places in enumerate(model.places):
         # Places that declare the same values share a step.
-        names: dict[tuple[tuple[str, float], ...], list[str]] = {}
+        names: dict[tuple[tuple[str, Any], ...], list[str]] = {}
         for place in places:
             if place.name not in tied and (values := declared_at(place)):
                 names.setdefault(tuple(sorted(values.items())), []).append(place.name)
@@ -187,8 +186,7 @@ def declarations(model: ModelInfo, tied: Mapping[str, str]) -> dict[int, Trace]:
         )
         if key and key not in shared:
             shared[key] = tuple(
-                Step(SOURCE, replace(NEUTRAL, **dict(values)), explicit=True, via=via)
-                for values, via in key
+                Step(SOURCE, Factor(**dict(values)), explicit=True, via=via) for values, via in key
             )
         if key:
             traces[index] = shared[key]

@@ -74,7 +74,7 @@ def caffe(
     )
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Caffe(Call, Scheme):
     """Caffe's convention; made by :func:`caffe`."""
 
@@ -87,12 +87,10 @@ class Caffe(Call, Scheme):
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """Weights, biases, and both once more for the head."""
-        biases = (
-            _BIASES.matches(model)
-            if self.biases is None
-            else _written(self.biases, "biases", model)
-        )
-        head = frozenset() if self.head is None else _written(self.head, "head", model)
+        biases = _matches(self.biases, "biases", model)
+        if self.biases is None:
+            biases = _BIASES.matches(model)
+        head = _matches(self.head, "head", model)
         lr, wd = self.bias_lr_mult, self.bias_wd_mult
         of_kind = {
             (False, False): NEUTRAL,
@@ -103,5 +101,8 @@ class Caffe(Call, Scheme):
         return [of_kind[i in biases, i in head] for i in range(len(model.params))]
 
 
-def _written(selector: Selector, what: str, model: ModelInfo) -> Indices:
+def _matches(selector: Selector | None, what: str, model: ModelInfo) -> Indices:
+    """What a selector of the user matches, which must be some; nothing without one."""
+    if selector is None:
+        return frozenset()
     return must_match(selector, model, f"{what}={selector!r}", may_be_optional=False)

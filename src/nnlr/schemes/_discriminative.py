@@ -11,18 +11,19 @@ those of fastai (Howard and Gugger 2020, arXiv 2002.04688), absolute learning ra
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import TypeGuard
 
 from torch import Tensor
 
-from nnlr._arguments import as_call, number
+from nnlr._arguments import number
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, warning
 from nnlr._model.describe import ModelInfo
 from nnlr._text import plural, shown
 from nnlr.errors import NnlrError
-from nnlr.schemes._layer_groups import AnyGroups, Group, Groups, as_groups
+from nnlr.schemes._layer_groups import AnyGroups, GroupPlace, Groups, as_groups
 
 ULMFIT = 2.6
 
@@ -95,10 +96,11 @@ def discriminative(
         spread = _spread(ULMFIT if rates is None else rates)
     if groups is None and isinstance(spread, list):
         groups = len(spread)
-    return Discriminative(spread, as_groups(groups), relative=lr_mults is not None)
+    return Discriminative(spread, as_groups(groups), lr_mults is not None)
 
 
 def _spread(rates: object) -> Spread:
+    """Check ``rates``: a factor between groups, or a rate for each."""
     if isinstance(rates, slice) or _is_row(rates):
         return _several(rates, "rates")
     try:
@@ -112,6 +114,7 @@ def _spread(rates: object) -> Spread:
 
 
 def _several(values: object, what: str) -> slice | list[float]:
+    """Check a slice or a list of rates."""
     if isinstance(values, slice):
         if values.step is not None:
             raise NnlrError(
@@ -123,9 +126,9 @@ def _several(values: object, what: str) -> slice | list[float]:
         start = number(start, f"the start of {what}")
         return slice(start, stop) if start else slice(stop)  # as fastai tests it
     if _is_row(values):
-        listed = [number(each, f"{what}[{i}]") for i, each in enumerate(values)]
-        if listed:
-            return listed
+        numbers = [number(value, f"{what}[{i}]") for i, value in enumerate(values)]
+        if numbers:
+            return numbers
     raise NnlrError(
         f"{what} must be a slice or a list with a number for each group, got "
         f"{shown(values, typed=True)}.",
@@ -139,53 +142,55 @@ def _is_row(values: object) -> TypeGuard[Iterable[object]]:
     return isinstance(values, Iterable) and not unordered and getattr(values, "ndim", 1) > 0
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Discriminative(Scheme):
     """A rate for each of some ordered groups; made by :func:`discriminative`."""
 
-    def __init__(self, spread: Spread, groups: Groups, *, relative: bool) -> None:
-        self.spread = spread
-        self.groups = groups
-        self.relative = relative
+    spread: Spread
+    groups: Groups
+    relative: bool
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """One factor for each group; neutral for what is frozen and in none."""
         places = self.groups.of(model)
         if isinstance(self.spread, list):
-            self._check_length(self.spread, places, model)
+            for count in sorted({place.last + 1 for place in places if place}):
+                if (entries := len(self.spread)) != count:
+                    raise NnlrError(
+                        f"{'lr_mults' if self.relative else 'rates'} has "
+                        f"{entries} {'entry' if entries == 1 else 'entries'} for the "
+                        f"{plural(count, 'group')} that {self.groups!r} makes of {model.label}: "
+                        "give one for each, or a slice.",
+                        groups=count,
+                        entries=entries,
+                    )
         factor_of = {place: self._factor(place) for place in set(places)}
         return [factor_of[place] for place in places]
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Groups that hardly move, and rates that look like what they are not."""
-        found = (
-            self._steep(model)
-            if isinstance(self.spread, float)
-            else self._mistaken(self.spread, model)
-        )
-        return () if found is None else (found,)
-
-    def _steep(self, model: ModelInfo) -> Finding | None:
-        places = self.groups.of(model)
-        last = max((p.last for p in places if p and p.inside), default=0)
-        lowest = self._rate(0, last)
-        if lowest >= STEEP:
-            return None
-        return warning(
-            "steep-groups",
-            tuple(
+        if isinstance(self.spread, float):
+            places = self.groups.of(model)
+            last = max((p.last for p in places if p and p.inside), default=0)
+            lowest = self._rate(0, last)
+            if lowest >= STEEP:
+                return ()
+            first_group = [
                 param.name
                 for param, place in zip(model.params, places, strict=True)
                 if place and (place.position, place.last) == (0, last)
-            ),
-            cause=f"{self.spread:g} between each of {last + 1} groups leaves the first "
-            f"{lowest:.2g} of the last one's rate, so that it hardly learns",
-            fix="ULMFiT's 2.6 is for about 5 groups: pass groups=5, a smaller factor, or "
-            "use layer_decay(0.75).",
-        )
-
-    def _mistaken(self, spread: slice | list[float], model: ModelInfo) -> Finding | None:
-        values = spread if isinstance(spread, list) else [spread.start or 0, spread.stop]
-        largest = max(values)
+            ]
+            cause = (
+                f"{self.spread:g} between each of {last + 1} groups leaves the first "
+                f"{lowest:.2g} of the last one's rate, so that it hardly learns"
+            )
+            fix = (
+                "ULMFiT's 2.6 is for about 5 groups: pass groups=5, a smaller factor, or "
+                "use layer_decay(0.75)."
+            )
+            return [warning("steep-groups", first_group, cause, fix)]
+        spread = self.spread
+        largest = max(spread if isinstance(spread, list) else (spread.start or 0, spread.stop))
         if self.relative and 0 < largest <= TINY:
             kind, fix = "looks-absolute", "Learning rates are rates=, not lr_mults=."
             what = "factors on the base rate"
@@ -193,29 +198,12 @@ class Discriminative(Scheme):
             kind, fix = "looks-relative", "Factors on the base rate are lr_mults=."
             what = "absolute learning rates"
         else:
-            return None
-        return warning(
-            kind,
-            tuple(param.name for param in model.params if param.requires_grad),
-            cause=f"{self!r} sets {what}, and the largest is {largest:g}",
-            fix=fix,
-        )
+            return ()
+        trained = [param.name for param in model.params if param.requires_grad]
+        cause = f"{self!r} sets {what}, and the largest is {largest:g}"
+        return [warning(kind, trained, cause, fix)]
 
-    def _check_length(
-        self, rates: list[float], places: Sequence[Group | None], model: ModelInfo
-    ) -> None:
-        for count in sorted({place.last + 1 for place in places if place}):
-            if len(rates) != count:
-                raise NnlrError(
-                    f"{'lr_mults' if self.relative else 'rates'} has "
-                    f"{plural(len(rates), 'entry').replace('entrys', 'entries')} for the "
-                    f"{plural(count, 'group')} that {self.groups!r} makes of {model.label}: "
-                    "give one for each, or a slice.",
-                    groups=count,
-                    entries=len(rates),
-                )
-
-    def _factor(self, place: Group | None) -> Factor:
+    def _factor(self, place: GroupPlace | None) -> Factor:
         if place is None:
             return NEUTRAL
         rate, why = self._rate(place.position, place.last), str(place)
@@ -244,23 +232,10 @@ class Discriminative(Scheme):
         return rate
 
     def __repr__(self) -> str:
-        given: dict[str, object] = {"groups": self.groups}
-        if repr(self.groups) == "None":
-            given = {}
-        spread = _Written(self.spread)
-        if self.relative:
-            return as_call(discriminative, **given, lr_mults=spread)
-        return as_call(discriminative, spread, **given)
-
-
-class _Written:
-    """Rates as a user writes them: ``slice(0.1)``, not ``slice(None, 0.1, None)``."""
-
-    def __init__(self, spread: Spread) -> None:
-        self.spread = spread
-
-    def __repr__(self) -> str:
-        if not isinstance(self.spread, slice):
-            return repr(self.spread)
-        start = "" if self.spread.start is None else f"{self.spread.start!r}, "
-        return f"slice({start}{self.spread.stop!r})"
+        rates = repr(self.spread)
+        if isinstance(self.spread, slice):  # slice(0.1), not slice(None, 0.1, None)
+            start = "" if self.spread.start is None else f"{self.spread.start!r}, "
+            rates = f"slice({start}{self.spread.stop!r})"
+        groups = [] if repr(self.groups) == "None" else [f"groups={self.groups!r}"]
+        arguments = [*groups, f"lr_mults={rates}"] if self.relative else [rates, *groups]
+        return f"discriminative({', '.join(arguments)})"

@@ -8,6 +8,7 @@ locks the parameter (see ``Plan.lock``).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral
 
 from nnlr._arguments import as_call, flag
@@ -86,29 +87,24 @@ def freeze(
             )
         chosen = as_selector(selector, "freeze")
     else:
-        chosen = _Below(_count(below), as_groups(groups))
-    kept = None if keep is None else as_selector(keep, "keep")
-    return Freeze(chosen, kept, optional=flag(optional, "optional"))
+        if not isinstance(below, Integral) or isinstance(below, bool) or not below:
+            raise NnlrError(
+                "below must be a whole number other than 0 (1 freezes the first group, -1 all "
+                f"but the last), got {shown(below, typed=True)}.",
+                value=below,
+            )
+        chosen = _Below(int(below), as_groups(groups))
+    keep = None if keep is None else as_selector(keep, "keep")
+    return Freeze(chosen, _FROZEN, flag(optional, "optional"), keep)
 
 
-def _count(below: object) -> int:
-    if not isinstance(below, Integral) or isinstance(below, bool) or not below:
-        raise NnlrError(
-            "below must be a whole number other than 0 (1 freezes the first group, -1 all but "
-            f"the last), got {shown(below, typed=True)}.",
-            value=below,
-        )
-    return int(below)
-
-
+@dataclass(frozen=True, repr=False, eq=False)
 class Freeze(Rule):
     """A rule that freezes; made by :func:`freeze`. Fit for ``nnlr.rules([...])`` too."""
 
     word = "freeze"
 
-    def __init__(self, selector: Selector, keep: Selector | None, *, optional: bool) -> None:
-        super().__init__(selector, _FROZEN, optional=optional)
-        self.keep = keep
+    keep: Selector | None
 
     def matches(self, model: ModelInfo, what: str) -> Indices:
         """Positions of what it freezes, which must be some unless it is optional."""
@@ -117,15 +113,13 @@ class Freeze(Rule):
             return chosen
         if self.optional:
             return chosen - self.keep.matches(model)
-        kept = must_match(self.keep, model, f"keep={self.keep!r}")
-        left = chosen - kept
-        if left and left != chosen:
-            return left
-        ending = (
-            "leaves nothing to freeze: it keeps all of them"
-            if chosen <= kept
-            else "has no effect: it matches none of them"
-        )
+        protected = must_match(self.keep, model, f"keep={self.keep!r}")
+        frozen = chosen - protected
+        if frozen and frozen != chosen:
+            return frozen
+        ending = "has no effect: it matches none of them"
+        if not frozen:
+            ending = "leaves nothing to freeze: it keeps all of them"
         names = [model.params[index].name for index in sorted(chosen)]
         raise PatternError(
             f"{self!r} chooses {listed(names)} of {model.label}, and keep={self.keep!r} "
@@ -136,43 +130,37 @@ class Freeze(Rule):
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Tied tensors of which only one name was chosen: all their names are frozen."""
-        tied = [
-            index for index in sorted(self.matches(model, self.word)) if model.params[index].aliases
-        ]
         names: list[str] = []
-        for index in tied:
-            missed = set(model.params[index].names) - set(self.via(model, index))
-            names += sorted(missed)
+        for index in sorted(self.matches(model, self.word)):
+            if model.params[index].aliases:
+                names += sorted({*model.params[index].names} - {*self.via(model, index)})
         if not names:
             return ()
         return [
             note(
                 "tied-frozen",
                 names,
-                cause=f"{self!r} does not speak of these, but they are tied to what it "
-                "freezes: one tensor, which stays as it is",
-                fix="Untie them if they should learn.",
+                f"{self!r} does not speak of these, but they are tied to what it freezes: one "
+                "tensor, which stays as it is",
+                "Untie them if they should learn.",
             )
         ]
 
     def __repr__(self) -> str:
-        given: dict[str, object] = {}
-        what: tuple[object, ...] = (self.selector,)
-        if isinstance(self.selector, _Below):
-            what = ()
-            given["below"] = self.selector.count
-            if repr(self.selector.groups) != "auto()":
-                given["groups"] = self.selector.groups
-        given["keep"] = self.keep
-        return as_call(freeze, *what, **given, optional=self.optional)
+        if not isinstance(self.selector, _Below):
+            return as_call(freeze, self.selector, keep=self.keep, optional=self.optional)
+        chosen: dict[str, object] = {"below": self.selector.count}
+        if repr(self.selector.groups) != "auto()":
+            chosen["groups"] = self.selector.groups
+        return as_call(freeze, **chosen, keep=self.keep, optional=self.optional)
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _Below(Selector):
     """The groups before one of them."""
 
-    def __init__(self, count: int, groups: Groups) -> None:
-        self.count = count
-        self.groups = groups
+    count: int
+    groups: Groups
 
     def matches(self, model: ModelInfo) -> Indices:
         places = self.groups.of(model)

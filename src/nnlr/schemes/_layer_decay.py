@@ -10,6 +10,7 @@ which layer a parameter belongs to: see :mod:`nnlr.depth`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 from nnlr._arguments import as_call, choice, number
 from nnlr._declare.factor import Factor, Step, Trace
@@ -25,7 +26,6 @@ from nnlr.depth._layer import (
     Indexer,
     Layer,
     Layers,
-    Part,
     layers_of,
     with_final_norm,
 )
@@ -78,7 +78,9 @@ def layer_decay(
         number(decay, "decay", above=0, maximum=1),
         as_indexer(indexer),
         min_mult=number(min_mult, "min_mult", maximum=1),
-        final_norm=_where(final_norm),
+        final_norm=final_norm
+        if final_norm is None
+        else choice(final_norm, "final_norm", FINAL_NORMS),
         patch_embed_mult=number(patch_embed_mult, "patch_embed_mult", above=0),
         lock_below=number(lock_below, "lock_below", maximum=1),
     )
@@ -92,29 +94,17 @@ def layer_decay(
     return scheme
 
 
-def _where(final_norm: object) -> FinalNorm | None:
-    return None if final_norm is None else choice(final_norm, "final_norm", FINAL_NORMS)
-
-
+@dataclass(frozen=True, repr=False, eq=False)
 class LayerDecay(Scheme):
     """Layer-wise decay; made by :func:`layer_decay`."""
 
-    def __init__(
-        self,
-        decay: float,
-        indexer: Indexer,
-        *,
-        min_mult: float,
-        final_norm: FinalNorm | None,
-        patch_embed_mult: float,
-        lock_below: float,
-    ) -> None:
-        self.decay = decay
-        self.indexer = indexer
-        self.min_mult = min_mult
-        self.final_norm = final_norm
-        self.patch_embed_mult = patch_embed_mult
-        self.lock_below = lock_below
+    decay: float
+    indexer: Indexer
+    _: KW_ONLY
+    min_mult: float
+    final_norm: FinalNorm | None
+    patch_embed_mult: float
+    lock_below: float
 
     def layers(self, model: ModelInfo) -> Layers:
         """The layer of every parameter, with the final norm where it was asked for."""
@@ -153,32 +143,45 @@ class LayerDecay(Scheme):
 
         Two, so that what is unlocked later learns at the rate of its layer.
         """
-        said = super().steps(model)
+        traces = super().steps(model)
         why = f"locked: less than {self.lock_below:g}"
         lock = Step(repr(self), Factor(lr_mult=0, why=why))
         return {
             index: trace if trace[0].factor.lr_mult >= self.lock_below else (*trace, lock)
-            for index, trace in said.items()
+            for index, trace in traces.items()
         }
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """What was asked of a part that the indexer sees nowhere; what is in no layer."""
+        """Arguments for a part that the indexer finds nowhere; parameters in no layer."""
         layers = self.layers(model)
         parts = {layer.part for layer in layers if layer}
-        wanted: dict[Part, bool] = {
-            "final_norm": self.final_norm is not None,
-            "patch_embed": self.patch_embed_mult != 1,
-        }
-        found = [
-            _without_effect(self.indexer, part)
-            for part in wanted
-            if wanted[part] and part not in parts
+        findings = [
+            warning(
+                "layer-decay-without-effect",
+                (),
+                f"{self.indexer!r} knows no {part.replace('_', ' ')} in this model, so "
+                f"{argument} of layer_decay has no effect",
+                "Leave it out, or write a rule for these parameters.",
+            )
+            for argument, part, is_set in (
+                ("final_norm", "final_norm", self.final_norm is not None),
+                ("patch_embed_mult", "patch_embed", self.patch_embed_mult != 1),
+            )
+            if is_set and part not in parts
         ]
         pairs = zip(model.params, layers, strict=True)
-        outside = tuple(param.name for param, layer in pairs if layer is None)
+        outside = [param.name for param, layer in pairs if layer is None]
         if outside:
-            found.append(_outside(self.indexer, outside))
-        return found
+            findings.append(
+                note(
+                    "layer-decay-outside",
+                    outside,
+                    f"{self.indexer!r} finds no layer for {plural(len(outside), 'parameter')}, so "
+                    "layer_decay leaves the learning rate there as it is",
+                    "If they belong to a layer, say so with a mapping of patterns to layers.",
+                )
+            )
+        return findings
 
     def __repr__(self) -> str:
         plain = {f"{name}()": name for name in INDEXERS}  # made without arguments
@@ -191,24 +194,3 @@ class LayerDecay(Scheme):
             patch_embed_mult=self.patch_embed_mult,
             lock_below=self.lock_below,
         )
-
-
-def _without_effect(indexer: Indexer, part: Part) -> Finding:
-    argument = "final_norm" if part == "final_norm" else "patch_embed_mult"
-    return warning(
-        "layer-decay-without-effect",
-        (),
-        cause=f"{indexer!r} knows no {part.replace('_', ' ')} in this model, so "
-        f"{argument} of layer_decay has no effect",
-        fix="Leave it out, or write a rule for these parameters.",
-    )
-
-
-def _outside(indexer: Indexer, names: tuple[str, ...]) -> Finding:
-    return note(
-        "layer-decay-outside",
-        names,
-        cause=f"{indexer!r} finds no layer for {plural(len(names), 'parameter')}, so "
-        "layer_decay leaves the learning rate there as it is",
-        fix="If they belong to a layer, say so with a mapping of patterns to layers.",
-    )

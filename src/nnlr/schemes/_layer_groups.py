@@ -1,4 +1,4 @@
-"""Ordered groups of parameters, from the input to the head: what fastai's splitters give.
+"""Ordered groups of parameters, from the input to the head, as fastai's splitters make them.
 
 ``discriminative`` and ``freeze`` take them in the same ways: as patterns, as a splitter, as
 an indexer (every layer a group), or as a number of groups that the layers are cut into.
@@ -6,6 +6,7 @@ an indexer (every layer a group), or as a number of groups that the layers are c
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 from typing import Any, Final, NamedTuple
 
@@ -32,7 +33,7 @@ AnyGroups = (
 )
 
 # AWD-LSTM's number of groups, on which ULMFiT's factor was found.
-USUAL: Final = 5
+DEFAULT_COUNT: Final = 5
 
 _SPLITTER: Final = (
     "It is given the model and has to give a list of groups, each of modules or parameters; "
@@ -40,7 +41,7 @@ _SPLITTER: Final = (
 )
 
 
-class Group(NamedTuple):
+class GroupPlace(NamedTuple):
     """The place of a parameter in a row of groups.
 
     Attributes:
@@ -67,7 +68,7 @@ class Groups(ABC):
     """Says in which group each parameter is; made by :func:`as_groups`."""
 
     @abstractmethod
-    def of(self, model: ModelInfo) -> list[Group | None]:
+    def of(self, model: ModelInfo) -> list[GroupPlace | None]:
         """The group of each of ``model.params``; ``None`` for what is frozen and in none.
 
         Raises:
@@ -90,7 +91,7 @@ def as_groups(value: object) -> Groups:
         (['embed.*', 'head.*'], auto(), 4, None)
     """
     if value is None:
-        return _Cut(USUAL, at_most=True)
+        return _Cut(DEFAULT_COUNT, at_most=True)
     if isinstance(value, Integral) and not isinstance(value, bool):
         if value < 1:
             raise NnlrError(f"groups must be >= 1 as a number, got {value}.", value=value)
@@ -105,7 +106,7 @@ def as_groups(value: object) -> Groups:
     if uncalled or isinstance(value, str | Indexer | Mapping):
         return _Layers(as_indexer(value))
     if isinstance(value, list | tuple) and value:
-        return _Patterns([as_selector(each, f"groups[{i}]") for i, each in enumerate(value)])
+        return _Patterns([as_selector(item, f"groups[{i}]") for i, item in enumerate(value)])
     if callable(value) and not isinstance(value, type | nn.Module):
         return _Split(value)
     raise NnlrError(
@@ -117,97 +118,100 @@ def as_groups(value: object) -> Groups:
     )
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _Layers(Groups):
     """Every layer a group; every tower counts its own."""
 
-    def __init__(self, indexer: Indexer) -> None:
-        self.indexer = indexer
+    indexer: Indexer
 
-    def of(self, model: ModelInfo) -> list[Group | None]:
+    def of(self, model: ModelInfo) -> list[GroupPlace | None]:
         layers = layers_of(self.indexer, model)
         last = max((layer.last for layer in layers if layer), default=0)
-        outside = Group(last, last, inside=False)
-        return [Group(layer.depth, layer.last, layer) if layer else outside for layer in layers]
+        outside = GroupPlace(last, last, inside=False)
+        return [
+            GroupPlace(layer.depth, layer.last, layer) if layer else outside for layer in layers
+        ]
 
     def __repr__(self) -> str:
         return repr(self.indexer)
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _Cut(Groups):
     """Layers, cut into some groups of nearly equal size with the head alone on top."""
 
-    def __init__(self, count: int, *, at_most: bool = False) -> None:
-        self.count = count
-        self.at_most = at_most
+    count: int
+    _: KW_ONLY
+    at_most: bool = False
 
-    def of(self, model: ModelInfo) -> list[Group | None]:
+    def of(self, model: ModelInfo) -> list[GroupPlace | None]:
         layers = auto().layers(model)
         headed = {layer.tower for layer in layers if layer and layer.part == "head"}
-        outside = Group(self.count - 1, self.count - 1, inside=False)
+        outside = GroupPlace(self.count - 1, self.count - 1, inside=False)
         group_of = {
             layer: self._group(layer, layer.tower in headed, model) if layer else outside
             for layer in set(layers)
         }
         return [group_of[layer] for layer in layers]
 
-    def _group(self, layer: Layer, headed: bool, model: ModelInfo) -> Group:
-        there = layer.last + 1
-        count = min(self.count, there) if self.at_most else self.count
-        if count > there:
+    def _group(self, layer: Layer, headed: bool, model: ModelInfo) -> GroupPlace:
+        layers = layer.last + 1
+        count = min(self.count, layers) if self.at_most else self.count
+        if count > layers:
             tower = f"tower {layer.tower!r} of " if layer.tower else ""
             raise NnlrError(
-                f"groups={count}, but {tower}{model.label} has {plural(there, 'layer')}: "
-                f"pass 1 to {there}, or groups='auto' for one group per layer.",
+                f"groups={count}, but {tower}{model.label} has {plural(layers, 'layer')}: "
+                f"pass 1 to {layers}, or groups='auto' for one group per layer.",
                 groups=count,
-                layers=there,
+                layers=layers,
             )
         if headed and count > 1:
             if layer.depth == layer.last:
-                return Group(count - 1, count - 1, layer)
+                return GroupPlace(count - 1, count - 1, layer)
             index = layer.depth * (count - 1) // layer.last
         else:
-            index = layer.depth * count // there
-        return Group(index, count - 1, layer)
+            index = layer.depth * count // layers
+        return GroupPlace(index, count - 1, layer)
 
     def __repr__(self) -> str:
         return repr(None if self.at_most else self.count)
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _Patterns(Groups):
     """A list of selectors of which the first that matches a parameter counts."""
 
-    def __init__(self, selectors: list[Selector]) -> None:
-        self.selectors = selectors
+    selectors: list[Selector]
 
-    def of(self, model: ModelInfo) -> list[Group | None]:
+    def of(self, model: ModelInfo) -> list[GroupPlace | None]:
         taken: dict[int, int] = {}
         for position, selector in enumerate(self.selectors):
             who = f"groups[{position}] {selector!r}"
-            found = must_match(selector, model, who, may_be_optional=False)
-            fresh = found - taken.keys()
-            if not fresh:
+            matched = must_match(selector, model, who, may_be_optional=False)
+            unclaimed = matched - taken.keys()
+            if not unclaimed:
                 raise PatternError(
                     f"{who} is left with no parameter of {model.label}: all that it matches "
-                    f"(such as {model.params[min(found)].name}) is in earlier groups.\n"
+                    f"(such as {model.params[min(matched)].name}) is in earlier groups.\n"
                     "  Groups run from the input to the head, and the first that matches a "
                     "parameter gets it: narrow the earlier ones.",
                     pattern=repr(selector),
                     nearest=[],
                 )
-            taken.update(dict.fromkeys(fresh, position))
+            taken.update(dict.fromkeys(unclaimed, position))
         return _complete(taken, len(self.selectors), model)
 
     def __repr__(self) -> str:
         return repr(self.selectors)
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class _Split(Groups):
     """What a function of the model gives: a list of lists of modules or parameters."""
 
-    def __init__(self, splitter: Callable[[nn.Module], Any]) -> None:
-        self.splitter = splitter
+    splitter: Callable[[nn.Module], Any]
 
-    def of(self, model: ModelInfo) -> list[Group | None]:
+    def of(self, model: ModelInfo) -> list[GroupPlace | None]:
         if model.module is None:
             raise NnlrError(
                 f"{self!r} splits a model, and here are only tensors: give groups as patterns."
@@ -226,17 +230,25 @@ class _Split(Groups):
         count = 0
         for position, group in enumerate(groups):
             count += 1
-            found = {id(tensor): tensor for tensor in self._tensors(group, position)}
-            if not found:
+            # By id, which is safe while the dict holds the tensors.
+            tensors = {id(tensor): tensor for tensor in self._tensors(group, position)}
+            if not tensors:
                 raise NnlrError(f"Group {position} of the splitter {self!r} holds no parameter.")
-            if found.keys() - index_of.keys():
+            if tensors.keys() - index_of.keys():
                 raise NnlrError(
                     f"Group {position} of the splitter {self!r} holds a tensor that is no "
                     f"parameter of {model.label}. Split the model that is handed in, not a "
                     "copy of it."
                 )
-            for index in sorted(index_of[at] for at in found):
-                self._check_once(taken.setdefault(index, position), position, index, model)
+            for index in sorted(index_of[key] for key in tensors):
+                # A tied tensor counts where it comes first; any other may come only once.
+                first, param = taken.setdefault(index, position), model.params[index]
+                if first != position and not param.aliases:
+                    raise NnlrError(
+                        f"{param.name!r} is in groups {first} and {position} of the splitter "
+                        f"{self!r}: each parameter has one group.",
+                        name=param.name,
+                    )
         return _complete(taken, count, model)
 
     def _tensors(self, part: object, position: int) -> Iterator[Tensor]:
@@ -245,29 +257,19 @@ class _Split(Groups):
         elif isinstance(part, Tensor):
             yield part
         elif isinstance(part, Iterable) and not isinstance(part, str):
-            for each in part:
-                yield from self._tensors(each, position)
+            for item in part:
+                yield from self._tensors(item, position)
         else:
             raise NnlrError(
                 f"Group {position} of the splitter {self!r} holds "
                 f"{shown(part, typed=True)}, which is neither a module nor a parameter."
             )
 
-    def _check_once(self, first: int, position: int, index: int, model: ModelInfo) -> None:
-        """A tied tensor counts where it comes first; any other may come only once."""
-        param = model.params[index]
-        if first != position and not param.aliases:
-            raise NnlrError(
-                f"{param.name!r} is in groups {first} and {position} of the splitter "
-                f"{self!r}: each parameter has one group.",
-                name=param.name,
-            )
-
     def __repr__(self) -> str:
         return getattr(self.splitter, "__name__", repr(self.splitter))
 
 
-def _complete(taken: Mapping[int, int], count: int, model: ModelInfo) -> list[Group | None]:
+def _complete(taken: Mapping[int, int], count: int, model: ModelInfo) -> list[GroupPlace | None]:
     """A group for each parameter, once every trainable one has its own."""
     missing = [
         param.name
@@ -282,5 +284,5 @@ def _complete(taken: Mapping[int, int], count: int, model: ModelInfo) -> list[Gr
             "  Add them to a group; '*' as the last group takes all that is left.",
             names=missing,
         )
-    made = [Group(position, count - 1) for position in range(count)]
-    return [made[taken[index]] if index in taken else None for index in range(len(model.params))]
+    places = [GroupPlace(position, count - 1) for position in range(count)]
+    return [places[taken[index]] if index in taken else None for index in range(len(model.params))]

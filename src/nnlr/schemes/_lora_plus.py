@@ -8,7 +8,8 @@ practice a constant such as 16.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from torch import nn
@@ -87,48 +88,44 @@ def lora_plus(
             "embedding_lr= is a part of grouping='peft'. Pass embedding_ratio=, or add a rule "
             "for the absolute rate: nnlr.rule('*lora_embedding_*', lr=...)."
         )
-    if embedding_ratio is None:
-        return LoraPlus(ratio, ratio)
+    embedding_ratio = ratio if embedding_ratio is None else embedding_ratio
     return LoraPlus(ratio, number(embedding_ratio, "embedding_ratio", above=0))
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class LoraPlus(Scheme):
     """LoRA+ by role; made by :func:`lora_plus`."""
 
-    def __init__(self, ratio: float, embedding_ratio: float) -> None:
-        self.ratio = ratio
-        self.embedding_ratio = embedding_ratio
+    ratio: float
+    embedding_ratio: float
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """The ratio for every B."""
-        usual = Factor(lr_mult=self.ratio, why="second matrix of an adapter (B)")
+        other = Factor(lr_mult=self.ratio, why="second matrix of an adapter (B)")
         embedding = Factor(
             lr_mult=self.embedding_ratio,
             why="second matrix of an embedding's adapter (B)",
         )
         return [
-            NEUTRAL if param.role != "lora_b" else embedding if _of_embedding(param) else usual
+            NEUTRAL if param.role != "lora_b" else embedding if _of_embedding(param) else other
             for param in model.params
         ]
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """No B at all, or none that is trained."""
-        found = _without_b(self, model)
-        return () if found is None else (found,)
+        return _without_b(self, model)
 
     def __repr__(self) -> str:
-        given = {}
-        if self.embedding_ratio != self.ratio:
-            given["embedding_ratio"] = self.embedding_ratio
-        return as_call(lora_plus, self.ratio, **given)
+        embedding_ratio = None if self.embedding_ratio == self.ratio else self.embedding_ratio
+        return as_call(lora_plus, self.ratio, embedding_ratio=embedding_ratio)
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class PeftLoraPlus(Scheme):
     """LoRA+ as PEFT groups parameters; made by :func:`lora_plus`."""
 
-    def __init__(self, ratio: float, embedding_lr: float) -> None:
-        self.ratio = ratio
-        self.embedding_lr = embedding_lr
+    ratio: float
+    embedding_lr: float
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """One factor for each of PEFT's groups."""
@@ -147,7 +144,7 @@ class PeftLoraPlus(Scheme):
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """No B at all, none that is trained, or other 1-D parameters sped up as well."""
-        found = _without_b(self, model)
+        findings = _without_b(self, model)
         vectors = [
             param.name
             for places, param in zip(model.places, model.params, strict=True)
@@ -156,21 +153,20 @@ class PeftLoraPlus(Scheme):
             and _peft_group(places[0], param, self).startswith("B")
         ]
         if self.ratio != 1 and vectors:
-            sped = note(
-                "lora-plus-vectors",
-                vectors,
-                cause=f"grouping='peft' trains these {self.ratio:g} times faster too, though "
-                "they are no B of an adapter",
-                fix="The default grouping='nnlr' leaves them at the base rate.",
+            findings.append(
+                note(
+                    "lora-plus-vectors",
+                    vectors,
+                    f"grouping='peft' trains these {self.ratio:g} times faster too, though they "
+                    "are no B of an adapter",
+                    "The default grouping='nnlr' leaves them at the base rate.",
+                )
             )
-            return (sped,) if found is None else (found, sped)
-        return () if found is None else (found,)
+        return findings
 
     def __repr__(self) -> str:
-        given: dict[str, object] = {"grouping": "peft"}
-        if self.embedding_lr != PEFT_EMBEDDING_LR:
-            given["embedding_lr"] = self.embedding_lr
-        return as_call(lora_plus, self.ratio, **given)
+        embedding_lr = None if self.embedding_lr == PEFT_EMBEDDING_LR else self.embedding_lr
+        return as_call(lora_plus, self.ratio, grouping="peft", embedding_lr=embedding_lr)
 
 
 def _of_embedding(param: ParamInfo) -> bool:
@@ -179,13 +175,15 @@ def _of_embedding(param: ParamInfo) -> bool:
 
 
 def _peft_group(slot: Slot, param: ParamInfo, who: object) -> str:
+    """The group in which PEFT puts a parameter."""
     if slot.node is None:
         raise NnlrError(
             f"{who!r} asks for the classes of modules, and here are only tensors: pass the "
             "model, or use grouping='nnlr'."
         )
     layer = slot.node.parent  # its tensors are in a dict, by the name of the adapter
-    if layer is not None and layer.parent is not None and _is_embedding(layer.module):
+    cls: type = type(layer.module) if layer and layer.parent else object
+    if _EMBEDDING in lineage(cls):
         return "embedding"
     name = slot.raw()
     if "lora_B" not in name and param.ndim != 1:
@@ -196,35 +194,30 @@ def _peft_group(slot: Slot, param: ParamInfo, who: object) -> str:
     return "B" if decays else "B without decay"
 
 
-def _is_embedding(module: nn.Module) -> bool:
-    cls: type = type(module)
-    return _EMBEDDING in lineage(cls)
-
-
-def _without_b(scheme: Scheme, model: ModelInfo) -> Finding | None:
+def _without_b(scheme: Scheme, model: ModelInfo) -> list[Finding]:
     """A model on which LoRA+ has nothing to do, and why."""
     seconds = [param for param in model.params if param.role == "lora_b"]
     if any(param.requires_grad for param in seconds):
-        return None
+        return []
     if seconds:
-        return warning(
-            "lora-b-frozen",
-            tuple(param.name for param in seconds),
-            cause=f"{scheme!r} reaches only frozen adapters, so it does nothing",
-            fix="Activate one, model.set_adapter(name), or load it with is_trainable=True.",
-        )
-    return warning(
-        "no-lora-b",
-        _candidates(model),
-        cause=f"{scheme!r} finds no second matrix of a low-rank adapter (role lora_b) in "
-        f"{model.label}, so LoRA+ does nothing; look at what is trained",
-        fix="Add the adapters before resolve; for adapters of other names pass "
-        "resolve(..., roles={selector: 'lora_b'}).",
-    )
-
-
-def _candidates(model: ModelInfo) -> Iterator[str]:
-    """What may be meant: other adapters, else anything that is trained."""
+        return [
+            warning(
+                "lora-b-frozen",
+                [param.name for param in seconds],
+                f"{scheme!r} reaches only frozen adapters, so it does nothing",
+                "Activate one, model.set_adapter(name), or load it with is_trainable=True.",
+            )
+        ]
+    # What may be meant: other adapters, else anything that is trained.
     trained = [param for param in model.params if param.requires_grad]
-    others = [param for param in trained if param.role in {"adapter", "lora_a"}]
-    yield from (param.name for param in others or trained)
+    adapters = [param for param in trained if param.role in {"adapter", "lora_a"}]
+    return [
+        warning(
+            "no-lora-b",
+            [param.name for param in adapters or trained],
+            f"{scheme!r} finds no second matrix of a low-rank adapter (role lora_b) in "
+            f"{model.label}, so LoRA+ does nothing; look at what is trained",
+            "Add the adapters before resolve; for adapters of other names pass "
+            "resolve(..., roles={selector: 'lora_b'}).",
+        )
+    ]

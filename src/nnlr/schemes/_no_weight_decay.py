@@ -9,13 +9,14 @@ al. 2018, arXiv 1812.01187, section 3.1). What differs between codebases is how 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Final, NamedTuple
 
 from torch import Tensor, nn
 
-from nnlr._arguments import as_call, choice, flag
+from nnlr._arguments import Call, choice, flag
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note, warning
@@ -23,7 +24,7 @@ from nnlr._model.describe import ModelInfo
 from nnlr._model.names import Slot
 from nnlr._model.scopes import module_class
 from nnlr.errors import NnlrError
-from nnlr.schemes._no_weight_decay_presets import PRESETS, Seen
+from nnlr.schemes._no_weight_decay_presets import PRESETS, ParamView
 
 
 def no_weight_decay(preset: str = "nnlr", *, embeddings: bool = False) -> Scheme:
@@ -58,12 +59,13 @@ def no_weight_decay(preset: str = "nnlr", *, embeddings: bool = False) -> Scheme
     )
 
 
-class NoWeightDecay(Scheme):
+@dataclass(frozen=True, repr=False, eq=False)
+class NoWeightDecay(Call, Scheme):
     """No weight decay for some parameters; made by :func:`no_weight_decay`."""
 
-    def __init__(self, preset: str, *, embeddings: bool) -> None:
-        self.preset = preset
-        self.embeddings = embeddings
+    preset: str = "nnlr"
+    _: KW_ONLY
+    embeddings: bool = False
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """One factor for each reason to be exempt; the neutral one for all that decays."""
@@ -74,35 +76,57 @@ class NoWeightDecay(Scheme):
                 "the model itself, or use no_weight_decay(), which can go by names."
             )
         declarations = Declarations(model, reads)
-        factor_of = {"": NEUTRAL}
+        factor_of: dict[str | None, Factor] = {None: NEUTRAL}
         factors = []
         for param, places in zip(model.params, model.places, strict=True):
+            why = rule(ParamView(param, places[0], declarations.of(places)))
             if self.embeddings and param.role == "embedding":
                 why = "embedding (embeddings=True)"
-            elif why := rule(Seen(param, places[0], declarations.of(places))):
+            elif why is not None:
                 why += f" ({self.preset} preset)"
-            if why not in factor_of:
+            if why is not None and why not in factor_of:
                 factor_of[why] = Factor(wd_mult=0.0, why=why)
             factors.append(factor_of[why])
         return factors
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """What stands in the model about decay and could not be followed."""
+        """Requests about decay in the model's code that could not be followed."""
         reads = PRESETS[self.preset].declared
-        found = [
-            _unusable(module, cause)
+        findings = [
+            warning(
+                "no-weight-decay-hook",
+                (module_class(module).__name__,),
+                f"what a module asks for cannot be read: {error}",
+                "Make the hook return a set of names, or exempt them by a rule.",
+            )
             for module, hooks in Declarations(model, reads).hooks.items()
-            for cause in hooks.trouble
+            for error in hooks.errors
         ]
         if reads in {"outermost", "every"} and model.module is None:
-            found.append(_unread(model))
-        if reads == "marks":
-            found += _beyond_decay(model)
-        return found
-
-    def __repr__(self) -> str:
-        given = () if self.preset == "nnlr" else (self.preset,)
-        return as_call(no_weight_decay, *given, embeddings=self.embeddings)
+            findings.append(
+                note(
+                    "no-weight-decay-hook",
+                    [param.name for param in model.params],
+                    "tensors without modules have no no_weight_decay() that could be asked",
+                    "Pass the model itself if it has one.",
+                )
+            )
+        # Settings in `_optim` that are not the absence of decay, one finding for each.
+        other_settings: dict[str, list[str]] = {}
+        for places in model.places if reads == "marks" else ():
+            for key, value in _optim(places[0].tensor).items():
+                if (key, value) != ("weight_decay", 0):
+                    other_settings.setdefault(f"{key}={value!r}", []).append(places[0].name)
+        findings += [
+            note(
+                "optim-attribute",
+                names,
+                f"_optim asks for {setting}, which no_weight_decay does not set",
+                f"Unless another scheme does, add nnlr.rule(..., {setting}).",
+            )
+            for setting, names in other_settings.items()
+        ]
+        return findings
 
 
 # Methods by which modules name their parameters -> how their words become globs. To
@@ -116,11 +140,11 @@ _HOOKS: Final = {
 
 
 class Hooks(NamedTuple):
-    """What one module asks for: names and globs relative to it, and what went wrong."""
+    """The parameters that one module exempts, relative to it, and the errors of its hooks."""
 
     names: Collection[str]
     globs: Sequence[str]
-    trouble: Sequence[str]
+    errors: Sequence[str]
 
     def include(self, name: str) -> bool:
         """Whether this parameter is among them."""
@@ -128,7 +152,7 @@ class Hooks(NamedTuple):
 
 
 class Declarations:
-    """What the modules and parameters of a model say of weight decay in code.
+    """The requests for no weight decay in the code of a model's modules and on its parameters.
 
     Args:
         model: The model.
@@ -147,16 +171,17 @@ class Declarations:
                 if methods or (reads == "outermost" and _is_whole(module)):
                     self.hooks[module] = _ask(module, methods, reads)
 
-    def of(self, places: Sequence[Slot]) -> str:
-        """Who asks for no decay of the parameter with these places; ``""`` if nobody."""
+    def of(self, places: Sequence[Slot]) -> str | None:
+        """Who asks for no decay of the parameter with these places, if anybody."""
         if self._reads == "marks":
             if mark := _marked(places[0].tensor):
                 return mark
         else:
             places = places[:1]  # the name that named_parameters() gives
-        return next(filter(None, map(self._hooked, places)), "") if self.hooks else ""
+        return next(filter(None, map(self._hooked, places)), None) if self.hooks else None
 
-    def _hooked(self, slot: Slot) -> str:
+    def _hooked(self, slot: Slot) -> str | None:
+        """The module above this place whose hook names the parameter, if any."""
         above = slot.node.above() if slot.node else ()
         asking = [node for node in above if node.module in self.hooks]
         if self._reads == "outermost":
@@ -166,7 +191,7 @@ class Declarations:
             name = slot.raw(wrappers=False).removeprefix(f"{start}." if start else "")
             if self.hooks[node.module].include(name):
                 return f"no_weight_decay() of {module_class(node.module).__name__}"
-        return ""
+        return None
 
 
 def _methods(module: nn.Module, reads: str) -> list[str]:
@@ -191,15 +216,16 @@ def _class_methods(cls: type) -> tuple[str, ...]:
 
 
 def _ask(module: nn.Module, methods: Iterable[str], reads: str) -> Hooks:
+    """Call the hooks of a module."""
     names: set[str] = set()
     globs: list[str] = []
-    trouble: list[str] = []
+    errors: list[str] = []
     for method in methods:
         try:
             words = _words(getattr(module, method)())
         except Exception as error:  # noqa: BLE001  a user's hook may raise anything
             kind = module_class(module).__name__
-            trouble.append(f"{kind}.{method}() {type(error).__name__}: {error}")
+            errors.append(f"{kind}.{method}() {type(error).__name__}: {error}")
             continue
         if method == "no_weight_decay":
             names.update(words)
@@ -208,7 +234,7 @@ def _ask(module: nn.Module, methods: Iterable[str], reads: str) -> Hooks:
             words = [word for word in words if any(c in word for c in "*?[")]
         forms = _HOOKS[method] if reads == "marks" else _HOOKS[method][:1]
         globs += [form.format(word) for form in forms for word in words]
-    return Hooks(names, globs, trouble)
+    return Hooks(names, globs, errors)
 
 
 def _words(asked: object) -> list[str]:
@@ -221,49 +247,13 @@ def _words(asked: object) -> list[str]:
     return list(asked)
 
 
-def _marked(tensor: Tensor) -> str:
-    """The attribute of a parameter that asks for no decay: Mamba's or S4's."""
+def _marked(tensor: Tensor) -> str | None:
+    """The attribute of a parameter that asks for no decay, Mamba's or S4's, if it has one."""
     if getattr(tensor, "_no_weight_decay", False):
         return "marked _no_weight_decay"
-    return "marked _optim" if _optim(tensor).get("weight_decay") == 0 else ""
+    return "marked _optim" if _optim(tensor).get("weight_decay") == 0 else None
 
 
 def _optim(tensor: Tensor) -> Mapping[str, Any]:
     settings = getattr(tensor, "_optim", None)
     return settings if isinstance(settings, Mapping) else {}
-
-
-def _beyond_decay(model: ModelInfo) -> list[Finding]:
-    """Settings in ``_optim`` that are not the absence of decay, one finding for each."""
-    asked: dict[str, list[str]] = {}
-    for places in model.places:
-        for key, value in _optim(places[0].tensor).items():
-            if (key, value) != ("weight_decay", 0):
-                asked.setdefault(f"{key}={value!r}", []).append(places[0].name)
-    return [
-        note(
-            "optim-attribute",
-            names,
-            cause=f"_optim asks for {setting}, which no_weight_decay does not set",
-            fix=f"Unless another scheme does, add nnlr.rule(..., {setting}).",
-        )
-        for setting, names in asked.items()
-    ]
-
-
-def _unusable(module: nn.Module, cause: str) -> Finding:
-    return warning(
-        "no-weight-decay-hook",
-        (module_class(module).__name__,),
-        cause=f"what a module asks for cannot be read: {cause}",
-        fix="Make the hook return a set of names, or exempt them by a rule.",
-    )
-
-
-def _unread(model: ModelInfo) -> Finding:
-    return note(
-        "no-weight-decay-hook",
-        tuple(param.name for param in model.params),
-        cause="tensors without modules have no no_weight_decay() that could be asked",
-        fix="Pass the model itself if it has one.",
-    )

@@ -2,7 +2,7 @@
 
 Every codebase encodes the same wish differently: no decay for what scales or shifts, which
 shrinking does not make simpler. A rule here is a pure function of one parameter. It gives the
-reason for which the parameter is exempt, or ``""`` if it decays.
+reason for which the parameter is exempt, or ``None`` if it decays.
 
 A published rule reads what its original reads: names as ``named_parameters()`` spells them
 (without wrappers), numbers of axes, classes of modules. It keeps the original's mistakes. Our
@@ -48,19 +48,19 @@ DECAYED_ROLES: Final = {
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a rule sees of one parameter.
+class ParamView:
+    """One parameter, as a rule sees it.
 
     Attributes:
         param: The parameter, described.
         slot: The first place where it hangs.
-        declared: Who asks for no decay in code: a hook of a module, or a mark on the
-            parameter; ``""`` if nobody does.
+        declared: Who asks for no decay in code: a hook of a module, a mark on the parameter,
+            or nobody.
     """
 
     param: ParamInfo
     slot: Slot
-    declared: str = ""
+    declared: str | None = None
 
     @cached_property
     def name(self) -> str:
@@ -87,92 +87,92 @@ class Seen:
         return False
 
 
-Rule = Callable[[Seen], str]
+ExemptRule = Callable[[ParamView], str | None]
 
 
-def _up_to_1d(seen: Seen) -> str:
-    return f"{seen.ndim}-D" if seen.ndim <= 1 else ""
+def _up_to_1d(view: ParamView) -> str | None:
+    return f"{view.ndim}-D" if view.ndim <= 1 else None
 
 
-def _dot_bias(seen: Seen) -> str:
-    return "named .bias" if seen.name.endswith(".bias") else ""
+def _dot_bias(view: ParamView) -> str | None:
+    return "named .bias" if view.name.endswith(".bias") else None
 
 
-def _holds(seen: Seen, *parts: str) -> str:
-    return next((f"{part!r} in its name" for part in parts if part in seen.name), "")
+def _holds(view: ParamView, *parts: str) -> str | None:
+    return next((f"{part!r} in its name" for part in parts if part in view.name), None)
 
 
-def _nnlr(seen: Seen) -> str:
-    role = seen.param.role
+def _nnlr(view: ParamView) -> str | None:
+    role = view.param.role
     if role in EXEMPT_ROLES:
         return role
-    if role == "adapter" and sum(length != 1 for length in seen.param.shape) <= 1:
+    if role == "adapter" and sum(length != 1 for length in view.param.shape) <= 1:
         return "adapter's vector"
-    return seen.declared
+    return view.declared
 
 
-def _timm(seen: Seen) -> str:
-    return _up_to_1d(seen) or _dot_bias(seen) or seen.declared
+def _timm(view: ParamView) -> str | None:
+    return _up_to_1d(view) or _dot_bias(view) or view.declared
 
 
-def _timm_layer_decay(seen: Seen) -> str:
-    return _up_to_1d(seen) or seen.declared
+def _up_to_1d_or_declared(view: ParamView) -> str | None:
+    return _up_to_1d(view) or view.declared
 
 
 _HF_NAMES: Final = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 
 
-def _hf(seen: Seen) -> str:
-    if seen.inside(nn.LayerNorm):
+def _hf(view: ParamView) -> str | None:
+    if view.inside(nn.LayerNorm):
         return "in a LayerNorm"
-    found = _HF_NAMES.search(seen.name.lower())
-    return f"{found[0].strip('.')!r} in its name" if found else ""
+    match = _HF_NAMES.search(view.name.lower())
+    return f"{match[0].strip('.')!r} in its name" if match else None
 
 
-def _bert_legacy(seen: Seen) -> str:
-    return _holds(seen, "bias", "LayerNorm.weight")
+def _bert_legacy(view: ParamView) -> str | None:
+    return _holds(view, "bias", "LayerNorm.weight")
 
 
-def _detectron2(seen: Seen) -> str:
-    return f"in a {seen.cls.__name__}" if issubclass(seen.cls, NORMS) else ""
+def _detectron2(view: ParamView) -> str | None:
+    return f"in a {view.cls.__name__}" if issubclass(view.cls, NORMS) else None
 
 
 # By their names, as the original finds them, so that newer torch brings newer norms.
 _TORCH_NORMS: Final = tuple(cls for name, cls in vars(nn).items() if "Norm" in name)
 
 
-def _yolov5(seen: Seen) -> str:
-    if seen.slot.key == "bias":
+def _yolov5(view: ParamView) -> str | None:
+    if view.slot.key == "bias":
         return "named bias"
-    is_norm = seen.slot.key == "weight" and issubclass(seen.cls, _TORCH_NORMS)
-    return f"weight of a {seen.cls.__name__}" if is_norm else ""
+    is_norm = view.slot.key == "weight" and issubclass(view.cls, _TORCH_NORMS)
+    return f"weight of a {view.cls.__name__}" if is_norm else None
 
 
-def _open_clip_legacy(seen: Seen) -> str:
-    return _up_to_1d(seen) or _holds(seen, "bn", "ln", "bias", "logit_scale")
+def _open_clip_legacy(view: ParamView) -> str | None:
+    return _up_to_1d(view) or _holds(view, "bn", "ln", "bias", "logit_scale")
 
 
-def _megatron(seen: Seen) -> str:
-    return ("1-D" if seen.ndim == 1 else "") or _dot_bias(seen)
+def _megatron(view: ParamView) -> str | None:
+    return ("1-D" if view.ndim == 1 else None) or _dot_bias(view)
 
 
-def _megatron_qk_layernorm(seen: Seen) -> str:
-    return "" if _holds(seen, "q_layernorm.", "k_layernorm.") else _megatron(seen)
+def _megatron_qk_layernorm(view: ParamView) -> str | None:
+    return None if _holds(view, "q_layernorm.", "k_layernorm.") else _megatron(view)
 
 
-def _olmo2(seen: Seen) -> str:
-    is_table = issubclass(seen.cls, nn.Embedding) and seen.slot.key == "weight"
-    return "an Embedding" if is_table else ""
+def _olmo2(view: ParamView) -> str | None:
+    is_table = issubclass(view.cls, nn.Embedding) and view.slot.key == "weight"
+    return "an Embedding" if is_table else None
 
 
-def _dinov2(seen: Seen) -> str:
-    return _dot_bias(seen) or _holds(seen, "norm", "gamma")
+def _dinov2(view: ParamView) -> str | None:
+    return _dot_bias(view) or _holds(view, "norm", "gamma")
 
 
-def _big_vision(seen: Seen) -> str:
-    name = flax_name(seen.param)
+def _big_vision(view: ParamView) -> str | None:
+    name = flax_name(view.param)
     decays = any(re.fullmatch(pattern, name) for pattern, _ in WD_MULTS)
-    return "" if decays else f"{seen.param.role}, no kernel"
+    return None if decays else f"{view.param.role}, no kernel"
 
 
 class Preset(NamedTuple):
@@ -187,7 +187,7 @@ class Preset(NamedTuple):
         classes: Whether it reads classes of modules, so that names alone will not do.
     """
 
-    rule: Rule
+    rule: ExemptRule
     source: str
     declared: Literal["", "outermost", "every", "marks"] = ""
     classes: bool = False
@@ -197,7 +197,7 @@ PRESETS: Final = {
     "nnlr": Preset(_nnlr, "roles: EXEMPT_ROLES and DECAYED_ROLES", "marks"),
     "timm": Preset(_timm, "timm.optim.param_groups_weight_decay", "outermost"),
     "timm_layer_decay": Preset(
-        _timm_layer_decay, "timm.optim.param_groups_layer_decay", "outermost"
+        _up_to_1d_or_declared, "timm.optim.param_groups_layer_decay", "outermost"
     ),
     "hf": Preset(_hf, "transformers 5, Trainer.get_decay_parameter_names", classes=True),
     "bert_legacy": Preset(_bert_legacy, "transformers' example scripts: no_decay = [...]"),
@@ -209,7 +209,7 @@ PRESETS: Final = {
     ),
     "yolov5": Preset(_yolov5, "yolov5, utils/torch_utils.py: smart_optimizer", classes=True),
     "open_clip": Preset(
-        lambda seen: _up_to_1d(seen) or seen.declared,
+        _up_to_1d_or_declared,
         "open_clip, src/open_clip_train/optim.py: make_wd_exclude",
         "every",
     ),

@@ -7,12 +7,12 @@ a parameter is for decides how fast it learns. Roles: :data:`nnlr._model.roles.R
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from nnlr._arguments import as_call, flag, number
 from nnlr._arguments import options as checked_options
-from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
+from nnlr._declare.factor import NEUTRAL, SETTINGS, Factor, Step, Trace, settings_of
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo, check_role
 from nnlr._text import listed, nearest_hint, plural, shown
@@ -22,8 +22,6 @@ Entry: TypeAlias = float | Mapping[str, Any]
 
 # What messages and traces call the default.
 _DEFAULT: Final = "the default of roles"
-
-_SETTINGS: Final = ("lr_mult", "wd_mult", "lr", "weight_decay", "options")
 
 
 def roles(
@@ -75,31 +73,27 @@ def roles(
         )
     return RoleTable(
         {
-            check_role(role): _factor(entry, _entry_name(role), f"role {role}")
+            check_role(role): _factor(entry, f"roles[{role!r}]", f"role {role}")
             for role, entry in table.items()
         },
         None if default is None else _factor(default, _DEFAULT, "any other role"),
-        optional=flag(optional, "optional"),
-        complete=complete,
+        flag(optional, "optional"),
+        complete,
     )
 
 
-def _entry_name(role: object) -> str:
-    return f"roles[{role!r}]"
-
-
 def _factor(entry: object, where: str, why: str) -> Factor:
-    """What an entry of the table says, checked."""
+    """An entry of the table as a factor."""
     if not isinstance(entry, Mapping):
         return Factor(lr_mult=number(entry, where), why=why)
     if all(value is None for value in entry.values()):
-        raise NnlrError(f"{where} sets nothing. Known: {', '.join(_SETTINGS)}.")
+        raise NnlrError(f"{where} sets nothing. Known: {', '.join(SETTINGS)}.")
     settings = dict(entry)
     for key in settings:
-        if key not in _SETTINGS:
-            hint = nearest_hint(str(key), _SETTINGS)
+        if key not in SETTINGS:
+            hint = nearest_hint(str(key), SETTINGS)
             raise NnlrError(
-                f"{where} sets {shown(key)}. Known: {', '.join(_SETTINGS)}. {hint}".rstrip(),
+                f"{where} sets {shown(key)}. Known: {', '.join(SETTINGS)}. {hint}".rstrip(),
                 setting=key,
             )
     if "options" in settings:
@@ -110,24 +104,17 @@ def _factor(entry: object, where: str, why: str) -> Factor:
         raise NnlrError(f"{where}: {error}", entry=entry) from error
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class RoleTable(Scheme):
     """Rates by role; made by :func:`roles`."""
 
-    def __init__(
-        self,
-        table: Mapping[str, Factor],
-        default: Factor | None,
-        *,
-        optional: bool,
-        complete: bool,
-    ) -> None:
-        self.table = table
-        self.default = default
-        self.optional = optional
-        self.complete = complete
+    table: Mapping[str, Factor]
+    default: Factor | None
+    optional: bool
+    complete: bool
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """What the table says of each role; the default, or nothing, for the rest."""
+        """The entry of each parameter's role; the default, or nothing, where there is none."""
         present = {param.role for param in model.params}
         for role in self.table:
             if role not in present and not self.optional:
@@ -140,19 +127,18 @@ class RoleTable(Scheme):
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
         """The same as declarations of the user, which are meant to act."""
         shared: dict[int, Trace] = {}
-        said: dict[int, Trace] = {}
+        traces: dict[int, Trace] = {}
         pairs = zip(model.params, self.factors(model), strict=True)
         for index, (param, factor) in enumerate(pairs):
             if factor is NEUTRAL:
                 continue
-            listed_role = param.role in self.table
-            source = _entry_name(param.role) if listed_role else _DEFAULT
+            source = f"roles[{param.role!r}]" if param.role in self.table else _DEFAULT
             step = Step(source, factor, explicit=True)
             if param.aliases:  # a role is the tensor's, by whichever name
-                said[index] = (replace(step, via=param.names),)
+                traces[index] = (replace(step, via=param.names),)
             else:
-                said[index] = shared.setdefault(id(factor), (step,))
-        return said
+                traces[index] = shared.setdefault(id(factor), (step,))
+        return traces
 
     def _missing(self, role: str, model: ModelInfo) -> PatternError:
         present = sorted({param.role for param in model.params})
@@ -198,9 +184,5 @@ class RoleTable(Scheme):
 
 def _entry(factor: Factor) -> Entry:
     """A factor as an entry of the table."""
-    given = {
-        name: value
-        for name in _SETTINGS
-        if (value := getattr(factor, name)) != getattr(NEUTRAL, name)
-    }
-    return given if given.keys() - {"lr_mult"} else factor.lr_mult
+    settings = settings_of(factor)
+    return settings if settings.keys() - {"lr_mult"} else factor.lr_mult
