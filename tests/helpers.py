@@ -5,6 +5,9 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import torch
+from torch import Tensor, nn
+
 import nnlr
 
 MODULES = {
@@ -40,3 +43,14 @@ def public_names(module: ModuleType) -> list[str]:
         if not name.startswith("_")
         and (not inspect.ismodule(value) or (module is nnlr and name in MODULES))
     )
+
+
+def same_weights(model: nn.Module, other: nn.Module) -> bool:
+    """Whether the parameters of two models are equal, bit for bit; shards are gathered."""
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(_whole(one), _whole(two)) for one, two in pairs)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor, or the tensor."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

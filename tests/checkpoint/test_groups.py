@@ -14,6 +14,7 @@ from torch import nn
 import nnlr
 import nnlr.optim
 from nnlr.checkpoint import fit_state, last_report, on_load
+from tests.helpers import same_weights
 
 LR = 0.1
 
@@ -68,11 +69,6 @@ def layered(model, cls, **settings):
     return plan.optimizer(cls, **settings)
 
 
-def same(expected, actual):
-    pairs = zip(expected.parameters(), actual.parameters(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
-
-
 class TestCounters:
     @pytest.mark.parametrize("live", [True, False])
     @pytest.mark.parametrize("cls", [ScheduleFree, Open])
@@ -91,7 +87,7 @@ class TestCounters:
         second.load_state_dict(saved[0])
         assert () == last_report(second).differences
         train(halted, second, range(3, 6))
-        assert same(whole, halted)
+        assert same_weights(whole, halted)
 
     def test_counts_that_cannot_be_one_are_told(self):
         """Of groups that are merged; then the new optimizer counts anew."""

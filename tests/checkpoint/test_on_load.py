@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nnlr.checkpoint import fit_state, on_load
+from tests.helpers import same_weights
 
 LR, DECAY = 0.05, 0.02
 
@@ -116,11 +117,6 @@ def moved_into(saved, optimizer, **kwargs):
     return report
 
 
-def same(expected, actual):
-    pairs = zip(expected.parameters(), actual.parameters(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
-
-
 @pytest.mark.usefixtures("one_thread")
 class TestContinuation:
     @pytest.mark.parametrize(("before", "after"), PAIRS)
@@ -136,7 +132,7 @@ class TestContinuation:
         second = grouped(cls, pairs_for(name, halted), after, **settings)
         report = moved_into(first.state_dict(), second)
         train(halted, second, range(3, 6))
-        assert same(whole, halted)
+        assert same_weights(whole, halted)
         assert (len(pairs_for(name, halted)), (), {}) == (
             len(report.moved),
             report.fresh,

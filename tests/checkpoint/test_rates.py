@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import nnlr
 from nnlr.checkpoint import fit_state, last_report, on_load
+from tests.helpers import same_weights
 
 LR, DECAY = 0.05, 0.1
 
@@ -62,11 +63,6 @@ def rates(optimizer, key="lr"):
     return {
         name: float(group[key]) for group in optimizer.param_groups for name in group["param_names"]
     }
-
-
-def same(expected, actual):
-    pairs = zip(expected.parameters(), actual.parameters(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
 
 
 def by_hand(model, curve, mults, numbers, decays):
@@ -155,7 +151,7 @@ class TestSchedules:
             second = build(model, scheme, names=after != "unnamed")
         scheduler = resume(order, second, state, scheduled, progress)
         train(model, second, scheduler, range(3, 6))
-        assert same(whole, model)
+        assert same_weights(whole, model)
 
     @pytest.mark.parametrize("order", ORDERS)
     def test_tensor_rates_continue_too(self, order):
@@ -184,7 +180,7 @@ class TestSchedules:
             progress,
         )
         train(model, second, scheduler, range(3, 6))
-        assert same(whole, model)
+        assert same_weights(whole, model)
 
     @pytest.mark.parametrize("order", ORDERS)
     def test_a_changed_multiplier_counts_from_the_first_step(self, order):
@@ -275,7 +271,7 @@ class TestPlainSchedulers:
         second.load_state_dict(state)
         scheduler.load_state_dict(progress)
         train(model, second, scheduler, range(3, 6))
-        assert same(whole, model)
+        assert same_weights(whole, model)
 
     @pytest.mark.parametrize("tensor_lr", [False, True])
     def test_rates_that_nobody_noted_are_known_by_their_base(self, tensor_lr):

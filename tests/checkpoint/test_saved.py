@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 import nnlr
 from nnlr.checkpoint import Report, fit_named_state, fit_state, last_report, on_load
+from tests.helpers import same_weights
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
@@ -77,11 +78,6 @@ def whole(tensor):
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def same(expected, actual):
-    pairs = zip(expected.parameters(), actual.parameters(), strict=True)
-    return all(torch.equal(whole(one), whole(other)) for one, other in pairs)
-
-
 FORMS = {
     "nested": {},
     "flattened": {"flatten_optimizer_state_dict": True},
@@ -133,7 +129,7 @@ class TestGroups:
         state, report = fit_named_state(saved(halted, first, form), second, halted)
         put(halted, second, state, form)
         train(halted, second, range(3, 6))
-        assert same(straight, halted)
+        assert same_weights(straight, halted)
         assert (4, (), {}) == (len(report.moved), report.fresh, report.unused)
 
     @pytest.mark.parametrize("form", FORMS)
@@ -380,7 +376,7 @@ class TestWrappers:
         state, _ = fit_named_state(saved(wrapped, first, form), second, halted)
         put(halted, second, state, form)
         train(halted, second, range(3, 6))
-        assert same(straight, halted)
+        assert same_weights(straight, halted)
 
 
 class TestSharded:
@@ -419,7 +415,7 @@ class TestSharded:
             held.device_mesh,
         )
         train(halted, second, range(3, 6))
-        assert same(straight, halted)
+        assert same_weights(straight, halted)
 
     def test_sharded_state_is_made_whole_and_kept(self, mesh):
         """Out of fully_shard into one process; into the same mesh it is handed on."""
@@ -434,7 +430,7 @@ class TestSharded:
         second = grouped(alone, "by rank")
         second.load_state_dict(fit_state(first.state_dict(), second)[0])
         train(alone, second, range(3, 6))
-        assert same(straight, alone)
+        assert same_weights(straight, alone)
         state, _ = fit_state(first.state_dict(), grouped(halted, "each backwards"))
         held = first.state[halted.body.weight]["exp_avg"]
         assert state["state"][3]["exp_avg"] is held
@@ -495,6 +491,6 @@ def test_a_file_of_a_distributed_checkpoint_goes_on_in_other_groups(mesh, tmp_pa
         fitted, report = fit_named_state(holder["optimizer"], second, halted)
     set_optimizer_state_dict(halted, second, fitted)
     train(halted, second, range(3, 6))
-    assert same(straight, halted)
+    assert same_weights(straight, halted)
     assert (4, ()) == (len(report.moved), report.fresh)
     assert 4 == len(last_report(second).moved)
