@@ -127,9 +127,9 @@ class Flattening(lrs.LRScheduler):
 def test_watching_warns_once_and_changes_nothing(tensors):
     """The run is bit for bit that without the hook; the warning names what drifted."""
     watched, plain = optimizer_of(tensors=tensors), optimizer_of(tensors=tensors)
-    assert not ratios.held(watched)
+    assert not ratios.keeps_ratios(watched)
     keep_ratios(watched, correct=False)
-    assert not ratios.held(watched)
+    assert not ratios.keeps_ratios(watched)
     schedulers = [Flattening(watched), Flattening(plain)]
     said = []
     for _ in range(5):
@@ -181,9 +181,9 @@ def test_whether_ratios_are_held_can_be_asked():
     """Only a hook that corrects holds them, and only until it is removed."""
     optimizer = optimizer_of()
     handle = keep_ratios(optimizer)
-    assert ratios.held(optimizer)
+    assert ratios.keeps_ratios(optimizer)
     handle.remove()
-    assert not ratios.held(optimizer)
+    assert not ratios.keeps_ratios(optimizer)
 
 
 def test_what_cannot_be_held_is_refused():

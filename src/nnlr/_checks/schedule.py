@@ -154,7 +154,7 @@ def _judge(
     woken = {at: loss for at, loss in losses.items() if not wanted.shares[at]}
     if lost and wanted.key == "lr_scale":
         yield _unread(scheduler, tuple(labels[at] for at in lost))
-    elif lost and not ratios.held(optimizer):
+    elif lost and not ratios.keeps_ratios(optimizer):
         at, loss = max(lost.items(), key=lambda item: item[1])
         yield Finding(
             severity="error" if wanted.key == "lr_mult" else "warning",
@@ -167,7 +167,7 @@ def _judge(
             ),
             fix=f"Schedule the base rate, which keeps them: {_call(scheduler)}",
         )
-    if woken and not ratios.held(optimizer):
+    if woken and not ratios.keeps_ratios(optimizer):
         at, loss = max(woken.items(), key=lambda item: item[1])
         yield error(
             "zero-wakes",

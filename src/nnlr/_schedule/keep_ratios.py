@@ -92,7 +92,7 @@ def keep_ratios(optimizer: Optimizer, *, correct: bool = True) -> RemovableHandl
     return optimizer.register_step_pre_hook(hold)
 
 
-def held(optimizer: Optimizer) -> bool:
+def keeps_ratios(optimizer: Optimizer) -> bool:
     """Whether :func:`keep_ratios` corrects the rates of an optimizer before its steps."""
     hooks = getattr(optimizer, "_optimizer_step_pre_hooks", {})
     return any(getattr(hook, _MARK, False) for hook in hooks.values())

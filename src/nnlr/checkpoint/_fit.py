@@ -44,7 +44,7 @@ def fitted(
     for position, group in enumerate(groups):
         sources: dict[int, list[str]] = {}
         for tensor in group["params"]:
-            name = names.first[id(tensor)]
+            name = names.name_of[id(tensor)]
             source = matching.source.get(id(tensor))
             if source is None:
                 fresh.append(name)
@@ -88,7 +88,7 @@ def _refuse_unmatched(saved: Saved, matching: Match, present: Present, *, flat: 
     optimizer, names = present.optimizer, present.names
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     if saved.names and set(matching.unused.values()) == {GONE} and not matching.source:
-        trained = [names.first[id(tensor)] for tensor in tensors]
+        trained = [names.name_of[id(tensor)] for tensor in tensors]
         raise ConfigError(
             f"None of the {len(saved.names)} names in the checkpoint is known: it has "
             f"{listed(map(repr, saved.names), 3)}; the optimizer trains "

@@ -93,7 +93,7 @@ class Hook:
         # Always the same keys: distributed checkpoints miss those that come and go.
         bases = {**dict.fromkeys(MULTIPLIERS), **self.bases(optimizer)}
         all_named = all("param_names" in group for group in optimizer.param_groups)
-        names = {} if all_named and not fitted else names_of(optimizer, self.pairs()).first
+        names = {} if all_named and not fitted else names_of(optimizer, self.pairs()).name_of
         for group, saved in zip(optimizer.param_groups, packed, strict=True):
             saved[NOTE] = {"fitted": in_order(group, names) if fitted else None, **bases}
             group_names = [names.get(id(tensor)) for tensor in group["params"]]

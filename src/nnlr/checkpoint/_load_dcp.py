@@ -124,7 +124,7 @@ def load_dcp(
     names = names_of(optimizer, pairs_of(model))
     require_names(optimizer, names)
     if partial:
-        saved = saved.only(matched(saved.names, names.known))
+        saved = saved.only(matched(saved.names, names.id_of))
     state_dict, report = fitted(saved, present(optimizer, names), policy, whole=True)
     buffers: dict[str, Any] = {}  # to read into, by the checkpoint's keys
     key_of = {id(value): name for name, value in outline.items()}

@@ -25,18 +25,18 @@ class Names:
     """The names of tensors.
 
     Attributes:
-        first: The name of each tensor, by its id.
-        known: The id of the tensor that each name, aliases included, means.
+        name_of: The name of each tensor, by its id.
+        id_of: The id of the tensor that each name, aliases included, means.
     """
 
-    first: dict[int, str] = field(default_factory=dict)
-    known: dict[str, int] = field(default_factory=dict)
+    name_of: dict[int, str] = field(default_factory=dict)
+    id_of: dict[str, int] = field(default_factory=dict)
 
     def add(self, pairs: Iterable[tuple[str, Tensor]]) -> None:
         """Add names of tensors; earlier ones are kept."""
         for name, tensor in pairs:
-            if self.known.setdefault(name, id(tensor)) == id(tensor):
-                self.first.setdefault(id(tensor), name)
+            if self.id_of.setdefault(name, id(tensor)) == id(tensor):
+                self.name_of.setdefault(id(tensor), name)
 
 
 def pairs_of(model: Source | None) -> Pairs:
@@ -54,7 +54,7 @@ def names_of(optimizer: Optimizer, pairs: Pairs) -> Names:
         (name, tensor)
         for group in optimizer.param_groups
         for name, tensor in zip(group.get("param_names", ()), group["params"], strict=False)
-        if id(tensor) not in names.first
+        if id(tensor) not in names.name_of
     ]
     names.add(pairs_of(in_groups))
     return names
@@ -67,7 +67,7 @@ def require_names(optimizer: Optimizer, names: Names) -> None:
         ConfigError: With the ways to name them.
     """
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-    if count := sum(id(tensor) not in names.first for tensor in tensors):
+    if count := sum(id(tensor) not in names.name_of for tensor in tensors):
         raise ConfigError(
             f"{plural(count, 'tensor')} of {type(optimizer).__name__} have no name, so that "
             "saved state cannot be matched to them. Pass model=, the model whose parameters "
@@ -118,18 +118,18 @@ class Match:
 def match(saved: Sequence[str], names: Names, groups: Iterable[dict[str, Any]]) -> Match:
     """Match saved names with the tensors in groups."""
     trained = {id(tensor) for group in groups for tensor in group["params"]}
-    known_of = matched(saved, names.known)
+    known_of = matched(saved, names.id_of)
     source: dict[int, int] = {}
     unused: dict[int, str] = {}
 
     def is_alias(position: int) -> bool:
         name = known_of.get(saved[position])
-        return name is None or names.first.get(names.known[name]) != name
+        return name is None or names.name_of.get(names.id_of[name]) != name
 
     # A tensor's first name before its aliases, so that they decide only where it is missing.
     for position in sorted(range(len(saved)), key=is_alias):
         name = known_of.get(saved[position])
-        tensor = None if name is None else names.known[name]
+        tensor = None if name is None else names.id_of[name]
         if tensor is None:
             unused[position] = GONE
         elif tensor not in trained:

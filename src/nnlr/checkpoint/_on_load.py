@@ -214,7 +214,7 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict 
     result, report = _fit_indexed(state_dict, optimizer, pairs, hook.saved_names, hook.policy)
     groups = state_dict["param_groups"]
     fitted_for = [group.get(NOTE, {}).get("fitted") for group in groups]
-    names = names_of(optimizer, pairs).first
+    names = names_of(optimizer, pairs).name_of
     if any(fitted_for) and fitted_for == [in_order(g, names) for g in optimizer.param_groups]:
         # A call of fit_state has made it fit and warned, perhaps by another policy.
         hook.report = replace(report, differences=())

@@ -126,7 +126,7 @@ def by_position(saved: Saved, optimizer: Optimizer, names: Names) -> tuple[Saved
         )
     tensors = [tensor for group in groups for tensor in group["params"]]
     new_names = [
-        names.first.get(id(tensor), position)
+        names.name_of.get(id(tensor), position)
         for tensor, position in zip(tensors, saved.names, strict=True)
     ]
     for param_id, name, tensor in zip(saved.ids, new_names, tensors, strict=True):
