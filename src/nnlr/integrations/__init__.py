@@ -1,7 +1,7 @@
-"""Plans in the hands of trainers and model libraries, one thin file for each.
+"""Plans for trainers and model libraries, one short file for each library.
 
-Each file translates and delegates. It is loaded, and the library that it is for is imported,
-when the file is first asked for: ``nnlr.integrations.timm`` needs timm, ``nnlr`` does not.
+A file is loaded, and its library imported, when it is first used:
+``nnlr.integrations.timm`` needs timm, ``nnlr`` does not.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What an integration says where its library is missing."""
+"""The error of an integration whose library is not installed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from nnlr.errors import NnlrError
 
 
 class NotInstalledError(NnlrError, ModuleNotFoundError):
-    """A library that an integration is for cannot be imported.
+    """The library of an integration cannot be imported.
 
     Attributes: ``package``.
     """
@@ -15,14 +15,14 @@ class NotInstalledError(NnlrError, ModuleNotFoundError):
 
 @contextmanager
 def installed(package: str) -> Iterator[None]:
-    """Say what to install if the import inside fails for want of a package.
+    """Say what to install if the import inside fails because a package is missing.
 
     Args:
         package: Its name, for ``import`` and for ``pip install``.
 
     Raises:
-        NotInstalledError: If it is not there. If one that *it* needs is not, the error of
-            Python says so.
+        NotInstalledError: If it is missing. If a package that *it* needs is missing, Python's
+            own error says so.
 
     Examples:
         >>> with installed("nowhere"):

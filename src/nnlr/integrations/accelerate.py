@@ -1,4 +1,4 @@
-"""Accelerate: the length of a schedule that it steps.
+"""Accelerate: how many steps a schedule takes.
 
 A plan needs nothing from here: build the optimizer and the schedule on the bare model, then
 ``accelerator.prepare(model, optimizer, scheduler)``.

@@ -12,19 +12,20 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._plan import Plan
-from nnlr._schedule import keep_ratios as ratios
-from nnlr._schedule import schedule as scheduling
+from nnlr._schedule.keep_ratios import keep_ratios as keep_ratios_of
 from nnlr._schedule.rate_summary import rate_summary
+from nnlr._schedule.schedule import Factory
+from nnlr._schedule.schedule import schedule as schedule_of
 from nnlr._text import listed, shown
 from nnlr.errors import NnlrError
 from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
 
-_NEWER, _OLDER = "lightning", "pytorch_lightning"  # one code under two names
+_NEWER, _OLDER = "lightning", "pytorch_lightning"  # the same code under two names
 
 
 def _package() -> str:
-    """The package that has been imported, else one that could be."""
+    """The package that has been imported, else the first that is installed."""
     both = (_NEWER, _OLDER)
     loaded = next((name for name in both if sys.modules.get(name)), None)
     return loaded or next(filter(find_spec, both), _NEWER)
@@ -45,8 +46,8 @@ def configure(
     plan: Plan,
     cls: Callable[..., Optimizer],
     *,
-    schedule: scheduling.Factory | None = None,
-    decay_schedule: scheduling.Factory | None = None,
+    schedule: Factory | None = None,
+    decay_schedule: Factory | None = None,
     interval: Literal["step", "epoch"] | None = None,
     frequency: int = 1,
     monitor: str | None = None,
@@ -85,48 +86,13 @@ def configure(
         >>> import nnlr, torch
         >>> net = torch.nn.Linear(2, 1)  # in a LightningModule: self
         >>> plan = nnlr.resolve(net, nnlr.rule("bias", wd_mult=0), lr=1e-3, weight_decay=0.05)
-        >>> found = configure(
+        >>> config = configure(
         ...     net, plan, torch.optim.AdamW, interval="step",
         ...     schedule=lambda opt: torch.optim.lr_scheduler.StepLR(opt, 10))
-        >>> found["lr_scheduler"]
+        >>> config["lr_scheduler"]
         {'scheduler': schedule(StepLR, base_lr=0.001), 'interval': 'step', 'frequency': 1}
     """
-    _refuse_misuse(
-        plan,
-        schedule=schedule,
-        decay_schedule=decay_schedule,
-        interval=interval,
-        frequency=frequency,
-        monitor=monitor,
-    )
-    _refuse_misfit(module, plan, settings)
-    agree_if_whole(plan, module)
-    optimizer = plan.optimizer(cls, **settings)
-    if keep_ratios:
-        ratios.keep_ratios(optimizer)
-    if schedule is None:
-        return {"optimizer": optimizer}
-    scheduler = scheduling.schedule(optimizer, schedule, weight_decay=decay_schedule)
-    told: dict[str, Any] = {
-        "scheduler": scheduler,
-        "interval": interval,
-        "frequency": frequency,
-    }
-    if monitor is not None:
-        told["monitor"] = monitor
-    return {"optimizer": optimizer, "lr_scheduler": told}
-
-
-def _refuse_misuse(
-    plan: object,
-    *,
-    schedule: scheduling.Factory | None,
-    decay_schedule: scheduling.Factory | None,
-    interval: object,
-    frequency: object,
-    monitor: str | None,
-) -> None:
-    """Say now what Lightning would stumble over later, or pass over."""
+    # Lightning would fail on these later, or ignore them.
     if not isinstance(plan, Plan):
         raise NnlrError(
             f"configure needs a plan, got {shown(plan)}. In configure_optimizers: "
@@ -134,14 +100,14 @@ def _refuse_misuse(
             "torch.optim.AdamW)"
         )
     if schedule is None:
-        needing = {
-            "interval": interval,
-            "decay_schedule": decay_schedule,
-            "monitor": monitor,
-            "frequency": None if frequency == 1 else frequency,
+        of_schedule = {
+            "interval": interval is not None,
+            "decay_schedule": decay_schedule is not None,
+            "monitor": monitor is not None,
+            "frequency": frequency != 1,
         }
-        for name, value in needing.items():
-            if value is not None:
+        for name, passed in of_schedule.items():
+            if passed:
                 raise NnlrError(f"{name}= needs a schedule=.")
     elif interval not in ("step", "epoch"):
         raise NnlrError(
@@ -151,21 +117,37 @@ def _refuse_misuse(
         )
     if not isinstance(frequency, int) or isinstance(frequency, bool) or frequency < 1:
         raise NnlrError(f"frequency must be a whole number above 0, got {shown(frequency)}.")
+    _refuse_other_module(module, plan, settings)
+    agree_if_whole(plan, module)
+    optimizer = plan.optimizer(cls, **settings)
+    if keep_ratios:
+        keep_ratios_of(optimizer)
+    if schedule is None:
+        return {"optimizer": optimizer}
+    scheduler = schedule_of(optimizer, schedule, weight_decay=decay_schedule)
+    config: dict[str, Any] = {
+        "scheduler": scheduler,
+        "interval": interval,
+        "frequency": frequency,
+    }
+    if monitor is not None:
+        config["monitor"] = monitor
+    return {"optimizer": optimizer, "lr_scheduler": config}
 
 
-def _refuse_misfit(module: nn.Module, plan: Plan, settings: dict[str, Any]) -> None:
-    """Refuse the plan of another network, and locks inside DDP, which Lightning wraps first."""
-    said = {key: settings[key] for key in ("model", "partial", "locked") if key in settings}
-    fit = plan.fit(init="done", **said)
+def _refuse_other_module(module: nn.Module, plan: Plan, settings: dict[str, Any]) -> None:
+    """Raise for the plan of another network, and for locks inside DDP, which already wraps it."""
+    options = {key: settings[key] for key in ("model", "partial", "locked") if key in settings}
+    fit = plan.fit(init="done", **options)
     inside = {id(parameter) for parameter in module.parameters()}
-    strange = [found.row.name for found in fit.located if id(found.tensor) not in inside]
-    if strange:
+    missing = [located.row.name for located in fit.located if id(located.tensor) not in inside]
+    if missing:
         raise NnlrError(
-            f"The plan is of {plan.label}, whose {listed(strange)} are not in the "
+            f"The plan is of {plan.label}, whose {listed(missing)} are not in the "
             f"{type(module).__name__} that is trained. Resolve what it holds: "
             "nnlr.resolve(self.net, ...)"
         )
-    # The property raises where there is none.
+    # Not the property `trainer`, which raises where there is none.
     trainer = getattr(module, "_trainer", None)
     if trainer is None:
         return

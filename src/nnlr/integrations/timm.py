@@ -79,12 +79,11 @@ def to_timm(
     groups = plan.param_groups(
         model, partial=partial, names=names, locked=locked, eps=eps, init=init
     )
-    return [_for_timm(group, plan.lr) for group in groups]
-
-
-def _for_timm(group: ParamGroup, lr: float) -> ParamGroup:
-    kept = {k: v for k, v in group.items() if k not in {"lr_mult", "wd_mult"}}
-    return {**kept, "lr": lr, "lr_scale": group["lr_mult"]}
+    return [
+        {key: value for key, value in group.items() if key not in {"lr_mult", "wd_mult"}}
+        | {"lr": plan.lr, "lr_scale": group["lr_mult"]}
+        for group in groups
+    ]
 
 
 def param_group_fn(
@@ -123,8 +122,8 @@ def param_group_fn(
         >>> [group["weight_decay"] for group in groups_of(torch.nn.Linear(2, 1))]
         [0.01, 0.0]
     """
-    # Said now: the function is called from deep inside timm.
-    if any(isinstance(given, Plan) for given in schemes):
+    # Checked now: the function is called from deep inside timm.
+    if any(isinstance(scheme, Plan) for scheme in schemes):
         raise NnlrError(
             "param_group_fn takes schemes, got a plan. A plan has groups already: "
             "param_group_fn=lambda model: to_timm(plan, model)."

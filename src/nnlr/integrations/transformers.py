@@ -1,9 +1,9 @@
 """Plans in the Trainer of transformers: its optimizer, its schedulers and its logs.
 
 The Trainer builds the optimizer itself, on the model that it has by then: after
-``model_init``, after FSDP has wrapped it, anew for each trial of a search. :func:`optimizer`
-gives it what to build. Its schedulers write one rate into all groups if they have a floor:
-:class:`RatioTrainer` has them work on the base rate. It logs the rate of one group:
+``model_init``, after FSDP has wrapped it, again for each trial of a search. :func:`optimizer`
+tells it what to build. Its schedulers write one rate into all groups if they have a floor:
+:class:`RatioTrainer` lets them work on the base rate. It logs the rate of one group:
 :func:`log_rates` adds the others.
 """
 
@@ -20,7 +20,7 @@ from nnlr._declare.scheme import Scheme, as_schemes
 from nnlr._plan import Plan
 from nnlr._resolve import resolve
 from nnlr._rows.rates import Decay
-from nnlr._schedule import keep_ratios as ratios
+from nnlr._schedule.keep_ratios import keep_ratios
 from nnlr._schedule.rate_summary import rate_summary
 from nnlr._schedule.schedule import schedule
 from nnlr._select.selectors import Selector
@@ -86,25 +86,23 @@ class OptimizerFactory:
             PlanMismatchError: If the plans of several processes differ; see
                 :func:`nnlr.agree`.
         """
-        self.plan = resolve(model, *self.schemes, **self._rates(), **self.resolving)
+        # Read now: a search for hyperparameters writes into the arguments.
+        rates: dict[str, Any] = {
+            name: getattr(self.args, _ARGUMENT[name]) if rate is None else rate
+            for name, rate in self.rates.items()
+        }
+        self.plan = resolve(model, *self.schemes, **rates, **self.resolving)
         agree_if_whole(self.plan, model)
         cls, settings = self.cls, self.settings
         if cls is None:
             cls, named = Trainer.get_optimizer_cls_and_kwargs(self.args, model)  # type: ignore[arg-type] # any module
-            # Base rates among them; the Trainer's groups, as ours, go before those.
-            own = {name: each for name, each in named.items() if name not in _ARGUMENT}
-            settings = {**own, **settings}
+            # The base rates among them are left out: groups carry their rates.
+            from_args = {key: value for key, value in named.items() if key not in _ARGUMENT}
+            settings = {**from_args, **settings}
         built: Optimizer = self.plan.optimizer(cls, **settings)
         if self.keep_ratios:
-            ratios.keep_ratios(built)
+            keep_ratios(built)
         return built
-
-    def _rates(self) -> dict[str, Any]:
-        # Read when it is built: a search for hyperparameters writes into the arguments.
-        return {
-            name: getattr(self.args, _ARGUMENT[name]) if given is None else given
-            for name, given in self.rates.items()
-        }
 
 
 # The rates of a plan, and what TrainingArguments call them.
@@ -162,17 +160,42 @@ def optimizer(
         ['lr1_wd1', 'lr1_wd0']
     """
     rates = {"lr": lr, "weight_decay": weight_decay}
-    _refuse_misuse(schemes, args, cls, rates)
+    # Checked now: the Trainer would come to these errors when it trains.
+    for scheme in schemes:
+        if isinstance(scheme, Plan):
+            raise NnlrError(
+                "optimizer takes schemes, got a plan: the Trainer has the schemes resolved on "
+                "the model that it has by then. Pass what was given to nnlr.resolve; or pass "
+                "Trainer(optimizers=(plan.optimizer(cls), None))."
+            )
+        if isinstance(scheme, TrainingArguments):
+            raise NnlrError("Name the Trainer's arguments: optimizer(..., args=args).")
+    as_schemes(schemes)
+    if args is not None and not isinstance(args, TrainingArguments):
+        raise NnlrError(f"args must be TrainingArguments, got {shown(args)}.")
+    if cls is not None:
+        Signature.of(cls)
+    if lr is not None:
+        number(lr, "lr", above=0)
+    if weight_decay is not None:
+        number(weight_decay, "weight_decay")
     if args is None:
-        given = {"cls": cls, **rates}
-        if missing := [name for name, value in given.items() if value is None]:
+        required = {"cls": cls, **rates}
+        if missing := [name for name, value in required.items() if value is None]:
             raise ConfigError(
                 f"The optimizer needs {' and '.join(missing)}: pass "
                 f"{', '.join(f'{name}=' for name in missing)}, or args=, the Trainer's "
                 "arguments, to take it from there."
             )
     else:
-        _refuse_deepspeed(args)
+        plugin = getattr(args, "deepspeed_plugin", None)
+        config = getattr(getattr(plugin, "hf_ds_config", None), "config", None) or {}
+        if "optimizer" in config:
+            raise ConfigError(
+                "The DeepSpeed configuration has a section 'optimizer', so DeepSpeed builds the "
+                "optimizer, on one flat list of parameters: every group would be lost. Take the "
+                "section out; the Trainer then builds this one, and DeepSpeed wraps it."
+            )
     factory = OptimizerFactory(
         schemes=schemes,
         args=args,
@@ -183,45 +206,6 @@ def optimizer(
         keep_ratios=keep_ratios,
     )
     return factory, {}
-
-
-def _refuse_misuse(
-    schemes: tuple[object, ...],
-    args: object,
-    cls: Callable[..., Optimizer] | None,
-    rates: Mapping[str, float | None],
-) -> None:
-    """Say now what would come to light when the Trainer trains."""
-    for given in schemes:
-        if isinstance(given, Plan):
-            raise NnlrError(
-                "optimizer takes schemes, got a plan: the Trainer has the schemes resolved on "
-                "the model that it has by then. Pass what was given to nnlr.resolve; or pass "
-                "Trainer(optimizers=(plan.optimizer(cls), None))."
-            )
-        if isinstance(given, TrainingArguments):
-            raise NnlrError("Name the Trainer's arguments: optimizer(..., args=args).")
-    as_schemes(schemes)
-    if args is not None and not isinstance(args, TrainingArguments):
-        raise NnlrError(f"args must be TrainingArguments, got {shown(args)}.")
-    if cls is not None:
-        Signature.of(cls)
-    if rates["lr"] is not None:
-        number(rates["lr"], "lr", above=0)
-    if rates["weight_decay"] is not None:
-        number(rates["weight_decay"], "weight_decay")
-
-
-def _refuse_deepspeed(args: TrainingArguments) -> None:
-    """Refuse a DeepSpeed configuration under which the Trainer builds no optimizer."""
-    plugin = getattr(args, "deepspeed_plugin", None)
-    config = getattr(getattr(plugin, "hf_ds_config", None), "config", None) or {}
-    if "optimizer" in config:
-        raise ConfigError(
-            "The DeepSpeed configuration has a section 'optimizer', so DeepSpeed builds the "
-            "optimizer, on one flat list of parameters: every group would be lost. Take the "
-            "section out; the Trainer then builds this one, and DeepSpeed wraps it."
-        )
 
 
 class RatioTrainer(Trainer):
@@ -239,11 +223,11 @@ class RatioTrainer(Trainer):
         if self.lr_scheduler is not None:
             return create(num_training_steps, optimizer)
         wrapped: Any = self.optimizer if optimizer is None else optimizer
-        # Accelerate has put its own around it by now.
-        real = getattr(wrapped, "optimizer", wrapped)
-        made = schedule(real, lambda base: create(num_training_steps, base))
-        self.lr_scheduler = made  # type: ignore[assignment] # as above
-        return made
+        # Accelerate has wrapped it by now.
+        unwrapped = getattr(wrapped, "optimizer", wrapped)
+        scheduler = schedule(unwrapped, lambda base: create(num_training_steps, base))
+        self.lr_scheduler = scheduler  # type: ignore[assignment] # as above
+        return scheduler
 
 
 class RateCallback(TrainerCallback):
