@@ -1,4 +1,4 @@
-"""Everything that can be seen of objects, to tell whether a call changed anything."""
+"""Record the state of objects, to see whether a call changed anything."""
 
 import random
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def state_of(*objects):
-    """A nested picture of objects, of their tensors bit by bit, and of all random states."""
+    """Return the state of objects, of their tensors bit by bit, and of all random generators."""
     seen = set()
     return [
         [_picture(each, seen) for each in objects],
@@ -31,16 +31,8 @@ def _picture(value, seen):  # noqa: PLR0911 - a case for each sort of object
     if isinstance(value, list | tuple):
         return id(value), [_picture(each, seen) for each in value]
     if isinstance(value, nn.Module):
-        own = vars(value)
-        kept = (
-            "training",
-            "_parameters",
-            "_buffers",
-            "_modules",
-            "_nnlr",
-            "_nnlr_locked",
-        )
-        return [_picture(own[key], seen) for key in kept if key in own]
+        names = ("training", "_parameters", "_buffers", "_modules", "_nnlr", "_nnlr_locked")
+        return [_picture(vars(value)[key], seen) for key in names if key in vars(value)]
     if hasattr(value, "__dict__") and not callable(value):
         return id(value), _picture(vars(value), seen)
     return id(value)

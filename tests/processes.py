@@ -1,4 +1,4 @@
-"""Scenarios in real processes that talk over gloo, each of which tells its errors."""
+"""Run scenarios in real processes that communicate over gloo, and collect their errors."""
 
 import faulthandler
 import inspect
@@ -30,13 +30,13 @@ multiprocessing.set_forkserver_preload(
 
 
 def outcomes(scenarios, world, folder, seconds=200):
-    """What each process says of each scenario: a traceback, or nothing if all is well.
+    """Return for each scenario the traceback of each process, "" where all is well.
 
     Args:
         scenarios: Functions of a module, called in turn in every process, with the folder
             if they take an argument. A barrier stands between them.
         world: Number of processes.
-        folder: Where they meet and write.
+        folder: Where they find each other and write.
         seconds: After so long a process writes its stacks and ends.
 
     Returns:
@@ -67,7 +67,7 @@ def outcomes(scenarios, world, folder, seconds=200):
 
 
 def said_by(scenarios, world, *, full):
-    """The fixture of what all processes say, run once for each number of them.
+    """Return a fixture with the outcomes in all processes, run once for each number of them.
 
     Args:
         scenarios: See :func:`outcomes`.
@@ -88,14 +88,14 @@ def said_by(scenarios, world, *, full):
 
 
 def tell(said):
-    """Fail with the whole traceback of every process that objects."""
-    objections = [f"rank {n}: {text}" for n, text in enumerate(said) if text]
-    if objections:
-        pytest.fail("\n".join(objections), pytrace=False)
+    """Fail with the whole traceback of every process that has one."""
+    failures = [f"rank {n}: {text}" for n, text in enumerate(said) if text]
+    if failures:
+        pytest.fail("\n".join(failures), pytrace=False)
 
 
 def _process(rank, world, folder, scenarios, seconds):
-    """One process: every scenario in turn, the errors in a file each."""
+    """Run every scenario in turn in one process; write the error of each to a file."""
     stacks = (folder / f"stacks.{rank}").open("w")
     faulthandler.dump_traceback_later(seconds, exit=True, file=stacks)
     warnings.simplefilter("error", NnlrWarning)

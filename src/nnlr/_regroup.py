@@ -35,7 +35,7 @@ def regroup(
     locked: Locked = "drop",
     init: str | None = None,
 ) -> None:
-    """Apply a new plan to a live optimizer; what it knows of each parameter stays.
+    """Apply a new plan to an optimizer in use; it keeps the state of each parameter.
 
     State follows a parameter's tensor, or its name where the tensor was replaced, and is
     dropped for parameters that the plan locks. Settings the plan does not speak of keep their

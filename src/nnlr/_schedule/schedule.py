@@ -137,7 +137,7 @@ class _Ratios:
 
     @property  # read at every call: groups may have been added, merged or loaded
     def base_lrs(self) -> list[float]:
-        """The rates of the groups where the schedule started; others as they are."""
+        """The rates of the groups at the start of the schedule; others as they are."""
         rate = self._curves[0].rate
         return [
             rate.base * rate.scale * group["lr_mult"]
@@ -183,7 +183,7 @@ class _Ratios:
         else those in the state.
 
         Raises:
-            ConfigError: If it is of something else, or torn; all is then as it was.
+            ConfigError: If it is of something else, or incomplete; nothing is then changed.
         """
         keys = {curve.rate.key for curve in self._curves}
         if not isinstance(state_dict, dict) or keys != state_dict.keys():

@@ -1,4 +1,4 @@
-"""Optimizer state by name, so that a checkpoint fits the groups of today.
+"""Save and load optimizer state by parameter name, whatever the groups are.
 
 ``optimizer.load_state_dict`` matches by position. Other groups are an error at best; groups of
 the same sizes in another order swap the state of their parameters in silence, and the
@@ -15,7 +15,7 @@ parameter name, and a *policy* says whose rates count:
 Multipliers that move during training are always the checkpoint's. A scheme or callback that
 moves them names them in the group, ``group["moving"] = ("lr_mult",)``, a tuple of keys, and
 that travels with the checkpoint. Which class and kernels run (``fused``, ``foreach``, ...) is
-always the code's affair.
+always decided by the code.
 
 :func:`on_load` makes ``optimizer.load_state_dict`` do so; ``plan.optimizer`` calls it.
 :func:`fit_state` and :func:`fit_named_state` are the same as functions, and

@@ -1,4 +1,4 @@
-"""Load a distributed checkpoint into an optimizer, whatever its groups and ranks were.
+"""Load a distributed checkpoint into an optimizer with other groups or another number of ranks.
 
 Torch's DCP reads into a state dict that must have the layout of the checkpoint, and a new plan
 has another. Here the layout is read from the checkpoint itself.
@@ -40,7 +40,7 @@ def load_dcp(
     partial: bool = False,
     process_group: "ProcessGroup | None" = None,
 ) -> Report:
-    """Load optimizer state from a distributed checkpoint into the groups of today.
+    """Load optimizer state from a distributed checkpoint into the optimizer's present groups.
 
     The checkpoint is one that ``torch.distributed.checkpoint.save`` wrote of what
     ``get_optimizer_state_dict`` gave, flattened or not, with any optimizer's groups, on any
