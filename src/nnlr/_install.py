@@ -17,7 +17,7 @@ from nnlr.errors import NnlrError
 def get_optim_config(
     module: nn.Module, base_lr: float, base_weight_decay: float
 ) -> tuple[Tensor, Tensor]:
-    """The vectors of what is declared on a module's layers; the Lua package's call.
+    """The two vectors of rates of a module, one value for each element; the Lua package's call.
 
     Args:
         module: The network.
@@ -45,10 +45,10 @@ _METHODS: Final = {
 
 
 class Installed:
-    """What :func:`install` returns: as a context manager it uninstalls at the end."""
+    """The result of :func:`install`: as a context manager it uninstalls at the end."""
 
-    def __init__(self, *, fresh: bool) -> None:
-        self._fresh = fresh
+    def __init__(self, *, uninstall_at_end: bool) -> None:
+        self._uninstall_at_end = uninstall_at_end
 
     def __enter__(self) -> "Installed":
         """Nothing more to do."""
@@ -61,7 +61,7 @@ class Installed:
         trace: TracebackType | None,
     ) -> None:
         """Take the methods off again, unless they were there before."""
-        if self._fresh:
+        if self._uninstall_at_end:
             uninstall()
 
 
@@ -91,7 +91,7 @@ def install() -> Installed:
         )
     for name, method in _METHODS.items():
         setattr(nn.Module, name, method)
-    return Installed(fresh=not present)
+    return Installed(uninstall_at_end=not present)
 
 
 def uninstall() -> None:

@@ -1,4 +1,4 @@
-"""Laws that every scheme keeps, ready to be inherited by a scheme's tests.
+"""Laws that every scheme must keep, as a base class for a scheme's tests.
 
 A test class names the schemes; pytest collects the laws with it::
 
@@ -14,6 +14,8 @@ explains only the asserts of files that it collects.
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -87,7 +89,7 @@ class SchemeLaws:
                 assert good, f"{scheme!r} gives {row.name!r} {rates}"
 
     def test_resolve_gives_the_same_plan_twice(self) -> None:
-        """Nothing random, nothing remembered."""
+        """Nothing is random or kept from the first call."""
         for scheme, model in self._cases():
             same = _resolve(model, scheme) == _resolve(model, scheme)
             assert same, f"{scheme!r} says something else the second time"
@@ -113,39 +115,32 @@ class SchemeLaws:
         one, two = _Other(3), _Other(7)
         for scheme, model in self._cases():
             expected = rates(_resolve(model, scheme * one * two))
-            for other in (
-                one * scheme * two,
-                two * (one * scheme),
-                (two * one) * scheme,
-            ):
+            for other in (one * scheme * two, two * (one * scheme), (two * one) * scheme):
                 assert expected == rates(_resolve(model, other)), f"{other!r} differs"
-            given = rates(_resolve(model, two, scheme, one))
-            assert expected == given, f"{scheme!r} differs as an argument of resolve"
+            actual = rates(_resolve(model, two, scheme, one))
+            assert expected == actual, f"{scheme!r} differs as an argument of resolve"
 
     def test_wrapping_changes_no_row(self) -> None:
         """``torch.compile`` and ``AveragedModel`` leave every rate as it is."""
         for scheme, model in self._cases():
             expected = rates(_resolve(model, scheme))
-            for wrapped in (
-                torch.compile(model, backend="eager"),
-                AveragedModel(model),
-            ):
+            for wrapped in (torch.compile(model, backend="eager"), AveragedModel(model)):
                 assert isinstance(wrapped, nn.Module), "a wrapper is a module"
-                found = rates(_resolve(wrapped, scheme))
-                assert expected == found, f"{scheme!r} differs in {type(wrapped).__name__}"
+                actual = rates(_resolve(wrapped, scheme))
+                assert expected == actual, f"{scheme!r} differs in {type(wrapped).__name__}"
 
     def test_where_everything_is_the_scheme_itself(self) -> None:
         """Restricting to all parameters changes no bit."""
         for scheme, model in self._cases():
-            found = rates(_resolve(model, scheme.where("*")))
-            assert rates(_resolve(model, scheme)) == found, f"{scheme!r}.where('*') differs"
+            actual = rates(_resolve(model, scheme.where("*")))
+            assert rates(_resolve(model, scheme)) == actual, f"{scheme!r}.where('*') differs"
 
     def test_where_nothing_is_the_identity(self) -> None:
         """Restricting to no parameter leaves every rate at its base."""
         nothing = predicate(lambda param: False)
         for scheme, model in self._cases():
-            found = rates(_resolve(model, scheme.where(nothing, optional=True)))
-            assert rates(_resolve(model)) == found, f"{scheme!r} acts where it must not"
+            actual = rates(_resolve(model, scheme.where(nothing, optional=True)))
+            assert rates(_resolve(model)) == actual, f"{scheme!r} acts where it must not"
 
     def test_outside_of_where_nothing_changes(self) -> None:
         """Restricted to biases, a scheme acts on them as before, and on nothing else."""
@@ -155,8 +150,8 @@ class SchemeLaws:
             expected = {
                 name: (whole if name.rpartition(".")[2] == "bias" else base)[name] for name in whole
             }
-            found = rates(_resolve(model, scheme.where(biases, optional=True)))
-            assert expected == found, f"{scheme!r}.where(biases) acts elsewhere"
+            actual = rates(_resolve(model, scheme.where(biases, optional=True)))
+            assert expected == actual, f"{scheme!r}.where(biases) acts elsewhere"
 
     def test_a_plan_survives_a_dict_and_json(self) -> None:
         """``from_dict(to_dict())`` and ``from_json(to_json())`` give the plan back."""
@@ -167,7 +162,7 @@ class SchemeLaws:
 
 
 def rates(plan: Plan) -> dict[str, tuple[Any, ...]]:
-    """Everything a plan decided of each parameter, without the story behind it.
+    """All values of a plan for each parameter, without the traces.
 
     Examples:
         >>> import nnlr
@@ -175,29 +170,18 @@ def rates(plan: Plan) -> dict[str, tuple[Any, ...]]:
         >>> rates(plan)["weight"][:2]
         (0.5, 0.1)
     """
-    return {
-        row.name: (
-            row.lr,
-            row.weight_decay,
-            row.lr_mult,
-            row.wd_mult,
-            row.eps_mult,
-            row.init_mult,
-            row.unlocked_lr_mult,
-            dict(row.options),
-            row.tag,
-            row.locked,
-            row.trainable,
-        )
-        for row in plan
-    }
+    settings = attrgetter(
+        *("lr", "weight_decay", "lr_mult", "wd_mult", "eps_mult", "init_mult"),
+        *("unlocked_lr_mult", "options", "tag", "locked", "trainable"),
+    )
+    return {row.name: settings(row) for row in plan}
 
 
+@dataclass(frozen=True)
 class _Other(Scheme):
-    """Factors whose product shows in its last bits in which order it was taken."""
+    """Factors whose product differs in its last bits if they are multiplied in another order."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    seed: int
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """Thirds, sevenths and so on, different for neighbours."""
@@ -212,14 +196,14 @@ def _resolve(model: nn.Module, *schemes: Scheme) -> Plan:
 
 
 def _state(model: nn.Module) -> dict[str, Any]:
-    """What a scheme must not change, by name."""
+    """All values that a scheme must not change, by name."""
     state: dict[str, Any] = {
         f"value of {name}": value.clone() for name, value in model.state_dict().items()
     }
     for name, tensor in model.named_parameters():
         state[f"requires_grad of {name}"] = tensor.requires_grad
         state[f"gradient of {name}"] = copy.deepcopy(tensor.grad)
-        state[f"hooks of {name}"] = _plain([getattr(tensor, each) for each in _HOOKS])
+        state[f"hooks of {name}"] = _plain([getattr(tensor, hook) for hook in _HOOKS])
         state[f"attributes of {name}"] = _plain(vars(tensor))
     for path, module in model.named_modules():
         state[f"attributes of {path or 'the model'}"] = _plain(vars(module))
@@ -229,9 +213,9 @@ def _state(model: nn.Module) -> dict[str, Any]:
 def _plain(value: object) -> object:
     """Dicts and lists as copies, all else that could be changed in place as its identity."""
     if isinstance(value, dict):
-        return {key: _plain(held) for key, held in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
+        return [_plain(item) for item in value]
     return value if isinstance(value, int | float | str | None) else id(value)
 
 

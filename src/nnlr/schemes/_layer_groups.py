@@ -214,7 +214,7 @@ class _Split(Groups):
     def of(self, model: ModelInfo) -> list[GroupPlace | None]:
         if model.module is None:
             raise NnlrError(
-                f"{self!r} splits a model, and here are only tensors: give groups as patterns."
+                f"{self!r} splits a model, but there are only tensors: give groups as patterns."
             )
         try:
             groups = self.splitter(unwrap(model.module))

@@ -178,7 +178,7 @@ def _peft_group(slot: Slot, param: ParamInfo, who: object) -> str:
     """The group in which PEFT puts a parameter."""
     if slot.node is None:
         raise NnlrError(
-            f"{who!r} asks for the classes of modules, and here are only tensors: pass the "
+            f"{who!r} asks for the classes of modules, but there are only tensors: pass the "
             "model, or use grouping='nnlr'."
         )
     layer = slot.node.parent  # its tensors are in a dict, by the name of the adapter
