@@ -222,13 +222,13 @@ class TestReach:
         assert 3 == len(plan)
 
     def test_one_original_can_be_set_apart(self):
-        """What is said of one original counts before what is said of the whole weight."""
+        """A value set on one original counts before one set on the whole weight."""
         layer = parametrizations.weight_norm(nn.Linear(2, 2))
         nnlr.annotate(layer, "weight", lr_mult=0.1, wd_mult=0.5)
         nnlr.learning_rate(layer.parametrizations.weight, "original0", 0.2)
         plan = nnlr.resolve(layer, lr=1, weight_decay=1)
-        found = sorted((row.lr, row.weight_decay) for row in plan)
-        assert [(0.1, 0.5), (0.2, 0.5), (1.0, 1.0)] == found
+        actual = sorted((row.lr, row.weight_decay) for row in plan)
+        assert [(0.1, 0.5), (0.2, 0.5), (1.0, 1.0)] == actual
 
     def test_a_parametrized_buffer_is_no_parameter(self):
         """A parametrization of a buffer owns no parameter, so there is nothing to set."""
@@ -254,7 +254,7 @@ class TestReach:
 
     @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
     def test_one_half_of_an_old_style_weight_can_be_set_apart(self):
-        """What is said of weight_g counts before what is said of weight."""
+        """A value set on weight_g counts before one set on weight."""
         layer = nnlr.learning_rate(weight_norm(nn.Linear(2, 2)), "weight", 0.1)
         nnlr.learning_rate(layer, "weight_g", 0.2)
         plan = nnlr.resolve(layer, lr=1, weight_decay=0)
@@ -262,7 +262,7 @@ class TestReach:
 
     @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
     def test_the_last_call_wins_over_originals_too(self):
-        """What is said of the whole weight later replaces what was said of a part of it."""
+        """A value set later on the whole weight replaces those set on its parts."""
         new = parametrizations.weight_norm(nn.Linear(2, 2, bias=False))
         nnlr.learning_rate(new, "original0", 0.2)
         old = weight_norm(nn.Linear(2, 2, bias=False))
@@ -336,64 +336,3 @@ class TestWhatDeclarationsSurvive:
         """A declared rate and a rule on the same parameter multiply."""
         plan = nnlr.resolve(declared(), nnlr.rule("*", lr_mult=0.5), lr=1, weight_decay=0)
         assert 0.125 == plan["0.weight"].lr
-
-
-class TestInstall:
-    def test_the_lua_example_translates_line_by_line(self):
-        """With the methods on, layers chain as in the Lua package."""
-        with nnlr.install():
-            net = nn.Sequential(
-                nn.Linear(2, 2).learning_rate("weight", 0.1).weight_decay("bias", 0)
-            )
-            lrs, decays = net.get_optim_config(BASE_LR, BASE_WD)
-        expected = nnlr.get_optim_config(net, BASE_LR, BASE_WD)
-        assert torch.equal(expected[0], lrs)
-        assert torch.equal(expected[1], decays)
-
-    def test_the_methods_are_gone_afterwards(self):
-        """The context manager takes them off, also when its body fails."""
-        with pytest.raises(KeyError, match="body"), nnlr.install():
-            raise KeyError("body")
-        assert not hasattr(nn.Module, "learning_rate")
-
-    def test_nested_installs_end_with_the_outermost(self):
-        """An inner context manager leaves what an outer one has put there."""
-        with nnlr.install():
-            with nnlr.install():
-                pass
-            assert hasattr(nn.Module, "weight_decay")
-        assert not hasattr(nn.Module, "weight_decay")
-
-    def test_a_plain_call_stays_until_uninstall(self):
-        """Without with, the methods stay; uninstall is harmless twice."""
-        nnlr.install()
-        try:
-            assert hasattr(nn.Module, "get_optim_config")
-        finally:
-            nnlr.uninstall()
-        nnlr.uninstall()
-        assert not hasattr(nn.Module, "get_optim_config")
-
-    def test_a_foreign_method_is_left_alone(self, monkeypatch):
-        """Somebody else's method of that name is an error, and neither call touches it."""
-
-        def theirs(module):
-            return "theirs"
-
-        monkeypatch.setattr(nn.Module, "weight_decay", theirs, raising=False)
-        with pytest.raises(nnlr.NnlrError, match="already has 'weight_decay', and not from nnlr"):
-            nnlr.install()
-        assert not hasattr(nn.Module, "learning_rate")
-        nnlr.uninstall()
-        assert "theirs" == nn.ReLU().weight_decay()
-
-    def test_nothing_is_installed_on_import(self):
-        """The methods are opt-in."""
-        assert not {"learning_rate", "weight_decay", "get_optim_config"} & vars(nn.Module).keys()
-
-
-@pytest.mark.parametrize(("lr", "decay"), [(0, 0), (-1, 0), (1, -1), (1, float("nan")), ("1", 0)])
-def test_base_rates_are_checked(lr, decay):
-    """get_optim_config refuses base rates out of range."""
-    with pytest.raises(nnlr.NnlrError, match="must be a finite number"):
-        nnlr.get_optim_config(nn.Linear(1, 1), lr, decay)

@@ -53,8 +53,8 @@ class TestDisagreement:
 
     def test_a_restriction_by_the_other_name(self):
         """A rule by one name, restricted by another: both have led to the tensor."""
-        found = row(rule("embed.*", 0.5).where("head.*"))
-        assert ("embed.weight", "head.weight") == found.trace[0].via
+        actual = row(rule("embed.*", 0.5).where("head.*"))
+        assert ("embed.weight", "head.weight") == actual.trace[0].via
 
     def test_two_declarations_on_modules(self):
         """Two modules that share a tensor and were told different rates."""
@@ -125,7 +125,7 @@ class TestDisagreement:
 
 class TestAgreement:
     def test_equal_values_count_once(self):
-        """Two names, one value: it is said twice and meant once."""
+        """Two names, one value: it is declared twice and counts once."""
         assert 0.1 == row(rule("embed.*", 0.1), rule("head.*", 0.1)).lr
 
     def test_equal_modules_count_once(self):
@@ -136,25 +136,25 @@ class TestAgreement:
         model = Tied()
         nnlr.learning_rate(model.embed, "weight", 0.1)
         nnlr.annotate(model.head, "weight", lr_mult=0.1, wd_mult=0)
-        found = row(rule("other.*", 0.1), model=model)
-        assert (0.1, 0) == (found.lr, found.weight_decay)
+        actual = row(rule("other.*", 0.1), model=model)
+        assert (0.1, 0) == (actual.lr, actual.weight_decay)
 
     def test_the_equal_part_counts_once_and_the_rest_adds_up(self):
         """Agreement is per setting, not per declaration."""
-        found = row(
+        actual = row(
             rule("embed.*", 0.1),
             rule("head.*", 0.1, wd_mult=0.5, options={"eps": 1e-6}),
         )
         assert (0.1, 0.5, {"eps": 1e-6}) == (
-            found.lr,
-            found.weight_decay,
-            found.options,
+            actual.lr,
+            actual.weight_decay,
+            actual.options,
         )
 
     def test_one_side_may_be_silent(self):
         """Decay by one name and rate by another do not meet."""
-        found = row(rule("embed.*", 0.1), rule("head.*", wd_mult=0))
-        assert (0.1, 0) == (found.lr, found.weight_decay)
+        actual = row(rule("embed.*", 0.1), rule("head.*", wd_mult=0))
+        assert (0.1, 0) == (actual.lr, actual.weight_decay)
 
     def test_a_shared_name_multiplies(self):
         """A rule on everything multiplies with a rule on one name, as everywhere."""
@@ -177,13 +177,13 @@ class TestAgreement:
     def test_the_order_of_declarations_changes_nothing(self):
         """Twice by one name and once by another is the same in every order."""
         members = [rule("embed.*", 0.5), rule("embed.*", 0.5), rule("head.*", 0.5)]
-        found = {row(*order).lr for order in itertools.permutations(members)}
-        assert {0.25} == found
+        actual = {row(*order).lr for order in itertools.permutations(members)}
+        assert {0.25} == actual
 
     def test_a_rule_that_sets_nothing_stays_in_the_trace(self):
         """Only what repeats others is dropped."""
-        found = row(rule("embed.*"), rule("head.*", 0.1))
-        assert ["rule 'embed.*'", "rule 'head.*'"] == [step.source for step in found.trace]
+        actual = row(rule("embed.*"), rule("head.*", 0.1))
+        assert ["rule 'embed.*'", "rule 'head.*'"] == [step.source for step in actual.trace]
 
 
 class TestSettling:
@@ -234,5 +234,5 @@ def test_bare_tensors_are_tied_by_identity():
 def test_a_rule_list_claims_a_tied_tensor_once():
     """In a list the first rule counts, by whatever name; the other is shadowed."""
     table = nnlr.rules([rule("head.weight", 0.1), rule("*", 0.2)])
-    found = row(table)
-    assert (0.1, ("head.weight",)) == (found.lr, found.trace[0].via)
+    actual = row(table)
+    assert (0.1, ("head.weight",)) == (actual.lr, actual.trace[0].via)

@@ -53,18 +53,18 @@ class TestNumbers:
 
     def test_a_new_head(self):
         """10 and 20 for the weights and biases of the layer that is new."""
-        found = mults(alexnet(), nnlr.caffe(head="fc8_flickr.*"))
-        assert (10, 1) == found["fc8_flickr.weight"]
-        assert (20, 0) == found["fc8_flickr.bias"]
-        assert (2, 0) == found["fc7.bias"]
+        actual = mults(alexnet(), nnlr.caffe(head="fc8_flickr.*"))
+        assert (10, 1) == actual["fc8_flickr.weight"]
+        assert (20, 0) == actual["fc8_flickr.bias"]
+        assert (2, 0) == actual["fc7.bias"]
 
     def test_own_numbers(self):
         """Each of them is an argument."""
         scheme = nnlr.caffe(bias_lr_mult=3, bias_wd_mult=0.5, head="fc8*", head_mult=0.5)
-        found = mults(alexnet(), scheme)
-        assert (3, 0.5) == found["fc7.bias"]
-        assert (0.5, 1) == found["fc8_flickr.weight"]
-        assert (1.5, 0.5) == found["fc8_flickr.bias"]
+        actual = mults(alexnet(), scheme)
+        assert (3, 0.5) == actual["fc7.bias"]
+        assert (0.5, 1) == actual["fc8_flickr.weight"]
+        assert (1.5, 0.5) == actual["fc8_flickr.bias"]
 
     def test_frozen_layers_are_freeze(self):
         """Caffe's (0, 0) for both blobs is a lock: nothing moves, nothing decays."""
@@ -76,9 +76,9 @@ class TestNumbers:
     def test_norm_shifts_may_count(self):
         """What counts as a bias is an argument."""
         scheme = nnlr.caffe(biases=nnlr.role("bias") | "bn*.bias")
-        found = mults(alexnet(), scheme)
-        assert (2, 0) == found["bn1.bias"] == found["fc7.bias"]
-        assert (1, 1) == found["bn1.weight"]
+        actual = mults(alexnet(), scheme)
+        assert (2, 0) == actual["bn1.bias"] == actual["fc7.bias"]
+        assert (1, 1) == actual["bn1.weight"]
 
     def test_biases_of_every_kind(self):
         """Attention and recurrent layers have biases too; position tables are none."""
@@ -91,8 +91,8 @@ class TestNumbers:
 
     def test_a_role_given_by_the_user_counts(self):
         """resolve(roles=...) decides as for every scheme by role."""
-        found = mults(alexnet(), nnlr.caffe(), roles={"bn1.bias": "bias"})
-        assert (2, 0) == found["bn1.bias"]
+        actual = mults(alexnet(), nnlr.caffe(), roles={"bn1.bias": "bias"})
+        assert (2, 0) == actual["bn1.bias"]
 
     def test_a_model_without_biases(self):
         """The recipe itself may have nothing to do."""
@@ -161,7 +161,7 @@ class TestErrors:
     @pytest.mark.parametrize("name", ["bias_lr_mult", "bias_wd_mult", "head_mult"])
     @pytest.mark.parametrize("value", [-1, float("inf"), True, "2"])
     def test_numbers_have_a_range(self, name, value):
-        """Finite and not negative, said at the call."""
+        """Finite and not negative; refused at the call."""
         with pytest.raises(NnlrError, match=f"{name} must be a finite number >= 0"):
             nnlr.caffe(**{name: value})
 

@@ -118,23 +118,23 @@ class TestNumbers:
     def test_slices_are_those_of_fastai(self, value, n):
         """slice(a, b) and slice(b) give what fastai's set_hyper gives, for any n."""
         expected = set_hyper(value, n)
-        found = rates(stack(n), nnlr.discriminative(value, of_layers(n)), lr=0.3)
+        actual = rates(stack(n), nnlr.discriminative(value, of_layers(n)), lr=0.3)
         for i, rate in enumerate(expected):
-            assert math.isclose(rate, found[f"{i}.weight"], rel_tol=1e-12)
-            assert math.isclose(rate, found[f"{i}.bias"], rel_tol=1e-12)
+            assert math.isclose(rate, actual[f"{i}.weight"], rel_tol=1e-12)
+            assert math.isclose(rate, actual[f"{i}.bias"], rel_tol=1e-12)
 
     @pytest.mark.parametrize("factor", [1, 2, 2.6, 10])
     def test_a_number_is_the_factor_between_neighbours(self, factor):
         """The multiplier is factor ** -(n - 1 - i), on whatever base rate."""
-        found = rates(stack(5), nnlr.discriminative(factor, of_layers(5)), lr=0.01)
+        actual = rates(stack(5), nnlr.discriminative(factor, of_layers(5)), lr=0.01)
         for i in range(5):
             expected = 0.01 * factor ** -(4 - i)
-            assert math.isclose(expected, found[f"{i}.weight"], rel_tol=1e-12)
+            assert math.isclose(expected, actual[f"{i}.weight"], rel_tol=1e-12)
 
     def test_the_default_is_ulmfits(self):
         """Without a number, neighbours are 2.6 apart."""
-        found = rates(stack(2), nnlr.discriminative(groups=of_layers(2)))
-        assert math.isclose(1 / 2.6, found["0.weight"], rel_tol=1e-12)
+        actual = rates(stack(2), nnlr.discriminative(groups=of_layers(2)))
+        assert math.isclose(1 / 2.6, actual["0.weight"], rel_tol=1e-12)
 
     def test_text_recipe(self):
         """Fastai's slice(lr / 2.6**4, lr) over five groups is the factor 2.6."""
@@ -148,9 +148,9 @@ class TestNumbers:
     def test_a_list_has_a_rate_for_each_group(self, kind):
         """Lists, tuples and arrays are absolute rates, group by group."""
         scheme = nnlr.discriminative(kind([1e-5, 1e-4, 1e-2]), of_layers(3))
-        found = rates(stack(3), scheme, lr=0.7)
+        actual = rates(stack(3), scheme, lr=0.7)
         expected = [1e-5, 1e-4, 1e-2]
-        assert expected == pytest.approx([found[f"{i}.weight"] for i in range(3)], rel=1e-12)
+        assert expected == pytest.approx([actual[f"{i}.weight"] for i in range(3)], rel=1e-12)
 
     def test_absolute_rates_do_not_follow_the_base(self):
         """with_rates scales what is relative and leaves what is absolute."""
@@ -165,9 +165,9 @@ class TestNumbers:
     def test_multipliers_take_slices_too(self):
         """lr_mults=slice(a, b) runs from a to b times the base."""
         scheme = nnlr.discriminative(lr_mults=slice(0.01, 1), groups=of_layers(3))
-        found = rates(stack(3), scheme, lr=0.5)
+        actual = rates(stack(3), scheme, lr=0.5)
         assert [0.005, 0.05, 0.5] == pytest.approx(
-            [found[f"{i}.weight"] for i in range(3)], rel=1e-12
+            [actual[f"{i}.weight"] for i in range(3)], rel=1e-12
         )
 
     def test_a_rate_of_zero_in_a_list_freezes_the_group(self):
@@ -194,17 +194,17 @@ class TestNumbers:
 class TestGroups:
     def test_the_first_pattern_that_matches_counts(self):
         """A parameter that two patterns match is in the earlier group."""
-        found = rates(zoo.plain(), nnlr.discriminative(2, ["embed.*", "blocks.0.*", "*"]))
+        actual = rates(zoo.plain(), nnlr.discriminative(2, ["embed.*", "blocks.0.*", "*"]))
         assert (0.25, 0.5, 1.0, 1.0) == tuple(
-            found[f"{name}.weight"] for name in ("embed", "blocks.0.fc", "blocks.1.fc", "head")
+            actual[f"{name}.weight"] for name in ("embed", "blocks.0.fc", "blocks.1.fc", "head")
         )
 
     def test_selectors_of_any_kind(self):
         """Roles and combinations make groups as patterns do."""
         split = [nnlr.role("embedding"), ~nnlr.glob("head.*"), "head.*"]
-        found = rates(zoo.plain(), nnlr.discriminative([1, 2, 3], split))
+        actual = rates(zoo.plain(), nnlr.discriminative([1, 2, 3], split))
         assert (1, 2, 3) == tuple(
-            found[f"{name}.weight"] for name in ("embed", "blocks.0.fc", "head")
+            actual[f"{name}.weight"] for name in ("embed", "blocks.0.fc", "head")
         )
 
     def test_a_splitter_of_modules_and_parameters(self):
@@ -232,9 +232,9 @@ class TestGroups:
         """Within a submodule it is called with that submodule."""
         net = nn.ModuleDict({"body": stack(2), "head": nn.Linear(2, 1)})
         scheme = nnlr.discriminative(2, lambda body: [body[0], body[1]]).within("body")
-        found = rates(net, scheme)
+        actual = rates(net, scheme)
         assert (0.5, 1, 1) == tuple(
-            found[f"{name}.weight"] for name in ("body.0", "body.1", "head")
+            actual[f"{name}.weight"] for name in ("body.0", "body.1", "head")
         )
 
     def test_a_tied_tensor_counts_where_it_comes_first(self):
@@ -243,13 +243,13 @@ class TestGroups:
         def splitter(net):
             return [net.embed, net.blocks, net.head]
 
-        found = rates(zoo.tied(), nnlr.discriminative(2, splitter))
-        assert 0.25 == found["embed.weight"]
+        actual = rates(zoo.tied(), nnlr.discriminative(2, splitter))
+        assert 0.25 == actual["embed.weight"]
 
     def test_every_layer_a_group(self):
         """An indexer's layers are groups, with gaps as they were numbered."""
-        found = rates(stack(3), nnlr.discriminative(2, nnlr.depth.by_function(layer_number)))
-        assert (0.25, 0.5, 1) == tuple(found[f"{i}.weight"] for i in range(3))
+        actual = rates(stack(3), nnlr.discriminative(2, nnlr.depth.by_function(layer_number)))
+        assert (0.25, 0.5, 1) == tuple(actual[f"{i}.weight"] for i in range(3))
         gaps = {"0.*": 0, "1.*": 1, "2.*": 4}
         assert 1 / 16 == rates(stack(3), nnlr.discriminative(2, gaps))["0.weight"]
 
@@ -266,11 +266,11 @@ class TestGroups:
         layers = [*tower(2, "a"), *tower(4, "b"), None]
         net = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in layers])
         indexer = Given(*layers)
-        found = rates(net, nnlr.discriminative(2, indexer))
-        assert [0.5, 1, 0.125, 0.25, 0.5, 1, 1] == list(found.values())
+        actual = rates(net, nnlr.discriminative(2, indexer))
+        assert [0.5, 1, 0.125, 0.25, 0.5, 1, 1] == list(actual.values())
         given_auto(*layers)
-        found = rates(net, nnlr.discriminative(slice(0.1, 10), 2))
-        assert [0.1, 10, 0.1, 0.1, 0.1, 10, 10] == pytest.approx(list(found.values()))
+        actual = rates(net, nnlr.discriminative(slice(0.1, 10), 2))
+        assert [0.1, 10, 0.1, 0.1, 0.1, 10, 10] == pytest.approx(list(actual.values()))
 
     @pytest.mark.parametrize(
         ("count", "headed", "expected"),
@@ -290,20 +290,20 @@ class TestGroups:
         given_auto(*tower(7, headed=headed))
         net = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in range(7)])
         scheme = nnlr.discriminative(lr_mults=list(range(1, count + 1)), groups=count)
-        found = rates(net, scheme)
-        assert [group + 1 for group in expected] == list(found.values())
+        actual = rates(net, scheme)
+        assert [group + 1 for group in expected] == list(actual.values())
 
     @pytest.mark.parametrize("count", range(1, 14))
     def test_groups_of_layers_differ_by_at_most_one(self, given_auto, count):
         """No group is empty, none is more than a layer larger, and they are in order."""
         given_auto(*tower(13, headed=False))
         net = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in range(13)])
-        found = list(
+        actual = list(
             rates(net, nnlr.discriminative(lr_mults=range(1, count + 1), groups=count)).values()
         )
-        sizes = [found.count(group + 1) for group in range(count)]
+        sizes = [actual.count(group + 1) for group in range(count)]
         assert max(sizes) - min(sizes) <= 1
-        assert sorted(found) == found
+        assert sorted(actual) == actual
 
     def test_by_default_five_groups_or_one_for_each_layer(self, given_auto):
         """2.6 over the layers of a deep model reaches 2.6**-4, of a shallow one less."""
@@ -316,8 +316,8 @@ class TestGroups:
         """Without groups, the layers are cut into as many as there are entries."""
         given_auto(*tower(9))
         net = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in range(9)])
-        found = rates(net, nnlr.discriminative([1, 2, 3]))
-        assert [1] * 4 + [2] * 4 + [3] == list(found.values())
+        actual = rates(net, nnlr.discriminative([1, 2, 3]))
+        assert [1] * 4 + [2] * 4 + [3] == list(actual.values())
 
     def test_frozen_parameters_may_be_in_no_group(self):
         """What the user froze needs no rate."""
@@ -352,19 +352,19 @@ class TestRealModels:
         else:
             expected = set_hyper(value, 3)
         name_of = {id(p): name for name, p in net.named_parameters()}
-        found = rates(net, nnlr.discriminative(value, splitter), lr=0.01)
+        actual = rates(net, nnlr.discriminative(value, splitter), lr=0.01)
         seen = 0
         for rate, group in zip(expected, splitter(net), strict=True):
             for parameter in group:
                 seen += 1
-                assert math.isclose(rate, found[name_of[id(parameter)]], rel_tol=1e-12)
-        assert len(found) == seen
+                assert math.isclose(rate, actual[name_of[id(parameter)]], rel_tol=1e-12)
+        assert len(actual) == seen
 
     def test_a_vision_transformer_by_layers(self):
         """Five groups of timm's ViT: stem and blocks in four, the head by itself."""
         with torch.device("meta"):
             net = timm.create_model("vit_tiny_patch16_224")
-        found = rates(net, nnlr.discriminative())
+        actual = rates(net, nnlr.discriminative())
         for name, group in [
             ("patch_embed.proj.weight", 0),
             ("blocks.2.mlp.fc1.weight", 0),
@@ -373,7 +373,7 @@ class TestRealModels:
             ("blocks.11.mlp.fc1.weight", 3),
             ("head.weight", 4),
         ]:
-            assert math.isclose(2.6 ** (group - 4), found[name], rel_tol=1e-12)
+            assert math.isclose(2.6 ** (group - 4), actual[name], rel_tol=1e-12)
 
     def test_the_same_transformer_by_patterns_and_by_layers(self):
         """For a BERT, patterns in the order of its layers are the indexer's groups."""
@@ -405,8 +405,8 @@ def check_cut(name, count=5):
             depths.setdefault(row.depth[0], set()).add(row.lr)
     for depths in levels.values():
         by_depth = [depths[depth] for depth in sorted(depths)]
-        assert all(len(found) == 1 for found in by_depth), f"{name}: torn layers"
-        row_of_rates = [next(iter(found)) for found in by_depth]
+        assert all(len(actual) == 1 for actual in by_depth), f"{name}: torn layers"
+        row_of_rates = [next(iter(actual)) for actual in by_depth]
         assert sorted(row_of_rates) == row_of_rates, f"{name}: not in order"
         assert set(range(1, count + 1)) == set(row_of_rates), f"{name}: empty groups"
 
@@ -485,17 +485,17 @@ class TestFindings:
         """2.6 over 14 groups leaves the first 4e-6 of the top rate: a warning."""
         net = stack(14)
         scheme = nnlr.discriminative(2.6, nnlr.depth.by_function(layer_number))
-        (found,) = nnlr.resolve(net, scheme, lr=1, weight_decay=0).findings
-        assert "steep-groups" == found.kind
-        assert ("0.weight", "0.bias") == found.names
-        assert "2.6 between each of 14 groups leaves the first 4e-06" in found.cause
+        (finding,) = nnlr.resolve(net, scheme, lr=1, weight_decay=0).findings
+        assert "steep-groups" == finding.kind
+        assert ("0.weight", "0.bias") == finding.names
+        assert "2.6 between each of 14 groups leaves the first 4e-06" in finding.cause
 
     @pytest.mark.parametrize(("layers", "steep"), [(8, False), (9, True)])
     def test_steep_is_below_a_thousandth(self, layers, steep):
         """2.6**-7 is 0.0012 and nothing to say, 2.6**-8 is 0.0005."""
         scheme = nnlr.discriminative(2.6, of_layers(layers))
-        found = nnlr.resolve(stack(layers), scheme, lr=1, weight_decay=0).findings
-        assert steep == bool(found)
+        actual = nnlr.resolve(stack(layers), scheme, lr=1, weight_decay=0).findings
+        assert steep == bool(actual)
 
     @pytest.mark.parametrize("groups", [of_layers(5), children])
     def test_few_groups_are_fine(self, groups):
@@ -529,9 +529,9 @@ class TestFindings:
     )
     def test_rates_and_factors_taken_for_each_other(self, scheme, kind):
         """A learning rate of 1, or factors that are all tiny, are probably a slip."""
-        (found,) = nnlr.resolve(stack(2), scheme, lr=1e-3, weight_decay=0).findings
-        assert kind == found.kind
-        assert "warning" == found.severity
+        (finding,) = nnlr.resolve(stack(2), scheme, lr=1e-3, weight_decay=0).findings
+        assert kind == finding.kind
+        assert "warning" == finding.severity
 
     def test_factors_that_only_lower_are_fine(self):
         """Multipliers of which the largest is 1 are the usual ones."""
@@ -658,7 +658,7 @@ class TestErrors:
         ],
     )
     def test_splitters_that_do_not_split(self, splitter, message):
-        """Whatever a splitter gives wrong is said, with the group."""
+        """Whatever a splitter gives wrong is an error that names the group."""
         with pytest.raises(NnlrError, match=message):
             rates(stack(2), nnlr.discriminative(2, splitter))
 

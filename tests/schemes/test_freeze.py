@@ -173,9 +173,9 @@ class TestDepth:
     def test_a_tied_tensor_is_where_its_first_name_is(self):
         """A tied head is frozen with the embedding, and a rule for it contradicts that."""
         scheme = nnlr.freeze(below=1, groups=["embed.*", "*"])
-        (found,) = resolved(zoo.tied(), scheme).findings
-        assert "tied-frozen" == found.kind
-        assert ("head.weight",) == found.names
+        (finding,) = resolved(zoo.tied(), scheme).findings
+        assert "tied-frozen" == finding.kind
+        assert ("head.weight",) == finding.names
         with pytest.raises(NnlrError, match=r"head\.weight"):
             resolved(zoo.tied(), scheme * nnlr.rule("head.*", lr_mult=10))
 
@@ -214,7 +214,7 @@ class TestLock:
     def test_batch_norm_statistics_are_pointed_out(self):
         """A frozen BatchNorm still moves its statistics; one that is kept is no news."""
         frozen = resolved(batch_normed(), nnlr.freeze("[01].*"))
-        assert ["running-statistics"] == [found.kind for found in frozen.findings]
+        assert ["running-statistics"] == [actual.kind for actual in frozen.findings]
         kept = resolved(batch_normed(), nnlr.freeze("[01].*", keep=nnlr.role("norm")))
         assert () == kept.findings
 
@@ -222,17 +222,17 @@ class TestLock:
         """It does nothing, as a rule on frozen parameters does nothing."""
         net = stack()
         net[0].requires_grad_(False)
-        (found,) = resolved(net, nnlr.freeze("0.*")).findings
-        assert "rule-on-frozen" == found.kind
-        assert "freeze '0.*' reaches only" in found.cause
+        (finding,) = resolved(net, nnlr.freeze("0.*")).findings
+        assert "rule-on-frozen" == finding.kind
+        assert "freeze '0.*' reaches only" in finding.cause
 
 
 class TestTied:
     def test_the_other_name_is_pointed_out(self):
         """Freezing an embedding freezes the head that is tied to it."""
-        (found,) = resolved(zoo.tied(), nnlr.freeze("embed.*")).findings
-        assert "tied-frozen" == found.kind
-        assert ("head.weight",) == found.names
+        (finding,) = resolved(zoo.tied(), nnlr.freeze("embed.*")).findings
+        assert "tied-frozen" == finding.kind
+        assert ("head.weight",) == finding.names
 
     def test_both_names_are_no_news(self):
         """Who names both knows."""

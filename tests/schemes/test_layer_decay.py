@@ -188,7 +188,7 @@ def test_explain_names_the_layer():
 
 
 def test_rows_and_explain_name_the_tower():
-    """Of several towers, the path; what is in none is said to be outside."""
+    """Of several towers, the path; what is in none is called outside."""
     model = Holder(module_of(VIT), other=module_of(VIT), head=nn.Linear(1, 1))
     plan = plan_of(layer_decay(0.5, "vit"), model)
     row = plan["other.blocks.0.w"]
@@ -314,12 +314,12 @@ def test_an_argument_for_a_part_that_is_not_there_is_a_finding():
     model = module_of(["a.w", "b.w"])
     mapping = {"a.*": 0, "b.*": 1}
     scheme = layer_decay(0.5, mapping, final_norm="head", patch_embed_mult=2)
-    found = [f for f in plan_of(scheme, model).findings if "layer-decay" in f.kind]
-    assert {("warning", ())} == {(each.severity, each.names) for each in found}
+    actual = [f for f in plan_of(scheme, model).findings if "layer-decay" in f.kind]
+    assert {("warning", ())} == {(each.severity, each.names) for each in actual}
     said = "warning: {'a.*': 0, 'b.*': 1} knows no %s in this model, so %s of layer_decay "
-    assert str(found[0]).startswith(said % ("final norm", "final_norm"))
-    assert str(found[1]).startswith(said % ("patch embed", "patch_embed_mult"))
-    assert str(found[1]).split("decay ")[1].startswith("has no effect. Leave it out")
+    assert str(actual[0]).startswith(said % ("final norm", "final_norm"))
+    assert str(actual[1]).startswith(said % ("patch embed", "patch_embed_mult"))
+    assert str(actual[1]).split("decay ")[1].startswith("has no effect. Leave it out")
     silent = layer_decay(0.5, "vit", final_norm="head", patch_embed_mult=2)
     assert not plan_of(silent).findings
 
@@ -327,10 +327,10 @@ def test_an_argument_for_a_part_that_is_not_there_is_a_finding():
 def test_what_is_in_no_layer_is_a_note():
     """The parameters that keep their rate are counted and named."""
     scheme = layer_decay(0.5, {"blocks.0.*": 0, "head.*": 1})
-    (found,) = plan_of(scheme).findings
-    assert ("note", "layer-decay-outside") == (found.severity, found.kind)
-    assert ("cls_token", "patch_embed.w", "blocks.1.w", "norm.w") == found.names
-    assert str(found).startswith(
+    (finding,) = plan_of(scheme).findings
+    assert ("note", "layer-decay-outside") == (finding.severity, finding.kind)
+    assert ("cls_token", "patch_embed.w", "blocks.1.w", "norm.w") == finding.names
+    assert str(finding).startswith(
         "note: {'blocks.0.*': 0, 'head.*': 1} finds no layer for 4 parameters, so "
     )
 

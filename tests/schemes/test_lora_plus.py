@@ -157,17 +157,17 @@ def lr_mults(model, scheme, **settings):
     return {row.name: row.lr_mult for row in plan if row.trainable}
 
 
-def mult_of(found, part):
+def mult_of(actual, part):
     """The one lr_mult of all parameters whose name has this part."""
-    (mult,) = {mult for name, mult in found.items() if part in name}
+    (mult,) = {mult for name, mult in actual.items() if part in name}
     return mult
 
 
-def assert_same(expected, found):
+def assert_same(expected, actual):
     """The same parameters with the same rates, to twelve digits."""
-    assert expected.keys() == found.keys()
+    assert expected.keys() == actual.keys()
     for key, rates in expected.items():
-        assert all(map(functools.partial(math.isclose, rel_tol=1e-12), rates, found[key]))
+        assert all(map(functools.partial(math.isclose, rel_tol=1e-12), rates, actual[key]))
 
 
 class LowRank(nn.Module):
@@ -259,9 +259,9 @@ class TestPeftGrouping:
             tuned = peft.get_peft_model(Mixed(), config)
             expected = in_peft(tuned, 16, loraplus_weight_decay=DECAY)
             assert_same(expected, in_nnlr(tuned, nnlr.lora_plus(grouping="peft")))
-            found = lr_mults(tuned, nnlr.lora_plus())
-            assert 16 == mult_of(found, ".lora_B.")
-            assert 1 == mult_of(found, ".lora_A.")
+            actual = lr_mults(tuned, nnlr.lora_plus())
+            assert 16 == mult_of(actual, ".lora_B.")
+            assert 1 == mult_of(actual, ".lora_A.")
 
     def test_a_mixed_model(self):
         """Adapters of two tuners at once; only LoRA's have a B."""
@@ -272,9 +272,9 @@ class TestPeftGrouping:
         tuned.set_adapter(["default", "other"])
         expected = in_peft(tuned, 16, loraplus_weight_decay=DECAY)
         assert_same(expected, in_nnlr(tuned, nnlr.lora_plus(grouping="peft")))
-        found = lr_mults(tuned, nnlr.lora_plus())
-        assert 16 == mult_of(found, ".lora_B.default.")
-        assert 1 == mult_of(found, ".hada_")
+        actual = lr_mults(tuned, nnlr.lora_plus())
+        assert 16 == mult_of(actual, ".lora_B.default.")
+        assert 1 == mult_of(actual, ".hada_")
 
     def test_a_compiled_model(self):
         """Names as PEFT sees them, whatever is around the model."""
@@ -325,9 +325,9 @@ class TestPeftGrouping:
             lr=LR,
             weight_decay=0,
         )
-        (found,) = plan.findings
-        assert "lora-plus-vectors" == found.kind
-        assert all(name.endswith("bias") for name in found.names)
+        (finding,) = plan.findings
+        assert "lora-plus-vectors" == finding.kind
+        assert all(name.endswith("bias") for name in finding.names)
         quiet = nnlr.lora_plus(1, grouping="peft")
         assert () == nnlr.resolve(adapted(bert, "biases"), quiet, lr=LR, weight_decay=0).findings
         assert (
@@ -368,31 +368,31 @@ class TestByRole:
 
     def test_embeddings_have_an_option(self):
         """Their B may have a ratio of its own; what is called embedding elsewhere has not."""
-        found = lr_mults(adapted(llama, "embedding"), nnlr.lora_plus(16, embedding_ratio=2))
-        assert 2 == mult_of(found, ".lora_embedding_B.")
-        assert 1 == mult_of(found, ".lora_embedding_A.")
-        assert 16 == mult_of(found, ".lora_B.")
+        actual = lr_mults(adapted(llama, "embedding"), nnlr.lora_plus(16, embedding_ratio=2))
+        assert 2 == mult_of(actual, ".lora_embedding_B.")
+        assert 1 == mult_of(actual, ".lora_embedding_A.")
+        assert 16 == mult_of(actual, ".lora_B.")
         named = peft.get_peft_model(
             bert(),
             peft.LoraConfig(r=2, target_modules=["query"]),
             adapter_name="embedding_b",
         )
-        found = lr_mults(named, nnlr.lora_plus(16, embedding_ratio=2))
-        assert 16 == mult_of(found, ".lora_B.")
+        actual = lr_mults(named, nnlr.lora_plus(16, embedding_ratio=2))
+        assert 16 == mult_of(actual, ".lora_B.")
 
     def test_adalora_and_stacked_adapters(self):
         """What has role lora_b, whatever the tuner is called."""
         config = peft.AdaLoraConfig(init_r=2, target_modules=["query"], total_step=10)
-        found = lr_mults(peft.get_peft_model(bert(), config), nnlr.lora_plus())
-        assert 16 == mult_of(found, ".lora_B.")
-        assert 1 == mult_of(found, ".lora_A.") == mult_of(found, ".lora_E.")
+        actual = lr_mults(peft.get_peft_model(bert(), config), nnlr.lora_plus())
+        assert 16 == mult_of(actual, ".lora_B.")
+        assert 1 == mult_of(actual, ".lora_A.") == mult_of(actual, ".lora_E.")
 
     def test_by_hand(self):
         """Adapters under the usual names, and others once their role is given."""
-        found = lr_mults(zoo.lora_by_hand(), nnlr.lora_plus())
-        assert {16.0} == {mult for name, mult in found.items() if "lora_B" in name}
-        found = lr_mults(LowRank(), nnlr.lora_plus(), roles={"up": "lora_b"})
-        assert {"base.weight": 1, "base.bias": 1, "down": 1, "up": 16} == found
+        actual = lr_mults(zoo.lora_by_hand(), nnlr.lora_plus())
+        assert {16.0} == {mult for name, mult in actual.items() if "lora_B" in name}
+        actual = lr_mults(LowRank(), nnlr.lora_plus(), roles={"up": "lora_b"})
+        assert {"base.weight": 1, "base.bias": 1, "down": 1, "up": 16} == actual
 
     def test_by_names_alone(self):
         """A mapping of tensors has roles by name."""
@@ -405,11 +405,11 @@ class TestByRole:
         tuned.add_adapter("other", peft.LoraConfig(r=3, target_modules=["query"]))
         for name in ("default", "other"):
             tuned.set_adapter(name)
-            found = lr_mults(tuned, nnlr.lora_plus())
+            actual = lr_mults(tuned, nnlr.lora_plus())
             assert {f".{name}."} == {
-                f".{each}." for each in ("default", "other") for n in found if f".{each}." in n
+                f".{each}." for each in ("default", "other") for n in actual if f".{each}." in n
             }
-            assert 16 == mult_of(found, ".lora_B.")
+            assert 16 == mult_of(actual, ".lora_B.")
             expected = in_peft(tuned, 16, loraplus_weight_decay=DECAY)
             assert_same(expected, in_nnlr(tuned, nnlr.lora_plus(grouping="peft")))
 
@@ -419,9 +419,9 @@ class TestByRole:
         tuned.add_adapter("other", peft.LoraConfig(r=3, target_modules=["query"]))
         tuned.base_model.set_adapter(["default", "other"])
         scheme = nnlr.lora_plus(16).where("*.default.*") * nnlr.lora_plus(4).where("*.other.*")
-        found = lr_mults(tuned, scheme)
-        assert 16 == mult_of(found, ".lora_B.default.")
-        assert 4 == mult_of(found, ".lora_B.other.")
+        actual = lr_mults(tuned, scheme)
+        assert 16 == mult_of(actual, ".lora_B.default.")
+        assert 4 == mult_of(actual, ".lora_B.other.")
 
     def test_embedding_like_peft_with_a_rule(self):
         """An absolute rate for embeddings' adapters is a rule, as the error proposes."""
@@ -448,28 +448,28 @@ class TestFindings:
         tuned = peft.get_peft_model(bert(), config)
         scheme = nnlr.lora_plus(grouping=grouping)
         plan = nnlr.resolve(tuned, scheme, lr=LR, weight_decay=DECAY)
-        found = plan.findings[0]
-        assert "no-lora-b" == found.kind
-        assert {row.name for row in plan if row.trainable} >= set(found.names)
-        assert len(found.names) >= 1
+        actual = plan.findings[0]
+        assert "no-lora-b" == actual.kind
+        assert {row.name for row in plan if row.trainable} >= set(actual.names)
+        assert len(actual.names) >= 1
         if grouping == "nnlr":
             assert {1.0} == {row.lr_mult for row in plan}
 
     def test_no_adapters_at_all(self):
         """Resolved before the adapters were added."""
-        (found,) = nnlr.resolve(bert(), nnlr.lora_plus(), lr=LR, weight_decay=0).findings
-        assert "no-lora-b" == found.kind
-        assert "warning" == found.severity
-        assert "Add the adapters before resolve" in found.fix
+        (finding,) = nnlr.resolve(bert(), nnlr.lora_plus(), lr=LR, weight_decay=0).findings
+        assert "no-lora-b" == finding.kind
+        assert "warning" == finding.severity
+        assert "Add the adapters before resolve" in finding.fix
 
     def test_adapters_that_are_frozen(self):
         """Loaded for inference, or none of them active."""
         tuned = peft.get_peft_model(
             bert(), peft.LoraConfig(r=2, target_modules=["query"], inference_mode=True)
         )
-        (found,) = nnlr.resolve(tuned, nnlr.lora_plus(), lr=LR, weight_decay=0).findings
-        assert "lora-b-frozen" == found.kind
-        assert all("lora_B" in name for name in found.names)
+        (finding,) = nnlr.resolve(tuned, nnlr.lora_plus(), lr=LR, weight_decay=0).findings
+        assert "lora-b-frozen" == finding.kind
+        assert all("lora_B" in name for name in finding.names)
 
 
 class TestArguments:
@@ -494,7 +494,7 @@ class TestArguments:
 
     @pytest.mark.parametrize("value", [0, -1, float("inf"), True, "16"])
     def test_ratios_are_positive(self, value):
-        """Finite and above 0, said at the call."""
+        """Finite and above 0; refused at the call."""
         with pytest.raises(NnlrError, match=r"^ratio must be a finite number > 0"):
             nnlr.lora_plus(value)
         with pytest.raises(NnlrError, match=r"^embedding_ratio must be a finite number > 0"):

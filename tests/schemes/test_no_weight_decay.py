@@ -183,10 +183,10 @@ def test_biases_of_recurrent_layers_are_exempt():
 
 def test_mixtures_decay_routers_and_experts_but_not_their_biases():
     """A bias with an axis for experts is a bias."""
-    found = exempt(zoo.mixtures())
-    assert "stacked.gate_up_proj_bias" in found
-    assert "stacked.gate_up_proj" not in found
-    assert "moe.gate.weight" not in found
+    actual = exempt(zoo.mixtures())
+    assert "stacked.gate_up_proj_bias" in actual
+    assert "stacked.gate_up_proj" not in actual
+    assert "moe.gate.weight" not in actual
 
 
 def test_an_adapters_vectors_are_exempt_and_its_matrices_are_not():
@@ -198,9 +198,9 @@ def test_an_adapters_vectors_are_exempt_and_its_matrices_are_not():
     assert {name for name in ia3 if "ia3" in name}
     config = peft.LoraConfig(target_modules=["1"], use_dora=True)
     adapted = peft.get_peft_model(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), config)
-    found = {name for name in exempt(adapted) if "lora" in name}
-    assert all("magnitude" in name for name in found)
-    assert found
+    actual = {name for name in exempt(adapted) if "lora" in name}
+    assert all("magnitude" in name for name in actual)
+    assert actual
 
 
 def test_a_table_of_one_row_is_exempt():
@@ -289,8 +289,8 @@ def test_hooks_of_any_module_are_honoured_by_the_default():
 
 def test_open_clip_takes_names_to_the_letter():
     """Its no_weight_decay() knows no globs; its patterns and keywords are globs."""
-    found = exempt(nn.Sequential(Backbone(), Attention()), "open_clip")
-    weights = {name for name in found if name.endswith("weight")}
+    actual = exempt(nn.Sequential(Backbone(), Attention()), "open_clip")
+    weights = {name for name in actual if name.endswith("weight")}
     assert {"0.table.weight", "1.table.weight", "1.scores.weight"} == weights
 
 
@@ -449,8 +449,8 @@ def test_the_trace_says_why():
     """One short phrase with the preset; what decays carries no entry."""
     net = nn.Sequential(nn.Embedding(3, 2), nn.LayerNorm(2), nn.Linear(2, 2))
     plan = plan_of(net, embeddings=True)
-    (said,) = [step for step in plan["1.weight"].trace if "preset" in step.factor.why]
-    assert "norm (nnlr preset)" == said.factor.why
+    (finding,) = [step for step in plan["1.weight"].trace if "preset" in step.factor.why]
+    assert "norm (nnlr preset)" == finding.factor.why
     assert "embedding (embeddings=True)" in plan.explain("0.weight")
     assert "1-D (timm preset)" in plan_of(net, "timm").explain("1.weight")
     assert "no_weight_decay" not in plan.explain("2.weight")
@@ -659,13 +659,13 @@ def olmo2(model):
 
 def held(model, free):
     """Names of parameters of which a function of module and key is true; first ones."""
-    found, seen = set(), set()
+    actual, seen = set(), set()
     for path, module in model.named_modules():
         for key, tensor in module.named_parameters(recurse=False):
             if id(tensor) not in seen and free(module, key):
-                found.add(f"{path}.{key}" if path else key)
+                actual.add(f"{path}.{key}" if path else key)
             seen.add(id(tensor))
-    return found
+    return actual
 
 
 def open_clip(model):

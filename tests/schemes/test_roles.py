@@ -141,8 +141,8 @@ def test_a_table_for_frozen_parameters_only_is_a_finding():
     """As for a rule: it does nothing."""
     model = zoo.plain()
     model.head.requires_grad_(False)
-    found = resolve(model, roles({"head": 2})).findings
-    assert ["rule-on-frozen"] == [finding.kind for finding in found]
+    actual = resolve(model, roles({"head": 2})).findings
+    assert ["rule-on-frozen"] == [finding.kind for finding in actual]
 
 
 @pytest.mark.parametrize(
