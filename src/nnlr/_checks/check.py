@@ -1,4 +1,4 @@
-"""Everything that ``nnlr.check`` looks at, in one list."""
+"""``nnlr.check``: run every function that looks for mistakes, and collect what they find."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -8,53 +8,45 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._arguments import choice
-from nnlr._checks import groups as settings
-from nnlr._checks import model as members
-from nnlr._checks import optimizer as optimizers
-from nnlr._checks import plan as plans
-from nnlr._checks import schedule as schedules
-from nnlr._checks import trainer as trainers
-from nnlr._checks.subject import Scheduling, Subject, given_optimizers, given_schedulers
+from nnlr._checks import groups, model, optimizer, plan, schedule, trainer
+from nnlr._checks.subject import Scheduling, Subject, unwrapped_optimizers, unwrapped_schedulers
 from nnlr._findings import SEVERITIES, Finding, Findings, Severity
-from nnlr._model.describe import uncollected
 from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr.errors import ConfigError
 
-Look = Callable[[Subject], Iterator[Finding]]
-
-LOOKS: Final[tuple[Look, ...]] = (
-    schedules.rehearsed,  # before what a schedule has done to rates
-    plans.resolved,
-    plans.mismatched,
-    plans.differing,
-    plans.decays,
-    members.replaced,
-    members.left_out,
-    members.not_trained,
-    members.repeated,
-    members.meshes,
-    members.gradients,
-    members.vanishing,
-    settings.groups,
-    settings.values,
-    settings.missing,
-    settings.shared_rates,
-    settings.bases,
-    settings.drift,
-    settings.idle,
-    settings.scales,
-    optimizers.probed,
-    optimizers.hookless,
-    optimizers.unresumable,
-    schedules.attached,
-    trainers.deepspeed_optimizer,
-    trainers.deepspeed_scheduler,
-    trainers.deepspeed_offload,
+# The functions that look, each for the findings of one sort.
+LOOKS: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
+    schedule.rehearsed,  # before what a schedule has done to rates
+    plan.resolved,
+    plan.mismatched,
+    plan.differing,
+    plan.decayed_norms,
+    model.stale,
+    model.left_out,
+    model.not_trained,
+    model.repeated,
+    model.mixed_meshes,
+    model.gradients,
+    model.vanishing_updates,
+    groups.empty_or_alike,
+    groups.bad_values,
+    groups.missing_settings,
+    groups.shared_rates,
+    groups.base_rates,
+    groups.drift,
+    groups.zero_rates,
+    groups.lr_scales,
+    optimizer.probed,
+    optimizer.hookless,
+    optimizer.unresumable,
+    schedule.attached,
+    trainer.deepspeed_optimizer,
+    trainer.deepspeed_scheduler,
+    trainer.deepspeed_offload,
 )
 
 
-@uncollected()
 def check(
     plan_or_model: Plan | Source,
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
@@ -108,27 +100,23 @@ def check(
     """
     if raise_on is not None:
         choice(raise_on, "raise_on", SEVERITIES)
-    plan = plan_or_model if isinstance(plan_or_model, Plan) else None
-    subject = Subject(
-        source=_source(plan_or_model, model),
-        plan=plan,
-        partial=partial,
-        optimizers=given_optimizers(optimizer),
-        schedulers=given_schedulers(scheduler),
-        deepspeed=trainers.configuration(deepspeed),
-    )
-    _ = subject.slots  # refuses what is no model, whatever is looked at
-    found = Findings(finding for look in LOOKS for finding in look(subject))
-    if raise_on is not None and (grave := found.at_least(raise_on)):
-        raise ConfigError(str(grave), findings=found)
-    return found
-
-
-def _source(plan_or_model: Plan | Source, model: Source | None) -> Source:
+    given_plan = plan_or_model if isinstance(plan_or_model, Plan) else None
     if isinstance(plan_or_model, Plan):
         source = plan_or_model._model(model)
     else:
         source = plan_or_model if model is None else model
-    if isinstance(source, nn.Module | Mapping) or not isinstance(source, Iterable):
-        return source
-    return list(source)  # an iterator can be walked only once
+    if isinstance(source, Iterable) and not isinstance(source, nn.Module | Mapping):
+        source = list(source)  # an iterator can be walked only once
+    subject = Subject(
+        source=source,
+        plan=given_plan,
+        partial=partial,
+        optimizers=unwrapped_optimizers(optimizer),
+        schedulers=unwrapped_schedulers(scheduler),
+        deepspeed=trainer.configuration(deepspeed),
+    )
+    _ = subject.slots  # an error if it is no model
+    findings = Findings(finding for look in LOOKS for finding in look(subject))
+    if raise_on is not None and (severe := findings.at_least(raise_on)):
+        raise ConfigError(str(severe), findings=findings)
+    return findings

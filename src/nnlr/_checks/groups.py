@@ -1,4 +1,4 @@
-"""What is written in the groups of an optimizer, one by one and against each other."""
+"""Findings about the settings in the groups of an optimizer."""
 
 import io
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._checks.subject import Group, Subject, labelled, rate, start
+from nnlr._checks.subject import SettingsOfGroup, Subject, labelled, rate, start
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.base_rate import MULTIPLIERS
 from nnlr._text import plural, shown
@@ -22,14 +22,14 @@ _RATES: Final = (
     *("weight_decay", "initial_weight_decay", "wd_mult"),
 )
 
-# Types that every checkpoint can hold.
+# Types that torch.load(weights_only=True) takes.
 _PLAIN: Final = {bool, int, float, str, type(None), Tensor}
 
 # Rates that differ by less are the same, computed in another order or in float32.
 _NOISE: Final = 1e-5
 
 
-def groups(subject: Subject) -> Iterator[Finding]:
+def empty_or_alike(subject: Subject) -> Iterator[Finding]:
     """Groups that are empty, or share a name."""
     if empty := [label for label, group in subject.groups if not group["params"]]:
         yield warning(
@@ -39,8 +39,8 @@ def groups(subject: Subject) -> Iterator[Finding]:
             "(set_optimizer_state_dict) refuse them",
             fix="Leave them out; a plan has none: plan.param_groups()",
         )
-    given = [str(group["name"]) for _, group in subject.groups if "name" in group]
-    if twice := [name for name, count in Counter(given).items() if count > 1]:
+    names = [str(group["name"]) for _, group in subject.groups if "name" in group]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         yield warning(
             "duplicate-name",
             twice,
@@ -50,18 +50,18 @@ def groups(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def values(subject: Subject) -> Iterator[Finding]:
-    """Values that make a step wrong, and such as no trainer's checkpoint can hold."""
-    bad, odd = {}, {}
-    safe: dict[type, bool] = {}
+def bad_values(subject: Subject) -> Iterator[Finding]:
+    """Values that make a step wrong, and values that trainers cannot load from a checkpoint."""
+    bad, unsafe = {}, {}
+    loads: dict[type, bool] = {}  # whether torch.load takes the type; each is tried once
     for label, group in subject.groups:
         for key, value in group.items():
             if key in ("params", "param_names"):
                 continue
-            if _bad(key, value):
+            if _is_bad(key, value):
                 bad[f"{label}: {key}={shown(value)}"] = label
-            elif not _safe(value, safe):
-                odd[f"{label}: {key}={shown(value, typed=True)}"] = label
+            elif not _is_safe(value, loads):
+                unsafe[f"{label}: {key}={shown(value, typed=True)}"] = label
     if bad:
         yield error(
             "bad-value",
@@ -70,98 +70,94 @@ def values(subject: Subject) -> Iterator[Finding]:
             "number; torch checks only what its constructor gets as default",
             fix="Write a finite number >= 0: group['lr'] = 1e-3",
         )
-    if odd:
+    if unsafe:
         yield warning(
             "unsafe-value",
-            odd,
-            cause=f"{plural(len(odd), 'setting', 'are')} of types that "
+            unsafe,
+            cause=f"{plural(len(unsafe), 'setting', 'are')} of types that "
             "torch.load(weights_only=True) refuses, so a checkpoint of this optimizer "
             "cannot be resumed by most trainers",
             fix="Write plain Python values: group['lr'] = float(group['lr'])",
         )
 
 
-def _bad(key: str, value: object) -> bool:
-    if isinstance(value, Tensor):
-        if key not in _RATES:
-            return False
-        return value.numel() != 1 or not 0 <= value.item() < math.inf
+def _is_bad(key: str, value: object) -> bool:
+    """Whether a setting is NaN, or a rate is no finite number >= 0."""
     if isinstance(value, float) and math.isnan(value):
         return True
     if key not in _RATES or value is None:
         return False
+    if isinstance(value, Tensor):
+        return value.numel() != 1 or not 0 <= value.item() < math.inf
     if isinstance(value, bool) or not isinstance(value, int | float):
         return True
     return not 0 <= value < math.inf
 
 
-def _safe(value: object, known: dict[type, bool]) -> bool:
-    """Whether a trainer's checkpoint can hold it; each type is tried once."""
+def _is_safe(value: object, loads: dict[type, bool]) -> bool:
+    """Whether ``torch.load(weights_only=True)`` takes a value; tried once for each type."""
     kind = type(value)
     if kind in _PLAIN:
         return True
     if isinstance(value, list | tuple) and kind in (list, tuple):
-        return all(_safe(each, known) for each in value)
-    if kind not in known:
-        known[kind] = _survives(value)
-    return known[kind]
+        return all(_is_safe(item, loads) for item in value)
+    if kind not in loads:
+        file = io.BytesIO()
+        try:
+            torch.save(value, file)
+            file.seek(0)
+            torch.load(file, weights_only=True)
+        except (pickle.PickleError, AttributeError, TypeError, RuntimeError):
+            loads[kind] = False
+        else:
+            loads[kind] = True
+    return loads[kind]
 
 
-def _survives(value: object) -> bool:
-    file = io.BytesIO()
-    try:
-        torch.save(value, file)
-        file.seek(0)
-        torch.load(file, weights_only=True)
-    except (pickle.PickleError, AttributeError, TypeError, RuntimeError):
-        return False
-    return True
-
-
-def missing(subject: Subject) -> Iterator[Finding]:
-    """Settings that the next step will look for in vain."""
-    lost: dict[str, list[str]] = {}
-    for optimizer in subject.optimizers:
-        for label, group in labelled(optimizer):
-            if absent := sorted(optimizer.defaults.keys() - group.keys()):
-                lost[label] = absent
-    if lost:
-        first, keys = next(iter(lost.items()))
+def missing_settings(subject: Subject) -> Iterator[Finding]:
+    """Settings that the next step reads and a group does not have."""
+    missing = {
+        label: absent
+        for optimizer in subject.optimizers
+        for label, group in labelled(optimizer)
+        if (absent := sorted(optimizer.defaults.keys() - group.keys()))
+    }
+    if missing:
+        first, keys = next(iter(missing.items()))
         yield error(
             "missing-setting",
-            lost,
-            cause=f"{plural(len(lost), 'group', 'lack')} settings that the step reads: {first!r} "
-            f"has no {', '.join(keys)}. Distributed checkpoints leave them out where "
+            missing,
+            cause=f"{plural(len(missing), 'group', 'lack')} settings that the step reads: "
+            f"{first!r} has no {', '.join(keys)}. Distributed checkpoints leave them out where "
             "groups have changed",
             fix="Give the groups of the plan: nnlr.regroup(optimizer, plan)",
         )
 
 
 def shared_rates(subject: Subject) -> Iterator[Finding]:
-    """One tensor as the rate of groups that are to differ."""
-    holders: dict[int, list[tuple[str, Group]]] = {}
+    """One tensor as the rate of groups that should differ."""
+    sharing: dict[int, list[tuple[str, SettingsOfGroup]]] = {}
     for label, group in subject.groups:
         if isinstance(group.get("lr"), Tensor):
-            holders.setdefault(id(group["lr"]), []).append((label, group))
-    for sharing in holders.values():
-        mults = {group.get("lr_mult") for _, group in sharing}
-        if len(mults) > 1:
+            sharing.setdefault(id(group["lr"]), []).append((label, group))
+    for members in sharing.values():
+        if len({group.get("lr_mult") for _, group in members}) > 1:
             yield error(
                 "shared-rate-tensor",
-                tuple(label for label, _ in sharing),
-                cause=f"{plural(len(sharing), 'group')} of different lr_mult hold one and the "
+                (label for label, _ in members),
+                cause=f"{plural(len(members), 'group')} of different lr_mult hold one and the "
                 "same tensor as lr: what is written for one is the rate of all",
                 fix="Give each its own: plan.optimizer(cls, tensor_lr=True)",
             )
 
 
-def bases(subject: Subject) -> Iterator[Finding]:
+def base_rates(subject: Subject) -> Iterator[Finding]:
     """Defaults of the optimizer that are not the rates which multipliers refer to."""
-    if any(hasattr(each, "max_lrs") for each in subject.schedulers):
-        return  # it starts wherever it likes
+    if any(hasattr(scheduler, "max_lrs") for scheduler in subject.schedulers):
+        return  # OneCycleLR starts at a rate of its own
     for optimizer in subject.optimizers:
         for key, mult in MULTIPLIERS.items():
-            base = _agreed(optimizer, key, mult, scheduled=bool(subject.schedulers))
+            base = _common_base(optimizer, key, mult, scheduled=bool(subject.schedulers))
             default = rate(optimizer.defaults, key)
             if base is None or default is None or _close(base, default):
                 continue
@@ -175,22 +171,20 @@ def bases(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _agreed(optimizer: Optimizer, key: str, mult: str, *, scheduled: bool) -> float | None:
+def _common_base(optimizer: Optimizer, key: str, mult: str, *, scheduled: bool) -> float | None:
     """The base that all groups with multipliers started from; ``None`` if that is not known.
 
-    Rates without a note of their beginning may have been moved since, and a note was written
-    by a scheduler, some of which begin where they like: it has to be there to be asked.
+    Rates without a note of their start may have been changed since. A note was written by a
+    scheduler, some of which start at other rates: that scheduler has to be passed to ``check``.
     """
     moved = scheduled or bool(optimizer.state)
-    found = []
+    bases = []
     for group in optimizer.param_groups:
         factor, first = rate(group, mult), start(group, key)
-        known = scheduled if f"initial_{key}" in group else not moved
-        if factor and first is not None and known and "max_lr" not in group:
-            found.append(first / factor)
-    if not found or not all(_close(each, found[0]) for each in found):
-        return None
-    return found[0]
+        is_start = scheduled if f"initial_{key}" in group else not moved
+        if factor and first is not None and is_start and "max_lr" not in group:
+            bases.append(first / factor)
+    return bases[0] if bases and all(_close(base, bases[0]) for base in bases) else None
 
 
 def drift(subject: Subject) -> Iterator[Finding]:
@@ -200,37 +194,35 @@ def drift(subject: Subject) -> Iterator[Finding]:
             yield from _drift(labelled(optimizer), key, mult)
 
 
-def _drift(groups: Sequence[tuple[str, Group]], key: str, mult: str) -> Iterator[Finding]:
-    marked = [
+def _drift(groups: Sequence[tuple[str, SettingsOfGroup]], key: str, mult: str) -> Iterator[Finding]:
+    """The groups of one optimizer whose rate ``key`` is not the base times ``mult``."""
+    rates = [
         (label, factor, now)
         for label, group in groups
         if (factor := rate(group, mult)) is not None and (now := rate(group, key)) is not None
     ]
-    if not marked:
-        return
-    reference = next(
-        (each for each in marked if each[1] == 1), max(marked, key=lambda each: each[1])
-    )
-    if not reference[1]:
+    # The reference: multiplier 1, else the largest.
+    reference = max(rates, key=lambda entry: (entry[1] == 1, entry[1]), default=None)
+    if reference is None or not reference[1]:
         return
     base = reference[2] / reference[1]
-    off = [each for each in marked if not _close(each[2], base * each[1])]
+    off = [entry for entry in rates if not _close(entry[2], base * entry[1])]
     if off:
         label, factor, now = off[0]
         yield error(
             "ratio-drift",
-            tuple(label for label, _, _ in off),
+            (label for label, _, _ in off),
             cause=f"{plural(len(off), 'group', 'have')} left the ratio of their {mult}: {label!r} "
             f"has {key} {now:.3g} and {mult} {factor:.3g}, where {reference[0]!r} has "
             f"{reference[2]:.3g} and {reference[1]:.3g}",
             fix="Have the base rate scheduled: nnlr.schedule(optimizer, YourScheduler, ...), "
             "or mend it before each step: nnlr.keep_ratios(optimizer)"
             if key == "lr"
-            else f"Write it anew: group[{key!r}] = {base:g} * group[{mult!r}]",
+            else f"Write it again: group[{key!r}] = {base:g} * group[{mult!r}]",
         )
 
 
-def idle(subject: Subject) -> Iterator[Finding]:
+def zero_rates(subject: Subject) -> Iterator[Finding]:
     """Groups that are kept at rate 0."""
     still = [
         label
@@ -248,25 +240,21 @@ def idle(subject: Subject) -> Iterator[Finding]:
             still,
             cause=f"{plural(len(still), 'group', 'are')} kept at rate 0: they cost gradients and "
             "state, gradient clipping counts them, and a scheduler with a floor would "
-            "wake them up",
+            "make them train",
             fix="Lock them instead, which is the default: plan.optimizer(cls, locked='drop')",
         )
 
 
-def _close(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=_NOISE)
-
-
-def scales(subject: Subject) -> Iterator[Finding]:
-    """The ``lr_scale`` of timm, which only its own schedulers multiply in."""
+def lr_scales(subject: Subject) -> Iterator[Finding]:
+    """The ``lr_scale`` of timm, by which only its own schedulers multiply."""
     scaled = [
         (label, group, scale)
         for label, group in subject.groups
         if (scale := rate(group, "lr_scale")) is not None
     ]
-    if all(scale == 1 for _, _, scale in scaled):
-        return
     names = tuple(label for label, _, scale in scaled if scale != 1)
+    if not names:
+        return
     if premultiplied([(group, scale) for _, group, scale in scaled]):
         yield error(
             "squared-rate",
@@ -285,7 +273,7 @@ def scales(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def premultiplied(scaled: Sequence[tuple[Group, float]]) -> bool:
+def premultiplied(scaled: Sequence[tuple[SettingsOfGroup, float]]) -> bool:
     """Whether rates with an ``lr_scale`` have been multiplied by it, or another, already."""
     if any((rate(group, "lr_mult") or 1.0) != 1 for group, _ in scaled):
         return True
@@ -293,6 +281,11 @@ def premultiplied(scaled: Sequence[tuple[Group, float]]) -> bool:
     bases = [first / scale for first, scale in starts if scale]
     return (
         len(bases) > 1
-        and all(_close(each, bases[0]) for each in bases)
+        and all(_close(base, bases[0]) for base in bases)
         and not all(_close(first, starts[0][0]) for first, _ in starts)
     )
+
+
+def _close(one: float, other: float) -> bool:
+    """Whether two rates are equal but for rounding."""
+    return math.isclose(one, other, rel_tol=_NOISE)

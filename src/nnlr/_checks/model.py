@@ -1,28 +1,27 @@
-"""A model and the optimizers that should train it: the same tensors, each once."""
+"""Findings about the tensors of a model and those in the groups of its optimizers."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import floor, inf, log2
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from nnlr._checks.subject import Member, Subject, peak
+from nnlr._checks.subject import Subject, peak
 from nnlr._findings import Finding, error, note, warning
 from nnlr._text import plural
 
 _HALF: Final = (torch.bfloat16, torch.float16)
 
 
-def replaced(subject: Subject) -> Iterator[Finding]:
+def stale(subject: Subject) -> Iterator[Finding]:
     """Parameters of the optimizer that the model does not have, or not any more."""
-    stale = [member for member in subject.members if member.slot is None]
-    if stale:
+    if names := [member.name for member in subject.members if member.slot is None]:
         yield error(
             "stale-parameter",
-            tuple(member.name for member in stale),
-            cause=f"{len(stale)} of {plural(len(subject.members), 'parameter')} of the optimizer "
+            names,
+            cause=f"{len(names)} of {plural(len(subject.members), 'parameter')} of the optimizer "
             "are not in the model: sharding, to_empty, load_state_dict(assign=True), "
             "a merge or removed parametrizations put others in their place, and steps "
             "go to tensors that nobody uses",
@@ -35,16 +34,17 @@ def left_out(subject: Subject) -> Iterator[Finding]:
     """Trainable parameters of the model that no optimizer has."""
     if not subject.optimizers:
         return
-    held = {id(member.tensor) for member in subject.members}
-    stale = {member.name for member in subject.members if member.slot is None}
-    rows = {row.name: row for row in subject.plan.rows} if subject.plan else {}
-    missing: list[str] = []
-    unlocked: list[str] = []
-    for slot in subject.slots.values():
-        if slot.tensor.requires_grad and id(slot.tensor) not in held:
-            row = rows.get(slot.name)
-            (unlocked if row is not None and row.locked else missing).append(slot.name)
-    if missing := [name for name in missing if name not in stale]:
+    in_groups = {id(member.tensor) for member in subject.members}
+    stale_names = {member.name for member in subject.members if member.slot is None}
+    locked_names = {row.name for row in subject.plan or () if row.locked}
+    absent = [
+        slot.name
+        for slot in subject.slots.values()
+        if slot.tensor.requires_grad and id(slot.tensor) not in in_groups
+    ]
+    unlocked = [name for name in absent if name in locked_names]
+    missing = [name for name in absent if name not in locked_names | stale_names]
+    if missing:
         yield error(
             "untrained-parameter",
             missing,
@@ -66,32 +66,29 @@ def left_out(subject: Subject) -> Iterator[Finding]:
 
 def not_trained(subject: Subject) -> Iterator[Finding]:
     """Parameters in groups whose gradients are off."""
-    off = [each for each in subject.members if not each.tensor.requires_grad]
-    driven = [each for each in off if each.tensor.grad is not None]
-    still = [each for each in off if each.tensor.grad is None]
-    locked = [each for each in still if each.locked]
-    frozen = [each for each in still if not each.locked]
-    if driven:
+    off = [member for member in subject.members if not member.tensor.requires_grad]
+    without = [member for member in off if member.tensor.grad is None]
+    if driven := [member.name for member in off if member.tensor.grad is not None]:
         yield warning(
             "frozen-with-gradient",
-            _names(driven),
+            driven,
             cause=f"{plural(len(driven), 'frozen parameter', 'have')} a "
             "gradient left, which the next step applies; with momentum or decay, later ones too",
             fix="Clear it: optimizer.zero_grad(set_to_none=True)",
         )
-    if locked:
+    if locked := [member.name for member in without if member.locked]:
         yield warning(
             "locked-in-group",
-            _names(locked),
+            locked,
             cause=f"{plural(len(locked), 'parameter', 'are')} in groups though nnlr locked them: "
             "the optimizer was not built from the plan that did. They do not train, whatever "
             "rate their group shows",
             fix="Leave them out, state kept: nnlr.regroup(optimizer, plan)",
         )
-    if frozen:
+    if frozen := [member.name for member in without if not member.locked]:
         yield note(
             "frozen-in-group",
-            _names(frozen),
+            frozen,
             cause=f"{plural(len(frozen), 'frozen parameter', 'are')} in "
             "groups (requires_grad is False); they do not train, whatever rate is shown",
             fix="Unfreeze them, or leave them out: nnlr.regroup(optimizer, plan)",
@@ -103,24 +100,22 @@ def repeated(subject: Subject) -> Iterator[Finding]:
     counts = Counter(id(member.tensor) for member in subject.members)
     if len(counts) == len(subject.members):
         return
-    twice = [each for each in subject.members if counts[id(each.tensor)] > 1]
+    twice = [member.name for member in subject.members if counts[id(member.tensor)] > 1]
     yield error(
         "repeated-parameter",
-        dict.fromkeys(_names(twice)),
+        dict.fromkeys(twice),
         cause=f"{plural(len(twice), 'place')} in the groups hold a parameter that another "
         "holds too: each step moves it as often as it is there",
         fix="Put each parameter into one group: plan.param_groups()",
     )
 
 
-def meshes(subject: Subject) -> Iterator[Finding]:
+def mixed_meshes(subject: Subject) -> Iterator[Finding]:
     """Groups whose tensors no one step can take together."""
-    kinds: dict[str, set[object]] = {}
+    meshes: dict[str, set[object]] = {}
     for member in subject.members:
-        mesh = getattr(member.tensor, "device_mesh", None)
-        kinds.setdefault(member.label, set()).add(mesh)
-    mixed = [label for label, found in kinds.items() if len(found) > 1]
-    if mixed:
+        meshes.setdefault(member.label, set()).add(getattr(member.tensor, "device_mesh", None))
+    if mixed := [label for label, kinds in meshes.items() if len(kinds) > 1]:
         yield error(
             "mixed-mesh",
             mixed,
@@ -132,25 +127,35 @@ def meshes(subject: Subject) -> Iterator[Finding]:
 
 
 def gradients(subject: Subject) -> Iterator[Finding]:
-    """What the last backward did not reach, if there was one."""
-    trained = [each for each in subject.members if each.tensor.requires_grad]
-    without = [each for each in trained if each.tensor.grad is None]
+    """Parameters that the last backward did not reach, if there was one."""
+    trained = [member for member in subject.members if member.tensor.requires_grad]
+    without = [member.name for member in trained if member.tensor.grad is None]
     if len(without) == len(trained):
         return
     if without:
         yield warning(
             "no-gradient",
-            _names(without),
+            without,
             cause=f"{len(without)} of {plural(len(trained), 'trained parameter')} got no "
             "gradient in the last backward: the loss does not depend on them, or they "
             "are not the tensors that the model computes with",
             fix="Freeze what is not used, for example by the scheme: nnlr.freeze('name.*')",
         )
-    zero = _all_zero(trained)
-    if zero:
+    # A shard of zeros says nothing about the other shards, so only whole tensors count.
+    whole = [
+        (member.name, grad)
+        for member in trained
+        if type(grad := member.tensor.grad) is Tensor
+        and grad.layout == torch.strided
+        and grad.is_floating_point()
+        and not grad.is_meta
+        and grad.numel()
+    ]
+    largest = _norms([grad for _, grad in whole], inf)
+    if zero := [name for (name, _), size in zip(whole, largest, strict=True) if not size]:
         yield note(
             "zero-gradient",
-            _names(zero),
+            zero,
             cause=f"the gradient of {len(zero)} of {plural(len(trained), 'trained parameter')} "
             "is 0 everywhere. In the first steps that is the rule behind a layer of "
             "zeros (LoRA's A); later it says that nothing comes through",
@@ -158,78 +163,55 @@ def gradients(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _all_zero(members: Sequence[Member]) -> list[Member]:
-    """Those with a dense gradient of zeros; one look at each device."""
-    dense: dict[torch.device, list[tuple[Member, Tensor]]] = {}
-    for member in members:
-        grad = member.tensor.grad
-        if grad is not None and _countable(grad):
-            dense.setdefault(grad.device, []).append((member, grad))
-    found = []
-    for pairs in dense.values():
-        with torch.no_grad():
-            sizes = torch._foreach_norm([grad for _, grad in pairs], inf)
-            largest = torch.stack([size.float() for size in sizes]).tolist()
-        found += [each for (each, _), size in zip(pairs, largest, strict=True) if not size]
-    return found
-
-
-def _countable(grad: Tensor) -> bool:
-    """Whether all of a gradient is here: a shard of zeros says nothing about the others."""
-    plain = type(grad) is Tensor and grad.layout == torch.strided and not grad.is_meta
-    return plain and grad.is_floating_point() and grad.numel() > 0
-
-
-def vanishing(subject: Subject) -> Iterator[Finding]:
+def vanishing_updates(subject: Subject) -> Iterator[Finding]:
     """Weights in half precision that a step of their rate rounds away.
 
     A weight ``w`` of ``p`` significant bits changes by ``eps * 2**floor(log2 w)`` or not at
     all, and adaptive optimizers move it by about the learning rate.
     """
     half = [
-        each
-        for each in subject.members
-        if each.tensor.dtype in _HALF
-        and each.tensor.requires_grad
-        and not each.tensor.is_meta
-        and type(each.tensor.data) is Tensor
-        and each.tensor.numel()
-        and peak(each.group)
+        (member, highest)
+        for member in subject.members
+        if member.tensor.dtype in _HALF
+        and member.tensor.requires_grad
+        and not member.tensor.is_meta
+        and type(member.tensor.data) is Tensor
+        and member.tensor.numel()
+        and (highest := peak(member.group))
     ]
-    lost = [
-        (each, size, unit)
-        for each, size in zip(half, _mean_sizes(half), strict=True)
-        if size > 0
-        and (peak(each.group) or 0.0)
-        < (unit := torch.finfo(each.tensor.dtype).eps * 2 ** floor(log2(size))) / 2
-    ]
-    if lost:
-        first, size, unit = lost[0]
+    too_coarse = []
+    sums = _norms([member.tensor.detach() for member, _ in half], 1)
+    for (member, lr), total in zip(half, sums, strict=True):
+        size = total / member.tensor.numel()  # the mean absolute value
+        # The smallest change of a weight of that size.
+        unit = torch.finfo(member.tensor.dtype).eps * 2 ** floor(log2(size)) if size else 0.0
+        if lr < unit / 2:
+            too_coarse.append((member, lr, size, unit))
+    if too_coarse:
+        first, lr, size, unit = too_coarse[0]
         yield warning(
             "vanishing-update",
-            _names(each for each, _, _ in lost),
-            cause=f"{len(lost)} of {plural(len(half), 'weight')} in half precision are too "
+            (member.name for member, *_ in too_coarse),
+            cause=f"{len(too_coarse)} of {plural(len(half), 'weight')} in half precision are too "
             f"coarse for their rate: {first.name!r} has weights of about {size:.2g} in "
             f"{str(first.tensor.dtype).removeprefix('torch.')}, which change by "
-            f"{unit:.2g} or not at all, and its rate is {peak(first.group):.2g}",
+            f"{unit:.2g} or not at all, and its rate is {lr:.2g}",
             fix="Keep the weights in float32 and compute in half precision: "
             "torch.autocast(device, torch.bfloat16)",
         )
 
 
-def _mean_sizes(members: Sequence[Member]) -> list[float]:
-    """The mean absolute value of each; one look at each device."""
-    found = [0.0] * len(members)
+@torch.no_grad()
+def _norms(tensors: Sequence[Tensor], order: float) -> list[float]:
+    """The norm of each tensor; one read from each device."""
+    norms = [0.0] * len(tensors)
     by_device: dict[torch.device, list[int]] = {}
-    for position, member in enumerate(members):
-        by_device.setdefault(member.tensor.device, []).append(position)
-    for places in by_device.values():
-        tensors = [members[place].tensor.detach() for place in places]
-        sums = torch._foreach_norm(tensors, 1, dtype=torch.float32)
-        for place, total in zip(places, torch.stack(list(sums)).tolist(), strict=True):
-            found[place] = total / members[place].tensor.numel()
-    return found
-
-
-def _names(members: Iterable[Member]) -> tuple[str, ...]:
-    return tuple(member.name for member in members)
+    for position, tensor in enumerate(tensors):
+        by_device.setdefault(tensor.device, []).append(position)
+    for positions in by_device.values():
+        there = [tensors[position] for position in positions]
+        dtype = torch.float32 if order == 1 else None  # a sum can overflow in half precision
+        scalars = [norm.float() for norm in torch._foreach_norm(there, order, dtype=dtype)]
+        for position, norm in zip(positions, torch.stack(scalars).tolist(), strict=True):
+            norms[position] = norm
+    return norms

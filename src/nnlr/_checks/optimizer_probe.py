@@ -1,7 +1,7 @@
-"""A small optimizer of the same class is tried on two tensors.
+"""Try whether an optimizer reads a setting: run a small one of its class on two tensors.
 
-Whether an optimizer reads what its groups say is not in its name or its signature. Two equal
-tensors get equal gradients and settings that differ in one thing; how far each has moved
+Whether an optimizer reads a setting of its groups is not in its name or its signature. Two
+equal tensors get equal gradients and settings that differ in one thing; how far each has moved
 after some steps tells whether that thing counts.
 """
 
@@ -20,13 +20,13 @@ from nnlr._checks.subject import peak
 # How much slower the second tensor is to learn.
 SLOWER: Final = 0.1
 
-# Some optimizers round the result; what moves at half or twice the rate has heard it.
-_HEARD: Final = (SLOWER / 10**0.5, SLOWER * 10**0.5)
+# Some optimizers round the result; between half and twice the rate counts as read.
+_READ: Final = (SLOWER / 10**0.5, SLOWER * 10**0.5)
 
 _STEPS: Final = 5
 
-# How a step is computed, not what it comes to, and what that asks of the device.
-_MEANS: Final = {
+# Settings of how a step is computed, off for the trial: they ask for certain devices.
+_PLAIN_STEP: Final = {
     "fused": None,
     "foreach": None,
     "capturable": False,
@@ -35,7 +35,7 @@ _MEANS: Final = {
 
 _Kind = tuple[torch.dtype, bool]  # of the tensors, and whether gradients are sparse
 
-_Said = Mapping[str, Any]  # what a group says beside the settings
+_Settings = Mapping[str, Any]  # in which one group differs from the other
 
 # The usual kind first: some classes take sparse gradients, or no doubles.
 _KINDS: Final[tuple[_Kind, ...]] = (
@@ -54,7 +54,7 @@ class RefusalError(ProbeError):
 
 
 class Probe:
-    """Trials of an optimizer's class with its live settings.
+    """Trials of an optimizer's class with its present settings.
 
     Args:
         optimizer: The optimizer; only its class and settings are used.
@@ -66,34 +66,33 @@ class Probe:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._cls = type(optimizer)
-        known = inspect.signature(self._cls).parameters
+        arguments = inspect.signature(self._cls).parameters
         defaults = copy.deepcopy(optimizer.defaults)
-        self._settings = {
-            **{key: each for key, each in defaults.items() if key in known},
-            **{key: each for key, each in _MEANS.items() if key in known},
-        }
+        settings = {**defaults, **_PLAIN_STEP}
+        self._settings = {key: value for key, value in settings.items() if key in arguments}
         fastest = max(optimizer.param_groups, key=lambda group: peak(group) or 0.0)
         self._lr = peak(fastest) or 1e-3
         self._group = {
             key: copy.deepcopy(fastest[key])
-            for key in fastest.keys() & self._settings.keys() - _MEANS.keys() - {"lr"}
+            for key in fastest.keys() & self._settings.keys() - _PLAIN_STEP.keys() - {"lr"}
         }
         self._kind = self._working_kind()
 
     def _working_kind(self) -> _Kind:
-        refused = self._first_that_runs([{}, {}])
-        if isinstance(refused, tuple):
-            return refused
+        """A kind of tensors that two equal groups of it can train."""
+        kind = self._first_that_runs([{}, {}])
+        if isinstance(kind, tuple):
+            return kind
         if isinstance(self._first_that_runs([{}]), tuple):
-            raise RefusalError(refused)
-        raise ProbeError(refused)
+            raise RefusalError(kind)
+        raise ProbeError(kind)
 
-    def _first_that_runs(self, said: Sequence[_Said]) -> _Kind | str:
-        """A kind of tensors that it takes, or what it says of the usual one."""
+    def _first_that_runs(self, groups: Sequence[_Settings]) -> _Kind | str:
+        """A kind of tensors on which it runs, or its error on the usual kind."""
         failures = []
         for kind in _KINDS:
             try:
-                self._run(kind, said)
+                self._run(kind, groups)
             except Exception as error:  # noqa: BLE001 - anyone's optimizer
                 failures.append(f"{type(error).__name__}: {error}")
             else:
@@ -107,30 +106,33 @@ class Probe:
             RefusalError: If the optimizer refuses.
             ProbeError: If the first does not move.
         """
-        quiet = {"weight_decay": 0.0} if "weight_decay" in self._group else {}
-        fast, slow = self._tried({"lr": self._lr, **quiet}, {"lr": self._lr * SLOWER, **quiet})
-        size = float(fast.norm())
-        if not 0 < size < math.inf:
+        no_decay = {"weight_decay": 0.0} if "weight_decay" in self._group else {}
+        fast, slow = self._moves(
+            {"lr": self._lr, **no_decay}, {"lr": self._lr * SLOWER, **no_decay}
+        )
+        distance = float(fast.norm())
+        if not 0 < distance < math.inf:
             raise ProbeError(f"nothing moved in {_STEPS} steps")
-        return float(slow.norm()) / size
+        return float(slow.norm()) / distance
 
-    def hears(self, key: str, one: object, other: object) -> bool:
+    def reads(self, key: str, one: object, other: object) -> bool:
         """Whether it matters which of two values a group has; ``...`` leaves it out.
 
         Raises:
             RefusalError: If the optimizer refuses.
         """
-        moved, otherwise = self._tried({key: one}, {key: other})
-        return not torch.equal(moved, otherwise)
+        return not torch.equal(*self._moves({key: one}, {key: other}))
 
-    def _tried(self, one: _Said, other: _Said) -> list[Tensor]:
+    def _moves(self, one: _Settings, other: _Settings) -> tuple[Tensor, Tensor]:
+        """How far two equal tensors move in groups of different settings."""
         try:
-            return self._run(self._kind, [one, other])
+            first, second = self._run(self._kind, [one, other])
         except Exception as error:
             raise RefusalError(f"{type(error).__name__}: {error}") from error
+        return first, second
 
-    def _run(self, kind: _Kind, said: Sequence[_Said]) -> list[Tensor]:
-        """How far equal tensors move, each in a group that says something else."""
+    def _run(self, kind: _Kind, differing: Sequence[_Settings]) -> list[Tensor]:
+        """How far equal tensors move, each in a group of its own."""
         dtype, sparse = kind
         source = torch.Generator("cpu").manual_seed(0)
 
@@ -138,10 +140,10 @@ class Probe:
             return torch.randn(4, 4, generator=source, dtype=dtype, device="cpu")
 
         start, push = noise(), noise()
-        tensors = [torch.nn.Parameter(start.clone()) for _ in said]
+        tensors = [torch.nn.Parameter(start.clone()) for _ in differing]
         groups = [
-            {"params": [tensor], "lr": self._lr, **self._group, **own}
-            for tensor, own in zip(tensors, said, strict=True)
+            {"params": [tensor], "lr": self._lr, **self._group, **settings}
+            for tensor, settings in zip(tensors, differing, strict=True)
         ]
         optimizer = self._cls(
             [{k: v for k, v in group.items() if v is not ...} for group in groups],
@@ -165,6 +167,6 @@ class Probe:
         return [tensor.detach() - start for tensor in tensors]
 
 
-def heard(ratio: float) -> bool:
-    """Whether a ratio of movements is that of the rates."""
-    return _HEARD[0] < ratio < _HEARD[1]
+def is_read(ratio: float) -> bool:
+    """Whether tensors moved about in the ratio of their rates."""
+    return _READ[0] < ratio < _READ[1]

@@ -1,4 +1,4 @@
-"""A plan, and whether the optimizer and the model still are what it says."""
+"""Findings about a plan: whether the model and the optimizer are still what it says."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,10 +8,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnlr._apply.locate import locate_slots
-from nnlr._checks.subject import Group, Subject, rate, start
+from nnlr._checks.subject import SettingsOfGroup, Subject, rate, start
 from nnlr._findings import Finding, error, note
 from nnlr._model.describe import describe
 from nnlr._model.names import nodes
+from nnlr._plan import Plan
 from nnlr._rows.row import PlanRow
 from nnlr._text import plural
 from nnlr.errors import PlanMismatchError
@@ -24,27 +25,18 @@ _UNDECAYED: Final = ("norm", "bias")
 
 
 def resolved(subject: Subject) -> Iterator[Finding]:
-    """What was found when the plan was made, as far as it still holds."""
+    """The findings of the plan itself, as far as they still hold."""
     if subject.plan is None:
         return
     off = {slot.name for slot in subject.slots.values() if not slot.tensor.requires_grad}
     for finding in subject.plan.findings:
         if finding.kind == "restored" and off.isdisjoint(finding.names):
             continue
-        if finding.kind == "running-statistics" and not _in_training(subject, finding):
-            continue
+        if finding.kind == "running-statistics" and isinstance(subject.source, nn.Module):
+            norms = [node for node in nodes(subject.source) if node.path in finding.names]
+            if not any(isinstance(n.module, _BatchNorm) and n.module.training for n in norms):
+                continue
         yield finding
-
-
-def _in_training(subject: Subject, finding: Finding) -> bool:
-    """Whether a BatchNorm that a finding names would update its statistics now."""
-    if not isinstance(subject.source, nn.Module):
-        return True
-    return any(
-        node.module.training
-        for node in nodes(subject.source)
-        if isinstance(node.module, _BatchNorm) and node.path in finding.names
-    )
 
 
 def mismatched(subject: Subject) -> Iterator[Finding]:
@@ -54,12 +46,12 @@ def mismatched(subject: Subject) -> Iterator[Finding]:
     try:
         locate_slots(subject.plan.rows, subject.places, "It", partial=subject.partial)
     except PlanMismatchError as refusal:
-        first, _, rest = str(refusal).partition("\n")
+        first, _, advice = str(refusal).partition("\n")
         yield error(
             "plan-mismatch",
             (str(refusal.name),),
             cause=f"the model is not the one that the plan was made for: {first}".rstrip("."),
-            fix=rest.strip() or "Resolve it anew: plan = nnlr.resolve(model, scheme, ...)",
+            fix=advice.strip() or "Resolve it again: plan = nnlr.resolve(model, scheme, ...)",
         )
 
 
@@ -73,70 +65,73 @@ def differing(subject: Subject) -> Iterator[Finding]:
         for member in subject.members
         if member.name in rows and member.tensor.requires_grad
     ]
-    progress = _progress(subject, pairs)
-    held = {id(group): _held(group) for _, group in subject.groups}
-    found = {
-        row.name: said
-        for row, group in pairs
-        if (said := _said(row, group, held[id(group)], progress))
+    progress = _progress(subject, subject.plan, pairs)
+    settings_of = {
+        id(group): (start(group), start(group, "weight_decay"), rate(group, "lr_mult"))
+        for _, group in subject.groups
     }
-    if found:
-        first, said = next(iter(found.items()))
+    differences = {
+        row.name: text
+        for row, group in pairs
+        if (text := _difference(row, group, settings_of[id(group)], progress)) is not None
+    }
+    if differences:
+        first, text = next(iter(differences.items()))
         yield error(
             "plan-differs",
-            found,
-            cause=f"{plural(len(found), 'parameter', 'are')} not trained as the plan says: "
-            f"{first!r} has {said}",
+            differences,
+            cause=f"{plural(len(differences), 'parameter', 'are')} not trained as the plan says: "
+            f"{first!r} has {text}",
             fix="Give the optimizer the groups of this plan: nnlr.regroup(optimizer, plan)",
         )
 
 
-def _progress(subject: Subject, pairs: Sequence[tuple[PlanRow, Group]]) -> float:
+def _progress(
+    subject: Subject, plan: Plan, pairs: Sequence[tuple[PlanRow, SettingsOfGroup]]
+) -> float:
     """How far a schedule has brought the fastest row, if there is one.
 
     Where the groups began can be hidden: a scheduler writes over it at its construction, a
     plateau or a loop by hand notes nothing. Of groups with multipliers the optimizer's
     default then tells whether they have the plan's base.
     """
-    if subject.plan is None or not pairs:
-        return 1.0
-    row, group = max(pairs, key=lambda pair: pair[0].lr)
+    row, group = max(pairs, key=lambda pair: pair[0].lr, default=(None, {}))
     now = start(group)
-    if not row.lr or now is None:  # only kept locks, or an optimizer without rates
+    if row is None or not row.lr or now is None:  # only kept locks, or no rates
         return 1.0
     moving = subject.schedulers or not group.keys().isdisjoint(("initial_lr", "max_lr"))
     if "lr_mult" in group:
-        moving = moving or any(each.state for each in subject.optimizers)
-        defaults = [rate(each.defaults, "lr") for each in subject.optimizers]
-        moving = moving and subject.plan.lr in defaults
+        moving = moving or any(optimizer.state for optimizer in subject.optimizers)
+        defaults = [rate(optimizer.defaults, "lr") for optimizer in subject.optimizers]
+        moving = moving and plan.lr in defaults
     return now / row.lr if moving else 1.0
 
 
-_Held = tuple[float | None, float | None, float | None]
+def _difference(
+    row: PlanRow,
+    group: SettingsOfGroup,
+    settings: tuple[float | None, ...],
+    progress: float,
+) -> str | None:
+    """What a group has instead of what the plan says; ``None`` if they agree.
 
-
-def _held(group: Group) -> _Held:
-    """What a group has of a row's rate, decay and multiplier."""
-    return start(group), start(group, "weight_decay"), rate(group, "lr_mult")
-
-
-def _said(row: PlanRow, group: Group, held: _Held, progress: float) -> str:
-    """What a group has and the plan does not say, or ``""``."""
-    wanted = (row.lr * progress, row.weight_decay, row.lr_mult)
-    for key, due, found in zip(_COMPARED, wanted, held, strict=True):
-        if found is None:
+    ``settings`` are the group's values of ``_COMPARED``.
+    """
+    planned = (row.lr * progress, row.weight_decay, row.lr_mult)
+    for key, due, value in zip(_COMPARED, planned, settings, strict=True):
+        if value is None:
             if due and key != "lr_mult":
                 return f"no {key}, not {due:g}"
-        elif found != due and not math.isclose(due, found, rel_tol=1e-5):
-            return f"{key} {found:g}, not {due:g}"
+        elif value != due and not math.isclose(due, value, rel_tol=1e-5):
+            return f"{key} {value:g}, not {due:g}"
     for key, option in row.options.items():
         scaled = key == "eps" and row.eps_mult != 1
         if not scaled and group.get(key) != option:
             return f"{key} {group.get(key)!r}, not {option!r}"
-    return ""
+    return None
 
 
-def decays(subject: Subject) -> Iterator[Finding]:
+def decayed_norms(subject: Subject) -> Iterator[Finding]:
     """Weight decay on norms and biases."""
     plan = subject.plan
     if subject.optimizers:
@@ -146,12 +141,11 @@ def decays(subject: Subject) -> Iterator[Finding]:
             if member.tensor.requires_grad and rate(member.group, "weight_decay")
         ]
     else:
-        rows = plan.rows if plan else ()
-        decayed = [row.name for row in rows if row.trainable and row.weight_decay]
+        decayed = [row.name for row in plan or () if row.trainable and row.weight_decay]
     if not decayed:
         return
-    known = plan.rows if plan else describe(subject.source).params
-    vectors = {each.name for each in known if each.role in _UNDECAYED}
+    params = plan.rows if plan else describe(subject.source).params
+    vectors = {param.name for param in params if param.role in _UNDECAYED}
     if names := [name for name in decayed if name in vectors]:
         yield note(
             "decayed-norm",

@@ -1,4 +1,4 @@
-"""A place to try things out: what happens there is not seen outside."""
+"""Try things out without side effects: random states, hooks and output stay as they were."""
 
 import contextlib
 import io
@@ -14,18 +14,18 @@ from torch.optim import optimizer as hooks
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keep random states, step hooks, warnings and output from what is tried inside."""
+    """Restore random states and step hooks afterwards; drop warnings and output."""
     numpy = sys.modules.get("numpy")
-    before = numpy.random.get_state() if numpy else None
-    ours = random.getstate()
-    # They count steps, or write somewhere, for optimizers that train.
-    stepping: tuple[dict[int, Any], ...] = (
+    numpy_state = numpy.random.get_state() if numpy else None
+    python_state = random.getstate()
+    # Hooks of all optimizers count steps, or write somewhere, for optimizers that train.
+    all_hooks: tuple[dict[int, Any], ...] = (
         hooks._global_optimizer_pre_hooks,
         hooks._global_optimizer_post_hooks,
     )
-    waiting = [dict(each) for each in stepping]
-    for each in stepping:
-        each.clear()
+    copies = [dict(registered) for registered in all_hooks]
+    for registered in all_hooks:
+        registered.clear()
     try:
         with (
             torch.random.fork_rng(devices=[]),
@@ -34,8 +34,8 @@ def undisturbed() -> Iterator[None]:
         ):
             yield
     finally:
-        for each, held in zip(stepping, waiting, strict=True):
-            each.update(held)
-        random.setstate(ours)
+        for registered, registered_before in zip(all_hooks, copies, strict=True):
+            registered.update(registered_before)
+        random.setstate(python_state)
         if numpy:
-            numpy.random.set_state(before)
+            numpy.random.set_state(numpy_state)

@@ -1,7 +1,7 @@
 """Findings about schedulers: a copy of each runs, to see whether groups keep their ratios."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 from nnlr._checks.groups import premultiplied
 from nnlr._checks.sandbox import undisturbed
-from nnlr._checks.schedule_rehearsal import Rates, Rehearsal
+from nnlr._checks.schedule_rehearsal import Rehearsal
 from nnlr._checks.subject import Scheduling, Subject, labelled, rate, start, unwrapped
 from nnlr._findings import Finding, error, note
-from nnlr._schedule import keep_ratios as ratios
+from nnlr._schedule import keep_ratios
 from nnlr._schedule.schedule import RatioPlateau, RatioScheduler
 from nnlr._text import plural
 
@@ -23,7 +23,7 @@ _NOISE: Final = 1e-5
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Ratios:
     """How the rates of groups should stand to each other.
 
     Attributes:
@@ -36,9 +36,19 @@ class _Wanted:
 
     @property
     def reference(self) -> int:
-        """The group that stands for the base: share 1, else the largest."""
-        known = [0.0 if share is None else share for share in self.shares]
-        return known.index(1.0) if 1.0 in known else known.index(max(known))
+        """The position of the group that stands for the base: share 1, else the largest."""
+        shares = [0.0 if share is None else share for share in self.shares]
+        return shares.index(1.0) if 1.0 in shares else shares.index(max(shares))
+
+
+@dataclass(frozen=True, order=True)
+class _Deviation:
+    """The largest deviation of a group from its ratio."""
+
+    factor: float  # how far off, >= 1
+    rate: float  # the rate then
+    due: float  # the rate that its share would give
+    step: int
 
 
 def attached(subject: Subject) -> Iterator[Finding]:
@@ -57,10 +67,11 @@ def attached(subject: Subject) -> Iterator[Finding]:
 
 
 def _its_optimizer(subject: Subject, scheduler: Scheduling) -> Optimizer | None:
-    held = unwrapped(scheduler.optimizer)
-    groups = getattr(held, "param_groups", None)
+    """The optimizer given to ``check`` that a scheduler schedules."""
+    inner = unwrapped(scheduler.optimizer)
+    groups = getattr(inner, "param_groups", None)
     for optimizer in subject.optimizers:
-        if held is optimizer or groups is optimizer.param_groups:
+        if inner is optimizer or groups is optimizer.param_groups:
             return optimizer
     return None
 
@@ -71,24 +82,21 @@ def rehearsed(subject: Subject) -> Iterator[Finding]:
         optimizer = _its_optimizer(subject, scheduler)
         if optimizer is None:
             continue
-        if isinstance(scheduler, RatioScheduler | RatioPlateau):
-            yield from _unread_scale(scheduler, optimizer)
-        else:
+        if not isinstance(scheduler, RatioScheduler | RatioPlateau):
             yield from _rehearse(subject, scheduler, optimizer)
+            continue
+        # Ours goes by lr_mult alone.
+        names = tuple(
+            label
+            for label, group in labelled(optimizer)
+            if (rate(group, "lr_scale") or 1.0) != 1 and rate(group, "lr_mult") == 1
+        )
+        if names:
+            yield _unread_scale(scheduler, names)
 
 
-def _unread_scale(scheduler: Scheduling, optimizer: Optimizer) -> Iterator[Finding]:
-    """Ours goes by ``lr_mult`` alone."""
-    names = tuple(
-        label
-        for label, group in labelled(optimizer)
-        if (rate(group, "lr_scale") or 1.0) != 1 and rate(group, "lr_mult") == 1
-    )
-    if names:
-        yield _unread(scheduler, names)
-
-
-def _unread(scheduler: Scheduling, names: tuple[str, ...]) -> Finding:
+def _unread_scale(scheduler: Scheduling, names: Sequence[str]) -> Finding:
+    """The finding about a scheduler that does not multiply ``lr_scale`` in."""
     return error(
         "lr-scale-unread",
         names,
@@ -100,8 +108,9 @@ def _unread(scheduler: Scheduling, names: tuple[str, ...]) -> Finding:
 
 
 def _rehearse(subject: Subject, scheduler: Scheduling, optimizer: Optimizer) -> Iterator[Finding]:
-    wanted = _wanted(optimizer)
-    if wanted is None:
+    """Run a copy of one scheduler, and report ratios that it does not keep."""
+    ratios = _ratios(optimizer)
+    if ratios is None:
         return
     shared = [slot.tensor for slot in subject.slots.values()]
     shared += [member.tensor for member in subject.members]
@@ -109,16 +118,23 @@ def _rehearse(subject: Subject, scheduler: Scheduling, optimizer: Optimizer) -> 
     with undisturbed():
         try:
             rehearsal = Rehearsal(scheduler, optimizer, [*shared, *models])
-            seen, why = list(rehearsal.rates()), rehearsal.incomplete
+            rates, incomplete = list(rehearsal.rates()), rehearsal.incomplete
         except Exception as error:  # noqa: BLE001 - anyone's scheduler
-            seen, why = [], f"it cannot be copied ({type(error).__name__}: {error})"
-    yield from _judge(scheduler, optimizer, wanted, seen)
-    if why:
-        yield _unrehearsed(scheduler, why)
+            rates, incomplete = [], f"it cannot be copied ({type(error).__name__}: {error})"
+    yield from _judge(scheduler, optimizer, ratios, _deviations(ratios, rates))
+    if incomplete is not None:
+        yield note(
+            "unrehearsed",
+            (),
+            cause=f"whether {_name(scheduler)} keeps the ratios of the groups could not be seen "
+            f"to its end: {incomplete}",
+            fix="Watch them in the run, which warns once and changes nothing: "
+            "nnlr.keep_ratios(optimizer, correct=False)",
+        )
 
 
-def _wanted(optimizer: Optimizer) -> _Wanted | None:
-    """What the groups say of their ratios; ``None`` if there is nothing to lose."""
+def _ratios(optimizer: Optimizer) -> _Ratios | None:
+    """The ratios that the groups should keep; ``None`` if all are alike."""
     groups = optimizer.param_groups
     for key in ("lr_mult", "lr_scale"):
         shares = [rate(group, key) for group in groups]
@@ -127,114 +143,99 @@ def _wanted(optimizer: Optimizer) -> _Wanted | None:
         scaled = [(g, s) for g, s in zip(groups, shares, strict=True) if s is not None]
         if key == "lr_scale" and premultiplied(scaled):
             continue
-        return _Wanted(shares, key)
+        return _Ratios(shares, key)
     shares = [start(group) for group in groups]
-    return _Wanted(shares, "lr") if len(set(shares) - {None}) > 1 else None
+    return _Ratios(shares, "lr") if len(set(shares) - {None}) > 1 else None
 
 
-@dataclass(frozen=True, order=True)
-class _Loss:
-    """The worst that a group's ratio came to."""
-
-    factor: float  # how far off, >= 1
-    found: float  # the rate then
-    due: float  # the rate that its share would give
-    step: int
+def _deviations(
+    ratios: _Ratios, rates_at: Iterable[tuple[int, list[float]]]
+) -> dict[int, _Deviation]:
+    """For each group that leaves its ratio, by position: the largest deviation."""
+    reference = ratios.reference
+    unit = ratios.shares[reference] or 1.0
+    compared = [
+        (position, share / unit)
+        for position, share in enumerate(ratios.shares)
+        if share is not None and position != reference
+    ]
+    deviations: dict[int, _Deviation] = {}
+    highest = 0.0
+    for step, rates in rates_at:
+        base = rates[reference]
+        highest = max(highest, abs(base))
+        for position, share in compared:
+            now, due = rates[position], base * share
+            if abs(now - due) <= _NOISE * share * highest:
+                continue
+            off = now / due if due else inf
+            factor = max(off, 1 / off) if off > 0 else inf
+            deviation = _Deviation(factor, now, due, step)
+            if position not in deviations or deviations[position] < deviation:
+                deviations[position] = deviation
+    return deviations
 
 
 def _judge(
     scheduler: Scheduling,
     optimizer: Optimizer,
-    wanted: _Wanted,
-    seen: Sequence[tuple[int, Rates]],
+    ratios: _Ratios,
+    deviations: Mapping[int, _Deviation],
 ) -> Iterator[Finding]:
+    """Findings about the groups that leave their ratios, and those of rate 0 that train."""
     labels = [label for label, _ in labelled(optimizer)]
-    losses = _losses(wanted, seen)
-    lost = {at: loss for at, loss in losses.items() if wanted.shares[at]}
-    woken = {at: loss for at, loss in losses.items() if not wanted.shares[at]}
-    if lost and wanted.key == "lr_scale":
-        yield _unread(scheduler, tuple(labels[at] for at in lost))
-    elif lost and not ratios.keeps_ratios(optimizer):
-        at, loss = max(lost.items(), key=lambda item: item[1])
+    drifting = {at: off for at, off in deviations.items() if ratios.shares[at]}
+    woken = {at: off for at, off in deviations.items() if not ratios.shares[at]}
+    if drifting and ratios.key == "lr_scale":
+        yield _unread_scale(scheduler, [labels[at] for at in drifting])
+    elif drifting and not keep_ratios.keeps_ratios(optimizer):
+        at, off = max(drifting.items(), key=lambda item: item[1])
         yield Finding(
-            severity="error" if wanted.key == "lr_mult" else "warning",
+            severity="error" if ratios.key == "lr_mult" else "warning",
             kind="schedule-drift",
-            names=tuple(labels[at] for at in lost),
+            names=tuple(labels[at] for at in drifting),
             cause=(
-                f"{_name(scheduler)} does not keep the ratios of {plural(len(lost), 'group')}: "
-                f"{loss.step:,} steps on, {labels[at]!r} has a rate of {loss.found:.3g} "
-                f"instead of {loss.due:.3g}"
+                f"{_name(scheduler)} does not keep the ratios of "
+                f"{plural(len(drifting), 'group')}: {off.step:,} steps on, {labels[at]!r} has a "
+                f"rate of {off.rate:.3g} instead of {off.due:.3g}"
             ),
             fix=f"Schedule the base rate, which keeps them: {_call(scheduler)}",
         )
-    if woken and not ratios.keeps_ratios(optimizer):
-        at, loss = max(woken.items(), key=lambda item: item[1])
+    if woken and not keep_ratios.keeps_ratios(optimizer):
+        at, off = max(woken.items(), key=lambda item: item[1])
         yield error(
             "zero-wakes",
-            tuple(labels[at] for at in woken),
+            (labels[at] for at in woken),
             cause=f"{_name(scheduler)} wakes {plural(len(woken), 'group')} of rate 0: "
-            f"{loss.step:,} steps on, {labels[at]!r} trains at {loss.found:.3g}",
+            f"{off.step:,} steps on, {labels[at]!r} trains at {off.rate:.3g}",
             fix=f"Lock it, or schedule the base rate: {_call(scheduler)}",
         )
 
 
-def _losses(wanted: _Wanted, seen: Sequence[tuple[int, Rates]]) -> dict[int, _Loss]:
-    """For each group that leaves its ratio, the worst of it."""
-    reference = wanted.reference
-    unit = wanted.shares[reference] or 1.0
-    compared = [
-        (at, share / unit)
-        for at, share in enumerate(wanted.shares)
-        if share is not None and at != reference
-    ]
-    losses: dict[int, _Loss] = {}
-    highest = 0.0
-    for step, rates in seen:
-        base = rates[reference]
-        highest = max(highest, abs(base))
-        for at, share in compared:
-            found, due = rates[at], base * share
-            if abs(found - due) <= _NOISE * share * highest:
-                continue
-            off = found / due if due else inf
-            factor = max(off, 1 / off) if off > 0 else inf
-            loss = _Loss(factor, found, due, step)
-            if at not in losses or losses[at] < loss:
-                losses[at] = loss
-    return losses
-
-
-def _unrehearsed(scheduler: Scheduling, why: str) -> Finding:
-    return note(
-        "unrehearsed",
-        (),
-        cause=f"whether {_name(scheduler)} keeps the ratios of the groups could not be seen to "
-        f"its end: {why}",
-        fix="Watch them in the run, which warns once and changes nothing: "
-        "nnlr.keep_ratios(optimizer, correct=False)",
-    )
-
-
 def _name(scheduler: object) -> str:
+    """The class of a scheduler."""
     return type(scheduler).__name__
 
 
 def _call(scheduler: Scheduling) -> str:
     """The call that keeps the ratios, with the user's class and arguments as far as seen."""
-    kind = type(scheduler)
+    cls = type(scheduler)
     if hasattr(scheduler, "_schedulers"):
-        return f"scheduler = nnlr.schedule(optimizer, lambda opt: {kind.__name__}(opt, ...))"
+        return f"scheduler = nnlr.schedule(optimizer, lambda opt: {cls.__name__}(opt, ...))"
     if hasattr(scheduler, "lr_lambdas"):
-        return f"scheduler = nnlr.schedule(optimizer, {kind.__name__}, lr_lambda=...)"
-    written, more = [], list[str]()
-    for each in list(inspect.signature(kind).parameters.values())[1:]:
-        value = getattr(scheduler, each.name, ...)
-        known = isinstance(value, bool | int | float | str)
-        if each.name == "last_epoch" or (known and value == each.default):
+        return f"scheduler = nnlr.schedule(optimizer, {cls.__name__}, lr_lambda=...)"
+    arguments, hidden = [cls.__name__], False
+    for argument in list(inspect.signature(cls).parameters.values())[1:]:
+        value = getattr(scheduler, argument.name, ...)
+        is_plain = isinstance(value, bool | int | float | str)
+        if argument.name == "last_epoch" or (is_plain and value == argument.default):
             continue
-        if known or each.default is each.empty:
-            written.append(f"{each.name}={value!r}" if known else f"{each.name}=...")
+        if is_plain:
+            arguments.append(f"{argument.name}={value!r}")
+        elif argument.default is argument.empty:
+            arguments.append(f"{argument.name}=...")
         else:
-            more = ["..."]  # what else was passed is not seen
-    arguments = ", ".join([kind.__name__, *written, *more])
-    return f"scheduler = nnlr.schedule(optimizer, {arguments})"
+            hidden = True  # what else was passed cannot be seen
+    return (
+        f"scheduler = nnlr.schedule(optimizer, {', '.join(arguments)}{', ...' if hidden else ''})"
+    )

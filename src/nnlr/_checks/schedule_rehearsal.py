@@ -1,8 +1,8 @@
-"""A scheduler's copy is run to its end on groups that hold no parameters.
+"""Run a copy of a scheduler to its end, on groups that hold no parameters.
 
-What a scheduler does to the groups is seen by letting it do so: its name says nothing, and
-anyone may write one. The copy works on a stand-in for the optimizer, with the settings of
-the real groups and an empty tensor in each; the real ones are not touched.
+The name of a scheduler does not tell what it does to the groups, and anyone may write one. The
+copy works on a stand-in for the optimizer, with the settings of the real groups and an empty
+tensor in each; the real ones are not touched.
 """
 
 import copy
@@ -37,8 +37,6 @@ _COUNTERS: Final = frozenset({"last_epoch", "_step_count", "noise_seed", "verbos
 # Attributes of schedulers that wait before they react to a metric.
 _WAITING: Final = ("patience", "cooldown", "warmup")
 
-Rates = list[float]
-
 
 class Rehearsal:
     """A scheduler's copy and the groups that it writes into.
@@ -49,19 +47,20 @@ class Rehearsal:
         shared: What a copy would only carry along, such as the model: it is not copied.
 
     Attributes:
-        incomplete: Why it did not come to its end; ``""`` if it did, or has not run.
+        incomplete: Why it did not come to its end; ``None`` if it did, or has not run.
     """
 
     def __init__(
         self, scheduler: Scheduling, optimizer: Optimizer, shared: Iterable[object]
     ) -> None:
-        self.incomplete = ""
+        self.incomplete: str | None = None
         self._real = scheduler
         self._optimizer = optimizer
-        self._shared = {id(each): each for each in shared}
+        self._shared = {id(value): value for value in shared}
         self._copy, self._groups = self._copied(scheduler)
 
     def _copied(self, scheduler: Scheduling) -> tuple[Scheduling, list[dict[str, Any]]]:
+        """A copy of the scheduler on a stand-in for the optimizer, and its groups."""
         settings = copy.deepcopy(
             [
                 {k: v for k, v in group.items() if k not in ("params", "param_names")}
@@ -70,18 +69,18 @@ class Rehearsal:
             dict(self._shared),
         )
         stand_in = Proxy(
-            [{**each, "params": [torch.zeros(0, device="cpu")]} for each in settings],
+            [{**group, "params": [torch.zeros(0, device="cpu")]} for group in settings],
             copy.deepcopy(self._optimizer.defaults),
         )
-        known = {
+        copies = {  # deepcopy takes these as copied already
             **self._shared,
             id(self._optimizer): stand_in,
             id(self._optimizer.param_groups): stand_in.param_groups,
             id(scheduler.optimizer): stand_in,
         }
-        return copy.deepcopy(scheduler, known), stand_in.param_groups
+        return copy.deepcopy(scheduler, copies), stand_in.param_groups
 
-    def rates(self) -> Iterator[tuple[int, Rates]]:
+    def rates(self) -> Iterator[tuple[int, list[float]]]:
         """The rates of all groups, now and after so many steps more.
 
         Ends early where the scheduler raises, or cannot be run for so long; see
@@ -94,14 +93,17 @@ class Rehearsal:
         except Exception as error:  # noqa: BLE001 - anyone's scheduler
             self.incomplete = f"it raised {type(error).__name__}: {error}"
 
-    def _read(self) -> Rates:
+    def _read(self) -> list[float]:
+        """The present rates of the stand-in's groups."""
         return [float(as_float(group["lr"])) for group in self._groups]
 
     def _walk(self) -> Iterator[int]:
+        """Step the copy, in the way that its ``step`` asks for."""
         required = [
-            each.name
-            for each in inspect.signature(self._copy.step).parameters.values()
-            if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+            argument.name
+            for argument in inspect.signature(self._copy.step).parameters.values()
+            if argument.default is argument.empty
+            and argument.kind is argument.POSITIONAL_OR_KEYWORD
         ]
         if required == ["epoch"]:
             return self._by_position()
@@ -111,11 +113,10 @@ class Rehearsal:
             return self._by_steps()
         raise TypeError(f"its step takes {', '.join(required)}")
 
-    # --- schedulers that are told the position, as timm's
-
     def _by_position(self) -> Iterator[int]:
+        """Step a scheduler that is told the position, as timm's are."""
         end = max(2 * _longest(self._copy), _OPEN)
-        _hurry(self._copy)
+        _drop_patience(self._copy)
         update = getattr(self._copy, "step_update", None)
         metric = "metric" in inspect.signature(self._copy.step).parameters
         for position in _spread(1, end, self._affordable()):  # 0 is where it stands
@@ -124,10 +125,9 @@ class Rehearsal:
                 update(position)
             yield position
 
-    # --- schedulers that react to a metric
-
     def _by_metric(self) -> Iterator[int]:
-        _hurry(self._copy)
+        """Step a scheduler that reacts to a metric, until it has no more effect."""
+        _drop_patience(self._copy)
         metric, before, unchanged = _bad(self._copy), self._read(), 0
         for step in range(1, self._affordable() + 1):
             self._copy.step(metric)
@@ -138,13 +138,12 @@ class Rehearsal:
             if unchanged == _PATIENCE:
                 return
 
-    # --- schedulers that count for themselves, as torch's
-
     def _by_steps(self) -> Iterator[int]:
+        """Step a scheduler that counts for itself, as torch's do."""
         end, closed = _horizon(self._copy)
         steps = max(end - _done(self._copy), 0 if closed else _OPEN)
         within = self._affordable()
-        if steps > within and all(map(_can_jump, _parts(self._copy))):
+        if steps > within and all(_can_jump(part) for _, part in _started(self._copy)):
             yield from self._stepping(_OPEN)
             yield from self._jumping()
         else:
@@ -153,6 +152,7 @@ class Rehearsal:
                 self.incomplete = f"{within:,} of {steps:,} steps were run"
 
     def _stepping(self, steps: int) -> Iterator[int]:
+        """Take that many steps."""
         for step in range(1, steps + 1):
             self._copy.step()
             yield step
@@ -168,11 +168,12 @@ class Rehearsal:
                 yield max(start + position - done, 0)
 
     def _affordable(self) -> int:
+        """The number of steps that :data:`BUDGET` allows."""
         return max(BUDGET // max(len(self._groups), 1), _OPEN)
 
 
-def _hurry(scheduler: Scheduling) -> None:
-    """Have a copy react to each bad metric at once: patience changes when, not what."""
+def _drop_patience(scheduler: Scheduling) -> None:
+    """Make a copy react to each bad metric at once: patience changes when, not what."""
     for holder in (scheduler, getattr(scheduler, "lr_scheduler", None)):
         for name in _WAITING:
             if isinstance(getattr(holder, name, None), int):
@@ -180,24 +181,20 @@ def _hurry(scheduler: Scheduling) -> None:
 
 
 def _bad(scheduler: Scheduling) -> float:
-    """A metric that is, after its first time, never better than the last."""
+    """A metric that never improves."""
     inner = getattr(scheduler, "lr_scheduler", scheduler)
     return 0.0 if getattr(inner, "mode", "min") == "max" else 1e30
 
 
 def _started(scheduler: Scheduling, start: int = 0) -> Iterator[tuple[int, Scheduling]]:
-    """The parts of a chain, one by itself, and the position at which each begins."""
+    """The parts of a chain, and the position at which each begins; a single one is its part."""
     inner = getattr(scheduler, "_schedulers", None)
     if inner is None:
         yield start, scheduler
     else:
         later = getattr(scheduler, "_milestones", None) or [0] * (len(inner) - 1)
-        for begins, each in zip((0, *later), inner, strict=True):
-            yield from _started(each, start + begins)
-
-
-def _parts(scheduler: Scheduling) -> Iterator[Scheduling]:
-    return (part for _, part in _started(scheduler))
+        for begins, part in zip((0, *later), inner, strict=True):
+            yield from _started(part, start + begins)
 
 
 def _can_jump(scheduler: Scheduling) -> bool:
@@ -216,7 +213,7 @@ def _spread(first: int, last: int, most: int) -> Iterator[int]:
 
 
 def _horizon(scheduler: Scheduling) -> tuple[int, bool]:
-    """The last position that a scheduler speaks of, and whether it raises beyond."""
+    """The last position that a scheduler knows, and whether it raises beyond."""
     parts = getattr(scheduler, "_schedulers", None)
     if parts:
         ends = [_horizon(part) for part in parts]
@@ -233,23 +230,24 @@ def _horizon(scheduler: Scheduling) -> tuple[int, bool]:
 
 def _done(scheduler: Scheduling) -> int:
     """The position that a scheduler is at."""
-    known = (getattr(part, "last_epoch", 0) for part in _parts(scheduler))
-    return int(getattr(scheduler, "last_epoch", None) or max(known))
+    positions = (getattr(part, "last_epoch", 0) for _, part in _started(scheduler))
+    return int(getattr(scheduler, "last_epoch", None) or max(positions))
 
 
 def _longest(scheduler: Scheduling) -> int:
-    """The largest whole number among what a scheduler was given: a length, or a milestone."""
-    given = [value for key, value in vars(scheduler).items() if key not in _COUNTERS]
+    """The largest whole number among a scheduler's settings: a length, or a milestone."""
+    values = [value for key, value in vars(scheduler).items() if key not in _COUNTERS]
     for function in getattr(scheduler, "lr_lambdas", ()):
         if isinstance(function, functools.partial):
-            given += [*function.args, *function.keywords.values()]
-    return max((number for value in given for number in _whole(value)), default=0)
+            values += [*function.args, *function.keywords.values()]
+    return max((number for value in values for number in _whole(value)), default=0)
 
 
 def _whole(value: object) -> Iterator[int]:
+    """The whole numbers in a setting."""
     if isinstance(value, bool):
         return
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         yield int(value)
     elif isinstance(value, list | tuple | dict):  # of a dict the keys: milestones
-        yield from (each for each in value if type(each) is int)
+        yield from (item for item in value if type(item) is int)

@@ -1,6 +1,6 @@
-"""What is looked at: a model, its plan, its optimizers and schedulers, by name."""
+"""What ``nnlr.check`` looks at: a model, its plan, its optimizers and schedulers."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
@@ -16,21 +16,21 @@ from nnlr._plan import Plan
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 
-Group = Mapping[str, Any]
+SettingsOfGroup = Mapping[str, Any]
 
 # Where trainers keep the optimizer that they wrap.
 _INNER: Final = ("optimizer", "_optimizer")
 
 
 class Scheduling(Protocol):
-    """A scheduler of anyone's."""
+    """A scheduler, of torch or of any other library."""
 
     optimizer: Any
     step: Callable[..., Any]
 
 
 class Member(NamedTuple):
-    """A parameter in a group of an optimizer; a tuple, as there may be very many.
+    """A parameter in a group of an optimizer.
 
     Attributes:
         name: Canonical name, or what the optimizer calls it if the model lacks it.
@@ -42,19 +42,20 @@ class Member(NamedTuple):
 
     name: str
     tensor: Tensor
-    group: Group
+    group: SettingsOfGroup
     label: str
     slot: Slot | None
 
     @property
     def locked(self) -> bool:
         """Whether nnlr has locked it."""
-        return is_locked(self.slot) if self.slot else False
+        slot = self.slot
+        return slot is not None and marks.is_locked(slot.tensor, slot.module, slot.key)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Everything that a look may ask for; nothing here is changed.
+    """Everything that the functions that look may read; nothing here is changed.
 
     Attributes:
         source: The model.
@@ -80,23 +81,35 @@ class Subject:
     @cached_property
     def slots(self) -> dict[int, Slot]:
         """The first place of each parameter of the model, by its identity."""
-        found: dict[int, Slot] = {}
+        first: dict[int, Slot] = {}
         for slot in self.places:
-            found.setdefault(id(slot.tensor), slot)
-        return found
+            first.setdefault(id(slot.tensor), slot)
+        return first
 
     @cached_property
-    def groups(self) -> tuple[tuple[str, Group], ...]:
+    def groups(self) -> tuple[tuple[str, SettingsOfGroup], ...]:
         """The groups of all optimizers and what to call them."""
         return tuple(pair for optimizer in self.optimizers for pair in labelled(optimizer))
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
         """The parameters of all groups."""
-        return tuple(_members(self.groups, self.slots))
+        members = []
+        for label, group in self.groups:
+            param_names = group.get("param_names", ())
+            for position, tensor in enumerate(group["params"]):
+                slot = self.slots.get(id(tensor))
+                if slot is not None:
+                    name = slot.name
+                elif position < len(param_names):
+                    name = param_names[position]
+                else:
+                    name = f"{label}[{position}]"
+                members.append(Member(name, tensor, group, label, slot))
+        return tuple(members)
 
 
-def labelled(optimizer: Optimizer) -> list[tuple[str, Group]]:
+def labelled(optimizer: Optimizer) -> list[tuple[str, SettingsOfGroup]]:
     """The groups of an optimizer and what to call them."""
     return [
         (str(group.get("name", f"group {position}")), group)
@@ -104,26 +117,7 @@ def labelled(optimizer: Optimizer) -> list[tuple[str, Group]]:
     ]
 
 
-def _members(groups: Iterable[tuple[str, Group]], known: Mapping[int, Slot]) -> Iterator[Member]:
-    for label, group in groups:
-        given = group.get("param_names", ())
-        for position, tensor in enumerate(group["params"]):
-            slot = known.get(id(tensor))
-            if slot is not None:
-                name = slot.name
-            elif position < len(given):
-                name = given[position]
-            else:
-                name = f"{label}[{position}]"
-            yield Member(name, tensor, group, label, slot)
-
-
-def is_locked(slot: Slot) -> bool:
-    """Whether nnlr has locked the parameter that hangs there."""
-    return marks.is_locked(slot.tensor, slot.module, slot.key)
-
-
-def rate(group: Group, key: str) -> float | None:
+def rate(group: SettingsOfGroup, key: str) -> float | None:
     """A setting as a finite number; ``None`` if it is missing or no such thing."""
     value = group.get(key)
     if isinstance(value, Tensor):
@@ -134,69 +128,70 @@ def rate(group: Group, key: str) -> float | None:
     return number if isfinite(number) else None
 
 
-def start(group: Group, key: str = "lr") -> float | None:
-    """Where a schedule of the setting began; the setting itself if there is none."""
-    noted = rate(group, f"initial_{key}")
-    return rate(group, key) if noted is None else noted
+def start(group: SettingsOfGroup, key: str = "lr") -> float | None:
+    """The rate at which a schedule began; the present rate if there is none."""
+    initial = rate(group, f"initial_{key}")
+    return rate(group, key) if initial is None else initial
 
 
-def peak(group: Group) -> float | None:
+def peak(group: SettingsOfGroup) -> float | None:
     """The largest learning rate that a group is known to get."""
     rates = [rate(group, key) for key in ("lr", "initial_lr", "max_lr")]
-    return max((each for each in rates if each is not None), default=None)
+    return max((value for value in rates if value is not None), default=None)
 
 
 def unwrapped(optimizer: object) -> object:
-    """What a trainer's wrapper holds; the optimizer itself if it is none."""
+    """The optimizer inside a trainer's wrapper; itself if it is none."""
     while True:
         # Not getattr: Lightning's wrapper forwards what it does not have.
-        held = vars(optimizer) if hasattr(optimizer, "__dict__") else {}
-        inner = next((held[attr] for attr in _INNER if attr in held), None)
+        attributes = vars(optimizer) if hasattr(optimizer, "__dict__") else {}
+        inner = next((attributes[name] for name in _INNER if name in attributes), None)
         if not isinstance(inner, Optimizer):
             return optimizer
         optimizer = inner
 
 
-def given_optimizers(given: object) -> tuple[Optimizer, ...]:
-    """The optimizers themselves.
+def unwrapped_optimizers(argument: object) -> tuple[Optimizer, ...]:
+    """The optimizers passed to ``check``, without wrappers.
 
     Raises:
         NnlrError: If something else was passed.
     """
-    found = []
-    for each in _several(given):
-        inner = unwrapped(each)
+    optimizers = []
+    for item in _as_sequence(argument):
+        inner = unwrapped(item)
         if not isinstance(inner, Optimizer):
             raise NnlrError(
-                f"check needs a torch optimizer, or a list of them, got {shown(each)}. Of an "
+                f"check needs a torch optimizer, or a list of them, got {shown(item)}. Of an "
                 "optimizer that a trainer has wrapped, pass the inner one; for a placeholder "
                 "such as DummyOptim pass none, and the configuration as deepspeed=."
             )
-        found.append(inner)
-    return tuple(found)
+        optimizers.append(inner)
+    return tuple(optimizers)
 
 
-def given_schedulers(given: object) -> tuple[Scheduling, ...]:
-    """The schedulers themselves; Lightning and Accelerate keep them in ``scheduler``.
+def unwrapped_schedulers(argument: object) -> tuple[Scheduling, ...]:
+    """The schedulers passed to ``check``; Lightning and Accelerate keep them in ``scheduler``.
 
     Raises:
         NnlrError: If something else was passed.
     """
-    found = []
-    for each in _several(given):
-        inner: Any = each.get("scheduler") if isinstance(each, Mapping) else each
+    schedulers = []
+    for item in _as_sequence(argument):
+        inner: Any = item.get("scheduler") if isinstance(item, Mapping) else item
         while not hasattr(inner, "optimizer") and hasattr(inner, "scheduler"):
             inner = inner.scheduler
         if not (hasattr(inner, "step") and hasattr(inner, "optimizer")):
             raise NnlrError(
-                f"check needs a scheduler, or a list of them, got {shown(each)}. It has to "
+                f"check needs a scheduler, or a list of them, got {shown(item)}. It has to "
                 "have step(), and the optimizer that it schedules as .optimizer."
             )
-        found.append(inner)
-    return tuple(found)
+        schedulers.append(inner)
+    return tuple(schedulers)
 
 
-def _several(given: object) -> Sequence[Any]:
-    if given is None:
+def _as_sequence(argument: object) -> Sequence[Any]:
+    """One thing, several or ``None`` as a sequence."""
+    if argument is None:
         return ()
-    return given if isinstance(given, list | tuple) else (given,)
+    return argument if isinstance(argument, list | tuple) else (argument,)

@@ -1,7 +1,7 @@
-"""Configurations of trainers that put other groups in the place of the given ones.
+"""Findings about DeepSpeed's configuration, which may replace the optimizer and its groups.
 
-DeepSpeed reads a file of its own, in which an optimizer and a scheduler may be named. What
-follows is what its engine, and the trainers of transformers and Accelerate, do with it.
+The configuration may name an optimizer and a scheduler. The findings tell what DeepSpeed's
+engine, and the trainers of transformers and Accelerate, do then.
 """
 
 import json
@@ -15,7 +15,7 @@ from nnlr._findings import Finding, error, note
 from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 
-# Schedulers of DeepSpeed that write one rate into every group, and where they are given it.
+# Schedulers of DeepSpeed that write one rate into every group, and the arguments for it.
 _ABSOLUTE: Final = {
     "WarmupLR": ("warmup_min_lr", "warmup_max_lr"),
     "WarmupDecayLR": ("warmup_min_lr", "warmup_max_lr"),
@@ -24,31 +24,31 @@ _ABSOLUTE: Final = {
 }
 
 
-def configuration(given: object) -> Mapping[str, Any] | None:
-    """A configuration of DeepSpeed: a mapping, or the path to one in JSON.
+def configuration(deepspeed: object) -> Mapping[str, Any] | None:
+    """The configuration of DeepSpeed passed to ``check``, read if it is a file.
 
     Raises:
-        NnlrError: If it is neither.
+        NnlrError: If it is neither a mapping nor a path.
         ConfigError: If the file cannot be read.
     """
-    if given is None or isinstance(given, Mapping):
-        return given
-    if not isinstance(given, str | PathLike):
+    if deepspeed is None or isinstance(deepspeed, Mapping):
+        return deepspeed
+    if not isinstance(deepspeed, str | PathLike):
         raise NnlrError(
             "deepspeed must be the configuration as a mapping, or the path to its JSON file, "
-            f"got {shown(given)}."
+            f"got {shown(deepspeed)}."
         )
     try:
-        read = json.loads(Path(given).read_text(encoding="utf-8"))
+        read = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"deepspeed={shown(given)} cannot be read: {error}") from error
+        raise ConfigError(f"deepspeed={shown(deepspeed)} cannot be read: {error}") from error
     if not isinstance(read, dict):
-        raise ConfigError(f"deepspeed={shown(given)} holds {shown(read)}, not an object.")
+        raise ConfigError(f"deepspeed={shown(deepspeed)} holds {shown(read)}, not an object.")
     return read
 
 
 def deepspeed_optimizer(subject: Subject) -> Iterator[Finding]:
-    """An optimizer in the configuration takes the place of the given one."""
+    """An optimizer in the configuration, which replaces the one passed to the trainer."""
     section = _section(subject, "optimizer")
     if section:
         yield error(
@@ -62,11 +62,11 @@ def deepspeed_optimizer(subject: Subject) -> Iterator[Finding]:
 
 
 def deepspeed_scheduler(subject: Subject) -> Iterator[Finding]:
-    """A scheduler in the configuration writes absolute rates."""
+    """A scheduler in the configuration that writes absolute rates."""
     section = _section(subject, "scheduler")
     keys = _ABSOLUTE.get(str(section.get("type")), ())
-    given = section.get("params") or {}
-    scalar = [key for key in keys if not isinstance(given.get(key), list | tuple)]
+    params = section.get("params") or {}
+    scalar = [key for key in keys if not isinstance(params.get(key), list | tuple)]
     if scalar:
         yield error(
             "deepspeed-scheduler",
@@ -79,7 +79,7 @@ def deepspeed_scheduler(subject: Subject) -> Iterator[Finding]:
 
 
 def deepspeed_offload(subject: Subject) -> Iterator[Finding]:
-    """An offloaded optimizer is built anew from the groups of the given one."""
+    """An offloaded optimizer, which trainers build again from the groups of yours."""
     offload = _section(subject, "zero_optimization").get("offload_optimizer")
     device = offload.get("device", "none") if isinstance(offload, Mapping) else "none"
     forced = (subject.deepspeed or {}).get("zero_force_ds_cpu_optimizer", True)
@@ -96,5 +96,6 @@ def deepspeed_offload(subject: Subject) -> Iterator[Finding]:
 
 
 def _section(subject: Subject, key: str) -> Mapping[str, Any]:
+    """A section of the configuration; empty if it has none."""
     section = (subject.deepspeed or {}).get(key)
     return section if isinstance(section, Mapping) else {}
