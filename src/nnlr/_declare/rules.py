@@ -130,8 +130,16 @@ class Rules(_Claims):
             for index in indices - unclaimed:
                 shadowed[index] = (*shadowed.get(index, ()), names[position])
             claimed.update(dict.fromkeys(unclaimed, position))
-        if self.complete:
-            self._check_coverage(claimed, model)
+        missing = [
+            p.name for i, p in enumerate(model.params) if p.requires_grad and i not in claimed
+        ]
+        if self.complete and missing:
+            raise CoverageError(
+                f"No rule claims {plural(len(missing), 'trainable parameter')} of "
+                f"{model.label}: {listed(missing)}.\n"
+                "  Add a rule for them, end the list with nnlr.rule('*'), or drop complete=True.",
+                names=missing,
+            )
         shared: dict[tuple[int, tuple[str, ...]], Trace] = {}
         traces = {}
         for index in sorted(claimed):
@@ -165,20 +173,6 @@ class Rules(_Claims):
             pattern=repr(self.members[position].selector),
             nearest=[],
         )
-
-    def _check_coverage(self, claimed: Mapping[int, int], model: ModelInfo) -> None:
-        missing = [
-            param.name
-            for index, param in enumerate(model.params)
-            if param.requires_grad and index not in claimed
-        ]
-        if missing:
-            raise CoverageError(
-                f"No rule claims {plural(len(missing), 'trainable parameter')} of "
-                f"{model.label}: {listed(missing)}.\n"
-                "  Add a rule for them, end the list with nnlr.rule('*'), or drop complete=True.",
-                names=missing,
-            )
 
     def __repr__(self) -> str:
         return as_call(rules, list(self.members), complete=self.complete)

@@ -29,6 +29,8 @@ GROUPINGS: Final[tuple[Grouping, ...]] = get_args(Grouping)
 # PEFT's default for `loraplus_lr_embedding`, an absolute rate.
 PEFT_EMBEDDING_LR: Final = 1e-6
 
+_EMBEDDING_B: Final = re.compile(r"(^|\.)lora_?embedding_?b")
+
 _EMBEDDING: Final = "peft.tuners.lora.layer.Embedding"
 
 
@@ -106,8 +108,11 @@ class LoraPlus(Scheme):
             lr_mult=self.embedding_ratio,
             why="second matrix of an embedding's adapter (B)",
         )
+        # PEFT calls the adapter of an embedding lora_embedding_A and lora_embedding_B.
         return [
-            NEUTRAL if param.role != "lora_b" else embedding if _of_embedding(param) else other
+            NEUTRAL
+            if param.role != "lora_b"
+            else (embedding if _EMBEDDING_B.search(param.name.lower()) else other)
             for param in model.params
         ]
 
@@ -167,11 +172,6 @@ class PeftLoraPlus(Scheme):
     def __repr__(self) -> str:
         embedding_lr = None if self.embedding_lr == PEFT_EMBEDDING_LR else self.embedding_lr
         return as_call(lora_plus, self.ratio, grouping="peft", embedding_lr=embedding_lr)
-
-
-def _of_embedding(param: ParamInfo) -> bool:
-    """Whether an adapter's matrix adapts an embedding: its own name says so in PEFT."""
-    return re.search(r"(^|\.)lora_?embedding_?b", param.name.lower()) is not None
 
 
 def _peft_group(slot: Slot, param: ParamInfo, who: object) -> str:

@@ -11,7 +11,6 @@ al. 2018, arXiv 1812.01187, section 3.1). What differs between codebases is how 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
-from functools import cache
 from typing import Any, Final, NamedTuple
 
 from torch import Tensor, nn
@@ -166,9 +165,14 @@ class Declarations:
         self.hooks: dict[nn.Module, Hooks] = {}
         self._reads = reads
         if reads and model.module is not None:
+            hooks = ("no_weight_decay",) if reads == "outermost" else tuple(_HOOKS)
             for module in model.module.modules():
-                methods = _methods(module, reads)
-                if methods or (reads == "outermost" and _is_whole(module)):
+                # Not by hasattr(module, ...): wrappers pass on the hooks of the module inside.
+                cls: type = type(module)
+                methods = [hook for hook in hooks if hasattr(cls, hook) or hook in vars(module)]
+                # A whole model of timm's does not ask its parts for their hooks.
+                is_timm_model = reads == "outermost" and "pretrained_cfg" in vars(module)
+                if methods or is_timm_model:
                     self.hooks[module] = _ask(module, methods, reads)
 
     def of(self, places: Sequence[Slot]) -> str | None:
@@ -192,27 +196,6 @@ class Declarations:
             if self.hooks[node.module].include(name):
                 return f"no_weight_decay() of {module_class(node.module).__name__}"
         return None
-
-
-def _methods(module: nn.Module, reads: str) -> list[str]:
-    """The hooks that a module has; its own, for wrappers hand on those of what they hold."""
-    cls: type = type(module)
-    by_class = _class_methods(cls)
-    return [
-        hook
-        for hook in (_HOOKS if reads != "outermost" else ("no_weight_decay",))
-        if hook in by_class or hook in module.__dict__
-    ]
-
-
-def _is_whole(module: nn.Module) -> bool:
-    """Whether this is a model of timm's, which does not ask its parts for their hooks."""
-    return "pretrained_cfg" in module.__dict__
-
-
-@cache
-def _class_methods(cls: type) -> tuple[str, ...]:
-    return tuple(hook for hook in _HOOKS if hasattr(cls, hook))
 
 
 def _ask(module: nn.Module, methods: Iterable[str], reads: str) -> Hooks:

@@ -119,8 +119,15 @@ class RoleTable(Scheme):
         for role in self.table:
             if role not in present and not self.optional:
                 raise self._missing(role, model)
-        if self.complete:
-            self._check_coverage(model)
+        missing = [p for p in model.params if p.requires_grad and p.role not in self.table]
+        if self.complete and missing:
+            raise CoverageError(
+                f"roles covers every role but {listed(sorted({p.role for p in missing}))}: "
+                f"{plural(len(missing), 'trainable parameter')} of {model.label} left over: "
+                f"{listed(f'{p.name} ({p.role})' for p in missing)}.\n"
+                "  Add an entry (1 keeps the base rate), or drop complete=True.",
+                names=[p.name for p in missing],
+            )
         other = NEUTRAL if self.default is None else self.default
         return [self.table.get(param.role, other) for param in model.params]
 
@@ -157,20 +164,6 @@ class RoleTable(Scheme):
             "pass optional=True if the model may lack it."
         )
         return PatternError("\n".join(lines), pattern=role, nearest=present)
-
-    def _check_coverage(self, model: ModelInfo) -> None:
-        missing = [
-            param for param in model.params if param.requires_grad and param.role not in self.table
-        ]
-        if missing:
-            names = [f"{param.name} ({param.role})" for param in missing]
-            raise CoverageError(
-                f"roles covers every role but {listed(sorted({p.role for p in missing}))}: "
-                f"{plural(len(missing), 'trainable parameter')} of {model.label} left over: "
-                f"{listed(names)}.\n"
-                "  Add an entry (1 keeps the base rate), or drop complete=True.",
-                names=[param.name for param in missing],
-            )
 
     def __repr__(self) -> str:
         return as_call(
