@@ -34,7 +34,7 @@ _MOVED: Final = {
     "scheduling": "_schedule.schedule",
     "checkpoint.report": "checkpoint._report",
     "report.differ": "report._diff",
-    "report.flatness": "report._scaling.flatness",
+    "report.flatness": "report._scaling.coordinate_result",
     "report.sweep": "report._scaling.lr_sweep",
     "optim.adam": "optim._adam",
     "optim.sgd": "optim._sgd",

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import nnlr
 from nnlr.errors import NnlrError, PatternError
 from nnlr.report import CoordinateCheck, coordinate_check
-from nnlr.report._scaling.flatness import Coordinate, Fault
+from nnlr.report._scaling.coordinate_result import Coordinate, Fault
 from nnlr.report._scaling.pictures import _apart, _shown
 from nnlr.report._scaling.runs import power
 from tests.helpers import public_names

@@ -1,6 +1,6 @@
 """Look: what a plan says, and what training does to a model.
 
-The table, the story of one row and the difference of two plans are what :class:`nnlr.Plan`
+The table, the explanation of one row and the difference of two plans are what :class:`nnlr.Plan`
 prints. :func:`coordinate_check` and :func:`lr_sweep` measure whether a parametrization
 carries over from width to width. Data flow: rows -> folded lines -> text.
 """
@@ -9,7 +9,7 @@ from nnlr.report._diff import PlanDiff as PlanDiff
 from nnlr.report._diff import diff as diff
 from nnlr.report._explain import explain as explain
 from nnlr.report._scaling.coordinate_check import coordinate_check as coordinate_check
-from nnlr.report._scaling.flatness import CoordinateCheck as CoordinateCheck
+from nnlr.report._scaling.coordinate_result import CoordinateCheck as CoordinateCheck
 from nnlr.report._scaling.lr_sweep import LrSweep as LrSweep
 from nnlr.report._scaling.lr_sweep import lr_sweep as lr_sweep
 from nnlr.report._table import table as table

@@ -1,4 +1,4 @@
-"""What one plan changes against another."""
+"""The difference of two plans."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -46,6 +46,7 @@ class PlanDiff:
 
 
 def _heading(title: str, names: Sequence[str]) -> str:
+    """A line that names the parameters."""
     text = f"{title} {plural(len(names), 'parameter')}: {listed(names)}"
     return "\n".join(wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False))
 
@@ -66,18 +67,13 @@ def diff(old: Sequence[PlanRow], new: Sequence[PlanRow]) -> PlanDiff:
 
 
 def _facts(row: PlanRow) -> tuple[object, ...]:
-    rates = (
-        row.lr,
-        row.weight_decay,
-        row.lr_mult,
-        row.wd_mult,
-        row.eps_mult,
-        row.init_mult,
-    )
+    """What is compared of two rows."""
+    rates = (row.lr, row.weight_decay, row.lr_mult, row.wd_mult, row.eps_mult, row.init_mult)
     return (*rates, dict(row.options), row.tag, row.locked, row.trainable, row.shape)
 
 
 def _change(old: PlanRow, new: PlanRow) -> str:
+    """What changed between two rows, line by line."""
     settings: dict[str, tuple[object, object]] = {
         "shape": (old.shape, new.shape),
         "state": (old.state, new.state),
@@ -106,6 +102,7 @@ def _only(these: Iterable[Step], those: Iterable[Step]) -> list[str]:
 
 
 def _text(step: Step) -> str:
+    """A factor and its source in one line."""
     factor = step.factor
     parts = [
         f"{name} {rate(value)}"
@@ -132,4 +129,5 @@ def _arrow(was: object, now: object) -> str:
 
 
 def _plain(value: object) -> str:
+    """A value with four digits, if it is a float."""
     return rate(value) if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The story of one row: every factor, who said it, and why."""
+"""Explain one row: every factor, its source, and why."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,13 +23,13 @@ def explain(row: PlanRow, bases: Bases) -> str:
     if row.depth is not None:
         lines.append(f"  {'depth':<14}{Layer(*row.depth, row.tower or '')}")
     lines.append(f"  {'state':<14}{_state(row)}")
-    lines += _story("lr", row.lr, bases.lr, row, _lr_text)
-    lines += _story("weight decay", row.weight_decay, bases.weight_decay, row, _wd_text)
+    lines += _rate_lines("lr", row.lr, bases.lr, row, _lr_text)
+    lines += _rate_lines("weight decay", row.weight_decay, bases.weight_decay, row, _wd_text)
     if row.lr_mult not in {0, 1} and decay_mode_acts(row.trace, bases):
         how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"
         lines.append(f"      divided by {how}: decay={bases.decay!r}")
     lines += _other_factors(row)
-    lines += [f"  {'unchanged by':<14}{_by(s)}" for s in row.trace if _says_so(s)]
+    lines += [f"  {'unchanged by':<14}{_by(s)}" for s in row.trace if _explains_no_change(s)]
     for key, value in sorted(row.options.items()):
         source = next(s.source for s in row.trace if key in s.factor.options)
         lines.append(f"  {'option':<14}{key}={value!r} ({source})")
@@ -55,23 +55,23 @@ def _state(row: PlanRow) -> str:
     return f"trained in group {row.group!r}"
 
 
-def _story(
+def _rate_lines(
     what: str,
     value: float,
     base: float,
     row: PlanRow,
     text: Callable[[Factor, float], str | None],
 ) -> list[str]:
-    said = [(step, part) for step in row.trace if (part := text(step.factor, base)) is not None]
+    parts = [(step, part) for step in row.trace if (part := text(step.factor, base)) is not None]
     mult = row.lr_mult if what == "lr" else row.wd_mult
     first = f"  {what:<14}{rate(value)} = {rate(base)} x {rate(mult)}"
-    if not said:
-        silent = mult == 1 and not any(map(_says_so, row.trace))
+    if not parts:
+        silent = mult == 1 and not any(map(_explains_no_change, row.trace))
         return [f"{first} (no scheme speaks of it)" if silent else first]
-    return [first, *(f"      x {part:<10} {_by(step)}" for step, part in said)]
+    return [first, *(f"      x {part:<10} {_by(step)}" for step, part in parts)]
 
 
-def _says_so(step: Step) -> bool:
+def _explains_no_change(step: Step) -> bool:
     """Whether a scheme has looked at the parameter and says why it changes nothing."""
     bare = replace(step.factor, why="", layer=None)
     return bool(step.factor.why) and bare == NEUTRAL
@@ -100,8 +100,8 @@ def _wd_text(factor: Factor, base: float) -> str | None:
 def _other_factors(row: PlanRow) -> list[str]:
     lines = []
     for name in ("eps_mult", "init_mult"):
-        said = [step for step in row.trace if getattr(step.factor, name) != 1]
-        if said:
+        steps = [step for step in row.trace if getattr(step.factor, name) != 1]
+        if steps:
             lines.append(f"  {name:<14}{rate(getattr(row, name))}")
-            lines += [f"      x {rate(getattr(s.factor, name)):<10} {_by(s)}" for s in said]
+            lines += [f"      x {rate(getattr(s.factor, name)):<10} {_by(s)}" for s in steps]
     return lines

@@ -67,15 +67,8 @@ def _cut(name: str, depth: int | None) -> str:
 
 def _settings(row: PlanRow) -> object:
     options = tuple(sorted((key, repr(value)) for key, value in row.options.items()))
-    return (
-        row.lr,
-        row.weight_decay,
-        row.lr_mult,
-        row.wd_mult,
-        row.locked,
-        row.frozen,
-        options,
-    )
+    rates = (row.lr, row.weight_decay, row.lr_mult, row.wd_mult)
+    return (*rates, row.locked, row.frozen, options)
 
 
 def _lines(rows: Sequence[PlanRow], depth: int | None) -> Iterator[Line]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nnlr._text import shown
 from nnlr.errors import NnlrError
-from nnlr.report._scaling.flatness import Coordinate, CoordinateCheck
+from nnlr.report._scaling.coordinate_result import Coordinate, CoordinateCheck
 from nnlr.report._scaling.runs import (
     ascending,
     own_randomness,
@@ -27,7 +27,7 @@ from nnlr.report._scaling.runs import (
     seeds_of,
     tracked,
 )
-from nnlr.report._scaling.watching import chosen, watching
+from nnlr.report._scaling.watching import matching_modules, watching
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -100,16 +100,17 @@ def coordinate_check(
 
 
 def _patterns(modules: object) -> tuple[str, ...] | None:
+    """The argument ``modules``, or refuse it."""
     if modules is None:
         return None
-    given = tuple(modules) if isinstance(modules, Iterable) else ()
-    if isinstance(modules, str) or not given or {str} != set(map(type, given)):
+    patterns = tuple(modules) if isinstance(modules, Iterable) else ()
+    if isinstance(modules, str) or not patterns or {str} != set(map(type, patterns)):
         raise NnlrError(
             f"modules must be a list of names such as ['blocks.*', 'head'] or None for all, "
             f"got {shown(modules)}.",
             value=modules,
         )
-    return given
+    return patterns
 
 
 def _run(  # noqa: PLR0917  a call of coordinate_check, with one width and one seed
@@ -120,17 +121,17 @@ def _run(  # noqa: PLR0917  a call of coordinate_check, with one width and one s
     steps: int,
     patterns: tuple[str, ...] | None,
 ) -> Iterator[Coordinate]:
-    """One model: initialize, then measure and step in turns."""
+    """Initialise one model, then measure and step in turns."""
     seed_all(seed)
     # Not the seed of the initial weights: a batch drawn in ``loss`` would be like them.
-    again = int(torch.randint(2**31, ()))
+    batch_seed = int(torch.randint(2**31, ()))
     model, optimizer = _prepared(prepare(width))
     first: dict[str, list[Tensor]] = {}
     for step in range(steps + 1):
-        seed_all(again)
-        with watching(chosen(model, patterns), first) as seen:
+        seed_all(batch_seed)
+        with watching(matching_modules(model, patterns), first) as outputs:
             value = _scalar(loss(model))
-        for name, numbers in seen.items():
+        for name, numbers in outputs.items():
             size, change = map(fmean, zip(*numbers, strict=True))
             yield Coordinate(width, seed, step, name, size, change)
         if step < steps:
@@ -140,6 +141,7 @@ def _run(  # noqa: PLR0917  a call of coordinate_check, with one width and one s
 
 
 def _prepared(made: tuple[nn.Module, "Optimizer"]) -> tuple[nn.Module, "Optimizer"]:
+    """What ``prepare`` returned, or refuse it."""
     match made:
         case (nn.Module() as model, optimizer) if hasattr(optimizer, "zero_grad"):
             return model, optimizer
@@ -151,6 +153,7 @@ def _prepared(made: tuple[nn.Module, "Optimizer"]) -> tuple[nn.Module, "Optimize
 
 
 def _scalar(value: object) -> Tensor:
+    """What ``loss`` returned, or refuse it."""
     if isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad:
         return value
     raise NnlrError(

@@ -134,23 +134,18 @@ class LrSweep:
                 rate(losses.get(best[narrow], math.nan)),
                 f"{self.regret(width):.2f}",
             )
-        return "\n".join([self._head(), render(grid), *self._foot(best)])
-
-    def _head(self) -> str:
         lrs = f"{plural(len(self.lrs), 'rate')} from {rate(self.lrs[0])} to {rate(self.lrs[-1])}"
-        return f"{self.label}: {lrs}, {plural(len(self.seeds), 'seed')}"
-
-    def _foot(self, best: Mapping[int, float]) -> list[str]:
-        first, last = self.widths[0], self.widths[-1]
-        each = self.drift / math.log2(last / first)
-        moved = f"{self.drift:+.1f} octaves, {each:+.2f} per doubling of the width"
-        lines = [f"best lr from width {first} to {last}: {moved}"]
+        head = f"{self.label}: {lrs}, {plural(len(self.seeds), 'seed')}"
+        last = self.widths[-1]
+        per_doubling = self.drift / math.log2(last / narrow)
+        moved = f"{self.drift:+.1f} octaves, {per_doubling:+.2f} per doubling of the width"
+        lines = [head, render(grid), f"best lr from width {narrow} to {last}: {moved}"]
         if edge := self.at_edge():
             widths = listed(map(str, edge))
             lines.append(f"best lr at the edge for width {widths}: try more rates")
-        if lost := [str(width) for width, lr in best.items() if math.isnan(lr)]:
-            lines.append(f"every run diverged at width {listed(lost)}")
-        return lines
+        if diverged := [str(width) for width, lr in best.items() if math.isnan(lr)]:
+            lines.append(f"every run diverged at width {listed(diverged)}")
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         """The table."""
@@ -234,16 +229,18 @@ def _loss(value: object) -> float:
 
 
 def _argmin(losses: Mapping[float, float]) -> float:
+    """The rate of the lowest loss; NaN if all diverged."""
     lr = min(losses, key=losses.__getitem__)
     return lr if math.isfinite(losses[lr]) else math.nan
 
 
 def _octave(lr: float) -> str:
+    """The power of two that a rate is."""
     return f"{math.log2(lr):+.1f}".removesuffix(".0")
 
 
 def _range(lrs: Iterable[float]) -> str:
     """Smallest and largest, as powers of two."""
-    known = sorted(lr for lr in lrs if not math.isnan(lr))
-    ends = list(dict.fromkeys(map(_octave, known[:1] + known[-1:])))
+    finite = sorted(lr for lr in lrs if not math.isnan(lr))
+    ends = list(dict.fromkeys(map(_octave, finite[:1] + finite[-1:])))
     return " to ".join(ends) or "-"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from nnlr.report._scaling.flatness import Coordinate, CoordinateCheck
+    from nnlr.report._scaling.coordinate_result import Coordinate, CoordinateCheck
     from nnlr.report._scaling.lr_sweep import LrSweep
 
 # Okabe and Ito's blue and vermilion, safe for every kind of colour vision.
@@ -231,11 +231,11 @@ def draw_sweeps(sweeps: "Sequence[LrSweep]", path: Path) -> None:
 def _limits(sweeps: "Sequence[LrSweep]") -> tuple[float, float]:
     """The lowest loss, and a ceiling above what the smallest rates give, if not above all."""
     curves = [sweep.losses(width) for sweep in sweeps for width in sweep.widths]
-    known = [v for curve in curves for v in curve.values() if 0 < v < math.inf]
+    finite = [v for curve in curves for v in curve.values() if 0 < v < math.inf]
     slowest = [v for curve in curves if 0 < (v := next(iter(curve.values()))) < math.inf]
-    highest = max(known, default=1.0)
+    highest = max(finite, default=1.0)
     ceiling = 1.3 * min(highest, 3 * max(slowest, default=highest))
-    return min(known, default=ceiling / 10), ceiling
+    return min(finite, default=ceiling / 10), ceiling
 
 
 def _curves(axes: "Axes", sweep: "LrSweep", ceiling: float) -> None:
@@ -258,10 +258,10 @@ def _curves(axes: "Axes", sweep: "LrSweep", ceiling: float) -> None:
         # What lies above the picture, or diverged, points there.
         above = [lr for lr, loss in losses.items() if loss > ceiling]
         axes.plot(above, [ceiling / 1.08] * len(above), "^", markersize=6, color=colour)
-    found = {w: lr for w, lr in best.items() if not math.isnan(lr)}
+    best_lrs = {w: lr for w, lr in best.items() if not math.isnan(lr)}
     axes.plot(
-        list(found.values()),
-        [sweep.losses(width)[lr] for width, lr in found.items()],
+        list(best_lrs.values()),
+        [sweep.losses(width)[lr] for width, lr in best_lrs.items()],
         linestyle="--",
         linewidth=1.4,
         marker="o",

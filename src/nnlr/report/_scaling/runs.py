@@ -1,4 +1,4 @@
-"""What the measuring tools share: checked arguments, seeds, a bar for those who wait."""
+"""Shared by the coordinate check and the sweep: arguments, seeds, progress, fits."""
 
 import math
 import random
@@ -29,34 +29,34 @@ def ascending(values: Iterable[Real], what: str, *, least: int) -> tuple[Real, .
             f"{what} must be {least} or more positive numbers, got {shown(values)}.",
             value=values,
         )
-    given = sorted(values, key=lambda value: number(value, f"each of {what}", above=0))
-    if len(set(given)) < len(given) or len(given) < least:
+    numbers = sorted(values, key=lambda value: number(value, f"each of {what}", above=0))
+    if len(set(numbers)) < len(numbers) or len(numbers) < least:
         raise NnlrError(
-            f"{what} must be {least} or more different positive numbers, got {given}.",
+            f"{what} must be {least} or more different positive numbers, got {numbers}.",
             value=values,
         )
-    return tuple(given)
+    return tuple(numbers)
 
 
 def seeds_of(values: Iterable[int]) -> tuple[int, ...]:
-    """Different whole numbers, as they came.
+    """Different whole numbers, in their order.
 
     Raises:
         NnlrError: If they are anything else.
     """
-    listed = tuple(values) if isinstance(values, Iterable) else ()
-    whole = all(isinstance(seed, int) and seed >= 0 for seed in listed)
-    if not listed or not whole or len(set(listed)) < len(listed):
+    seeds = tuple(values) if isinstance(values, Iterable) else ()
+    whole = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise NnlrError(
             f"seeds must be different whole numbers >= 0 such as range(3), got {shown(values)}.",
             value=values,
         )
-    return listed
+    return seeds
 
 
 @contextmanager
 def own_randomness() -> Iterator[None]:
-    """Give the random states of torch and Python back as they were."""
+    """Restore the random states of torch and Python afterwards."""
     state = random.getstate()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
@@ -72,7 +72,7 @@ def seed_all(seed: int) -> None:
 
 
 def tracked(runs: Sequence[Run], what: str, *, progress: bool) -> Iterable[Run]:
-    """The runs, with a bar on standard error if one is wanted."""
+    """The runs, with a progress bar on standard error if asked for."""
     if not progress:
         return runs
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Watch what the modules of a model return: how large it is, how far it has moved."""
+"""Measure what the modules of a model return: how large it is, and how much it changed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WHOLE: Final = "(model)"
 
 
-def chosen(model: nn.Module, patterns: tuple[str, ...] | None) -> dict[str, nn.Module]:
+def matching_modules(model: nn.Module, patterns: tuple[str, ...] | None) -> dict[str, nn.Module]:
     """The modules to watch, by name."""
     named = {name or WHOLE: module for name, module in model.named_modules()}
     if patterns is None:
@@ -47,7 +47,7 @@ def watching(
         modules: What to watch.
         first: Outputs at initialisation; filled by the first pass.
     """
-    seen: dict[str, list[tuple[float, float]]] = {}
+    measured: dict[str, list[tuple[float, float]]] = {}
     last: list[tuple[Tensor, int]] = []
     filling = not first
 
@@ -55,7 +55,7 @@ def watching(
         if last and last[0][0] is x and last[0][1] == x._version:
             return  # a container that returns what its last module did
         last[:] = [(x, x._version)]
-        calls = seen.setdefault(name, [])
+        calls = measured.setdefault(name, [])
         if filling:
             first.setdefault(name, []).append(x.detach().clone())
         before = first.get(name, [])[len(calls) : len(calls) + 1]
@@ -78,14 +78,14 @@ def watching(
     try:
         for name, module in modules.items():
             handles.append(module.register_forward_hook(hook(name)))
-        yield seen
+        yield measured
     finally:
         for handle in handles:
             handle.remove()
 
 
 def _tensors(name: str, output: object) -> Iterator[tuple[str, Tensor]]:
-    """The activations in what a module returned; a single number is none."""
+    """The activations in what a module returned; a single number does not count."""
     if isinstance(output, Tensor):
         if output.is_floating_point() and output.dim() and output.numel():
             yield name, output
@@ -98,5 +98,6 @@ def _tensors(name: str, output: object) -> Iterator[tuple[str, Tensor]]:
 
 
 def _mean(x: Tensor) -> float:
+    """The mean absolute value."""
     wide = torch.promote_types(x.dtype, torch.float32)
     return x.detach().abs().mean(dtype=wide).item()

@@ -1,4 +1,4 @@
-"""What a coordinate check has found: rows, exponents, faults, the table.
+"""The result of a coordinate check: rows, exponents, faults, the table.
 
 Theory knows growth in powers of the square root of the width: exponents 0, 1/2 and 1.
 """
@@ -111,8 +111,8 @@ class CoordinateCheck:
     def modules(self) -> tuple[str, ...]:
         """Modules that ran at every width, seed and step, in the order in which they run."""
         counts = Counter(row.module for row in self.rows)
-        each = len(self.widths) * len(self.seeds) * len(self.steps)
-        return tuple(module for module, count in counts.items() if count == each)
+        runs = len(self.widths) * len(self.seeds) * len(self.steps)
+        return tuple(module for module, count in counts.items() if count == runs)
 
     def growth(self) -> tuple[Growth, ...]:
         """Exponents of growth with width, by least squares over all widths and seeds."""
@@ -148,16 +148,16 @@ class CoordinateCheck:
             Module -> its fault.
         """
         tolerance = number(tolerance, "tolerance")
-        found: dict[str, Fault] = {}
+        faults: dict[str, Fault] = {}
         for first, steepest in _summaries(self.growth()):
             name = first.module
             if first.size > tolerance:
-                found[name] = Fault(name, "blows up", 0, first.size)
+                faults[name] = Fault(name, "blows up", 0, first.size)
             elif steepest.change > tolerance:
-                found[name] = Fault(name, "blows up", steepest.step, steepest.change)
+                faults[name] = Fault(name, "blows up", steepest.step, steepest.change)
             elif steepest.change < -tolerance:
-                found[name] = Fault(name, "vanishes", steepest.step, steepest.change)
-        return found
+                faults[name] = Fault(name, "vanishes", steepest.step, steepest.change)
+        return faults
 
     def table(self, tolerance: float = TOLERANCE) -> str:
         """Sizes, changes and their exponents in 80 columns, one line for each module.
@@ -184,7 +184,22 @@ class CoordinateCheck:
             grid.add_column(title, justify=justify, no_wrap=True)
         for name, row in cells.items():
             grid.add_row(Text("\n".join(at_dots(name, WIDTH - taken))), *row)
-        return "\n".join([self._head(), render(grid), self._foot(faults, tolerance)])
+        widths, seeds = plural(len(self.widths), "width"), plural(len(self.seeds), "seed")
+        head = f"{self.label}: {widths}, {seeds}, {plural(self.steps[-1], 'step')}"
+        total = plural(len(self.modules), "module")
+        kinds = [fault.kind for fault in faults.values()]
+        counts = [
+            f"{kinds.count(kind)} {verb}"
+            for kind, verb in (("blows up", "blow up"), ("vanishes", "vanish"))
+            if kind in kinds
+        ]
+        verdict = f"not flat: of {total} {' and '.join(counts)}" if faults else f"flat: {total}"
+        foot = [
+            "size: mean |x| at initialisation; change: mean |x - x at initialisation| after",
+            "the step given, where it grows most with width; exp.: both ~ width^exp.",
+            f"{verdict} (tolerance {tolerance:g})",
+        ]
+        return "\n".join([head, render(grid), *foot])
 
     def _cells(self, faults: Mapping[str, Fault]) -> dict[str, list[str]]:
         """Module -> what stands right of its name."""
@@ -201,31 +216,6 @@ class CoordinateCheck:
             ]
             for first, steepest in _summaries(self.growth())
         }
-
-    def _head(self) -> str:
-        widths, seeds = (
-            plural(len(self.widths), "width"),
-            plural(len(self.seeds), "seed"),
-        )
-        steps = plural(self.steps[-1], "step")
-        return f"{self.label}: {widths}, {seeds}, {steps}"
-
-    def _foot(self, faults: Mapping[str, Fault], tolerance: float) -> str:
-        total = plural(len(self.modules), "module")
-        kinds = [fault.kind for fault in faults.values()]
-        counts = [
-            f"{kinds.count(kind)} {verb}"
-            for kind, verb in (("blows up", "blow up"), ("vanishes", "vanish"))
-            if kind in kinds
-        ]
-        verdict = f"not flat: of {total} {' and '.join(counts)}"
-        return "\n".join(
-            [
-                "size: mean |x| at initialisation; change: mean |x - x at initialisation| after",
-                "the step given, where it grows most with width; exp.: both ~ width^exp.",
-                f"{verdict if faults else f'flat: {total}'} (tolerance {tolerance:g})",
-            ]
-        )
 
     def __str__(self) -> str:
         """The table."""
@@ -263,18 +253,21 @@ def _means(
 def _summaries(growth: Iterable[Growth]) -> list[tuple[Growth, Growth]]:
     """For each module: at initialisation, and where its change grows most with width."""
     by_module: dict[str, list[Growth]] = {}
-    for each in growth:
-        by_module.setdefault(each.module, []).append(each)
+    for entry in growth:
+        by_module.setdefault(entry.module, []).append(entry)
     return [(first, max(later, key=_steepness)) for first, *later in by_module.values()]
 
 
 def _steepness(growth: Growth) -> float:
+    """The exponent of the change; the lowest if nothing changed."""
     return -math.inf if math.isnan(growth.change) else growth.change
 
 
 def _signed(exponent: float) -> str:
+    """An exponent with its sign."""
     return "-" if math.isnan(exponent) else f"{exponent:+.2f}"
 
 
 def _short(value: float) -> str:
+    """A number with three digits."""
     return rate(float(f"{value:.3g}"))
