@@ -139,7 +139,9 @@ class Call:
         by_position, arguments = True, []
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            if field.default is not MISSING and value == field.default:
+            factory = field.default_factory
+            default = field.default if factory is MISSING else factory()
+            if default is not MISSING and value == default:
                 by_position = False  # what comes after a gap needs its name
             elif by_position and not field.kw_only:
                 arguments.append(repr(value))

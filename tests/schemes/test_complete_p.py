@@ -1,5 +1,6 @@
 """CompleteP: the published table, the released groups, and forward factors folded exactly."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import mup as peer
@@ -338,7 +339,7 @@ class TestBase:
         found = plan(deep, scheme)
         assert pytest.approx(2**-0.5) == found["a.h.0.ln_1.weight"].lr_mult
         assert pytest.approx(4**-0.5) == found["b.h.0.ln_1.weight"].lr_mult
-        scheme.base_blocks = {"a": 2}
+        scheme = replace(scheme, base_blocks={"a": 2})
         with pytest.raises(NnlrError, match="same towers"):
             plan(deep, scheme)
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import sys
 from itertools import product
 
 import mup as peer
@@ -377,6 +378,15 @@ class TestBase:
         path.write_text("")
         with pytest.raises(NnlrError, match="holds no mapping"):
             nnlr.mup(path)
+
+    def test_a_file_without_yaml(self, tmp_path, monkeypatch):
+        """The error says what to install; other forms of a base need nothing."""
+        monkeypatch.setitem(sys.modules, "yaml", None)
+        path = tmp_path / "base.bsh"
+        path.write_text(json.dumps(shapes(mlp(8))))
+        with pytest.raises(NnlrError, match=r'PyYAML, which is not(?s:.*)install "nnlr\[cli\]"'):
+            nnlr.mup(path)
+        assert 4 == plan(mlp(32), nnlr.mup(mlp(8)))["2.weight"].wd_mult
 
     @pytest.mark.parametrize(
         ("base", "says"),

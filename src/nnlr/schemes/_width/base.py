@@ -47,6 +47,10 @@ def shapes(base: AnyBase, delta: AnyBase | None = None) -> dict[str, list[int | 
     return {name: list(dims) for name, dims in _read_both(base, delta).known.items()}
 
 
+class YamlMissingError(NnlrError, ModuleNotFoundError):
+    """A file of shapes is to be read, and PyYAML cannot be imported."""
+
+
 class Base(ABC):
     """What a model is compared with.
 
@@ -163,8 +167,14 @@ def _read(source: object, what: str) -> "_Shapes":
 
 
 def _load(path: str, what: str) -> Mapping[Any, Any]:
-    import yaml  # reads JSON as well
-
+    """The mapping that a file of shapes holds."""
+    try:
+        import yaml  # reads JSON as well
+    except ModuleNotFoundError as error:
+        raise YamlMissingError(
+            f"{what}={path!r} is a file, and reading it needs PyYAML, which is not installed.\n"
+            '  Fix: pip install "nnlr[cli]"'
+        ) from error
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

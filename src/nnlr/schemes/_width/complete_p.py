@@ -16,15 +16,16 @@ the model need not be changed.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import cache, partial
 from statistics import mode
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from torch import nn
 
 from nnlr._arguments import as_call, choice, number
 from nnlr._declare.factor import Factor
 from nnlr._declare.scheme import Scheme
-from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, describe
 from nnlr._select.selectors import Selector, as_selector
 from nnlr._select.suggestions import must_match
@@ -34,23 +35,19 @@ from nnlr.depth._layer import Indexer, Layers, layers_of
 from nnlr.errors import NnlrError
 from nnlr.schemes._layer_decay import AnyIndexer
 from nnlr.schemes._width.base import AnyBase, Base, as_base
-from nnlr.schemes._width.findings import attention_findings, width_findings
-from nnlr.schemes._width.folding import Scales
-from nnlr.schemes._width.growth import AnyFanIn, FanIn, Growth, as_fan_in, growths
-from nnlr.schemes._width.initial import INITS, Init, init_mults
-from nnlr.schemes._width.mup import (
+from nnlr.schemes._width.folding import (
     FORWARDS,
     AnyGrowth,
     Forward,
     HeadGrowth,
-    as_growth,
-    forward_factors,
-    mup_layers,
-    query_factors,
+    Scales,
+    as_head_growth,
     refuse_computed,
     refuse_folding_twice,
     refuse_halves,
 )
+from nnlr.schemes._width.growth import AnyFanIn, FanIn, Growth, as_fan_in
+from nnlr.schemes._width.scheme import INITS, Init, WidthScheme
 
 Form = Literal["as_published", "as_released"]
 
@@ -151,7 +148,7 @@ def complete_p(
         init=choice(init, "init", _INITS),
         forward=choice(forward, "forward", FORWARDS),
         readout_input=chosen[1],
-        head_growth=as_growth(head_growth),
+        head_growth=as_head_growth(head_growth),
         fan_in=as_fan_in(fan_in),
     )
 
@@ -185,69 +182,43 @@ def _blocks(layers: Layers) -> dict[str, int]:
     return {tower: len(depths) for tower, depths in found.items()}
 
 
-class CompleteP(Scheme):
+@dataclass(frozen=True, repr=False, eq=False)
+class CompleteP(WidthScheme):
     """Width and depth at once; made by :func:`complete_p`."""
 
-    def __init__(
-        self,
-        base: Base,
-        base_blocks: Blocks | int,
-        *,
-        alpha: float,
-        form: Form,
-        indexer: Indexer,
-        residual_out: Selector | None,
-        init: AnyInit,
-        forward: Forward,
-        readout_input: Selector | None,
-        head_growth: HeadGrowth,
-        fan_in: FanIn,
-    ) -> None:
-        self.base = base
-        self.base_blocks = base_blocks
-        self.alpha = alpha
-        self.form = form
-        self.indexer = indexer
-        self.residual_out = residual_out
-        self.init = init
-        self.forward = forward
-        self.readout_input = readout_input
-        self.head_growth = head_growth
-        self.fan_in = fan_in
+    any_depth: ClassVar[bool] = True
+
+    base: Base
+    base_blocks: Blocks | int
+    _: KW_ONLY
+    alpha: float
+    form: Form
+    indexer: Indexer
+    residual_out: Selector | None
+    init: AnyInit
+    forward: Forward
+    readout_input: Selector | None
+    head_growth: HeadGrowth
+    fan_in: FanIn
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """One factor for all parameters that have grown alike and serve alike."""
-        grown = growths(model, self.base, self.fan_in, any_depth=True)
+        """One factor for all parameters that have grown alike and do the same."""
+        grown = self.grown(model)
         depths = self._depths(model)
         ends = self._ends(model, depths)
-        start: Init = "constant" if self.init == "gpt2" else self.init
-        inits = init_mults(model, grown, "mup" if mup_layers(model) else start)
-        folds = forward_factors(model, grown, self.forward, self.readout_input)
+        inits, folds = self.inits_and_folds(model, grown)
         for index, depth in ends.items():
             if self.forward == "folded":
                 folds[index] *= depth**-self.alpha
             if self.init == "gpt2" and model.params[index].ndim > 1:
                 inits[index] *= depth**0.5
-        for index, factor in query_factors(model, self.head_growth).items():
-            folds[index] *= factor
-        common = _common_width(grown)
+        # The width that gradients depend on: of the readouts, else the most frequent one.
+        readouts = [growth.width for growth in grown if growth.kind == "readout"]
+        others = [growth.width for growth in grown if growth.infinite]
+        width = mode(readouts or others or [1.0])
         deepest = max((depth for depth in depths if depth is not None), default=1.0)
-        shared: dict[object, Factor] = {}
-        factors = []
-        for key in zip(grown, depths, inits, folds, strict=True):
-            if key not in shared:
-                shared[key] = self._factor(*key, common=common, deepest=deepest)
-            factors.append(shared[key])
-        return factors
-
-    def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """What of base and model is probably not meant."""
-        grown = growths(model, self.base, self.fan_in, any_depth=True)
-        queries = set(query_factors(model, self.head_growth))
-        return [
-            *width_findings(model, self.base, grown, self.init, mup_layers(model)),
-            *attention_findings(model, self.base, queries),
-        ]
+        factor = cache(partial(self._factor, common=width, deepest=deepest))
+        return list(map(factor, grown, depths, inits, folds))
 
     def _factor(
         self,
@@ -259,16 +230,16 @@ class CompleteP(Scheme):
         common: float,
         deepest: float,
     ) -> Factor:
-        width = growth.width if growth.is_hidden else 1.0
-        lr, eps = 1 / width, 1 / common
-        why = f"{_kind(growth)}, {growth.width:.3g} x as wide"
+        """The factor for how much a parameter has grown and how much deeper its tower is."""
+        scales = Scales.of_width(growth, "adamw")._replace(eps=1 / common, init=init)
         if depth is not None:
-            lr *= depth ** (self.alpha - 1)
-            eps *= depth**-self.alpha
-            why = f"in a block, {why}, {depth:.3g} x as deep"
+            scales = scales._replace(
+                lr=scales.lr * depth ** (self.alpha - 1),
+                eps=scales.eps * depth**-self.alpha,
+                why=f"in a block, {scales.why}, {depth:.3g} x as deep",
+            )
         elif self.form == "as_released":
-            eps *= deepest**-self.alpha
-        scales = Scales(lr=lr, wd=width, eps=eps, init=init, why=why)
+            scales = scales._replace(eps=scales.eps * deepest**-self.alpha)
         return (scales if fold == 1 else scales.folded(fold, "adamw")).factor("adamw")
 
     def _depths(self, model: ModelInfo) -> list[float | None]:
@@ -348,19 +319,6 @@ class CompleteP(Scheme):
             "fan_in": self.fan_in or None,
         }
         return as_call(complete_p, self.base, **given)
-
-
-def _kind(growth: Growth) -> str:
-    if growth.is_hidden:
-        return "hidden"
-    return "readout" if growth.is_readout else "vector-like"
-
-
-def _common_width(grown: Sequence[Growth]) -> float:
-    """The width that gradients depend on: of the readouts, else the most frequent one."""
-    readouts = [growth.width for growth in grown if growth.is_readout]
-    others = [growth.width for growth in grown if growth.infinite]
-    return mode(readouts or others or [1.0])
 
 
 def _unnamed(model: ModelInfo, depths: Sequence[float | None]) -> NnlrError:

@@ -44,6 +44,13 @@ class Growth(NamedTuple):
         return tuple(mult for mult in self.mults if mult is not None)
 
     @property
+    def kind(self) -> str:
+        """``"hidden"``, ``"readout"`` or ``"vector-like"``."""
+        if self.is_hidden:
+            return "hidden"
+        return "readout" if self.is_readout else "vector-like"
+
+    @property
     def is_hidden(self) -> bool:
         """Whether it maps a width to a width."""
         return len(self.infinite) == 2
