@@ -7,6 +7,7 @@ import torch
 
 import nnlr
 from nnlr import _text
+from nnlr._text import shown
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,24 @@ def test_warnings_point_at_the_users_line():
     with pytest.warns(nnlr.NnlrWarning, match="no clear meaning with Adam") as caught:
         nnlr.regroup(optimizer, plan)
     assert __file__ == caught[0].filename
+
+
+class TestShown:
+    def test_short_values_are_shown_as_written(self):
+        """With the type where it is asked for."""
+        assert "'0.1'" == shown("0.1")
+        assert "'0.1' (str)" == shown("0.1", typed=True)
+        assert repr("x" * 78) == shown("x" * 78)
+
+    def test_long_values_are_named_by_their_type(self):
+        """More than 80 characters, or more than one line, would bury the message."""
+        assert "a str" == shown("x" * 79)
+        assert "a Sequential" == shown(torch.nn.Sequential(torch.nn.ReLU()), typed=True)
+        assert "an AdamW" == shown(torch.optim.AdamW([torch.ones(1)]))
+        assert "a Tensor" == shown(torch.zeros(2, 2))
+
+    def test_what_cannot_be_written_is_named_by_its_type(self):
+        """Python refuses to print an integer of 5,000 digits; the message must come out."""
+        assert "an int" == shown(10**5000)
+        with pytest.raises(nnlr.NnlrError, match="lr_mult must be a finite number"):
+            nnlr.rule("*", lr_mult=10**5000)
