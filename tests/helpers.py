@@ -48,9 +48,9 @@ def public_names(module: ModuleType) -> list[str]:
 def same_weights(model: nn.Module, other: nn.Module) -> bool:
     """Whether the parameters of two models are equal, bit for bit; shards are gathered."""
     pairs = zip(model.parameters(), other.parameters(), strict=True)
-    return all(torch.equal(_whole(one), _whole(two)) for one, two in pairs)
+    return all(torch.equal(whole(one), whole(two)) for one, two in pairs)
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Tensor) -> Tensor:
     """The whole of a sharded tensor, or the tensor."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -23,6 +23,7 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 
 import nnlr
+from tests.helpers import whole
 from tests.integrations.by_hand import RATES, ByHand, batch, loss_of, network
 from tests.processes import said_by, tell
 
@@ -50,10 +51,6 @@ def train(model, optimizer, *steps, clip=None):
             norms.append(clip(model.parameters()))
         optimizer.step()
     return norms
-
-
-def whole(tensor):
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def assert_trained(expected, model, atol=1e-6):

@@ -18,11 +18,12 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import Replicate
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ExponentialLR
 
 import nnlr
+from tests.helpers import whole
 from tests.integrations.by_hand import RATES, ByHand, batch, loss_of, network
 from tests.processes import outcomes, tell
 
@@ -100,10 +101,6 @@ class Some:
         # One process speaks for all, and stages each for itself.
         assert how.get("partial") or not ours or dist.get_rank() == 0
         return report, "".join(str(each.message) for each in ours) or str(report)
-
-
-def whole(tensor):
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def assert_trained(hand, model):

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import nnlr
+from tests.helpers import whole
 from tests.processes import said_by, tell
 
 pytestmark = pytest.mark.skipif(
@@ -38,10 +39,6 @@ def train(model, optimizer, seed=1):
         optimizer.zero_grad()
         model(torch.randn(8, 4, generator=source)).square().mean().backward()
         optimizer.step()
-
-
-def whole(tensor):
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def assert_same_weights(expected, actual):

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from torch.utils.data import DataLoader
 
 import nnlr
+from tests.helpers import same_weights
 
 lightning = pytest.importorskip("lightning")
 callbacks = pytest.importorskip("lightning.pytorch.callbacks")
@@ -159,11 +160,6 @@ def by_hand(
     return net
 
 
-def same(expected, net):
-    pairs = zip(expected.parameters(), net.parameters(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
-
-
 def floor(opt):
     return lrs.CosineAnnealingLR(opt, T_max=2 * BATCHES, eta_min=5e-3)
 
@@ -188,13 +184,13 @@ class TestConfigure:
         whole, half, resumed = (Module(schedule=make, interval="step") for _ in "123")
         expected = by_hand(make)
         trainer().fit(whole, loader())
-        assert same(expected, whole.net)
-        assert not same(Net(), whole.net)
+        assert same_weights(expected, whole.net)
+        assert not same_weights(Net(), whole.net)
         first = trainer(epochs=1)
         first.fit(half, loader())
         first.save_checkpoint(tmp_path / "half.ckpt")
         trainer().fit(resumed, loader(), ckpt_path=tmp_path / "half.ckpt")
-        assert same(expected, resumed.net)
+        assert same_weights(expected, resumed.net)
 
     def test_the_trainer_knows_the_number_of_steps(self):
         """The function of an optimizer is called when the trainer can be asked."""
@@ -214,13 +210,13 @@ class TestConfigure:
 
         module = Asking()
         trainer().fit(module, loader())
-        assert same(by_hand(peak), module.net)
+        assert same_weights(by_hand(peak), module.net)
 
     def test_constant_rates(self):
         """Without a schedule there is an optimizer and nothing else."""
         module = Module()
         trainer().fit(module, loader())
-        assert same(by_hand(), module.net)
+        assert same_weights(by_hand(), module.net)
 
     def test_a_plateau_follows_its_metric(self, tmp_path):
         """Per epoch, on a validation metric; resumed from a checkpoint of after the fit."""
@@ -228,14 +224,14 @@ class TestConfigure:
         whole, half, resumed = (Module(**settings) for _ in range(3))
         expected = by_hand(plateau, epochs=6, per_epoch=True, metric=True)
         trainer(6).fit(whole, loader(), loader())
-        assert same(expected, whole.net)
+        assert same_weights(expected, whole.net)
         heads = [head for head, *_ in whole.rates[::BATCHES]]
         assert [BASE, BASE, BASE, 3e-3, 3e-3, 2e-3] == pytest.approx(heads)
         first = trainer(3)
         first.fit(half, loader(), loader())
         first.save_checkpoint(tmp_path / "half.ckpt")
         trainer(6).fit(resumed, loader(), loader(), ckpt_path=tmp_path / "half.ckpt")
-        assert same(expected, resumed.net)
+        assert same_weights(expected, resumed.net)
 
     def test_weight_decay_is_scheduled_too(self):
         """The second function schedules the base weight decay."""
@@ -282,7 +278,7 @@ class TestConfigure:
                 optimizer.step()
                 optimizer.zero_grad()
                 scheduler.step()
-        assert same(net, resumed.net)
+        assert same_weights(net, resumed.net)
 
     def test_accumulation_and_clipping(self):
         """Three batches to a step, each step's gradient cut to a norm."""
@@ -290,15 +286,15 @@ class TestConfigure:
         settings = {"accumulate_grad_batches": 3, "gradient_clip_val": 0.5}
         trainer(**settings).fit(module, loader())
         expected = by_hand(lambda opt: lrs.CosineAnnealingLR(opt, 4, 5e-3), every=3, clip=0.5)
-        assert same(expected, module.net)
+        assert same_weights(expected, module.net)
 
     def test_locked_parameters_do_not_count_in_the_norm(self):
         """Clipping cuts the same gradient as in a network that never had them trainable."""
         module = Module(nnlr.freeze("stem.*") * SCHEME)
         trainer(gradient_clip_val=0.05).fit(module, loader())
         expected = by_hand(clip=0.05, frozen="stem")
-        assert same(expected, module.net)
-        assert not same(by_hand(clip=0.05), module.net)
+        assert same_weights(expected, module.net)
+        assert not same_weights(by_hand(clip=0.05), module.net)
 
     def test_the_plan_may_be_of_the_whole_module(self):
         """Then names begin with the attribute, and `within` leaves them out again."""
@@ -309,7 +305,7 @@ class TestConfigure:
         assert [row.lr for row in part] == [row.lr for row in whole]
         module.configure_optimizers = lambda: configure(module, whole, torch.optim.AdamW)
         trainer().fit(module, loader())
-        assert same(by_hand(), module.net)
+        assert same_weights(by_hand(), module.net)
 
     def test_learning_rate_monitor_shows_the_groups(self):
         """Lightning's own callback names curves after the plan's groups."""
@@ -426,8 +422,8 @@ class TestManual:
         module, logger = Two(), Remember()
         settings = {"logger": logger, "log_every_n_steps": 1}
         trainer(callbacks=[RateMonitor()], **settings).fit(module, loader())
-        assert same(by_hand(floor), module.net)
-        assert same(by_hand(peak), module.other)
+        assert same_weights(by_hand(floor), module.net)
+        assert same_weights(by_hand(peak), module.other)
         logged = [row for row in logger.told if "optimizer1/lr" in row]
         assert 2 * BATCHES == len(logged)
         assert BASE == pytest.approx(logged[0]["optimizer0/lr"])
@@ -536,7 +532,7 @@ class TestCallbacks:
         trainer(callbacks=[ema()]).fit(whole, loader())
         averaged = AveragedModel(Net(), avg_fn=get_ema_avg_fn(0.8), use_buffers=True)
         by_hand(floor, frozen="stem", after_step=averaged.update_parameters)
-        assert same(averaged.module, whole.net)
+        assert same_weights(averaged.module, whole.net)
         path = tmp_path / "half.ckpt"
 
         class Save(callbacks.Callback):
@@ -546,7 +542,7 @@ class TestCallbacks:
 
         trainer(callbacks=[ema(), Save()]).fit(half, loader())
         trainer(callbacks=[ema()]).fit(resumed, loader(), ckpt_path=path)
-        assert same(averaged.module, resumed.net)
+        assert same_weights(averaged.module, resumed.net)
 
     def test_backbone_finetuning_wants_plain_tensors(self):
         """It adds a group without names and without a multiplier, which is left alone."""
@@ -591,7 +587,7 @@ class TestCallbacks:
             if step == BATCHES:
                 net.stem.requires_grad_(True)
 
-        assert same(by_hand(floor, frozen="stem", before_step=unfreeze), module.net)
+        assert same_weights(by_hand(floor, frozen="stem", before_step=unfreeze), module.net)
 
 
 @pytest.mark.parametrize("settings", [{"optimizer": "plain"}, {"optimizer": "plan"}])

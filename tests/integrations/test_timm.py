@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import nnlr
+from tests.helpers import same_weights
 
 timm = pytest.importorskip("timm")
 optim = pytest.importorskip("timm.optim")
@@ -34,11 +35,6 @@ class Tiny(nn.Module):
 def loss_of(model, step):
     x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
     return (model(x).squeeze(-1) - x.sum(-1)).square().mean()
-
-
-def same(expected, model):
-    pairs = zip(expected.parameters(), model.parameters(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
 
 
 def built(model, name="adamw", scheme=SCHEME, **settings):
@@ -124,7 +120,7 @@ class TestSchedules:
         scheduler, _ = scheduler_of(optimizer, name, **SETTINGS, **updates)
         ratios = train(model, optimizer, scheduler, range(EPOCHS), update=bool(updates))
         assert [pytest.approx(0.1)] * EPOCHS == ratios
-        assert same(by_hand(name, **SETTINGS, **updates), model)
+        assert same_weights(by_hand(name, **SETTINGS, **updates), model)
 
     @DEPRECATED
     @pytest.mark.parametrize(("floor", "lost"), [(0.0, False), (0.03, True)])
@@ -149,7 +145,7 @@ class TestSchedules:
         scheduler = nnlr.schedule(optimizer, lambda base: scheduler_of(base, name, **settings)[0])
         ratios = train(model, optimizer, scheduler, range(EPOCHS))
         assert [pytest.approx(0.1)] * EPOCHS == ratios
-        assert same(by_hand(name, **settings), model)
+        assert same_weights(by_hand(name, **settings), model)
 
     def test_nnlr_schedule_follows_updates_too(self):
         """The second way to step in timm: once for every update of the weights."""
@@ -161,7 +157,7 @@ class TestSchedules:
             optimizer, lambda base: scheduler_of(base, "cosine", **settings)[0]
         )
         train(model, optimizer, scheduler, range(EPOCHS), update=True)
-        assert same(by_hand("cosine", **settings), model)
+        assert same_weights(by_hand("cosine", **settings), model)
 
     def test_without_a_schedule_of_timm_multipliers_do_nothing(self):
         """What the documentation warns of: `sched="none"`, and schedules of others."""
@@ -186,7 +182,7 @@ class TestSchedules:
         scheduler, _ = scheduler_of(optimizer, name, **SETTINGS)
         scheduler.step(4)
         train(again, optimizer, scheduler, range(4, EPOCHS))
-        assert same(whole, again)
+        assert same_weights(whole, again)
 
 
 # They need a GPU, whatever groups they are given.

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 
 import nnlr
+from tests.helpers import same_weights
 
 transformers = pytest.importorskip("transformers")
 OptimizerNames = pytest.importorskip("transformers.training_args").OptimizerNames
@@ -98,11 +99,6 @@ def by_hand(steps=STEPS, every=1, scheduler="linear", model=None, **settings):
     return model
 
 
-def same(expected, model):
-    pairs = zip(expected.parameters(), model.parameters(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
-
-
 class Watch(transformers.TrainerCallback):
     """Notes the rates and multipliers that each step used."""
 
@@ -129,10 +125,10 @@ class TestTraining:
         )
         expected, whole, resumed = by_hand(every=every), Tiny(), Tiny()
         trainer(kind, whole, args).train()
-        assert same(expected, whole)
+        assert same_weights(expected, whole)
         half = str(tmp_path / f"checkpoint-{STEPS // 2}")
         trainer(kind, resumed, args).train(resume_from_checkpoint=half)
-        assert same(expected, resumed)
+        assert same_weights(expected, resumed)
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_it_gets_the_model_that_model_init_made(self, tmp_path, kind):
@@ -141,10 +137,10 @@ class TestTraining:
         expected = by_hand()
         first = trainer(kind, None, args, model_init=Tiny)
         first.train()
-        assert same(expected, first.model)
+        assert same_weights(expected, first.model)
         again = trainer(kind, None, args, model_init=Tiny)
         again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
-        assert same(expected, again.model)
+        assert same_weights(expected, again.model)
 
     def test_every_search_trial_is_built_anew(self, tmp_path):
         """A search writes another rate into the arguments, and trains again."""
@@ -179,7 +175,7 @@ class TestTraining:
         made = hf.optimizer(decay, args=args)
         run = trainer(transformers.Trainer, ours, args, optimizer_cls_and_kwargs=made)
         run.train()
-        assert same(theirs, ours)
+        assert same_weights(theirs, ours)
         assert (0.5, 0.6) == run.optimizer.param_groups[0]["betas"]
 
     @pytest.mark.parametrize("name", [each.value for each in OptimizerNames])
@@ -253,7 +249,7 @@ class TestTraining:
             theirs(**batch).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        assert same(theirs, ours)
+        assert same_weights(theirs, ours)
 
 
 # Half a run on two groups, the other half on five.
@@ -322,7 +318,7 @@ def test_it_resumes_with_another_scheme(tmp_path, name):
         model(**batch)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert same(model, resumed)
+    assert same_weights(model, resumed)
     if name != "greedy":  # that goes by the losses, which are other ones
         assert [step[1.0] for step in watch.seen[6:]] == [step[1.0] for step in again.seen]
 
@@ -428,7 +424,7 @@ class TestSchedulers:
             resume_from_checkpoint=str(tmp_path / "checkpoint-6")
         )
         assert watch.seen[6:] == again.seen
-        assert same(whole, resumed)
+        assert same_weights(whole, resumed)
 
     def test_a_scheduler_that_was_given_stays(self, tmp_path):
         """As `Trainer(optimizers=...)` promises."""

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
 
 from nnlr.optim._fast_path import convert_state, reason_of_parameter
+from tests.helpers import whole
 from tests.optim.twins import NAMES, USUAL, classes
 from tests.processes import outcomes, tell
 
@@ -55,10 +56,6 @@ def train(net, optimizer, steps=4, seed=1):
         optimizer.zero_grad()
         net(torch.randn(8, 4, generator=source)).square().mean().backward()
         optimizer.step()
-
-
-def whole(tensor):
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local(tensor):
