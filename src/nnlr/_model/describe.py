@@ -1,4 +1,4 @@
-"""A model as plain data: one ParamInfo for each parameter, before any scheme is asked."""
+"""A model as plain data: one ParamInfo for each parameter, before any scheme is applied."""
 
 import gc
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ class ParamInfo(NamedTuple):
         requires_grad: Whether it is trained; what nnlr itself locked counts as trained.
         sparse: Whether its gradient is sparse.
         scope: The module it belongs to, and those around it. Parameter lists, parameter
-            dicts and parametrizations are looked through.
+            dicts and parametrizations do not count as modules.
     """
 
     name: str
@@ -69,12 +69,12 @@ class ParamInfo(NamedTuple):
     @property
     def ancestors(self) -> tuple[tuple[str, type], ...]:
         """``(path, class)`` of every module around it, root first, its owner last."""
-        found = []
+        modules = []
         scope: Scope | None = self.scope
         while scope is not None and scope.cls is not None:
-            found.append((scope.path, scope.cls))
+            modules.append((scope.path, scope.cls))
             scope = scope.above
-        return tuple(reversed(found))
+        return tuple(reversed(modules))
 
     @property
     def ndim(self) -> int:
@@ -89,13 +89,13 @@ class ParamInfo(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ModelInfo:
-    """A model, described: what a scheme sees.
+    """A described model: what a scheme gets.
 
     Attributes:
         params: Every parameter once, in the order of ``model.parameters()``.
         module: The model, or ``None`` where bare tensors were given.
         label: The class name of the model, for messages.
-        places: For each parameter, every place where it hangs; tied ones have several.
+        places: For each parameter, every place that holds it; tied ones have several.
     """
 
     params: tuple[ParamInfo, ...]
@@ -148,10 +148,10 @@ _WITH_FANS: Final = frozenset(
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Pause garbage collection: many small objects are about to be made, and none dropped.
+    """Pause garbage collection while many small objects are made and none is dropped.
 
-    On a model of 40,000 tensors the collector would walk the model's own million objects
-    several times over, which takes longer than the work itself.
+    On a model of 40,000 tensors the collector would visit the model's own million objects
+    several times, which takes longer than the work itself.
     """
     running = gc.isenabled()
     gc.disable()
@@ -179,19 +179,24 @@ def describe(model: Source) -> ModelInfo:
         [('0.bias', 'bias'), ('1.weight', 'norm')]
     """
     module = model if isinstance(model, nn.Module) else None
-    found = slots(model)
-    _refuse_lazy(found)
-    places: dict[int, tuple[Slot, ...]] = {}
-    for slot in found:
-        at = id(slot.tensor)
-        places[at] = (*places[at], slot) if at in places else (slot,)
+    places: dict[int, list[Slot]] = {}
+    slot = None
+    for slot in slots(model):
+        if is_lazy(slot.tensor):
+            kind = type(slot.node.module).__name__ if slot.node else "lazy module"
+            raise NnlrError(
+                f"{slot.name!r} ({kind}) has no shape yet. Run one forward pass to initialise "
+                "lazy modules, then resolve.",
+                name=slot.name,
+            )
+        places.setdefault(id(slot.tensor), []).append(slot)
     around = Surroundings()
-    roles = Roles(module, around, found[-1] if found else None)
+    roles = Roles(module, around, last=slot)
     return ModelInfo(
-        params=tuple([_param(hung, roles, around) for hung in places.values()]),
+        params=tuple([_param(its_places, roles, around) for its_places in places.values()]),
         module=module,
         label="tensors" if module is None else module_class(unwrap(module)).__name__,
-        places=tuple(places.values()),
+        places=tuple(map(tuple, places.values())),
     )
 
 
@@ -204,22 +209,18 @@ def with_roles(model: ModelInfo, roles: Mapping[int, str]) -> ModelInfo:
     params = list(model.params)
     for index, role in roles.items():
         param, slot = params[index], model.places[index][0]
-        fan_in, fan_out = _fans_as(check_role(role), param, slot)
+        check_role(role)
+        fan_in, fan_out = None, None
+        if slot.node is not None:
+            owner, _ = owner_of(slot.node, slot.key)
+            cls = param.owner_type or module_class(owner.module)
+            fan_in, fan_out = fans(owner.module, cls, role, param.shape)
         params[index] = param._replace(role=role, role_basis="user", fan_in=fan_in, fan_out=fan_out)
     return replace(model, params=tuple(params))
 
 
-def _fans_as(role: str, param: ParamInfo, slot: Slot) -> tuple[int | None, int | None]:
-    """The fans that a described parameter has in another role."""
-    if slot.node is None:
-        return None, None
-    owner, _ = owner_of(slot.node, slot.key)
-    cls = param.owner_type or module_class(owner.module)
-    return fans(owner.module, cls, role, param.shape)
-
-
 def check_role(role: object) -> str:
-    """Return the role, or refuse a name that is none."""
+    """Return the name of a role, or refuse another value."""
     if not isinstance(role, str) or role not in ROLES:
         hint = nearest_hint(shown(role), ROLES)
         raise NnlrError(
@@ -229,23 +230,17 @@ def check_role(role: object) -> str:
     return role
 
 
-def _refuse_lazy(found: list[Slot]) -> None:
-    for slot in found:
-        if is_lazy(slot.tensor):
-            kind = type(slot.node.module).__name__ if slot.node else "lazy module"
-            raise NnlrError(
-                f"{slot.name!r} ({kind}) has no shape yet. Run one forward pass to initialise "
-                "lazy modules, then resolve.",
-                name=slot.name,
-            )
-
-
-def _param(places: tuple[Slot, ...], roles: Roles, around: Surroundings) -> ParamInfo:
+def _param(places: list[Slot], roles: Roles, around: Surroundings) -> ParamInfo:
+    """Describe the parameter that these places hold."""
     slot = places[0]
     tensor = slot.tensor
     shape = tuple(tensor.shape)
-    aliases = _aliases(places) if len(places) > 1 else ()
-    trained = tensor.requires_grad or any(map(_is_locked, places))
+    aliases: tuple[str, ...] = ()
+    if len(places) > 1:
+        aliases = tuple(dict.fromkeys(place.name for place in places))[1:]
+    trained = tensor.requires_grad or any(
+        is_locked(tensor, place.module, place.key) for place in places
+    )
     if slot.node is None:
         role, basis = role_of_bare(slot)
         path, _, leaf = slot.name.rpartition(".")
@@ -265,7 +260,7 @@ def _param(places: tuple[Slot, ...], roles: Roles, around: Surroundings) -> Para
     module, scope = owner.module, around.scope(owner)
     cls = scope.cls or module_class(module)
     role, basis = roles.of(slot, owner, leaf, cls)
-    return ParamInfo(  # by position, which is twice as fast
+    return ParamInfo(
         slot.name,
         leaf,
         shape,
@@ -281,15 +276,6 @@ def _param(places: tuple[Slot, ...], roles: Roles, around: Surroundings) -> Para
     )
 
 
-def _aliases(places: tuple[Slot, ...]) -> tuple[str, ...]:
-    names = dict.fromkeys(slot.name for slot in places)
-    return tuple(names)[1:]
-
-
-def _is_locked(slot: Slot) -> bool:
-    return is_locked(slot.tensor, slot.module, slot.key)
-
-
 def fans(
     module: nn.Module, cls: type, role: str, shape: tuple[int, ...]
 ) -> tuple[int | None, int | None]:
@@ -300,14 +286,11 @@ def fans(
         rows_are_inputs = role in {"embedding", "position"} or cls.__name__ == "Conv1D"
         return shape if rows_are_inputs else (shape[1], shape[0])
     if issubclass(cls, _ConvNd):
-        return _conv_fans(int(getattr(module, "groups", 1)), cls, shape)
+        # (out, in / groups, *window), or (in, out / groups, *window) if transposed
+        window = prod(shape[2:])
+        groups = int(getattr(module, "groups", 1))
+        first, second = shape[0] * window // groups, shape[1] * window
+        return (first, second) if issubclass(cls, _ConvTransposeNd) else (second, first)
     if issubclass(cls, nn.Bilinear):  # (out, in1, in2)
         return prod(shape[1:]), shape[0]
     return None, None  # nothing says which axis of stacked experts is which
-
-
-def _conv_fans(groups: int, cls: type, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Fans of (out, in / groups, *window), or (in, out / groups, *window) if transposed."""
-    window = prod(shape[2:])
-    first, second = shape[0] * window // groups, shape[1] * window
-    return (first, second) if issubclass(cls, _ConvTransposeNd) else (second, first)

@@ -1,4 +1,4 @@
-"""The notes that nnlr leaves on a user's modules, all of them in one place.
+"""The notes that nnlr writes on a user's modules.
 
 Each is plain data in the module's ``__dict__``: it survives ``deepcopy``, ``pickle``,
 ``.to()``, ``torch.compile``, DDP and ``fully_shard``, and stays out of ``state_dict``. A note
@@ -7,14 +7,14 @@ is replaced, never changed in place, so that a shallow copy of a module does not
 ===============  ==========================================  =======================
 note             value                                       written by
 ===============  ==========================================  =======================
-``_nnlr``        ``{"weight": {"lr_mult": 0.1}}``            ``annotate`` and its kin
+``_nnlr``        ``{"weight": {"lr_mult": 0.1}}``            ``annotate`` and others
 ``_nnlr_locked``  names of parameters nnlr has locked         ``plan.lock``
 ``_nnlr_init``   ``True`` once the weights were scaled       ``apply_init``
 ===============  ==========================================  =======================
 
-A lock is noted on the tensor too (``_nnlr_locked = True``), since the same tensor may come
-bare the next time. Copies and replacements of parameters lose that; then the module's note
-counts.
+A lock is noted on the tensor too (``_nnlr_locked = True``), since the same tensor may be
+passed without its module the next time. Copies and replacements of parameters lose that note;
+then the module's note counts.
 """
 
 from collections.abc import Mapping
@@ -22,17 +22,15 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 _DECLARED = "_nnlr"
-
 _LOCKED = "_nnlr_locked"
-
 _INIT = "_nnlr_init"
 
 
 def declared(module: nn.Module) -> Mapping[str, Mapping[str, float]]:
     """Relative rates set on a module: parameter name -> multiplier name -> value."""
     # Not getattr: wrappers such as OptimizedModule forward it to the module inside.
-    found: Mapping[str, Mapping[str, float]] = module.__dict__.get(_DECLARED, {})
-    return found
+    rates: Mapping[str, Mapping[str, float]] = module.__dict__.get(_DECLARED, {})
+    return rates
 
 
 def declare(module: nn.Module, name: str, values: Mapping[str, float]) -> None:
@@ -43,9 +41,9 @@ def declare(module: nn.Module, name: str, values: Mapping[str, float]) -> None:
 
 def is_locked(tensor: Tensor, module: nn.Module | None, key: str) -> bool:
     """Whether nnlr has locked a tensor, or what is ``key`` in the module that holds it."""
-    own: bool | None = tensor.__dict__.get(_LOCKED)
-    if own is not None or module is None:
-        return bool(own)
+    on_tensor: bool | None = tensor.__dict__.get(_LOCKED)
+    if on_tensor is not None or module is None:
+        return bool(on_tensor)
     return key in module.__dict__.get(_LOCKED, ())
 
 

@@ -7,6 +7,7 @@ are recognised by their qualified class name, so that none of their packages is 
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
@@ -53,10 +54,10 @@ PREFIXES: Final = (
 
 DDP: Final = "torch.nn.parallel.distributed.DistributedDataParallel"
 
-# What most parameters are called; these are neither magnitudes nor pruned originals.
+# Keys of most parameters; these are neither magnitudes nor pruned originals.
 _PLAIN_KEYS: Final = frozenset({"weight", "bias"})
 
-# Containers that a parameter's owner is looked for behind.
+# Containers that hold parameters for the module above them.
 TRANSPARENT: Final = (nn.ParameterList, nn.ParameterDict)
 
 
@@ -69,41 +70,30 @@ def lineage(cls: type) -> frozenset[str]:
 @cache
 def wrapped_attrs(cls: type) -> frozenset[str]:
     """Attributes in which a wrapper of this class holds the model; none for others."""
-    return _listed_under(cls, WRAPPERS)
+    return frozenset(
+        attr for attr, owners in WRAPPERS.items() if not lineage(cls).isdisjoint(owners)
+    )
 
 
 @cache
 def _unnamed_attrs(cls: type) -> frozenset[str]:
-    return wrapped_attrs(cls) | _listed_under(cls, PARTS)
+    """Attributes of this class that are left out of names."""
+    parts = (attr for attr, owners in PARTS.items() if not lineage(cls).isdisjoint(owners))
+    return wrapped_attrs(cls).union(parts)
 
 
-def _listed_under(cls: type, table: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
-    known = lineage(cls)
-    return frozenset(attr for attr, owners in table.items() if not known.isdisjoint(owners))
-
-
+@dataclass(slots=True, eq=False)
 class Node:
-    """A module at one place in the tree; a shared module has a node for each place.
+    """A module at one place in the tree; a shared module has a node for each place."""
 
-    Attributes:
-        module: The module.
-        cls: Its class.
-        parent: The node above, or ``None`` for the root.
-        attr: The attribute under which the parent holds it.
-        path: Canonical path, ``""`` for the root.
-    """
-
-    __slots__ = ("attr", "cls", "module", "parent", "path")
-
-    def __init__(self, module: nn.Module, parent: "Node | None", attr: str, path: str) -> None:
-        self.module = module
-        self.cls: type = type(module)
-        self.parent = parent
-        self.attr = attr
-        self.path = path
+    module: nn.Module
+    cls: type  # the module's class
+    parent: "Node | None"  # the node above; None for the root
+    attr: str  # the attribute under which the parent holds it
+    path: str  # canonical path, "" for the root
 
     def raw(self, *, wrappers: bool = True) -> str:
-        """The path as ``named_modules`` spells it, or that without wrappers."""
+        """The path as ``named_modules`` writes it, or that without wrappers."""
         if self.parent is None:
             return ""
         above = self.parent.raw(wrappers=wrappers)
@@ -119,23 +109,14 @@ class Node:
             node = node.parent
 
 
+@dataclass(slots=True, eq=False)
 class Slot:
-    """One place where a parameter hangs: a name, a tensor, and who holds it.
+    """One place where a module holds a parameter; a tied parameter has several."""
 
-    Attributes:
-        name: Canonical name.
-        tensor: The parameter.
-        node: The module whose ``_parameters`` hold it; ``None`` for bare tensors.
-        key: Its key there.
-    """
-
-    __slots__ = ("key", "name", "node", "tensor")
-
-    def __init__(self, name: str, tensor: Tensor, node: Node | None, key: str) -> None:
-        self.name = name
-        self.tensor = tensor
-        self.node = node
-        self.key = key
+    name: str  # canonical name
+    tensor: Tensor
+    node: Node | None  # the module whose _parameters hold it; None for bare tensors
+    key: str  # its key there
 
     @property
     def module(self) -> nn.Module | None:
@@ -143,9 +124,9 @@ class Slot:
         return self.node.module if self.node else None
 
     def raw(self, *, wrappers: bool = True) -> str:
-        """The name as ``named_parameters`` spells it, or that without wrappers.
+        """The name as ``named_parameters`` writes it, or that without wrappers.
 
-        Of a bare tensor the canonical name, the only one that is kept.
+        Of a bare tensor the canonical name, the only one there is.
         """
         if self.node is None:
             return self.name
@@ -159,49 +140,44 @@ def _joined(path: str, leaf: str) -> str:
 def nodes(model: nn.Module, *, bare: bool = True) -> Iterator[Node]:
     """Visit every place of the module tree, parents first, in ``named_modules`` order.
 
-    Unlike ``named_modules`` a shared module is met at each of its places.
+    Unlike in ``named_modules`` a shared module comes at each of its places.
 
     Args:
         model: The root.
         bare: Visit modules too that hold neither parameters nor modules.
     """
     seen: set[nn.Module] = set()
-    stack = [Node(model, None, "", "")]
+    stack = [Node(model, type(model), None, "", "")]
     while stack:
         node = stack.pop()
         module = node.module
-        if module in seen and _inside_itself(node):
-            continue
+        if module in seen and any(up.module is module for up in node.above() if up is not node):
+            continue  # a module inside itself
         seen.add(module)
         yield node
-        if module._modules:
-            stack.extend(reversed(_children(node, bare=bare)))
-
-
-def _inside_itself(node: Node) -> bool:
-    return any(up.module is node.module for up in node.above() if up is not node)
-
-
-def _children(node: Node, *, bare: bool) -> list[Node]:
-    unnamed = _unnamed_attrs(node.cls)
-    path = node.path
-    prefix = f"{path}." if path else ""
-    # The children of PEFT's `modules_to_save` are named after adapters.
-    saved = node.attr == "modules_to_save" and _is_unnamed(node)
-    return [
-        Node(child, node, attr, path if saved or attr in unnamed else prefix + attr)
-        for attr, child in node.module._modules.items()
-        if child is not None and (bare or child._parameters or child._modules)
-    ]
-
-
-def _is_unnamed(node: Node) -> bool:
-    parent = node.parent
-    return parent is not None and node.attr in _unnamed_attrs(parent.cls)
+        if not module._modules:
+            continue
+        unnamed = _unnamed_attrs(node.cls)
+        path, parent = node.path, node.parent
+        prefix = f"{path}." if path else ""
+        # The children of PEFT's `modules_to_save` are named after adapters.
+        saved = (
+            node.attr == "modules_to_save"
+            and parent is not None
+            and node.attr in _unnamed_attrs(parent.cls)
+        )
+        children = [
+            Node(
+                child, type(child), node, attr, path if saved or attr in unnamed else prefix + attr
+            )
+            for attr, child in module._modules.items()
+            if child is not None and (bare or child._parameters or child._modules)
+        ]
+        stack.extend(reversed(children))
 
 
 def outermost(node: Node) -> Node:
-    """The place that a module's name is from: that of what wraps it, if anything does."""
+    """The node that gives a module its name: that of its outermost wrapper, if it has any."""
     while node.parent is not None and node.path == node.parent.path:
         node = node.parent
     return node
@@ -229,17 +205,17 @@ def reparametrized(module: nn.Module, key: str) -> str | None:
 
 
 @cache
-def _stands_between(cls: type) -> bool:
-    """Whether modules of this class hold parameters for others."""
+def _holds_for_others(cls: type) -> bool:
+    """Whether modules of this class hold parameters for the module above them."""
     return issubclass(cls, (*TRANSPARENT, ParametrizationList))
 
 
 def owner_of(node: Node, key: str) -> tuple[Node, str]:
     """The module that a parameter belongs to, and the parameter's name there.
 
-    Parameter lists and dicts, parametrizations, weight norm and pruning are looked through.
+    Parameter lists and dicts, parametrizations, weight norm and pruning are passed over.
     """
-    if key in _PLAIN_KEYS and not _stands_between(node.cls):
+    if key in _PLAIN_KEYS and not _holds_for_others(node.cls):
         return node, key
     while isinstance(node.module, TRANSPARENT):
         place = outermost(node)
@@ -265,14 +241,10 @@ def slots(source: Source) -> list[Slot]:
     Raises:
         NnlrError: If the source is something else, or two bare tensors share a name.
     """
-    if isinstance(source, nn.Module):
-        return _module_slots(source)
-    return _bare_slots(_pairs(source))
-
-
-def _module_slots(model: nn.Module) -> list[Slot]:
+    if not isinstance(source, nn.Module):
+        return _bare_slots(source)
     found = []
-    for node in nodes(model, bare=False):
+    for node in nodes(source, bare=False):
         if not node.module._parameters:
             continue
         prefix = f"{node.path}." if node.path else ""
@@ -282,58 +254,35 @@ def _module_slots(model: nn.Module) -> list[Slot]:
             owner = parametrized_owner(node, key)
             name = prefix + key if owner is None else _joined(owner.path, node.attr)
             found.append(Slot(name, tensor, node, key))
-    for spelled in (_without_wrappers, Slot.raw):
-        if not (collided := _collided(found)):
+    # Names that two tensors share get longer: without wrappers only, then as torch writes them.
+    for wrappers in (False, True):
+        if len({slot.name for slot in found}) == len(found):
             break
+        holders: dict[str, Tensor] = {}
+        shared = {
+            slot.name
+            for slot in found
+            if holders.setdefault(slot.name, slot.tensor) is not slot.tensor
+        }
         for slot in found:
-            if slot.name in collided:
-                slot.name = spelled(slot)
+            if slot.name in shared:
+                slot.name = slot.raw(wrappers=wrappers)
     return found
 
 
-def _without_wrappers(slot: Slot) -> str:
-    return slot.raw(wrappers=False)
+def _bare_slots(source: object) -> list[Slot]:
+    """The slots of tensors without modules, with the prefix of wrappers that all names have cut.
 
-
-def _collided(found: list[Slot]) -> set[str]:
-    """Names that two tensors share."""
-    if len({slot.name for slot in found}) == len(found):
-        return set()
-    holders: dict[str, Tensor] = {}
-    return {
-        slot.name for slot in found if holders.setdefault(slot.name, slot.tensor) is not slot.tensor
-    }
-
-
-def _bare_slots(pairs: list[tuple[str, Tensor]]) -> list[Slot]:
-    names = [name for name, _ in pairs]
-    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise NnlrError(f"{listed(map(repr, twice))}: each name may be given once.", names=twice)
-    start = _shared_prefix(names)
-    return [Slot(name[start:], tensor, None, name.rpartition(".")[2]) for name, tensor in pairs]
-
-
-def _shared_prefix(names: list[str]) -> int:
-    """Length of the wrappers' segments that all names begin with."""
-    start = 0
-    while names and (
-        prefix := next(
-            (p for p in PREFIXES if all(name.startswith(p, start) for name in names)),
-            None,
-        )
-    ):
-        start += len(prefix)
-    return start
-
-
-def _pairs(source: object) -> list[tuple[str, Tensor]]:
-    wanted = "a torch.nn.Module, a mapping of names to tensors, or (name, tensor) pairs"
+    Raises:
+        NnlrError: If they are no mapping or pairs of names and tensors, or a name comes twice.
+    """
+    expected = "a torch.nn.Module, a mapping of names to tensors, or (name, tensor) pairs"
     if isinstance(source, Mapping):
         pairs = list(source.items())
     elif isinstance(source, Iterable) and not isinstance(source, str | Tensor):
         pairs = list(source)
     else:
-        raise NnlrError(f"model must be {wanted}, got {type(source).__name__}.")
+        raise NnlrError(f"model must be {expected}, got {type(source).__name__}.")
     for pair in pairs:
         if not (
             isinstance(pair, tuple)
@@ -341,13 +290,19 @@ def _pairs(source: object) -> list[tuple[str, Tensor]]:
             and isinstance(pair[0], str)
             and isinstance(pair[1], Tensor)
         ):
-            hint = (
-                " Plain tensors have no names: pass model.named_parameters(), or the model."
-                if isinstance(pair, Tensor)
-                else ""
-            )
-            raise NnlrError(f"model must be {wanted}; it holds {type(pair).__name__}.{hint}")
-    return pairs
+            hint = ""
+            if isinstance(pair, Tensor):
+                hint = " Plain tensors have no names: pass model.named_parameters(), or the model."
+            raise NnlrError(f"model must be {expected}; it holds {type(pair).__name__}.{hint}")
+    names = [name for name, _ in pairs]
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise NnlrError(f"{listed(map(repr, twice))}: each name may be given once.", names=twice)
+    start = 0
+    while prefix := next(
+        (p for p in PREFIXES if names and all(name.startswith(p, start) for name in names)), ""
+    ):
+        start += len(prefix)
+    return [Slot(name[start:], tensor, None, name.rpartition(".")[2]) for name, tensor in pairs]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -367,14 +322,14 @@ def unwrapping(model: nn.Module) -> Iterator[nn.Module]:
     inner: nn.Module | None = model
     while inner is not None:
         yield inner
-        held = inner._modules
+        modules = inner._modules
         cls: type = type(inner)
         attrs = wrapped_attrs(cls)
-        inner = next((held[attr] for attr in attrs if attr in held), None)
+        inner = next((modules[attr] for attr in attrs if attr in modules), None)
 
 
-def resolve_name(name: str, known: Collection[str]) -> str | None:
-    """The known canonical name that a raw or canonical spelling means, or ``None``.
+def resolve_name(name: str, names: Collection[str]) -> str | None:
+    """The canonical name among ``names`` that a raw or canonical name means, or ``None``.
 
     Of several that fit, the longest: the one for which the least is left out.
 
@@ -384,22 +339,20 @@ def resolve_name(name: str, known: Collection[str]) -> str | None:
         >>> resolve_name("fc.parametrizations.weight.original", {"fc.weight"})
         'fc.weight'
     """
-    if name in known:
+    if name in names:
         return name
-    spellings: set[tuple[str, ...]] = {()}
+    shortened: set[tuple[str, ...]] = {()}
     before = ""
     for segment in name.split("."):
-        kept = {(*spelling, segment) for spelling in spellings}
-        spellings = kept | spellings if _may_go(segment, before) else kept
+        if segment == "model":
+            may_go = before == "base_model"
+        else:
+            may_go = (
+                segment in {"parametrizations", "original", *WRAPPERS, *PARTS}
+                or before == "modules_to_save"
+            )
+        longer = {(*path, segment) for path in shortened}
+        shortened = longer | shortened if may_go else longer
         before = segment
-    fits = [fit for spelling in spellings if (fit := ".".join(spelling)) in known]
-    return max(fits, key=lambda fit: (fit.count("."), fit), default=None)
-
-
-def _may_go(segment: str, before: str) -> bool:
-    """Whether a segment of a raw name may be missing in the canonical one."""
-    if segment == "model":
-        return before == "base_model"
-    computed = segment in {"parametrizations", "original"}
-    adapter = before == "modules_to_save"
-    return computed or adapter or segment in WRAPPERS or segment in PARTS
+    fits = [path for path in map(".".join, shortened) if path in names]
+    return max(fits, key=lambda path: (path.count("."), path), default=None)

@@ -25,13 +25,9 @@ class Trait(NamedTuple):
 
 
 _VECTOR: Final = range(1, 2)
-
 _MATRIX: Final = range(2, 3)
-
 _UP_TO_VECTOR: Final = range(2)
-
 _FROM_VECTOR: Final = range(1, 10)
-
 _FROM_MATRIX: Final = range(2, 10)
 
 # Parameters of torch.nn's own classes, as these document them. The first that fits wins.
@@ -48,11 +44,11 @@ TYPES: Final[tuple[tuple[type | tuple[type, ...], str, str], ...]] = (
     ((_ConvNd, nn.Linear, nn.Bilinear), r"bias", "bias"),
 )
 
-# What a subclass's name may make of these.
+# Roles above that the name of a subclass may change, and the role it changes them to.
 SUBCLASSES: Final = {("matrix", "router"), ("embedding", "position")}
 
-# Raw parameters of users' own classes, by the name of the class. It speaks of them only if
-# the module holds no other module with weights.
+# Raw parameters of users' own classes, by the name of the class. It counts only if the module
+# holds no other module with weights.
 CLASSES: Final = (
     Trait("gain", r".*layerscale.*", _UP_TO_VECTOR),
     Trait("router", r".*(router|topkgate).*|.*gating(net\w*|layer)?", _FROM_MATRIX),

@@ -1,4 +1,4 @@
-"""What a parameter is for: its role, and how that was found out.
+"""What a parameter is for: its role, and what the role follows from.
 
 Roles come from module types first, then from what the model says of itself, then from one
 table of names of raw parameters, and only then from names. No forward is ever run.
@@ -48,30 +48,25 @@ ROLES: Final = {
 BASES: Final = ("type", "attribute", "table", "name", "user")
 
 
-class Role(NamedTuple):
-    """A role and how it was found out."""
+class RoleWithBasis(NamedTuple):
+    """A role, and what it follows from: one of :data:`BASES`."""
 
     role: str
     basis: str
 
 
-_BY_TYPE: Final = {role: Role(role, "type") for role in ROLES}
+# Nearly all roles follow from types: these are made once.
+_BY_TYPE: Final = {role: RoleWithBasis(role, "type") for role in ROLES}
 
 # Weights of torch.nn's classes, by the attribute that holds the module.
 _POSITION: Final = re.compile(
     r"(.*_)?(pos|positions?|positional|wpe|rel|relative|distance)(_.*)?"
     r"|.*(pos|position)_?emb.*"
 )
-
 _ROUTER: Final = re.compile(r"(.*_)?(router|gate|gating)")
-
 _NORM: Final = re.compile(r".*(?<!Spectral)(?<!Weight)Norm")
-
 _BARE_NORM: Final = re.compile(r"norm|(^|_)(ln|bn)(_|\d|$)")
-
 _LORA: Final = re.compile(r"lora_?(?:(?P<lora_a>a|down)|(?P<lora_b>b|up))")
-
-_ROUTER_BY_NAME: Final = Role("router", "name")
 
 
 def axes(tensor: Tensor) -> int:
@@ -80,56 +75,66 @@ def axes(tensor: Tensor) -> int:
 
 
 class Roles:
-    """Finds the roles of one model's parameters.
-
-    Args:
-        model: The model, or ``None`` where there are only tensors.
-        around: What stands around its modules.
-        last: Its last parameter.
-    """
+    """Finds the roles of one model's parameters; without a model those of plain tensors."""
 
     def __init__(self, model: nn.Module | None, around: Surroundings, last: Slot | None) -> None:
         inner = model if model is None else unwrap(model)
-        inputs, table = _asked(inner, "get_input_embeddings")
-        self._table = table if inputs is not None and _is_table(inputs) else None
-        self._outputs = _asked(inner, "get_output_embeddings", "get_classifier")
+        inputs, table = _layer_of_hook(inner, "get_input_embeddings")
+        self._input_table = None
+        if inputs is not None and _role_of_type(module_class(inputs), "weight") == "embedding":
+            self._input_table = table
+        self._output_layer = _layer_of_hook(inner, "get_output_embeddings", "get_classifier")
         self._around = around
-        self._last = owner_of(last.node, last.key)[0] if last and last.node else None
+        self._last_owner = owner_of(last.node, last.key)[0] if last and last.node else None
 
-    def of(self, slot: Slot, owner: Node, leaf: str, cls: type) -> Role:
+    def of(self, slot: Slot, owner: Node, leaf: str, cls: type) -> RoleWithBasis:
         """The role of a parameter, given its owner, its name there and the owner's class."""
         node = slot.node or owner
         if node is not owner:
             self._around.scope(node)
         if node in self._around.tuners:
-            adapted = _adapter(slot, *self._around.tuners[node])
+            adapted = _adapter_role(slot, *self._around.tuners[node])
             if adapted is not None:
-                return Role(adapted, "attribute")
+                return RoleWithBasis(adapted, "attribute")
         role = _by_type(slot, owner.module, leaf, cls)
         if role in {"matrix", "conv"}:
             return self._of_weights(slot.tensor, owner, role)
-        found = role or _by_table(slot.tensor, owner.module, leaf)
-        if found == "embedding" and _is_positional(outermost(owner)):
-            return Role("position", "name")
-        return _BY_TYPE[role] if role else Role(found, "table")
+        with_basis = (
+            _BY_TYPE[role]
+            if role
+            else RoleWithBasis(_by_table(slot.tensor, owner.module, leaf), "table")
+        )
+        if with_basis.role == "embedding" and _is_positional(outermost(owner)):
+            return RoleWithBasis("position", "name")
+        return with_basis
 
-    def _of_weights(self, tensor: Tensor, owner: Node, role: str) -> Role:
-        """What the model's own hooks, and then names, add to a matrix or convolution."""
-        head, weight = self._outputs
-        if tensor is self._table:
-            return Role("embedding", "attribute")
+    def _of_weights(self, tensor: Tensor, owner: Node, role: str) -> RoleWithBasis:
+        """The role of a matrix or convolution: by the model's hooks, then by names."""
+        head, weight = self._output_layer
+        if tensor is self._input_table:
+            return RoleWithBasis("embedding", "attribute")
         if owner.module is head or tensor is weight:
-            return Role("head", "attribute")
+            return RoleWithBasis("head", "attribute")
         place = outermost(owner)
-        if place.parent is not None and (named := _by_attr(place, place.parent)):
-            return named
-        if owner in self._around.heads or (owner is self._last and place.attr == "fc"):
-            return Role("head", "name")
+        if (parent := place.parent) is not None:
+            if _role_of_class_name(class_facts(parent.cls).written or parent.cls, 2) == "router":
+                return _BY_TYPE["router"]
+            by_attr = _role_of_attr(place.attr, outermost(parent).attr)
+            if by_attr == "router" and not _has_experts(parent.module):
+                by_attr = None  # another kind of gate
+            if by_attr is not None:
+                return RoleWithBasis(by_attr, "name")
+        if owner in self._around.heads or (owner is self._last_owner and place.attr == "fc"):
+            return RoleWithBasis("head", "name")
         return _BY_TYPE[role]
 
 
-def _asked(model: nn.Module | None, *hooks: str) -> tuple[nn.Module | None, Tensor | None]:
-    """The layer that a model's own hook names, and its weight."""
+def _has_experts(module: nn.Module) -> bool:
+    return any("expert" in attr.lower() for attr in module._modules)
+
+
+def _layer_of_hook(model: nn.Module | None, *hooks: str) -> tuple[nn.Module | None, Tensor | None]:
+    """The layer that the first of a model's own hooks names, and its weight."""
     for hook in hooks:
         try:
             layer = getattr(model, hook)()
@@ -139,10 +144,6 @@ def _asked(model: nn.Module | None, *hooks: str) -> tuple[nn.Module | None, Tens
         if isinstance(layer, nn.Module) and isinstance(weight, Tensor):
             return unwrap(layer), weight
     return None, None
-
-
-def _is_table(layer: nn.Module) -> bool:
-    return _known_leaf(module_class(layer), "weight") == "embedding"
 
 
 def _is_positional(place: Node) -> bool:
@@ -158,38 +159,17 @@ def _is_positional(place: Node) -> bool:
     )
 
 
-def _by_attr(place: Node, parent: Node) -> Role | None:
-    """The role of a router, or of a low-rank adapter written by hand."""
-    role = _at(place.attr, outermost(parent).attr, parent.cls)
-    if role is _ROUTER_BY_NAME and not _holds_experts(parent.module):
-        return None
-    return role
-
-
 @cache
-def _at(attr: str, above: str, cls: type) -> Role | None:
-    if _class_role(class_facts(cls).written or cls, 2) == "router":
-        return _BY_TYPE["router"]
-    named = _named(attr, above)
-    if named == "router":
-        return _ROUTER_BY_NAME
-    return Role(named, "name") if named else None
-
-
-@cache
-def _named(attr: str, above: str) -> str | None:
+def _role_of_attr(attr: str, above: str) -> str | None:
+    """The role that the name of a module tells: a router, or a low-rank adapter."""
     for name in (attr.lower(), above.lower()):
         if lora := _LORA.fullmatch(name):
             return lora.lastgroup
     return "router" if _ROUTER.fullmatch(attr.lower()) else None
 
 
-def _holds_experts(module: nn.Module) -> bool:
-    return any("expert" in attr.lower() for attr in module._modules)
-
-
-def _adapter(slot: Slot, tuner: nn.Module, attr: str) -> str | None:
-    """The role of what a PEFT layer has added under ``attr``; ``None`` for the rest."""
+def _adapter_role(slot: Slot, tuner: nn.Module, attr: str) -> str | None:
+    """The role of what a PEFT layer has added under ``attr``; ``None`` for anything else."""
     leaf = attr or slot.key
     if slot.key == "bias" or leaf not in getattr(tuner, "adapter_layer_names", ()):
         return None
@@ -203,14 +183,14 @@ def _by_type(slot: Slot, module: nn.Module, leaf: str, cls: type) -> str | None:
     """The role of a parameter by the class of the module it belongs to."""
     if leaf != slot.key and _is_magnitude(slot):
         return "gain"
-    known = _known_leaf(cls, leaf) or _by_class_name(cls, module, slot.tensor)
-    if known != "embedding":
-        return known
+    role = _role_of_type(cls, leaf) or _by_class_name(cls, module, slot.tensor)
+    if role != "embedding":
+        return role
     if _by_table(slot.tensor, module, leaf) in {"position", "token"}:
         return None  # a class of embeddings may hold positions and tokens itself
     # One row is looked up by no index; a flat tensor is the shard of a table.
     rows = slot.tensor.shape[:-1]
-    return "token" if rows and rows.numel() == 1 else known
+    return "token" if rows and rows.numel() == 1 else role
 
 
 def _is_magnitude(slot: Slot) -> bool:
@@ -221,39 +201,35 @@ def _is_magnitude(slot: Slot) -> bool:
 
 
 @cache
-def _known_leaf(cls: type, leaf: str) -> str | None:
-    # A subclass may say more: a Linear that routes, an Embedding of positions.
-    named = _class_role(cls, 2)
+def _role_of_type(cls: type, leaf: str) -> str | None:
+    """The role of a parameter of one of torch's own classes, or of a subclass."""
+    by_name = _role_of_class_name(cls, 2)
     for classes, pattern, role in TYPES:
         if issubclass(cls, classes) and re.fullmatch(pattern, leaf):
-            return named if (role, named) in SUBCLASSES else role
+            # A subclass may say more: a Linear that routes, an Embedding of positions.
+            return by_name if (role, by_name) in SUBCLASSES else role
     return None
 
 
 def _by_class_name(cls: type, module: nn.Module, tensor: Tensor) -> str | None:
     """The role of a raw parameter by the name of the user's class and the shapes."""
-    count = axes(tensor)
-    if not _may_be_named(cls, count) or _holds_weights(module):
+    count, name = axes(tensor), cls.__name__.lower()
+    role = _role_of_class_name(cls, count)
+    norm, conv = "norm" in name, "conv" in name
+    if not (norm or conv or role) or _holds_weights(module):
         return None
-    if "norm" in cls.__name__.lower() and _is_norm(cls, module):
+    if norm and _is_norm(cls, module):
         return "norm"
-    if "conv" in cls.__name__.lower() and count > 1:  # (out, in, 1, 1) has 2 long axes
+    if conv and count > 1:  # (out, in, 1, 1) has 2 long axes
         return "conv" if tensor.ndim > 2 else "matrix"
-    return _class_role(cls, count)
+    return role
 
 
 @cache
-def _class_role(cls: type, count: int) -> str | None:
-    """What the name of a class says of its parameters with so many axes."""
+def _role_of_class_name(cls: type, count: int) -> str | None:
+    """The role that the name of a class gives its parameters with so many axes."""
     name = cls.__name__.lower()
-    return next((t.role for t in CLASSES if _fits(t, name, count)), None)
-
-
-@cache
-def _may_be_named(cls: type, count: int) -> bool:
-    """Whether the name of a class says anything at all, before its instances are asked."""
-    named = re.search("norm|conv", cls.__name__.lower())
-    return named is not None or _class_role(cls, count) is not None
+    return next((trait.role for trait in CLASSES if _fits(trait, name, count)), None)
 
 
 def _holds_weights(module: nn.Module) -> bool:
@@ -268,14 +244,15 @@ def _holds_weights(module: nn.Module) -> bool:
 
 def _is_norm(cls: type, module: nn.Module) -> bool:
     """Whether all it owns are vectors of one length, or such vectors for each head."""
-    own = [tensor for tensor in module._parameters.values() if tensor is not None]
-    lengths = {tensor.numel() for tensor in own}
-    vectors = len(lengths) == 1 and all(t.numel() in t.shape for t in own)
-    alike = len({tensor.shape for tensor in own}) == 1
+    tensors = [tensor for tensor in module._parameters.values() if tensor is not None]
+    lengths = {tensor.numel() for tensor in tensors}
+    vectors = len(lengths) == 1 and all(t.numel() in t.shape for t in tensors)
+    alike = len({tensor.shape for tensor in tensors}) == 1
     return vectors or (alike and _NORM.fullmatch(cls.__name__) is not None)
 
 
 def _by_table(tensor: Tensor, module: nn.Module, leaf: str) -> str:
+    """The role of a raw parameter by its own name, and those beside it."""
     others = [other.lower() for other in module._parameters]
     return next(
         trait.role
@@ -294,30 +271,25 @@ def _fits(trait: Trait, name: str, count: int) -> bool:
     return count in trait.axes and re.fullmatch(trait.pattern, name) is not None
 
 
-def role_of_bare(slot: Slot) -> Role:
-    """The role of a tensor without a module: its name and shape are all there is."""
+def role_of_bare(slot: Slot) -> RoleWithBasis:
+    """The role of a tensor without a module, by its name and shape."""
     *path, leaf = slot.name.lower().split(".")
     owner = path[-1] if path else ""
     count = axes(slot.tensor)
     if leaf in {"weight", "bias"} and count <= 1 and _BARE_NORM.search(owner):
-        return Role("norm", "name")
-    if leaf != "weight":
-        traits = (t for t in _rows(leaf, count) if t.beside is None)
-        return Role(next(traits).role, "name")
-    return Role(_bare_weight(path, owner, slot.tensor.ndim, count), "name")
-
-
-def _bare_weight(path: list[str], owner: str, ndim: int, count: int) -> str:
-    """The role of a tensor called ``weight``, by the names of the modules around it."""
-    if count < 2:
-        return "vector" if count else "scalar"
-    if _POSITION.fullmatch(owner):
-        return "position"
-    if count == 2 and re.search(r"embed(?!.*proj)|^wte$|^shared$", owner):
-        return "embedding"
-    if lora := _named(owner, ""):
-        return lora
-    before_numbers = takewhile(lambda segment: not segment.isdigit(), path)
-    if any(map(named_head, before_numbers)):
-        return "head"
-    return "conv" if ndim > 2 else "matrix"
+        role = "norm"
+    elif leaf != "weight":
+        role = next(trait.role for trait in _rows(leaf, count) if trait.beside is None)
+    elif count < 2:
+        role = "vector" if count else "scalar"
+    elif _POSITION.fullmatch(owner):
+        role = "position"
+    elif count == 2 and re.search(r"embed(?!.*proj)|^wte$|^shared$", owner):
+        role = "embedding"
+    elif lora := _role_of_attr(owner, ""):
+        role = lora
+    elif any(map(named_head, takewhile(lambda segment: not segment.isdigit(), path))):
+        role = "head"
+    else:
+        role = "conv" if slot.tensor.ndim > 2 else "matrix"
+    return RoleWithBasis(role, "name")

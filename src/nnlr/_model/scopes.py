@@ -1,4 +1,4 @@
-"""What stands around a module: its ancestors, the output layer or adapter that it is in."""
+"""The modules around a module: its ancestors, the output layer or adapter that it is in."""
 
 import re
 from functools import cache
@@ -25,33 +25,27 @@ def module_class(module: nn.Module) -> type:
 
 
 class ClassFacts(NamedTuple):
-    """What is found out once about a module's class.
+    """What is found out once about a module's class."""
 
-    Attributes:
-        written: What the user wrote; ``None`` if scripted: only the instance knows.
-        wraps: Whether it is a wrapper of :data:`nnlr._model.names.WRAPPERS`.
-        tunes: Whether it is a PEFT layer.
-    """
-
-    written: type | None
-    wraps: bool
-    tunes: bool
+    written: type | None  # what the user wrote; None if scripted: only the instance knows
+    wraps: bool  # whether it is a wrapper of nnlr._model.names.WRAPPERS
+    tunes: bool  # whether it is a PEFT layer
 
 
 @cache
 def class_facts(cls: type) -> ClassFacts:
     """The facts about a class."""
-    known = lineage(cls)
-    scripted = "torch.jit._script.RecursiveScriptModule" in known
+    bases = lineage(cls)
+    scripted = "torch.jit._script.RecursiveScriptModule" in bases
     return ClassFacts(
         written=None if scripted else _written(cls),
         wraps=bool(wrapped_attrs(cls)),
-        tunes="peft.tuners.tuners_utils.BaseTunerLayer" in known,
+        tunes="peft.tuners.tuners_utils.BaseTunerLayer" in bases,
     )
 
 
 def _written(cls: type) -> type:
-    """Look through FSDP2's (FSDPModule, C) and parametrize's (C,), made at run time."""
+    """The class C under FSDP2's (FSDPModule, C) and parametrize's (C,), made at run time."""
     bases = [base for base in cls.__bases__ if base.__name__ != "FSDPModule"]
     sharded = len(bases) < len(cls.__bases__) and cls.__name__.startswith("FSDP")
     parametrized = cls.__module__ == "torch.nn.utils.parametrize" and cls.__name__.startswith(
@@ -75,7 +69,7 @@ class Scope(NamedTuple):
 
 
 class Surroundings:
-    """What stands around the modules of a model, found once for each place.
+    """The modules around each module of a model, found once for each place.
 
     Attributes:
         heads: Places asked for that are, or are inside, what is named an output layer.
@@ -90,21 +84,16 @@ class Surroundings:
 
     def scope(self, node: Node) -> Scope:
         """The scope of the module at this place."""
-        found = self._scopes.get(node)
-        if found is None:
-            cls = class_facts(node.cls)
-            parent, above = node.parent, None
-            if parent is not None:
-                above = self.scope(parent)
-                if class_facts(parent.cls).wraps:
-                    above = above.above
-            found = Scope(node.path, cls.written or module_class(node.module), above)
-            self._scopes[node] = found
-            self._inherit(node, cls)
-        return found
-
-    def _inherit(self, node: Node, cls: ClassFacts) -> None:
-        parent = node.parent
+        scope = self._scopes.get(node)
+        if scope is not None:
+            return scope
+        cls, parent, above = class_facts(node.cls), node.parent, None
+        if parent is not None:
+            above = self.scope(parent)
+            if class_facts(parent.cls).wraps:
+                above = above.above
+        scope = Scope(node.path, cls.written or module_class(node.module), above)
+        self._scopes[node] = scope
         if parent in self.heads or (
             named_head(node.attr) and not any(map(_repeated, node.above()))
         ):
@@ -114,11 +103,12 @@ class Surroundings:
         elif self.tuners and parent in self.tuners:
             tuner, attr = self.tuners[parent]
             self.tuners[node] = (tuner, attr or node.attr)
+        return scope
 
 
 @cache
 def named_head(attr: str) -> bool:
-    """Whether an attribute is called what output layers are called."""
+    """Whether an attribute has a name that output layers have."""
     return _HEAD.fullmatch(attr.lower()) is not None
 
 
