@@ -1,13 +1,16 @@
 """Look: what a plan says, and what training does to a model.
 
 The table, the explanation of one row and the difference of two plans are what :class:`nnlr.Plan`
-prints. :func:`coordinate_check` and :func:`lr_sweep` measure whether a parametrization
+prints. :func:`movement` shows how far each layer moved in training.
+:func:`coordinate_check` and :func:`lr_sweep` measure whether a parametrization
 carries over from width to width. Data flow: rows -> folded lines -> text.
 """
 
 from nnlr.report._diff import PlanDiff as PlanDiff
 from nnlr.report._diff import diff as diff
 from nnlr.report._explain import explain as explain
+from nnlr.report._movement import Movement as Movement
+from nnlr.report._movement import movement as movement
 from nnlr.report._scaling.coordinate_check import coordinate_check as coordinate_check
 from nnlr.report._scaling.coordinate_result import CoordinateCheck as CoordinateCheck
 from nnlr.report._scaling.lr_sweep import LrSweep as LrSweep

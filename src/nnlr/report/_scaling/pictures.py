@@ -46,7 +46,7 @@ def draw_coordinates(checks: "Sequence[CoordinateCheck]", path: Path) -> None:
         NnlrError: If matplotlib is not installed.
     """
     columns = max(len(_shown(check.steps)) for check in checks)
-    figure = _figure((1.6 + 2.5 * columns, 0.4 + 2.9 * len(checks)))
+    figure = new_figure((1.6 + 2.5 * columns, 0.4 + 2.9 * len(checks)))
     rows: list[list[Axes]] = []
     for check, part in zip(
         checks, figure.subfigures(len(checks), 1, squeeze=False)[:, 0], strict=True
@@ -201,7 +201,7 @@ def draw_sweeps(sweeps: "Sequence[LrSweep]", path: Path) -> None:
     Raises:
         NnlrError: If matplotlib is not installed.
     """
-    figure = _figure((1.6 + 4.2 * len(sweeps), 4.6))
+    figure = new_figure((1.6 + 4.2 * len(sweeps), 4.6))
     row = figure.subplots(1, len(sweeps), sharex=True, sharey=True, squeeze=False)[0]
     lowest, ceiling = _limits(sweeps)
     for sweep, axes in zip(sweeps, row, strict=True):
@@ -274,7 +274,7 @@ def _curves(axes: "Axes", sweep: "LrSweep", ceiling: float) -> None:
     )
 
 
-def _figure(size: tuple[float, float]) -> "Figure":
+def new_figure(size: tuple[float, float]) -> "Figure":
     """A figure without pyplot: no window, no global state."""
     try:
         from matplotlib.figure import Figure
