@@ -89,12 +89,7 @@ def agree(plan: Plan, group: "ProcessGroup | None" = None, *, timeout: float = 3
 
 
 def compare(facts: Facts, store: "Store", rank: int, ranks: Sequence[int], timeout: float) -> None:
-    """Compare the facts of this process's plan with those of the others.
-
-    Raises:
-        PlanMismatchError: If they differ.
-        NnlrError: If a process is missing.
-    """
+    """Compare the facts of this process's plan with those of the others."""
     try:
         # The number of this call is in the store, so that it ends with the process group.
         base = f"nnlr/agree/{sha256(repr(list(ranks)).encode()).hexdigest()[:16]}"

@@ -42,9 +42,6 @@ def number(
         minimum: The smallest value allowed.
         above: If given, the value must be larger than this (instead of ``minimum``).
         maximum: The largest value allowed.
-
-    Raises:
-        NnlrError: If the value is not a number, is a bool, is not finite or is out of range.
     """
     bound = f"> {above:g}" if above is not None else f">= {minimum:g}"
     if maximum < math.inf:
@@ -76,9 +73,6 @@ def number(
 
 def choice(value: object, what: str, words: Collection[Word]) -> Word:
     """Return one of the allowed words, or refuse any other value.
-
-    Raises:
-        NnlrError: If the value is not one of them.
 
     Examples:
         >>> choice("adam", "optimizer", ("adam", "sgd"))
@@ -156,9 +150,6 @@ def options(values: object, where: str) -> dict[str, Plain]:
 
     Only plain values survive ``torch.load(weights_only=True)``, which trainers use to
     resume. So numpy scalars are converted, and what cannot be converted is refused.
-
-    Raises:
-        ConfigError: If a key is reserved or a value is not plain.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(
@@ -205,11 +196,7 @@ def _plain(value: object, what: str) -> Plain:
 
 
 def flag(value: object, what: str) -> bool:
-    """Return a switch, or refuse what is not one.
-
-    Raises:
-        NnlrError: If the value is neither True nor False.
-    """
+    """Return a switch, or refuse what is not one."""
     if not isinstance(value, bool):
         raise NnlrError(f"{what} must be True or False, got {shown(value)}.", value=value)
     return value

@@ -91,11 +91,7 @@ class Plan:
         return by_name | {row.name: row for row in self.rows}
 
     def __getitem__(self, name: str) -> PlanRow:
-        """The row of a parameter, by canonical name, alias or raw name.
-
-        Raises:
-            NnlrError: If there is none.
-        """
+        """The row of a parameter, by canonical name, alias or raw name."""
         canonical = resolve_name(name, self._by_name) if isinstance(name, str) else None
         if canonical is None:
             hint = nearest_hint(str(name), self._by_name)

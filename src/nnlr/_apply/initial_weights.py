@@ -12,11 +12,7 @@ from nnlr.errors import NnlrError
 
 
 def refuse_unscaled(rows: Sequence[PlanRow], model: Source, init: str | None) -> None:
-    """Refuse a model whose initial weights should have been scaled and are not.
-
-    Raises:
-        NnlrError: Unless ``apply_init`` has run, or ``init`` is ``"done"``.
-    """
+    """Refuse a model whose initial weights should have been scaled and are not."""
     if init not in (None, "done"):
         raise NnlrError(f"init must be None or 'done', got {init!r}.")
     scaled = [row.name for row in rows if row.init_mult != 1]

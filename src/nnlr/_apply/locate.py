@@ -45,9 +45,6 @@ def locate(rows: Sequence[PlanRow], model: Source, *, partial: bool = False) -> 
 
     Returns:
         The rows that have a tensor, in the order of the model's parameters.
-
-    Raises:
-        PlanMismatchError: At the first difference.
     """
     label = type(model).__name__ if isinstance(model, nn.Module) else "the given tensors"
     return locate_slots(rows, slots(model), label, partial=partial)

@@ -28,11 +28,7 @@ class Locks:
         ]
 
     def refuse_inside_ddp(self, model: object) -> None:
-        """Refuse to switch anything if the model, or what a trainer wrapped it in, is DDP.
-
-        Raises:
-            NnlrError: If so.
-        """
+        """Refuse to switch anything if the model, or what a trainer wrapped it in, is DDP."""
         names = [param.row.name for param in self.changed]
         if names and isinstance(model, nn.Module) and inside_ddp(model):
             raise NnlrError(
@@ -63,9 +59,6 @@ def plan_locks(located: Sequence[Located], model: Source, *, keep: bool = False)
         located: Rows and their tensors.
         model: The model they are from.
         keep: Leave locked rows trainable; they are kept in a group of learning rate 0.
-
-    Raises:
-        NnlrError: If that would change a model that is already inside DDP.
     """
     off, on = [], []
     for param in located:
@@ -78,11 +71,7 @@ def plan_locks(located: Sequence[Located], model: Source, *, keep: bool = False)
 
 
 def plan_unlock(located: Sequence[Located], model: Source) -> Locks:
-    """Restore what nnlr locked, and nothing else.
-
-    Raises:
-        NnlrError: As :func:`plan_locks`.
-    """
+    """Restore what nnlr locked, and nothing else."""
     return _checked([], [param for param in located if param.locked_by_nnlr], model)
 
 

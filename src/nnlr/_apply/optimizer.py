@@ -42,10 +42,6 @@ def build(
         settings: Its other arguments.
         fit: The plan on the model.
         groups: The plan's groups with their tensors.
-
-    Raises:
-        ConfigError: If the constructor fails, or the optimizer would not read what the
-            groups say.
     """
     name = signature.name
     arguments = dict(settings)

@@ -44,9 +44,6 @@ class FittedPlan:
             names: Give ``(name, tensor)`` pairs, from which torch fills ``param_names``.
             tensor_lr: Give each group its own 0-dim tensor as ``lr``.
             eps: The optimizer's ``eps``, which ``eps_mult`` multiplies.
-
-        Raises:
-            NnlrError: If a group has an ``eps_mult`` and there is no ``eps`` to multiply.
         """
         tensor_of = {param.row.name: param.tensor for param in self.located}
         ready: list[ParamGroup] = []

@@ -60,11 +60,7 @@ class Signature:
 
     @classmethod
     def of(cls, factory: Callable[..., Any]) -> "Signature":
-        """Read the signature of an optimizer class, a partial of one, or a function.
-
-        Raises:
-            ConfigError: If it cannot be called.
-        """
+        """Read the signature of an optimizer class, a partial of one, or a function."""
         if not callable(factory):
             fix = (
                 f" Pass the class: {type(factory).__name__}."
@@ -110,11 +106,7 @@ class Signature:
 
 
 def refuse_rates(signature: Signature, settings: Mapping[str, Any], bases: Bases) -> None:
-    """Refuse base rates beside those of the plan.
-
-    Raises:
-        ConfigError: If ``lr`` or ``weight_decay`` is among the settings.
-    """
+    """Refuse base rates beside those of the plan."""
     arguments = {**signature.bound, **settings}
     for base in ("lr", "weight_decay"):
         if base in arguments:
@@ -127,11 +119,7 @@ def refuse_rates(signature: Signature, settings: Mapping[str, Any], bases: Bases
 
 
 def refuse_unfit(signature: Signature, groups: Sequence[Group], located: Sequence[Located]) -> None:
-    """Refuse groups that the optimizer would ignore, swallow or fail on later.
-
-    Raises:
-        ConfigError: With the parameters concerned and the way out.
-    """
+    """Refuse groups that the optimizer would ignore, swallow or fail on later."""
     name = signature.name
     if not groups:
         raise ConfigError(
@@ -198,11 +186,7 @@ def refuse_other_update(
     groups: Sequence[Group],
     located: Sequence[Located],
 ) -> None:
-    """Refuse an optimizer whose steps are of another kind than a scheme's factors are for.
-
-    Raises:
-        ConfigError: If so.
-    """
+    """Refuse an optimizer whose steps are of another kind than a scheme's factors are for."""
     kind = _kind_of_steps(signature, settings)
     if kind is None:
         return

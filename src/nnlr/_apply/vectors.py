@@ -17,9 +17,6 @@ def vectors(located: Sequence[Located]) -> tuple[Tensor, Tensor]:
         Two tensors of shape ``(total,)``, default dtype, on the parameters' device, aligned
         with ``torch.nn.utils.parameters_to_vector(model.parameters())``. Frozen and locked
         elements are 0 in both.
-
-    Raises:
-        NnlrError: If the parameters are on several devices.
     """
     devices = {param.tensor.device for param in located}
     if len(devices) > 1:

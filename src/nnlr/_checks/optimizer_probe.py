@@ -58,10 +58,6 @@ class Probe:
 
     Args:
         optimizer: The optimizer; only its class and settings are used.
-
-    Raises:
-        RefusalError: If it runs with one group, and refuses two that are equal.
-        ProbeError: If none can be built and run, whatever the groups say.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -100,12 +96,7 @@ class Probe:
         return failures[0]
 
     def ratio(self) -> float:
-        """How far the second tensor moves, relative to the first, at a tenth of the rate.
-
-        Raises:
-            RefusalError: If the optimizer refuses.
-            ProbeError: If the first does not move.
-        """
+        """How far the second tensor moves, relative to the first, at a tenth of the rate."""
         no_decay = {"weight_decay": 0.0} if "weight_decay" in self._group else {}
         fast, slow = self._moves(
             {"lr": self._lr, **no_decay}, {"lr": self._lr * SLOWER, **no_decay}
@@ -116,11 +107,7 @@ class Probe:
         return float(slow.norm()) / distance
 
     def reads(self, key: str, one: object, other: object) -> bool:
-        """Whether it matters which of two values a group has; ``...`` leaves it out.
-
-        Raises:
-            RefusalError: If the optimizer refuses.
-        """
+        """Whether it matters which of two values a group has; ``...`` leaves it out."""
         return not torch.equal(*self._moves({key: one}, {key: other}))
 
     def _moves(self, one: _Settings, other: _Settings) -> tuple[Tensor, Tensor]:

@@ -152,11 +152,7 @@ def unwrapped(optimizer: object) -> object:
 
 
 def unwrapped_optimizers(argument: object) -> tuple[Optimizer, ...]:
-    """The optimizers passed to ``check``, without wrappers.
-
-    Raises:
-        NnlrError: If something else was passed.
-    """
+    """The optimizers passed to ``check``, without wrappers."""
     optimizers = []
     for item in _as_sequence(argument):
         inner = unwrapped(item)
@@ -171,11 +167,7 @@ def unwrapped_optimizers(argument: object) -> tuple[Optimizer, ...]:
 
 
 def unwrapped_schedulers(argument: object) -> tuple[Scheduling, ...]:
-    """The schedulers passed to ``check``; Lightning and Accelerate keep them in ``scheduler``.
-
-    Raises:
-        NnlrError: If something else was passed.
-    """
+    """The schedulers passed to ``check``; Lightning and Accelerate keep them in ``scheduler``."""
     schedulers = []
     for item in _as_sequence(argument):
         inner: Any = item.get("scheduler") if isinstance(item, Mapping) else item

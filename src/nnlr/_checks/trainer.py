@@ -25,12 +25,7 @@ _ABSOLUTE: Final = {
 
 
 def configuration(deepspeed: object) -> Mapping[str, Any] | None:
-    """The configuration of DeepSpeed passed to ``check``, read if it is a file.
-
-    Raises:
-        NnlrError: If it is neither a mapping nor a path.
-        ConfigError: If the file cannot be read.
-    """
+    """The configuration of DeepSpeed passed to ``check``, read if it is a file."""
     if deepspeed is None or isinstance(deepspeed, Mapping):
         return deepspeed
     if not isinstance(deepspeed, str | PathLike):

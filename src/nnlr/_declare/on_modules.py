@@ -161,9 +161,6 @@ def declarations(model: ModelInfo, tied: Mapping[str, str]) -> dict[int, Trace]:
     Args:
         model: The described model.
         tied: Names of tied tensors that do not count, as in :func:`nnlr.resolve`.
-
-    Raises:
-        NnlrError: If the places of a tied tensor declare different values.
     """
     traces: dict[int, Trace] = {}
     shared: dict[object, Trace] = {}  # equal declarations share a trace

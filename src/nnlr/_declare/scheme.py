@@ -125,11 +125,7 @@ class Scheme:
 
 
 def as_schemes(schemes: Iterable[object]) -> tuple[Scheme, ...]:
-    """Check that everything given is a scheme.
-
-    Raises:
-        NnlrError: If something is not.
-    """
+    """Check that everything given is a scheme."""
     checked = []
     for scheme in schemes:
         if not isinstance(scheme, Scheme):

@@ -15,11 +15,7 @@ _SETTINGS: Final = (("lr_mult", "lr"), ("wd_mult", "weight_decay"))
 
 
 def check_settled(tied: object, model: ModelInfo) -> dict[str, str]:
-    """Return ``resolve(..., tied={alias: name})``, or refuse it.
-
-    Raises:
-        NnlrError: If an alias and its name are not two names of one tensor.
-    """
+    """Return ``resolve(..., tied={alias: name})``, or refuse it."""
     if not isinstance(tied, Mapping):
         raise NnlrError(f"tied must be a mapping {{alias: name}}, got {shown(tied)}.")
     if not tied:
@@ -46,9 +42,6 @@ def settle(
 
     Declarations that share a name multiply as everywhere. Of those that came by different
     names, equal ones count once, and unequal ones are an error.
-
-    Raises:
-        NnlrError: If two declarations disagree and ``tied`` does not settle it.
     """
     settled = dict(traces)
     for index, param in enumerate(model.params):

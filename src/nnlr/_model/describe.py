@@ -201,11 +201,7 @@ def describe(model: Source) -> ModelInfo:
 
 
 def with_roles(model: ModelInfo, roles: Mapping[int, str]) -> ModelInfo:
-    """The same model with some roles set by the user, by position, and fans to match.
-
-    Raises:
-        NnlrError: If a role is not one of :data:`nnlr._model.roles.ROLES`.
-    """
+    """The same model with some roles set by the user, by position, and fans to match."""
     params = list(model.params)
     for index, role in roles.items():
         param, slot = params[index], model.places[index][0]

@@ -237,9 +237,6 @@ def slots(source: Source) -> list[Slot]:
 
     Args:
         source: A module, a mapping of names to tensors, or (name, tensor) pairs.
-
-    Raises:
-        NnlrError: If the source is something else, or two bare tensors share a name.
     """
     if not isinstance(source, nn.Module):
         return _bare_slots(source)
@@ -271,11 +268,7 @@ def slots(source: Source) -> list[Slot]:
 
 
 def _bare_slots(source: object) -> list[Slot]:
-    """The slots of tensors without modules, with the prefix of wrappers that all names have cut.
-
-    Raises:
-        NnlrError: If they are no mapping or pairs of names and tensors, or a name comes twice.
-    """
+    """The slots of tensors without modules, with the prefix of wrappers that all names have cut."""
     expected = "a torch.nn.Module, a mapping of names to tensors, or (name, tensor) pairs"
     if isinstance(source, Mapping):
         pairs = list(source.items())

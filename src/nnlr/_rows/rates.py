@@ -31,11 +31,7 @@ class Bases:
 
 
 def make_bases(lr: object, weight_decay: object, decay: object) -> Bases:
-    """Check base rates and the decay mode.
-
-    Raises:
-        NnlrError: If a rate is out of range or the mode is unknown.
-    """
+    """Check base rates and the decay mode."""
     return Bases(
         lr=number(lr, "lr", above=0),
         weight_decay=number(weight_decay, "weight_decay"),
@@ -78,11 +74,6 @@ def combine(trace: Trace, bases: Bases, name: str) -> Rates:
         trace: The factors.
         bases: The base rates.
         name: The parameter, for messages.
-
-    Raises:
-        NnlrError: If a product leaves the range of a float, or an absolute decay meets a
-            base decay of 0.
-        ConfigError: If two schemes set one option, or the tag, to different values.
     """
     for setting in ("lr", "weight_decay"):
         _refuse_two_absolutes(trace, setting, name)

@@ -48,11 +48,7 @@ def plan_facts(
 def plan_from_facts(
     facts: Mapping[str, Any],
 ) -> tuple[list[PlanRow], Bases, str, tuple[Finding, ...]]:
-    """Read what :func:`plan_facts` wrote.
-
-    Raises:
-        ConfigError: If something is missing or not as written.
-    """
+    """Read what :func:`plan_facts` wrote."""
     if not isinstance(facts, Mapping) or "nnlr_plan" not in facts:
         raise ConfigError("This is not a plan: it has no 'nnlr_plan' version. See Plan.to_dict.")
     if facts["nnlr_plan"] != VERSION:

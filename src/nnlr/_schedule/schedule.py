@@ -181,9 +181,6 @@ class _Ratios:
         If the optimizer loads by name under the policy ``"code"``, as those of
         ``plan.optimizer`` do, and its base rates are others than they were then, they count;
         else those in the state.
-
-        Raises:
-            ConfigError: If it is of something else, or incomplete; nothing is then changed.
         """
         keys = {curve.rate.key for curve in self._curves}
         if not isinstance(state_dict, dict) or keys != state_dict.keys():

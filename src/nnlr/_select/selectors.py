@@ -75,11 +75,7 @@ class Selector(ABC):
 
 
 def as_selector(value: object, where: str) -> Selector:
-    """Return a selector: itself, or a glob for a plain string.
-
-    Raises:
-        NnlrError: If the value is neither.
-    """
+    """Return a selector: itself, or a glob for a plain string."""
     if isinstance(value, Selector):
         return value
     if isinstance(value, str):

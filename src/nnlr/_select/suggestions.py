@@ -36,9 +36,6 @@ def must_match(
         model: The model.
         what: How to call it in the message, for example ``"rule 2 'encoder.layr.*'"``.
         may_be_optional: Whether the call that takes it has an ``optional=``.
-
-    Raises:
-        PatternError: If it matches nothing.
     """
     if positions := selector.matches(model):
         return positions

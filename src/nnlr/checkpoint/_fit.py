@@ -26,9 +26,6 @@ def fitted(
         present: The optimizer.
         policy: Whose rates count.
         whole: Leave whole tensors whole where the parameter is sharded.
-
-    Raises:
-        ConfigError: If no name fits, or a group would need two values of one setting.
     """
     optimizer, names = present.optimizer, present.names
     groups = optimizer.param_groups

@@ -88,10 +88,6 @@ def fit_groups(
         saved: The groups of the checkpoint.
         present: The optimizer of the code.
         policy: Whose rates and multipliers count.
-
-    Raises:
-        ConfigError: If a group needs two values of something that has to come from the
-            checkpoint.
     """
     fitting = _Fitting(targets, saved, present, policy)
     groups = [fitting.group(position) for position in range(len(targets))]
@@ -188,11 +184,7 @@ class _Fitting:
             settings[rate.mult] = start / float(base)
 
     def _agreed(self, key: str, target: Target) -> Any:  # noqa: ANN401 - a setting's value
-        """Return the one value that the saved groups of a target have, or ``None``.
-
-        Raises:
-            ConfigError: If there are two.
-        """
+        """Return the one value that the saved groups of a target have, or ``None``."""
         values = [(at, self.saved[at][key]) for at in target.names if key in self.saved[at]]
         for at, value in values[1:]:
             if not same(values[0][1], value):

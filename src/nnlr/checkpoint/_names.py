@@ -61,11 +61,7 @@ def names_of(optimizer: Optimizer, pairs: Pairs) -> Names:
 
 
 def require_names(optimizer: Optimizer, names: Names) -> None:
-    """Refuse an optimizer of which a tensor has no name.
-
-    Raises:
-        ConfigError: With the ways to name them.
-    """
+    """Refuse an optimizer of which a tensor has no name."""
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     if count := sum(id(tensor) not in names.name_of for tensor in tensors):
         raise ConfigError(

@@ -54,12 +54,7 @@ class Saved:
 def read_indexed(
     state_dict: Mapping[str, Any], saved_names: Sequence[str] | None, optimizer: Optimizer
 ) -> Saved:
-    """Read a result of ``optimizer.state_dict()``, or what DCP passes to ``load_state_dict``.
-
-    Raises:
-        ConfigError: If names are needed and none are there, or as many as do not fit, or
-            there is no parameter at all.
-    """
+    """Read a result of ``optimizer.state_dict()``, or what DCP passes to ``load_state_dict``."""
     groups = state_dict["param_groups"]
     ids = [param_id for group in groups for param_id in group["params"]]
     if not ids:
@@ -108,11 +103,7 @@ def _how_to_name(optimizer: Optimizer) -> str:
 
 
 def by_position(saved: Saved, optimizer: Optimizer, names: Names) -> tuple[Saved, Names]:
-    """Name saved parameters after those at the same positions, as torch's own loading does.
-
-    Raises:
-        ConfigError: If group sizes or shapes differ.
-    """
+    """Name saved parameters after those at the same positions, as torch's own loading does."""
     groups = optimizer.param_groups
     sizes = [len(group["params"]) for group in groups]
     saved_sizes = [len(group["params"]) for group in saved.groups]
@@ -149,11 +140,7 @@ def _sizes(sizes: Sequence[int]) -> str:
 
 
 def read_named(state_dict: Mapping[str, Any]) -> Saved:
-    """Read a result of ``get_optimizer_state_dict``, flattened or not.
-
-    Raises:
-        NnlrError: If it is something else.
-    """
+    """Read a result of ``get_optimizer_state_dict``, flattened or not."""
     if "state" not in state_dict or "param_groups" not in state_dict:
         state_dict = _unflattened(state_dict)
     groups = state_dict["param_groups"]

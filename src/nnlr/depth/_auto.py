@@ -75,11 +75,7 @@ _FIX = (
 
 @uncollected()
 def places_by_structure(model: ModelInfo) -> list[LayerPlace | None]:
-    """The places that follow from the repeated blocks of a model.
-
-    Raises:
-        NnlrError: If nothing in the model is repeated.
-    """
+    """The places that follow from the repeated blocks of a model."""
     if model.module is None:
         raise NnlrError(
             f"indexer 'auto' looks for the blocks of a model in its modules, and "

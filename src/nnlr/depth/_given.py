@@ -166,11 +166,7 @@ class _ByPattern(Indexer):
     def _for_first_name(
         self, earlier: Selector, later: Selector, model: ModelInfo, index: int
     ) -> Selector:
-        """Of two selectors that match a tied tensor, the one that matches its first name.
-
-        Raises:
-            NnlrError: If both match that name, or neither.
-        """
+        """Of two selectors that match a tied tensor, the one that matches its first name."""
         name = model.params[index].name
         by_first_name = [s for s in (earlier, later) if name in s.reach(model, index)]
         if len(by_first_name) == 1:

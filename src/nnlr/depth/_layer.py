@@ -84,11 +84,7 @@ _CACHE: Final[WeakKeyDictionary[ModelInfo, dict[int, tuple[Indexer, Layers]]]] =
 
 
 def layers_of(indexer: Indexer, model: ModelInfo) -> Layers:
-    """The layers that an indexer gives, checked, and asked for once per described model.
-
-    Raises:
-        NnlrError: If it is not one valid layer, or ``None``, for each parameter.
-    """
+    """The layers that an indexer gives, checked, and asked for once per described model."""
     cache = _CACHE.setdefault(model, {})
     if id(indexer) in cache:
         return cache[id(indexer)][1]
@@ -115,9 +111,6 @@ def layers_of(indexer: Indexer, model: ModelInfo) -> Layers:
 
 def as_layer(value: object) -> Layer:
     """Return a layer, also from a plain tuple or list, as read from a file.
-
-    Raises:
-        NnlrError: If the value is no layer.
 
     Examples:
         >>> str(as_layer([4, 13]))

@@ -117,11 +117,7 @@ def first_places(towers: Iterable[list[LayerPlace | None]]) -> list[LayerPlace |
 
 
 def modules_with_matchers(model: ModelInfo) -> Iterator[tuple[Node, Matcher]]:
-    """The outermost modules that bring a matcher, and what they bring.
-
-    Raises:
-        NnlrError: If a module's ``group_matcher`` fails, or gives no matcher.
-    """
+    """The outermost modules that bring a matcher, and what they bring."""
     last: Node | None = None
     for node in _modules(model):
         bring = getattr(node.module, "group_matcher", None)

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 def draw_movement(
     runs: "Sequence[Sequence[MovedLayer]]", labels: Sequence[str], title: str
 ) -> "Figure":
-    """Draw one or two runs, the layers from top to bottom.
-
-    Raises:
-        NnlrError: If matplotlib is not installed.
-    """
+    """Draw one or two runs, the layers from top to bottom."""
     layers = runs[0]
     marks = ticks(runs)
     zero = marks[0] / 2  # an exact 0 is drawn on a strip of its own, left of the scale

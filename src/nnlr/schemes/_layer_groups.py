@@ -69,11 +69,7 @@ class Groups(ABC):
 
     @abstractmethod
     def of(self, model: ModelInfo) -> list[GroupPlace | None]:
-        """The group of each of ``model.params``; ``None`` for what is frozen and in none.
-
-        Raises:
-            NnlrError: If the groups do not fit the model.
-        """
+        """The group of each of ``model.params``; ``None`` for what is frozen and in none."""
 
     @abstractmethod
     def __repr__(self) -> str:
@@ -82,9 +78,6 @@ class Groups(ABC):
 
 def as_groups(value: object) -> Groups:
     """Return ordered groups from anything that says which.
-
-    Raises:
-        NnlrError: If the value does not.
 
     Examples:
         >>> as_groups(["embed.*", "head.*"]), as_groups("auto"), as_groups(4), as_groups(None)

@@ -40,11 +40,7 @@ SHOWN: Final = 3
 
 
 def draw_coordinates(checks: "Sequence[CoordinateCheck]", path: Path) -> None:
-    """Draw checks below each other: sizes at initialisation, then changes, over width.
-
-    Raises:
-        NnlrError: If matplotlib is not installed.
-    """
+    """Draw checks below each other: sizes at initialisation, then changes, over width."""
     columns = max(len(_shown(check.steps)) for check in checks)
     figure = new_figure((1.6 + 2.5 * columns, 0.4 + 2.9 * len(checks)))
     rows: list[list[Axes]] = []
@@ -196,11 +192,7 @@ def _meet(below: Sequence[float], above: Sequence[float], room: float) -> bool:
 
 
 def draw_sweeps(sweeps: "Sequence[LrSweep]", path: Path) -> None:
-    """Draw sweeps beside each other: loss over learning rate, a line for each width.
-
-    Raises:
-        NnlrError: If matplotlib is not installed.
-    """
+    """Draw sweeps beside each other: loss over learning rate, a line for each width."""
     figure = new_figure((1.6 + 4.2 * len(sweeps), 4.6))
     row = figure.subplots(1, len(sweeps), sharex=True, sharey=True, squeeze=False)[0]
     lowest, ceiling = _limits(sweeps)

@@ -19,11 +19,7 @@ Real = TypeVar("Real", bound=float)
 
 
 def ascending(values: Iterable[Real], what: str, *, least: int) -> tuple[Real, ...]:
-    """Different positive numbers, smallest first.
-
-    Raises:
-        NnlrError: If one is no positive number, is there twice, or there are too few.
-    """
+    """Different positive numbers, smallest first."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise NnlrError(
             f"{what} must be {least} or more positive numbers, got {shown(values)}.",
@@ -39,11 +35,7 @@ def ascending(values: Iterable[Real], what: str, *, least: int) -> tuple[Real, .
 
 
 def seeds_of(values: Iterable[int]) -> tuple[int, ...]:
-    """Different whole numbers, in their order.
-
-    Raises:
-        NnlrError: If they are anything else.
-    """
+    """Different whole numbers, in their order."""
     seeds = tuple(values) if isinstance(values, Iterable) else ()
     whole = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):

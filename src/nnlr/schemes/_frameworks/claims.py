@@ -48,11 +48,7 @@ class Watch:
         self.noted: list[Finding] = []
 
     def refuse(self, kind: str, key: str, cause: str, fix: str) -> None:
-        """Raise, or record a finding if not strict.
-
-        Raises:
-            ConfigError: If strict.
-        """
+        """Raise, or record a finding if not strict."""
         if self.strict:
             raise ConfigError(
                 f"{cause}; {self.framework} itself passes over that.\n"
@@ -149,9 +145,6 @@ class Claims:
             watch: Whether to raise.
             model: The model.
             names: What patterns are compared with, if not the canonical names.
-
-        Raises:
-            PatternError: If strict and there is one.
         """
         findings = []
         for at, count in self.unused().items():
@@ -259,11 +252,7 @@ def like_mapping(value: object) -> bool:
 
 
 def mapping(value: object, what: str) -> dict[str, Any]:
-    """Return a mapping with strings as keys as a dict, or refuse it.
-
-    Raises:
-        ConfigError: If it is something else.
-    """
+    """Return a mapping with strings as keys as a dict, or refuse it."""
     if not like_mapping(value):
         raise ConfigError(f"{what} must be a mapping, got {shown(value, typed=True)}.")
     settings: dict[str, Any] = dict(cast("Mapping[str, Any]", value))
@@ -273,11 +262,7 @@ def mapping(value: object, what: str) -> dict[str, Any]:
 
 
 def compiled(pattern: object, what: str) -> re.Pattern[str]:
-    """Return a regular expression, compiled, or refuse it.
-
-    Raises:
-        ConfigError: If it is something else.
-    """
+    """Return a regular expression, compiled, or refuse it."""
     if not isinstance(pattern, str):
         raise ConfigError(f"{what} must be a string, got {shown(pattern, typed=True)}.")
     try:
@@ -287,11 +272,7 @@ def compiled(pattern: object, what: str) -> re.Pattern[str]:
 
 
 def with_modules(model: ModelInfo, framework: str) -> Iterator[Slot]:
-    """The first place of each parameter, which decides where it is tied.
-
-    Raises:
-        NnlrError: If the model is bare tensors, which have no modules.
-    """
+    """The first place of each parameter, which decides where it is tied."""
     if model.module is None:
         raise NnlrError(
             f"{framework} looks at the classes of modules: resolve the model itself, not "

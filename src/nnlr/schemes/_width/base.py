@@ -37,9 +37,6 @@ def shapes(base: AnyBase, delta: AnyBase | None = None) -> dict[str, list[int | 
         ``{name: dims}``, which JSON and YAML can hold. ``nnlr.mup`` and ``nnlr.complete_p``
         take it, or the path of a file with it, as ``base``.
 
-    Raises:
-        NnlrError: If base and delta are not one model at two widths.
-
     Examples:
         >>> shapes(nn.Linear(3, 8), nn.Linear(3, 16))
         {'weight': [8, None], 'bias': [8]}
@@ -69,9 +66,6 @@ class Base(ABC):
         Args:
             model: The model.
             any_depth: Whether the model may have more blocks than the base, or fewer.
-
-        Raises:
-            NnlrError: If base and model do not correspond.
         """
 
     def outgrown(self, model: ModelInfo) -> list[str]:
@@ -80,11 +74,7 @@ class Base(ABC):
 
 
 def as_base(base: object, delta: object = None) -> Base:
-    """Understand what a user gave as the base of a width scheme.
-
-    Raises:
-        NnlrError: If it is nothing of the kind, or base and delta do not correspond.
-    """
+    """Understand what a user gave as the base of a width scheme."""
     widths = _as_widths(base)
     if delta is not None and (base is None or widths is not None):
         raise NnlrError(

@@ -113,11 +113,7 @@ class Scales(NamedTuple):
 
 
 def as_head_growth(sizes: AnyGrowth | None) -> HeadGrowth:
-    """Return the growth of heads by selector, checked.
-
-    Raises:
-        NnlrError: If it is no mapping of selectors to numbers > 0.
-    """
+    """Return the growth of heads by selector, checked."""
     if not isinstance(sizes, Mapping | None):
         raise NnlrError(
             "head_growth must map selectors of queries to the size of heads relative to the "
@@ -130,11 +126,7 @@ def as_head_growth(sizes: AnyGrowth | None) -> HeadGrowth:
 
 
 def refuse_folding_twice(forward: object, readout_input: object) -> None:
-    """Refuse to be told where to fold what the model multiplies with itself.
-
-    Raises:
-        NnlrError: If both are given.
-    """
+    """Refuse to be told where to fold what the model multiplies with itself."""
     if forward == "in_model" and readout_input is not None:
         raise NnlrError(
             f"readout_input={readout_input!r} names what takes the readout's factor, and "
@@ -168,11 +160,7 @@ def forward_factors(
     forward: Forward,
     readout_input: Selector | None,
 ) -> list[float]:
-    """The factor on what each parameter gives, which is to be folded into it.
-
-    Raises:
-        NnlrError: If a tied or computed readout cannot take its factor.
-    """
+    """The factor on what each parameter gives, which is to be folded into it."""
     folds = [1.0] * len(grown)
     if forward == "in_model":
         return folds
@@ -197,11 +185,7 @@ def forward_factors(
 
 
 def query_factors(model: ModelInfo, head_growth: HeadGrowth) -> dict[int, float]:
-    """The factor on queries that makes 1 / root of the heads' size into 1 / size.
-
-    Raises:
-        NnlrError: If a norm follows them, which would undo it.
-    """
+    """The factor on queries that makes 1 / root of the heads' size into 1 / size."""
     factors = {}
     norms = [p.owner for p in model.params if p.role == "norm" and _QK_NORM(p.owner)]
     for selector, growth in head_growth.items():

@@ -84,11 +84,7 @@ AnyFanIn = Mapping[str | Selector, int]
 
 
 def as_fan_in(given: AnyFanIn | None) -> FanIn:
-    """Check what a user said of axes that are summed over.
-
-    Raises:
-        NnlrError: If it is no mapping of selectors to axes.
-    """
+    """Check what a user said of axes that are summed over."""
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(
@@ -103,12 +99,7 @@ def as_fan_in(given: AnyFanIn | None) -> FanIn:
 def growths(
     model: ModelInfo, base: Base, fan_in: FanIn, *, any_depth: bool = False
 ) -> list[Growth]:
-    """The growth of every parameter.
-
-    Raises:
-        NnlrError: If base and model do not correspond, or it cannot be told what a
-            parameter is.
-    """
+    """The growth of every parameter."""
     given = _given_axes(model, fan_in)
     found = []
     pairs = zip(model.params, base.mults(model, any_depth=any_depth), strict=True)
