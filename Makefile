@@ -3,7 +3,7 @@
 # Everything lives in .venv. Three stamps say how far it is set up, each built on the
 # one before, so that two targets running at once never run two pips in one place:
 #   .venv/.torch   pip, torch and the build backend   (again when constraints.txt changes)
-#   .venv/.demo    nnlr, editable, with the demo       (again when pyproject.toml changes)
+#   .venv/.demo    nnlr, editable, and the demo needs  (again when pyproject.toml changes)
 #   .venv/.dev     tools and test dependencies         (again when either changes)
 
 PYTHON ?= python3
@@ -44,8 +44,8 @@ $(VENV)/.torch: constraints.txt
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	@echo "set-up 2/3: nnlr (editable) with the demo extra"
-	@$(PIP_INSTALL) --no-build-isolation -e '.[demo]'
+	@echo "set-up 2/3: nnlr (editable) and what the demo needs"
+	@$(PIP_INSTALL) --no-build-isolation -e . --group demo
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
