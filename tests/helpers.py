@@ -2,6 +2,7 @@
 
 import inspect
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -54,3 +55,10 @@ def same_weights(model: nn.Module, other: nn.Module) -> bool:
 def whole(tensor: Tensor) -> Tensor:
     """The whole of a sharded tensor, or the tensor."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def network(*widths: int) -> nn.Sequential:
+    """Linear layers of these widths, the same at every call, with a tanh before the last."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(*pair) for pair in pairwise(widths)]
+    return nn.Sequential(*layers[:-1], nn.Tanh(), layers[-1])

@@ -1,7 +1,8 @@
 """A small network, and its training in one process by plain torch: the reference."""
 
 import torch
-from torch import nn
+
+from tests import helpers
 
 # For each parameter (learning rate, weight decay), or None where it is locked.
 RATES = {
@@ -16,8 +17,7 @@ RATES = {
 
 def network(hidden=7):
     """By default of sizes that 2 and 3 processes do not divide evenly."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, hidden), nn.Linear(hidden, 5), nn.Tanh(), nn.Linear(5, 3))
+    return helpers.network(4, hidden, 5, 3)
 
 
 def batch(step, rank=0, world=1):

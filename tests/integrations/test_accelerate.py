@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import lr_scheduler as lrs
 
 import nnlr
+from tests.helpers import network
 
 accelerate = pytest.importorskip("accelerate")
 
@@ -32,11 +33,6 @@ def accelerator(**settings):
 def optimizer_of(model):
     plan = nnlr.resolve(model, nnlr.rule("0.*", lr_mult=0.1), lr=BASE, weight_decay=0.01)
     return plan.optimizer(torch.optim.AdamW)
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
 
 
 def batches(number=12):
@@ -88,7 +84,7 @@ class TestScheduleSteps:
 
 def test_a_total_counts_optimizer_steps_under_accumulation():
     """Three batches to a step: a one-cycle schedule of four steps is used to its end."""
-    run, model = accelerator(gradient_accumulation_steps=3), network()
+    run, model = accelerator(gradient_accumulation_steps=3), network(4, 4, 1)
     optimizer = optimizer_of(model)
     total = schedule_steps(run, 4)
     scheduler = nnlr.schedule(optimizer, lrs.OneCycleLR, max_lr=5e-2, total_steps=total)
@@ -105,7 +101,7 @@ def test_a_total_counts_optimizer_steps_under_accumulation():
 
 def test_a_scheduler_by_hand_does_not_wait_for_the_optimizer():
     """Then it is to be stepped where gradients are exchanged; the page says so."""
-    run, model = accelerator(step_scheduler_with_optimizer=False), network()
+    run, model = accelerator(step_scheduler_with_optimizer=False), network(4, 4, 1)
     optimizer = optimizer_of(model)
     scheduler = nnlr.schedule(optimizer, lrs.StepLR, step_size=100)
     run.gradient_accumulation_steps = 3
@@ -120,7 +116,7 @@ class TestPlateau:
         """Stepped by hand, registered for checkpointing."""
 
         def prepared():
-            run, model = accelerator(), network()
+            run, model = accelerator(), network(4, 4, 1)
             optimizer = optimizer_of(model)
             scheduler = nnlr.schedule(
                 optimizer, lrs.ReduceLROnPlateau, patience=1, factor=0.5, min_lr=4e-3
@@ -152,7 +148,7 @@ class TestPlateau:
 def test_rates_can_be_read_from_the_prepared_optimizer():
     """Accelerate's wrapper has parameter groups as well."""
     run = accelerator()
-    optimizer = run.prepare(optimizer_of(network()))
+    optimizer = run.prepare(optimizer_of(network(4, 4, 1)))
     expected = {"lr": BASE, "lr_min": BASE * 0.1, "lr_max": BASE}
     assert expected == pytest.approx(nnlr.rate_summary(optimizer))
 

@@ -9,13 +9,9 @@ from torch.optim import lr_scheduler as lrs
 
 import nnlr
 from tests.frozen_state import state_of
+from tests.helpers import network
 
 LR = 1e-3
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
 
 
 def layered(model, mult=0.01, **settings):
@@ -36,7 +32,9 @@ class TestPeft:
     @pytest.fixture
     def adapted(self):
         peft = pytest.importorskip("peft")
-        return peft.get_peft_model(network(), peft.LoraConfig(target_modules=["0", "2"], r=2))
+        return peft.get_peft_model(
+            network(4, 6, 1), peft.LoraConfig(target_modules=["0", "2"], r=2)
+        )
 
     def test_after_a_merge_the_optimizer_trains_nothing_of_the_model(self, adapted):
         """0 of its parameters are left in the model, and it would step on."""
@@ -115,7 +113,7 @@ class TestTimm:
 
     def test_a_multiplied_rate_beside_it_is_squared(self, schedulers):
         """By timm's scheduler, as the rates show."""
-        model = network()
+        model = network(4, 6, 1)
         groups = [
             {"params": list(model[2].parameters()), "lr": LR, "lr_scale": 1.0},
             {"params": list(model[0].parameters()), "lr": LR / 2, "lr_scale": 0.5},
@@ -129,7 +127,7 @@ class TestTimm:
     @pytest.mark.parametrize(("lr_min", "lost"), [(0.0, False), (1e-4, True)])
     def test_its_floor_on_a_plans_groups(self, schedulers, lr_min, lost):
         """It has no lr_scale to go by there, and its floor is absolute."""
-        model = network()
+        model = network(4, 6, 1)
         plan, optimizer = layered(model)
         scheduler = schedulers.CosineLRScheduler(optimizer, 10**6, lr_min=lr_min)
         found = ["schedule-drift"] if lost else []
@@ -138,7 +136,7 @@ class TestTimm:
     @pytest.mark.filterwarnings("ignore:PlateauLRScheduler is deprecated:FutureWarning")
     def test_a_scheduler_that_turns_to_the_metric_as_it_likes(self, schedulers):
         """PlateauLRScheduler on a plan's groups is run with a bad metric."""
-        model = network()
+        model = network(4, 6, 1)
         plan, optimizer = layered(model)
         scheduler = schedulers.PlateauLRScheduler(optimizer, patience_t=1, lr_min=1e-4)
         assert ["schedule-drift"] == kinds(plan, optimizer, scheduler)
@@ -147,7 +145,7 @@ class TestTimm:
         """It has dicts for them, and its step is not torch's: keep_ratios would never act."""
         from timm.optim import Lookahead
 
-        model = network()
+        model = network(4, 6, 1)
         plan, optimizer = layered(model)
         ahead = Lookahead(optimizer)
         seen = []
@@ -162,7 +160,7 @@ class TestTimm:
         """Nobody tells it of steps, so it does not ask for any."""
         from timm.optim import Lookahead
 
-        _, optimizer = layered(network())
+        _, optimizer = layered(network(4, 6, 1))
         ahead = Lookahead(optimizer)
         scheduler = nnlr.schedule(ahead, lrs.StepLR, step_size=1)
         ahead.step()
@@ -210,7 +208,7 @@ class TestTransformers:
             "reduce_lr_on_plateau": {"min_lr": 1e-4},
         }
         for name, keeps in kept_by_transformers().items():
-            model = network()
+            model = network(4, 6, 1)
             plan, optimizer = layered(model)
             scheduler = transformers.get_scheduler(
                 name,
@@ -225,7 +223,7 @@ class TestTransformers:
     def test_a_relative_step_does_not_read_rates(self):
         """Transformers' Adafactor by default; not with its rate switched on."""
         adafactor = pytest.importorskip("transformers").Adafactor
-        model = network()
+        model = network(4, 6, 1)
         for settings, found in (
             ({}, ["ignores-rate"]),
             ({"lr": 0.1, "relative_step": False}, []),
@@ -244,7 +242,7 @@ class TestTransformers:
         for name in ("DummyOptim", "DummyScheduler"):  # there if DeepSpeed is
             given = getattr(placeholders, name)
             monkeypatch.setattr(utils, name, given, raising=False)
-        model = network()
+        model = network(4, 6, 1)
         plan, optimizer = layered(model)
         sections = {"optimizer": {"type": "AdamW", "params": {"lr": LR}}}
         for config in (sections, {}):
@@ -272,7 +270,7 @@ class TestAccelerate:
         """The model, the optimizer and the scheduler as prepare gives them back."""
         accelerate = pytest.importorskip("accelerate")
         accelerator = accelerate.Accelerator(cpu=True)
-        model = network()
+        model = network(4, 6, 1)
         plan, optimizer = layered(model)
         scheduler = lrs.CosineAnnealingLR(optimizer, 20, eta_min=floor)
         prepared = accelerator.prepare(model, optimizer, scheduler)
@@ -285,7 +283,7 @@ class TestLightning:
     def test_what_it_keeps_is_looked_through(self, floor, found):
         """Its optimizers, and schedulers as configure_optimizers returns them."""
         core = pytest.importorskip("lightning.pytorch.core.optimizer")
-        model = network()
+        model = network(4, 6, 1)
         plan, optimizer = layered(model)
         scheduler = lrs.CosineAnnealingLR(optimizer, 20, eta_min=floor)
         wrapped = core.LightningOptimizer(optimizer)

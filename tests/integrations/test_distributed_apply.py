@@ -5,13 +5,12 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import nnlr
-from tests.helpers import whole
+from tests.helpers import network, whole
 from tests.processes import said_by, tell
 
 pytestmark = pytest.mark.skipif(
@@ -21,11 +20,6 @@ pytestmark = pytest.mark.skipif(
 SCHEME = (
     nnlr.rule("0.*", lr_mult=0) * nnlr.rule("1.*", lr_mult=0.1) * nnlr.rule("*.bias", wd_mult=0)
 )
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 4))
 
 
 def resolved(model, scheme=SCHEME):
@@ -47,7 +41,7 @@ def assert_same_weights(expected, actual):
 
 
 def trained_alone(scheme=SCHEME, cls=torch.optim.AdamW):
-    net = network()
+    net = network(4, 6, 6, 4)
     train(net, resolved(net, scheme).optimizer(cls))
     return net
 
@@ -58,7 +52,7 @@ def group_names(optimizer):
 
 def shard_then_apply():
     """Groups built after fully_shard train as without it, under the same names."""
-    net = network()
+    net = network(4, 6, 6, 4)
     plan = resolved(net)
     for layer in (net[0], net[1], net[3], net):
         fully_shard(layer)
@@ -67,13 +61,13 @@ def shard_then_apply():
     assert all(isinstance(p, DTensor) for p in optimizer.param_groups[0]["params"])
     train(net, optimizer)
     assert_same_weights(trained_alone(), net)
-    assert torch.equal(network()[0].weight, whole(net[0].weight))
+    assert torch.equal(network(4, 6, 6, 4)[0].weight, whole(net[0].weight))
     assert net[0].weight.grad is None
 
 
 def resolve_sharded():
     """A model that is sharded already resolves to the same plan."""
-    net = network()
+    net = network(4, 6, 6, 4)
     expected = resolved(net)
     for layer in (net[1], net):
         fully_shard(layer)
@@ -82,7 +76,7 @@ def resolve_sharded():
 
 def tensor_rates():
     """One rate tensor for each group works on shards too."""
-    net = network()
+    net = network(4, 6, 6, 4)
     for layer in (net[0], net[1], net[3], net):
         fully_shard(layer)
     train(net, resolved(net).optimizer(torch.optim.AdamW, tensor_lr=True))
@@ -91,7 +85,7 @@ def tensor_rates():
 
 def mixed_meshes():
     """Sharded and plain tensors of equal rates get groups of their own."""
-    net = network()
+    net = network(4, 6, 6, 4)
     plan = resolved(net, nnlr.rule("*.bias", wd_mult=0))
     fully_shard(net[1])
     optimizer = plan.optimizer(torch.optim.AdamW, foreach=True)
@@ -108,13 +102,13 @@ def mixed_meshes():
 def meta_then_shard():
     """Resolve on meta, shard, materialise, apply: the supported order."""
     with torch.device("meta"):
-        net = network()
+        net = network(4, 6, 6, 4)
     plan = resolved(net)
     for layer in (net[0], net[1], net[3], net):
         fully_shard(layer)
     net.to_empty(device="cpu")
     with torch.no_grad():
-        for shard, full in zip(net.parameters(), network().parameters(), strict=True):
+        for shard, full in zip(net.parameters(), network(4, 6, 6, 4).parameters(), strict=True):
             placed = distribute_tensor(full, shard.device_mesh, shard.placements)
             shard.copy_(placed)
     train(net, plan.optimizer(torch.optim.AdamW))
@@ -123,7 +117,7 @@ def meta_then_shard():
 
 def regroup_shards():
     """A live optimizer of shards is given other groups and continues."""
-    nets = [network(), network()]
+    nets = [network(4, 6, 6, 4), network(4, 6, 6, 4)]
     for layer in (nets[1][0], nets[1][1], nets[1][3], nets[1]):
         fully_shard(layer)
     for net in nets:
@@ -136,7 +130,7 @@ def regroup_shards():
 
 def ddp_locks():
     """Locking through DDP is an error; a lock from before trains as without DDP."""
-    net = network()
+    net = network(4, 6, 6, 4)
     ddp = DistributedDataParallel(net)
     message = "0.weight, 0.bias cannot be locked or unlocked inside Distributed"
     for plan in (resolved(net), resolved(ddp)):
@@ -151,7 +145,7 @@ def ddp_locks():
         resolved(ddp).optimizer(torch.optim.SGD)
     assert all(parameter.requires_grad for parameter in net.parameters())
 
-    locked = network()
+    locked = network(4, 6, 6, 4)
     plan = resolved(locked)
     plan.lock()
     wrapped = DistributedDataParallel(locked)
@@ -164,7 +158,7 @@ def ddp_locks():
 
 def ddp_regroup_is_atomic():
     """A regroup that would have to lock inside DDP leaves the optimizer as it was."""
-    net = network()
+    net = network(4, 6, 6, 4)
     ddp = DistributedDataParallel(net)
     optimizer = resolved(ddp, nnlr.rule("*")).optimizer(torch.optim.SGD)
     before = copy.copy(optimizer.param_groups)
@@ -184,11 +178,13 @@ class Half(nnlr.Scheme):
 def init_inside_wrappers():
     """apply_init works through DDP and on shards, and knows both models afterwards."""
     for wrap in (DistributedDataParallel, fully_shard):
-        net = network()
+        net = network(4, 6, 6, 4)
         outer = wrap(net)
         plan = resolved(outer, Half())
         nnlr.apply_init(outer, plan)
-        for expected, actual in zip(network().parameters(), net.parameters(), strict=True):
+        for expected, actual in zip(
+            network(4, 6, 6, 4).parameters(), net.parameters(), strict=True
+        ):
             assert torch.equal(0.5 * expected, whole(actual))
         with pytest.raises(nnlr.NnlrError, match="scaled before"):
             nnlr.apply_init(net, plan)

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
 
 from nnlr.optim._fast_path import convert_state, reason_of_parameter
-from tests.helpers import whole
+from tests.helpers import network, whole
 from tests.optim.twins import NAMES, USUAL, classes
 from tests.processes import outcomes, tell
 
@@ -26,14 +26,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def network():
-    """The last layer is narrower than the number of processes: empty shards."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1))
-
-
 def sharded():
-    net = network()
+    net = network(4, 6, 5, 1)
     for layer in (net[0], net[1], net[3], net):
         fully_shard(layer)
     return net
@@ -74,7 +68,7 @@ def shards_step_as_torchs_fused():
     """
     for name in NAMES:
         torch_class, our_class = classes(name)
-        alone, one, other = network(), sharded(), sharded()
+        alone, one, other = network(4, 6, 5, 1), sharded(), sharded()
         train(alone, optimizer_of(torch_class, alone, name, foreach=False))
         train(one, optimizer_of(torch_class, one, name, fused=name != "SGD"))
         optimizer = optimizer_of(our_class, other, name)
@@ -92,7 +86,7 @@ def shards_beside_plain_tensors():
     """Only one layer is sharded; all parameters are in one optimizer."""
     for name in NAMES:
         torch_class, our_class = classes(name)
-        alone, mixed = network(), network()
+        alone, mixed = network(4, 6, 5, 1), network(4, 6, 5, 1)
         fully_shard(mixed[1])
         train(alone, optimizer_of(torch_class, alone, name, foreach=False))
         optimizer = our_class(mixed.parameters(), **USUAL[name])

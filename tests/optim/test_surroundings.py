@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import nnlr
+from tests.helpers import network
 from tests.optim.twins import (
     NAMES,
     USUAL,
@@ -24,11 +25,6 @@ from tests.optim.twins import (
 SCHEME = nnlr.rule("0.*", lr_mult=0.1) * nnlr.rule("*.bias", wd_mult=0)
 
 
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-
-
 def learn(net, optimizer, steps=5, scheduler=None):
     for step in range(steps):
         optimizer.zero_grad()
@@ -40,7 +36,7 @@ def learn(net, optimizer, steps=5, scheduler=None):
 
 def planned(cls, net=None, **settings):
     """A network and its optimizer, built by a plan."""
-    net = net or network()
+    net = net or network(3, 4, 2)
     plan = nnlr.resolve(net, SCHEME, lr=0.05, weight_decay=0.1)
     return net, plan.optimizer(cls, **settings)
 
@@ -132,7 +128,7 @@ class TestSchedulers:
 
 def test_decay_modes_warn_as_for_torchs():
     """Independent decay means nothing where decay is part of the gradient."""
-    net = network()
+    net = network(3, 4, 2)
     plan = nnlr.resolve(net, SCHEME, lr=0.1, weight_decay=0.1, decay="independent")
     with pytest.warns(nnlr.NnlrWarning, match="no clear meaning with Adam"):
         plan.optimizer(nnlr.optim.Adam)
