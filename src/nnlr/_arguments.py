@@ -34,31 +34,18 @@ def number(
     above: float | None = None,
     maximum: float = math.inf,
 ) -> float:
-    """Return ``value`` as a float, or refuse it.
-
-    Args:
-        value: Any real number; numpy scalars are welcome.
-        what: The argument's name, for the message.
-        minimum: The smallest value allowed.
-        above: If given, the value must be larger than this (instead of ``minimum``).
-        maximum: The largest value allowed.
-    """
+    """Return a finite number as a float, or refuse it; ``above`` excludes the bound itself."""
     bound = f"> {above:g}" if above is not None else f">= {minimum:g}"
     if maximum < math.inf:
         bound += f" and <= {maximum:g}"
     requirement = f"{what} must be a finite number {bound}"
     if isinstance(value, torch.Tensor):
-        raise NnlrError(
-            f"{requirement}, got a Tensor. Pass a float"
-            + (
-                "; for a learning rate that lives in a tensor use "
-                "plan.optimizer(..., tensor_lr=True)."
-                if what == "lr"
-                else f", for example {what}.item()."
-            ),
-            what=what,
-            value=value,
-        )
+        fix = f", for example {what}.item()."
+        if what == "lr":
+            use = "plan.optimizer(..., tensor_lr=True)"
+            fix = f"; for a learning rate that lives in a tensor use {use}."
+        message = f"{requirement}, got a Tensor. Pass a float{fix}"
+        raise NnlrError(message, what=what, value=value)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise NnlrError(f"{requirement}, got {shown(value, typed=True)}.", what=what, value=value)
     try:

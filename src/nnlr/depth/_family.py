@@ -33,16 +33,6 @@ class NamePatterns(NamedTuple):
     downsample: str = _NEVER  # what stands between two stages; its group is a stage's number
     final_norm: str = _NEVER  # the norm after the last block
 
-    def in_order(self) -> tuple[tuple[Part, re.Pattern[str]], ...]:
-        """The patterns in the order they are tried; downsampling belongs to the blocks."""
-        return (
-            ("patch_embed", re.compile(self.patch_embed or _NEVER)),
-            ("stem", re.compile(self.stem)),
-            ("block", re.compile(self.downsample)),
-            ("block", re.compile(self.block)),
-            ("final_norm", re.compile(self.final_norm)),
-        )
-
 
 class NamedPart(NamedTuple):
     """What the name of a parameter says: its tower and its part of it."""
@@ -158,7 +148,13 @@ def _named_parts(
     names: list[str], towers: list[str], patterns: NamePatterns
 ) -> list[NamedPart | None]:
     """What each name says. A lone tower takes in what is outside it: heads of all sorts."""
-    in_order = patterns.in_order()
+    in_order: tuple[tuple[Part, re.Pattern[str]], ...] = (
+        ("patch_embed", re.compile(patterns.patch_embed or _NEVER)),
+        ("stem", re.compile(patterns.stem)),
+        ("block", re.compile(patterns.downsample)),
+        ("block", re.compile(patterns.block)),
+        ("final_norm", re.compile(patterns.final_norm)),
+    )
     alone = len(towers) == 1
     named_parts: list[NamedPart | None] = []
     for name in names:
@@ -166,17 +162,12 @@ def _named_parts(
         if tower is None:
             named_parts.append(NamedPart("", "head") if alone else None)
             continue
-        rest = name[len(tower) + 1 :] if tower else name
-        part, numbers = _part_of(rest, in_order)
-        named_parts.append(NamedPart("" if alone else tower, part, numbers))
+        inside = name[len(tower) + 1 :] if tower else name
+        label = "" if alone else tower
+        for part, pattern in in_order:
+            if match := pattern.match(inside):
+                named_parts.append(NamedPart(label, part, tuple(map(int, match.groups()))))
+                break
+        else:
+            named_parts.append(NamedPart(label, "head"))
     return named_parts
-
-
-def _part_of(
-    name: str, patterns: Sequence[tuple[Part, re.Pattern[str]]]
-) -> tuple[Part, tuple[int, ...]]:
-    """The part that a name in a tower belongs to, and the numbers in the name."""
-    for part, pattern in patterns:
-        if match := pattern.match(name):
-            return part, tuple(map(int, match.groups()))
-    return "head", ()

@@ -156,26 +156,22 @@ class _ByPattern(Indexer):
             what = f"indexer {selector!r}"
             for index in must_match(selector, model, what, may_be_optional=False):
                 earlier = chosen_by[index]
+                chosen_by[index] = selector
                 if earlier is None or self.table[earlier] == layer:
-                    chosen_by[index] = selector
-                else:
-                    chosen_by[index] = self._for_first_name(earlier, selector, model, index)
+                    continue
+                # Of a tied tensor, the selector counts that matches its first name.
+                name = model.params[index].name
+                matching = [s for s in (earlier, selector) if name in s.reach(model, index)]
+                if len(matching) != 1:
+                    raise NnlrError(
+                        f"Two patterns of the indexer match {name!r}: {earlier!r} says layer "
+                        f"{self.table[earlier]}, {selector!r} says layer {layer}. "
+                        "Narrow one of them.",
+                        name=name,
+                    )
+                chosen_by[index] = matching[0]
         depths = [None if selector is None else self.table[selector] for selector in chosen_by]
         return _as_numbered(depths, model, self)
-
-    def _for_first_name(
-        self, earlier: Selector, later: Selector, model: ModelInfo, index: int
-    ) -> Selector:
-        """Of two selectors that match a tied tensor, the one that matches its first name."""
-        name = model.params[index].name
-        by_first_name = [s for s in (earlier, later) if name in s.reach(model, index)]
-        if len(by_first_name) == 1:
-            return by_first_name[0]
-        raise NnlrError(
-            f"Two patterns of the indexer match {name!r}: {earlier!r} says layer "
-            f"{self.table[earlier]}, {later!r} says layer {self.table[later]}. Narrow one of them.",
-            name=name,
-        )
 
     def __repr__(self) -> str:
         return f"{{{listed(f'{selector!r}: {layer}' for selector, layer in self.table.items())}}}"

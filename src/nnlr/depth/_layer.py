@@ -155,18 +155,16 @@ def numbered_layers(places: Iterable[LayerPlace | None]) -> list[Layer | None]:
     for place in places:
         if place is not None:
             orders.setdefault(place.tower, set()).add(place.order)
+    layer_of: dict[LayerPlace | None, Layer | None] = {None: None}
     depths = {
-        tower: {order: depth for depth, order in enumerate(sorted(tower_orders))}
-        for tower, tower_orders in orders.items()
+        tower: {order: i for i, order in enumerate(sorted(orders[tower]))} for tower in orders
     }
-    return [
-        None
-        if place is None
-        else Layer(
-            depths[place.tower][place.order], len(depths[place.tower]) - 1, place.tower, place.part
-        )
-        for place in places
-    ]
+    for place in places:
+        if place is not None:
+            of_tower = depths[place.tower]
+            depth = of_tower[place.order]
+            layer_of[place] = Layer(depth, len(of_tower) - 1, place.tower, place.part)
+    return [layer_of[place] for place in places]
 
 
 def flat_tower(layers: Layers, model: ModelInfo) -> str | None:
@@ -197,25 +195,19 @@ def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
         >>> [str(layer) for layer in with_final_norm(tower, "head")]
         ['layer 0 of 2', 'layer 1 of 2', 'layer 2 of 2']
     """
-    last_blocks: dict[str, int] = {}
-    heads: dict[str, int] = {}
-    with_norm: set[str] = set()
+    tops: dict[tuple[str, Part], int] = {}  # of each part of each tower
     for layer in layers:
-        if layer is None:
-            continue
-        if layer.part == "block":
-            last_blocks[layer.tower] = max(last_blocks.get(layer.tower, 0), layer.depth)
-        elif layer.part == "head":
-            heads[layer.tower] = layer.last
-        elif layer.part == "final_norm":
-            with_norm.add(layer.tower)
+        if layer is not None:
+            top = layer.last if layer.part == "head" else layer.depth
+            key = layer.tower, layer.part
+            tops[key] = max(top, tops.get(key, 0))
     moved: list[Layer | None] = []
     for layer in layers:
-        if layer is None or layer.tower not in with_norm & last_blocks.keys():
+        block = None if layer is None else tops.get((layer.tower, "block"))
+        if layer is None or block is None or (layer.tower, "final_norm") not in tops:
             moved.append(layer)
             continue
-        block = last_blocks[layer.tower]
-        last = heads.get(layer.tower, block + (where == "head"))
+        last = tops.get((layer.tower, "head"), block + (where == "head"))
         norm = last if where == "head" else block
         depth = norm if layer.part == "final_norm" else layer.depth
         moved.append(layer._replace(depth=depth, last=last))

@@ -1,7 +1,7 @@
 """The difference of two plans."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
@@ -9,6 +9,12 @@ from nnlr._declare.factor import Step
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural
 from nnlr.report._text import WIDTH, rate
+
+# What is compared of two rows, beside their options.
+_COMPARED = (
+    *("shape", "state", "lr", "lr_mult", "weight_decay", "wd_mult"),
+    *("eps_mult", "init_mult", "tag"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,44 +67,32 @@ def diff(old: Sequence[PlanRow], new: Sequence[PlanRow]) -> PlanDiff:
         changed=tuple(
             (before[row.name], row)
             for row in new
-            if row.name in before and _facts(before[row.name]) != _facts(row)
+            if row.name in before and _settings(before[row.name]) != _settings(row)
         ),
     )
 
 
-def _facts(row: PlanRow) -> tuple[object, ...]:
-    """What is compared of two rows."""
-    rates = (row.lr, row.weight_decay, row.lr_mult, row.wd_mult, row.eps_mult, row.init_mult)
-    return (*rates, dict(row.options), row.tag, row.locked, row.trainable, row.shape)
+def _settings(row: PlanRow) -> dict[str, object]:
+    """What is compared of a row, by name."""
+    return {name: getattr(row, name) for name in _COMPARED} | dict(row.options)
 
 
 def _change(old: PlanRow, new: PlanRow) -> str:
     """What changed between two rows, line by line."""
-    settings: dict[str, tuple[object, object]] = {
-        "shape": (old.shape, new.shape),
-        "state": (old.state, new.state),
-        "lr": (old.lr, new.lr),
-        "lr_mult": (old.lr_mult, new.lr_mult),
-        "weight decay": (old.weight_decay, new.weight_decay),
-        "wd_mult": (old.wd_mult, new.wd_mult),
-        "eps_mult": (old.eps_mult, new.eps_mult),
-        "init_mult": (old.init_mult, new.init_mult),
-        "tag": (old.tag, new.tag),
-    }
-    for key in sorted({*old.options, *new.options}):
-        settings[key] = (old.options.get(key), new.options.get(key))
-    lines = [
-        f"  {name:<13}{_arrow(was, now)}" for name, (was, now) in settings.items() if was != now
-    ]
-    lines += [f"  no longer    {text}" for text in _only(old.trace, new.trace)]
-    lines += [f"  now          {text}" for text in _only(new.trace, old.trace)]
+    before, after = _settings(old), _settings(new)
+    lines = []
+    for name in (*_COMPARED, *sorted({*old.options, *new.options})):
+        values = before.get(name), after.get(name)
+        if values[0] != values[1]:
+            texts = [rate(v) if isinstance(v, float) else str(v) for v in values]
+            if texts[0] == texts[1]:  # four digits do not tell them apart
+                texts = [repr(value) for value in values]
+            title = "weight decay" if name == "weight_decay" else name
+            lines.append(f"  {title:<13}{' -> '.join(texts)}")
+    steps, new_steps = Counter(map(_text, old.trace)), Counter(map(_text, new.trace))
+    lines += [f"  no longer    {text}" for text in (steps - new_steps).elements()]
+    lines += [f"  now          {text}" for text in (new_steps - steps).elements()]
     return "\n".join(lines)
-
-
-def _only(these: Iterable[Step], those: Iterable[Step]) -> list[str]:
-    """Factors of the first trace that the second has not."""
-    surplus = Counter(map(_text, these)) - Counter(map(_text, those))
-    return list(surplus.elements())
 
 
 def _text(step: Step) -> str:
@@ -119,15 +113,3 @@ def _text(step: Step) -> str:
     parts += [f"{key}={value!r}" for key, value in sorted(factor.options.items())]
     why = f" ({factor.why})" if factor.why else ""
     return f"{step.source}: {', '.join(parts) or 'no change'}{why}"
-
-
-def _arrow(was: object, now: object) -> str:
-    """Old and new, in full where four digits do not tell them apart."""
-    short = (_plain(was), _plain(now))
-    old, new = short if short[0] != short[1] else (repr(was), repr(now))
-    return f"{old} -> {new}"
-
-
-def _plain(value: object) -> str:
-    """A value with four digits, if it is a float."""
-    return rate(value) if isinstance(value, float) else str(value)

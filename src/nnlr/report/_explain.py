@@ -13,9 +13,10 @@ from nnlr.report._text import WIDTH, rate
 
 def explain(row: PlanRow, bases: Bases) -> str:
     """Tell how the rates of a parameter came about; see :meth:`nnlr.Plan.explain`."""
+    shape = " x ".join(map(str, row.shape)) or "scalar"
     lines = [
         row.name,
-        f"  {'shape':<14}{_shape(row.shape)}, {row.numel:,} elements",
+        f"  {'shape':<14}{shape}, {row.numel:,} elements",
         f"  {'role':<14}{row.role} (by {row.role_basis})",
     ]
     if row.aliases:
@@ -28,22 +29,22 @@ def explain(row: PlanRow, bases: Bases) -> str:
     if row.lr_mult not in {0, 1} and decay_mode_acts(row.trace, bases):
         how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"
         lines.append(f"      divided by {how}: decay={bases.decay!r}")
-    lines += _other_factors(row)
+    for name in ("eps_mult", "init_mult"):
+        if steps := [step for step in row.trace if getattr(step.factor, name) != 1]:
+            lines.append(f"  {name:<14}{rate(getattr(row, name))}")
+            lines += [f"      x {rate(getattr(s.factor, name)):<10} {_by(s)}" for s in steps]
     lines += [f"  {'unchanged by':<14}{_by(s)}" for s in row.trace if _explains_no_change(s)]
     for key, value in sorted(row.options.items()):
         source = next(s.source for s in row.trace if key in s.factor.options)
         lines.append(f"  {'option':<14}{key}={value!r} ({source})")
     if shadowed := [name for step in row.trace for name in step.factor.shadowed]:
         lines.append(f"  {'shadowed':<14}{', '.join(shadowed)}")
-    return "\n".join(piece for line in lines for piece in _wrapped(line))
-
-
-def _wrapped(line: str) -> list[str]:
-    return wrap(line, WIDTH, subsequent_indent=" " * 16, break_long_words=False) or [line]
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) if shape else "scalar"
+    indent = " " * 16
+    return "\n".join(
+        piece
+        for line in lines
+        for piece in wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False)
+    )
 
 
 def _state(row: PlanRow) -> str:
@@ -95,13 +96,3 @@ def _wd_text(factor: Factor, base: float) -> str | None:
             return "0"
         return f"{rate(factor.weight_decay / base)} = {rate(factor.weight_decay)} / {rate(base)}"
     return rate(factor.wd_mult) if factor.wd_mult != 1 else None
-
-
-def _other_factors(row: PlanRow) -> list[str]:
-    lines = []
-    for name in ("eps_mult", "init_mult"):
-        steps = [step for step in row.trace if getattr(step.factor, name) != 1]
-        if steps:
-            lines.append(f"  {name:<14}{rate(getattr(row, name))}")
-            lines += [f"      x {rate(getattr(s.factor, name)):<10} {_by(s)}" for s in steps]
-    return lines

@@ -18,27 +18,16 @@ _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Rows of equal rates, under one label.
+    """Rows of equal rates, under one label."""
 
-    Attributes:
-        label: A name, or a pattern that all their names fit.
-        rows: The rows.
-        cut: Whether the label was cut, so that other lines may have it too.
-    """
-
-    label: str
+    label: str  # a name, or a pattern that all their names fit
     rows: tuple[PlanRow, ...]
-    cut: bool = False
+    cut: bool = False  # whether the label was cut, so that other lines may have it too
 
     @property
     def numel(self) -> int:
         """Elements of all rows together."""
         return sum(row.numel for row in self.rows)
-
-
-def unfolded(rows: Sequence[PlanRow]) -> list[Line]:
-    """A line for each row."""
-    return [Line(row.name, (row,)) for row in rows]
 
 
 def folds(rows: Sequence[PlanRow]) -> Iterator[list[Line]]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -81,24 +81,15 @@ class Movement:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain dicts and lists, fit for JSON; ``None`` for what is not finite."""
-        numbers = ("distance", "norm", "relative")
-        return {
-            "label": self.label,
-            "layers": [
-                {
-                    "name": row.name,
-                    "params": list(row.params),
-                    "numel": row.numel,
-                    "lr_mult": list(row.lr_mult),
-                    "state": row.state,
-                    **{
-                        key: x if math.isfinite(x := getattr(row, key)) else None for key in numbers
-                    },
-                    "moved_locked": list(row.moved_locked),
-                }
-                for row in self.rows
-            ],
-        }
+
+        def plain(value: object) -> object:
+            if isinstance(value, tuple):
+                return list(value)
+            return None if isinstance(value, float) and not math.isfinite(value) else value
+
+        layers = [asdict(row) | {"relative": row.relative} for row in self.rows]
+        layers = [{key: plain(value) for key, value in layer.items()} for layer in layers]
+        return {"label": self.label, "layers": layers}
 
     def __str__(self) -> str:
         """The chart."""
@@ -118,30 +109,23 @@ class Movement:
             width: Columns at most, at least 48; below about 60 there is no room for the scale.
         """
         runs = self._runs(other)
-        marks = ticks(runs)
-        broken = [name for run in runs for row in run for name in row.moved_locked]
-        flags = [
-            " !" if any(row.moved_locked for row in pair) else ""
-            for pair in zip(*runs, strict=True)
-        ]
-        columns = [
-            ["lr_mult", *(row.rates + flag for row, flag in zip(runs[0], flags, strict=True))]
-        ]
+        layers = list(zip(*runs, strict=True))
+        columns = [["lr_mult"]]
+        for pair in layers:
+            flag = " !" if any(row.moved_locked for row in pair) else ""
+            columns[0].append(pair[0].rates + flag)
         labels = [self.label] if other is None else [self.label, other.label]
         for label, run in zip(labels, runs, strict=True):
             cells = [label, *(number(row.relative) for row in run)]
             columns.append([cell.rjust(max(map(len, cells))) for cell in cells])
-        taken = sum(3 + max(map(len, column)) for column in columns)
-
         names = ["layer", *(row.name for row in runs[0])]
         longest = max(map(len, names))
+        taken = sum(3 + max(map(len, column)) for column in columns)
         track = min(_TRACK[1], width - taken - 3 - min(longest, 20))
         if track >= _TRACK[0]:
-            scale = [
-                axis(marks, track),
-                *(draw_track(pair, marks, track) for pair in zip(*runs, strict=True)),
-            ]
-            columns.append(scale)
+            marks = ticks(runs)
+            tracks = [draw_track(pair, marks, track) for pair in layers]
+            columns.append([axis(marks, track), *tracks])
             taken += 3 + track
         room = min(longest, max(width - taken, 8))
 
@@ -155,8 +139,9 @@ class Movement:
         lines.insert(2, "─" * min(width, room + sum(3 + size for size in widths)))
         if other is not None and track >= _TRACK[0]:
             lines.append(f"● {self.label}   ○ {other.label}   ◉ both")
+        broken = dict.fromkeys(name for run in runs for row in run for name in row.moved_locked)
         if broken:
-            lines.append(f"! moved although locked or frozen: {listed(dict.fromkeys(broken))}")
+            lines.append(f"! moved although locked or frozen: {listed(broken)}")
         if any(row.relative == math.inf for run in runs for row in run):
             lines.append("inf: every element was 0 before")
         return "\n".join(lines)
@@ -265,35 +250,41 @@ def movement(
     by_layer: dict[str, list[PlanRow]] = {}
     for row in plan.rows:
         by_layer.setdefault(row.name.rpartition(".")[0], []).append(row)
-    rows = []
-    for layer, members in by_layer.items():
-        measured = [_measured(row, starts[row.name], ends[row.name]) for row in members]
-        rows.append(_together(layer or plan.label, measured))
+    rows = [
+        _together(
+            layer or plan.label,
+            [_measured(row, starts[row.name], ends[row.name]) for row in members],
+        )
+        for layer, members in by_layer.items()
+    ]
     return Movement(label, tuple(rows))
 
 
 def _tensors(source: object, plan: "Plan", argument: str) -> dict[str, Tensor]:
     """The tensor of every row, by canonical name."""
     by_name = {alias: row for row in plan.rows for alias in (*row.aliases, row.name)}
-    tensors: dict[str, Tensor] = {}
+    named: list[tuple[str | None, Tensor]]
     if isinstance(source, nn.Module):
-        places = slots(source)
-        if unknown := [slot.name for slot in places if slot.name not in by_name]:
+        named = [(slot.name, slot.tensor) for slot in slots(source)]
+        if unknown := [name for name, _ in named if name and name not in by_name]:
             raise PlanMismatchError(
                 f"{argument} has {plural(len(unknown), 'parameter')} that the plan does not "
                 f"know: {listed(unknown)}. {nearest_hint(unknown[0], by_name)}".rstrip(),
                 name=unknown[0],
                 names=unknown,
             )
-        for slot in places:
-            tensors.setdefault(by_name[slot.name].name, slot.tensor.detach())
     elif isinstance(source, Mapping):
-        for key, tensor in source.items():
-            name = resolve_name(key, by_name) if isinstance(key, str) else None
-            if name is not None and isinstance(tensor, Tensor):
-                tensors.setdefault(by_name[name].name, tensor.detach())
+        named = [
+            (resolve_name(key, by_name), tensor)
+            for key, tensor in source.items()
+            if isinstance(key, str) and isinstance(tensor, Tensor)
+        ]
     else:
         raise NnlrError(f"{argument} must be a state dict or a module, got {shown(source)}.")
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in named:
+        if name is not None:
+            tensors.setdefault(by_name[name].name, tensor.detach())
     if missing := [row.name for row in plan.rows if row.name not in tensors]:
         raise PlanMismatchError(
             f"{argument} lacks {plural(len(missing), 'parameter')} of the plan: "

@@ -45,14 +45,8 @@ def draw_movement(
         axes.hlines(heights, values[0], values[1], color="#AAAAAA", linewidth=1.5, zorder=2)
     # An open square around a full circle: both can be seen where they meet.
     circle: dict[str, Any] = {"marker": "o", "markersize": 7, "color": BLUE, "zorder": 4}
-    square: dict[str, Any] = {
-        "marker": "s",
-        "markersize": 11,
-        "color": RED,
-        "markeredgewidth": 2,
-        "zorder": 3,
-    }
-    square["markerfacecolor"] = "white"
+    square = circle | {"marker": "s", "markersize": 11, "color": RED, "zorder": 3}
+    square |= {"markeredgewidth": 2, "markerfacecolor": "white"}
     for points, label, style in zip(values, labels, (circle, square), strict=False):
         axes.plot(points, heights, linestyle="", clip_on=False, label=label, **style)
     for tick, layer in zip(axes.get_yticklabels(), layers, strict=True):

@@ -9,7 +9,7 @@ from nnlr._rows.groups import Group
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural
-from nnlr.report._fold import Line, folds, unfolded
+from nnlr.report._fold import Line, folds
 from nnlr.report._text import WIDTH, amount, at_dots, options_text, rate, render
 
 # Lines of a folded table, headings and footer included.
@@ -35,13 +35,21 @@ def table(
     full: bool,
 ) -> str:
     """Draw the table; see :meth:`nnlr.Plan.table`."""
-    head = _head(rows, groups, bases, label)
+    counts = f"{plural(len(rows), 'parameter')} ({amount(sum(row.numel for row in rows))})"
+    mode = "" if bases.decay == "coupled" else f", decay {bases.decay}"
+    head = [
+        f"{label}: {counts}, {plural(len(groups), 'group')}",
+        f"base lr {rate(bases.lr)}, base weight decay {rate(bases.weight_decay)}{mode}",
+    ]
     if not rows:
         return "\n".join(head)
-    footnotes = _footnotes(rows)
+    texts = dict.fromkeys(options_text(row.options) for row in rows if row.options)
+    footnotes = {text: number for number, text in enumerate(texts, start=1)}
     foot = _foot(rows, findings, footnotes, full=full)
     if full:
-        return "\n".join([*head, *_body(unfolded(rows), footnotes), *foot])
+        return "\n".join(
+            [*head, *_body([Line(row.name, (row,)) for row in rows], footnotes), *foot]
+        )
     room = LIMIT - len(head) - len(foot)
     lines: list[Line] = []
     for lines in folds(rows):
@@ -60,16 +68,6 @@ def _cropped(lines: list[Line], footnotes: Footnotes, room: int) -> list[str]:
             rest = plural(len(lines) - shown, "more line")
             return [*body, f"... and {rest}: see table(full=True)"]
         shown -= max(1, over // 4)  # a line is rarely higher than that
-
-
-def _head(rows: Sequence[PlanRow], groups: Sequence[Group], bases: Bases, label: str) -> list[str]:
-    total = sum(row.numel for row in rows)
-    mode = "" if bases.decay == "coupled" else f", decay {bases.decay}"
-    counts = f"{plural(len(rows), 'parameter')} ({amount(total)})"
-    return [
-        f"{label}: {counts}, {plural(len(groups), 'group')}",
-        f"base lr {rate(bases.lr)}, base weight decay {rate(bases.weight_decay)}{mode}",
-    ]
 
 
 def _body(lines: Sequence[Line], footnotes: Footnotes, gap: int | None = None) -> list[str]:
@@ -110,11 +108,9 @@ def _columns(lines: Sequence[Line], footnotes: Footnotes) -> dict[str, list[str]
         "decay": [_unless_frozen(row, row.weight_decay) for row in first],
         "": [_note(line, footnotes) for line in lines],
     }
-    plain_decay = {row.wd_mult for row in first} <= {0.0, 1.0}
-    silent = {title for title, cells in columns.items() if not any(cells)}
-    if plain_decay:
-        silent.add("wd_mult")
-    return {title: cells for title, cells in columns.items() if title not in silent}
+    if {row.wd_mult for row in first} <= {0.0, 1.0}:
+        del columns["wd_mult"]
+    return {title: cells for title, cells in columns.items() if any(cells)}
 
 
 def _unless_frozen(row: PlanRow, value: float) -> str:
@@ -133,11 +129,6 @@ def _note(line: Line, footnotes: Footnotes) -> str:
     if len(line.rows) == 1 and row.aliases:
         notes.append("tied")
     return ", ".join(filter(None, notes))
-
-
-def _footnotes(rows: Sequence[PlanRow]) -> Footnotes:
-    texts = dict.fromkeys(options_text(row.options) for row in rows if row.options)
-    return {text: number for number, text in enumerate(texts, start=1)}
 
 
 def _foot(

@@ -42,19 +42,14 @@ _SPLITTER: Final = (
 
 
 class GroupPlace(NamedTuple):
-    """The place of a parameter in a row of groups.
+    """The place of a parameter in a row of groups."""
 
-    Attributes:
-        position: Its group, 0 nearest the input.
-        last: The group nearest the output.
-        layer: Its layer, where groups are made of layers.
-        inside: Whether it was put there; what is outside every tower counts with the last.
-    """
-
-    position: int
-    last: int
-    layer: Layer | None = None
-    inside: bool = True
+    position: int  # its group, 0 nearest the input
+    last: int  # the group nearest the output
+    layer: Layer | None = None  # where groups are made of layers
+    inside: bool = (
+        True  # whether it was put there; what is outside every tower counts with the last
+    )
 
     def __str__(self) -> str:
         """``group 1 of 4``, counted from 0 as layers are."""

@@ -145,20 +145,11 @@ class Hooks(NamedTuple):
     globs: Sequence[str]
     errors: Sequence[str]
 
-    def include(self, name: str) -> bool:
-        """Whether this parameter is among them."""
-        return name in self.names or any(fnmatchcase(name, glob) for glob in self.globs)
-
 
 class Declarations:
     """The requests for no weight decay in the code of a model's modules and on its parameters.
 
-    Args:
-        model: The model.
-        reads: Which declarations count; see :class:`nnlr.schemes._no_weight_decay_presets.Preset`.
-
-    Attributes:
-        hooks: What each module that has hooks asks for.
+    What counts, ``reads``, is a preset's ``declared``; ``hooks`` are those of each module.
     """
 
     def __init__(self, model: ModelInfo, reads: str) -> None:
@@ -178,8 +169,10 @@ class Declarations:
     def of(self, places: Sequence[Slot]) -> str | None:
         """Who asks for no decay of the parameter with these places, if anybody."""
         if self._reads == "marks":
-            if mark := _marked(places[0].tensor):
-                return mark
+            if getattr(places[0].tensor, "_no_weight_decay", False):  # as in Mamba
+                return "marked _no_weight_decay"
+            if _optim(places[0].tensor).get("weight_decay") == 0:  # as in S4
+                return "marked _optim"
         else:
             places = places[:1]  # the name that named_parameters() gives
         return next(filter(None, map(self._hooked, places)), None) if self.hooks else None
@@ -193,7 +186,8 @@ class Declarations:
         for node in asking:
             start = node.raw(wrappers=False)
             name = slot.raw(wrappers=False).removeprefix(f"{start}." if start else "")
-            if self.hooks[node.module].include(name):
+            hooks = self.hooks[node.module]
+            if name in hooks.names or any(fnmatchcase(name, glob) for glob in hooks.globs):
                 return f"no_weight_decay() of {module_class(node.module).__name__}"
         return None
 
@@ -228,13 +222,6 @@ def _words(asked: object) -> list[str]:
         if not isinstance(word, str):
             raise TypeError(f"expected names, got {word!r}")
     return list(asked)
-
-
-def _marked(tensor: Tensor) -> str | None:
-    """The attribute of a parameter that asks for no decay, Mamba's or S4's, if it has one."""
-    if getattr(tensor, "_no_weight_decay", False):
-        return "marked _no_weight_decay"
-    return "marked _optim" if _optim(tensor).get("weight_decay") == 0 else None
 
 
 def _optim(tensor: Tensor) -> Mapping[str, Any]:

@@ -49,18 +49,11 @@ DECAYED_ROLES: Final = {
 
 @dataclass(frozen=True)
 class ParamView:
-    """One parameter, as a rule sees it.
-
-    Attributes:
-        param: The parameter, described.
-        slot: The first place where it hangs.
-        declared: Who asks for no decay in code: a hook of a module, a mark on the parameter,
-            or nobody.
-    """
+    """One parameter, as a rule sees it."""
 
     param: ParamInfo
-    slot: Slot
-    declared: str | None = None
+    slot: Slot  # the first place where it hangs
+    declared: str | None = None  # who asks for no decay in code: a hook, a mark, or nobody
 
     @cached_property
     def name(self) -> str:
@@ -111,14 +104,6 @@ def _nnlr(view: ParamView) -> str | None:
     return view.declared
 
 
-def _timm(view: ParamView) -> str | None:
-    return _up_to_1d(view) or _dot_bias(view) or view.declared
-
-
-def _up_to_1d_or_declared(view: ParamView) -> str | None:
-    return _up_to_1d(view) or view.declared
-
-
 _HF_NAMES: Final = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 
 
@@ -127,10 +112,6 @@ def _hf(view: ParamView) -> str | None:
         return "in a LayerNorm"
     match = _HF_NAMES.search(view.name.lower())
     return f"{match[0].strip('.')!r} in its name" if match else None
-
-
-def _bert_legacy(view: ParamView) -> str | None:
-    return _holds(view, "bias", "LayerNorm.weight")
 
 
 def _detectron2(view: ParamView) -> str | None:
@@ -148,25 +129,13 @@ def _yolov5(view: ParamView) -> str | None:
     return f"weight of a {view.cls.__name__}" if is_norm else None
 
 
-def _open_clip_legacy(view: ParamView) -> str | None:
-    return _up_to_1d(view) or _holds(view, "bn", "ln", "bias", "logit_scale")
-
-
 def _megatron(view: ParamView) -> str | None:
     return ("1-D" if view.ndim == 1 else None) or _dot_bias(view)
-
-
-def _megatron_qk_layernorm(view: ParamView) -> str | None:
-    return None if _holds(view, "q_layernorm.", "k_layernorm.") else _megatron(view)
 
 
 def _olmo2(view: ParamView) -> str | None:
     is_table = issubclass(view.cls, nn.Embedding) and view.slot.key == "weight"
     return "an Embedding" if is_table else None
-
-
-def _dinov2(view: ParamView) -> str | None:
-    return _dot_bias(view) or _holds(view, "norm", "gamma")
 
 
 def _big_vision(view: ParamView) -> str | None:
@@ -176,31 +145,33 @@ def _big_vision(view: ParamView) -> str | None:
 
 
 class Preset(NamedTuple):
-    """A rule and what it needs to know.
-
-    Attributes:
-        rule: The rule.
-        source: Where the original is.
-        declared: Which declarations in code it reads: ``"outermost"`` the
-            ``no_weight_decay()`` of the outermost modules that have one, ``"every"`` hooks of
-            every module, ``"marks"`` these and attributes of parameters.
-        classes: Whether it reads classes of modules, so that names alone will not do.
-    """
+    """A rule and what it needs to know."""
 
     rule: ExemptRule
-    source: str
+    source: str  # where the original is
+    # Which declarations in code it reads: the no_weight_decay() of the outermost modules that
+    # have one, hooks of every module, or ("marks") these and attributes of parameters.
     declared: Literal["", "outermost", "every", "marks"] = ""
-    classes: bool = False
+    classes: bool = False  # whether it reads classes of modules, so that names will not do
 
 
 PRESETS: Final = {
     "nnlr": Preset(_nnlr, "roles: EXEMPT_ROLES and DECAYED_ROLES", "marks"),
-    "timm": Preset(_timm, "timm.optim.param_groups_weight_decay", "outermost"),
+    "timm": Preset(
+        lambda view: _up_to_1d(view) or _dot_bias(view) or view.declared,
+        "timm.optim.param_groups_weight_decay",
+        "outermost",
+    ),
     "timm_layer_decay": Preset(
-        _up_to_1d_or_declared, "timm.optim.param_groups_layer_decay", "outermost"
+        lambda view: _up_to_1d(view) or view.declared,
+        "timm.optim.param_groups_layer_decay",
+        "outermost",
     ),
     "hf": Preset(_hf, "transformers 5, Trainer.get_decay_parameter_names", classes=True),
-    "bert_legacy": Preset(_bert_legacy, "transformers' example scripts: no_decay = [...]"),
+    "bert_legacy": Preset(
+        lambda view: _holds(view, "bias", "LayerNorm.weight"),
+        "transformers' example scripts: no_decay = [...]",
+    ),
     "nanogpt": Preset(_up_to_1d, "nanoGPT, model.py: configure_optimizers"),
     "detectron2": Preset(
         _detectron2,
@@ -209,22 +180,29 @@ PRESETS: Final = {
     ),
     "yolov5": Preset(_yolov5, "yolov5, utils/torch_utils.py: smart_optimizer", classes=True),
     "open_clip": Preset(
-        _up_to_1d_or_declared,
+        lambda view: _up_to_1d(view) or view.declared,
         "open_clip, src/open_clip_train/optim.py: make_wd_exclude",
         "every",
     ),
-    "open_clip_legacy": Preset(_open_clip_legacy, "open_clip before optim.py, main.py: exclude"),
+    "open_clip_legacy": Preset(
+        lambda view: _up_to_1d(view) or _holds(view, "bn", "ln", "bias", "logit_scale"),
+        "open_clip before optim.py, main.py: exclude",
+    ),
     "megatron": Preset(
         _megatron, "Megatron-LM, megatron/core/optimizer: get_standard_config_overrides"
     ),
     "megatron_qk_layernorm": Preset(
-        _megatron_qk_layernorm, "the same with apply_wd_to_qk_layernorm"
+        lambda view: None if _holds(view, "q_layernorm.", "k_layernorm.") else _megatron(view),
+        "the same with apply_wd_to_qk_layernorm",
     ),
     "olmo2": Preset(
         _olmo2,
         "OLMo 2, olmo/optim.py with decay_norm_and_bias and without decay_embeddings",
         classes=True,
     ),
-    "dinov2": Preset(_dinov2, "dinov2, utils/param_groups.py: get_params_groups_with_decay"),
+    "dinov2": Preset(
+        lambda view: _dot_bias(view) or _holds(view, "norm", "gamma"),
+        "dinov2, utils/param_groups.py: get_params_groups_with_decay",
+    ),
     "big_vision": Preset(_big_vision, "big_vision, optax.py: wd_mults, by Flax's names"),
 }

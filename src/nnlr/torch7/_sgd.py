@@ -1,8 +1,8 @@
 """``sgd``: Torch7's step on one vector, with a rate and a decay per element."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -13,17 +13,6 @@ from nnlr._text import nearest_hint
 from nnlr.errors import ConfigError, NnlrError
 
 __all__ = ["sgd"]
-
-_SETTINGS = (
-    "learning_rate",
-    "learning_rate_decay",
-    "weight_decay",
-    "momentum",
-    "dampening",
-    "nesterov",
-    "learning_rates",
-    "weight_decays",
-)
 
 _STATE = ("eval_counter", "momentum_buffer")
 
@@ -98,20 +87,24 @@ def sgd(
     """
     config = {} if config is None else config
     state = config if state is None else state
-    _check_mapping("config", config)
-    _check_mapping("state", state)
-    _check_x(x)
+    _check_arguments(config, state, x)
     settings = _read_settings(config)
     steps = _read_counter(state)
     buffer = _read_buffer(state, x)
-    for key, vector in settings.vectors():
-        # Checking the values makes a GPU wait, so only at the first step.
-        _check_vector(key, vector, x, check_values=steps == 0)
+    for key in ("learning_rates", "weight_decays"):
+        if (vector := getattr(settings, key)) is not None:
+            # Checking the values makes a GPU wait, so only at the first step.
+            _check_vector(key, vector, x, check_values=steps == 0)
 
     with torch.enable_grad():
         loss, gradient = _evaluate(opfunc, x)
     with torch.no_grad():
-        update = _decayed(gradient, x, settings)
+        update = gradient
+        if settings.weight_decays is not None:
+            # A vector of higher precision would widen the sum.
+            update = torch.addcmul(gradient, settings.weight_decays, x).to(x.dtype)
+        elif settings.weight_decay:
+            update = torch.add(gradient, x, alpha=settings.weight_decay)
         if settings.momentum:
             if buffer is None:
                 buffer = update.clone() if update is gradient else update
@@ -145,21 +138,8 @@ class _Settings:
     learning_rates: Tensor | None
     weight_decays: Tensor | None
 
-    def vectors(self) -> Iterator[tuple[str, Tensor]]:
-        if self.learning_rates is not None:
-            yield "learning_rates", self.learning_rates
-        if self.weight_decays is not None:
-            yield "weight_decays", self.weight_decays
 
-
-def _decayed(gradient: Tensor, x: Tensor, settings: _Settings) -> Tensor:
-    """Return the gradient with the decay in it; a new tensor if there is any decay."""
-    if settings.weight_decays is not None:
-        decayed = torch.addcmul(gradient, settings.weight_decays, x)
-        return decayed.to(x.dtype)  # a vector of higher precision would widen it
-    if settings.weight_decay:
-        return torch.add(gradient, x, alpha=settings.weight_decay)
-    return gradient
+_SETTINGS = tuple(field.name for field in fields(_Settings))
 
 
 def _read_settings(config: Mapping[str, Any]) -> _Settings:
@@ -216,17 +196,14 @@ def _spelling(key: object) -> str:
     return nearest_hint(snake, _SETTINGS)
 
 
-def _check_mapping(what: str, value: object) -> None:
-    """Refuse a config or state that is no dict."""
-    if not isinstance(value, MutableMapping):
-        raise NnlrError(
-            f"{what} of sgd must be a dict, which it also writes to, got {value!r} "
-            f"({type(value).__name__})."
-        )
-
-
-def _check_x(x: object) -> None:
-    """Refuse parameters that are no dense tensor of floats."""
+def _check_arguments(config: object, state: object, x: object) -> None:
+    """Refuse a config or state that is no dict, and parameters that are no dense floats."""
+    for what, value in (("config", config), ("state", state)):
+        if not isinstance(value, MutableMapping):
+            raise NnlrError(
+                f"{what} of sgd must be a dict, which it also writes to, got {value!r} "
+                f"({type(value).__name__})."
+            )
     if not isinstance(x, Tensor):
         raise NnlrError(
             f"x of sgd must be a tensor, got {type(x).__name__}. Flatten a module with "

@@ -20,13 +20,7 @@ from torch import Tensor, nn
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 from nnlr.report._scaling.coordinate_result import Coordinate, CoordinateCheck
-from nnlr.report._scaling.runs import (
-    ascending,
-    own_randomness,
-    seed_all,
-    seeds_of,
-    tracked,
-)
+from nnlr.report._scaling.runs import ascending, own_randomness, seed_all, seeds_of, tracked
 from nnlr.report._scaling.watching import matching_modules, watching
 
 if TYPE_CHECKING:
@@ -130,7 +124,13 @@ def _run(  # noqa: PLR0917  a call of coordinate_check, with one width and one s
     for step in range(steps + 1):
         seed_all(batch_seed)
         with watching(matching_modules(model, patterns), first) as outputs:
-            value = _scalar(loss(model))
+            value = loss(model)
+        if not (isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad):
+            raise NnlrError(
+                "loss must return one number that can be differentiated, got "
+                f"{shown(value)}. For example: lambda model: F.cross_entropy(model(x), y)",
+                value=value,
+            )
         for name, numbers in outputs.items():
             size, change = map(fmean, zip(*numbers, strict=True))
             yield Coordinate(width, seed, step, name, size, change)
@@ -149,15 +149,4 @@ def _prepared(made: tuple[nn.Module, "Optimizer"]) -> tuple[nn.Module, "Optimize
         f"prepare must return a model and its optimizer, got {shown(made)}. For example: "
         "return model, torch.optim.Adam(model.parameters(), lr=lr)",
         value=made,
-    )
-
-
-def _scalar(value: object) -> Tensor:
-    """What ``loss`` returned, or refuse it."""
-    if isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad:
-        return value
-    raise NnlrError(
-        f"loss must return one number that can be differentiated, got {shown(value)}. For "
-        "example: lambda model: F.cross_entropy(model(x), y)",
-        value=value,
     )

@@ -5,7 +5,7 @@ Theory knows growth in powers of the square root of the width: exponents 0, 1/2 
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -203,13 +203,20 @@ class CoordinateCheck:
 
     def _cells(self, faults: Mapping[str, Fault]) -> dict[str, list[str]]:
         """Module -> what stands right of its name."""
-        means = _means(self.rows)
+        by_run: dict[tuple[str, int, int], list[Coordinate]] = {}
+        for row in self.rows:
+            by_run.setdefault((row.module, row.step, row.width), []).append(row)
+
+        def mean(what: str, growth: Growth, width: int) -> str:
+            rows = by_run[growth.module, growth.step, width]
+            return rate(float(f"{fmean(getattr(row, what) for row in rows):.3g}"))
+
         ends = (self.widths[0], self.widths[-1])
         return {
             (name := first.module): [
-                *(_short(means[name, 0, width][0]) for width in ends),
+                *(mean("size", first, width) for width in ends),
                 _signed(first.size),
-                *(_short(means[name, steepest.step, width][1]) for width in ends),
+                *(mean("change", steepest, width) for width in ends),
                 _signed(steepest.change),
                 str(steepest.step),
                 faults[name].kind if name in faults else "",
@@ -236,38 +243,18 @@ class CoordinateCheck:
         draw_coordinates([self, *others], Path(path))
 
 
-def _means(
-    rows: Sequence[Coordinate],
-) -> dict[tuple[str, int, int], tuple[float, float]]:
-    """Size and change over all seeds, by module, step and width."""
-    together: dict[tuple[str, int, int], list[tuple[float, float]]] = {}
-    for row in rows:
-        key = (row.module, row.step, row.width)
-        together.setdefault(key, []).append((row.size, row.change))
-    return {
-        key: (fmean(size for size, _ in pairs), fmean(change for _, change in pairs))
-        for key, pairs in together.items()
-    }
-
-
 def _summaries(growth: Iterable[Growth]) -> list[tuple[Growth, Growth]]:
     """For each module: at initialisation, and where its change grows most with width."""
     by_module: dict[str, list[Growth]] = {}
     for entry in growth:
         by_module.setdefault(entry.module, []).append(entry)
-    return [(first, max(later, key=_steepness)) for first, *later in by_module.values()]
 
+    def steepness(growth: Growth) -> float:
+        return -math.inf if math.isnan(growth.change) else growth.change
 
-def _steepness(growth: Growth) -> float:
-    """The exponent of the change; the lowest if nothing changed."""
-    return -math.inf if math.isnan(growth.change) else growth.change
+    return [(first, max(later, key=steepness)) for first, *later in by_module.values()]
 
 
 def _signed(exponent: float) -> str:
     """An exponent with its sign."""
     return "-" if math.isnan(exponent) else f"{exponent:+.2f}"
-
-
-def _short(value: float) -> str:
-    """A number with three digits."""
-    return rate(float(f"{value:.3g}"))

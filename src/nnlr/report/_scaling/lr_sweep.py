@@ -16,13 +16,7 @@ from torch import Tensor
 
 from nnlr._text import listed, plural, shown
 from nnlr.errors import NnlrError
-from nnlr.report._scaling.runs import (
-    ascending,
-    own_randomness,
-    seed_all,
-    seeds_of,
-    tracked,
-)
+from nnlr.report._scaling.runs import ascending, own_randomness, seed_all, seeds_of, tracked
 from nnlr.report._text import rate, render
 
 

@@ -17,26 +17,18 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's blue and vermilion, safe for every kind of colour vision.
 BLUE: Final = "#0072B2"
-
 RED: Final = "#D55E00"
-
 GREY: Final = "#6F6F6F"
-
 FAINT: Final = "#E4E4E4"
 
 # Narrow to wide: lighter to darker, so that the order can be seen without the legend.
 LIGHTEST: Final = (0.62, 0.79, 0.92)
-
 DARKEST: Final = (0.03, 0.19, 0.42)
 
 MARKERS: Final = "osD^vP*X"
-
-# Modules named at their lines, letters of their names, steps that get a panel of their own.
-NAMED: Final = 9
-
-LETTERS: Final = 28
-
-SHOWN: Final = 3
+NAMED: Final = 9  # modules named at their lines
+LETTERS: Final = 28  # of their names
+SHOWN: Final = 3  # steps that get a panel of their own
 
 
 def draw_coordinates(checks: "Sequence[CoordinateCheck]", path: Path) -> None:
@@ -56,23 +48,19 @@ def draw_coordinates(checks: "Sequence[CoordinateCheck]", path: Path) -> None:
         for step, axes in zip(_shown(check.steps), rows[-1], strict=False):
             _over_width(axes, check, step, faults)
         rows[-1][0].set_ylabel("mean over coordinates")
-    _same_scale([axes for row in rows for axes in row])
+    # One scale for all panels, written at the first of each row only.
+    panels = [axes for row in rows for axes in row]
+    limits = [axes.get_ylim() for axes in panels if axes.lines]
+    for axes in panels:
+        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        if not axes.get_ylabel():
+            axes.tick_params(labelleft=False)
     for check, row in zip(checks, rows, strict=True):
         steps = _shown(check.steps)
         _name_lines(row[len(steps) - 1], check, steps[-1])
         for spare in row[len(steps) :]:
             spare.set_axis_off()
     figure.savefig(path)
-
-
-def _same_scale(panels: Iterable["Axes"]) -> None:
-    """One scale for all panels, written at the first of each row only."""
-    panels = list(panels)
-    limits = [axes.get_ylim() for axes in panels if axes.lines]
-    for axes in panels:
-        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        if not axes.get_ylabel():
-            axes.tick_params(labelleft=False)
 
 
 def _shown(steps: Sequence[int]) -> list[int]:
@@ -175,8 +163,11 @@ def _apart(heights: Sequence[float], room: float) -> list[float]:
     clusters: list[list[float]] = []
     for height in heights:
         clusters.append([height])
-        while len(clusters) > 1 and _meet(clusters[-2], clusters[-1], room):
-            clusters[-2:] = [clusters[-2] + clusters[-1]]
+        while len(clusters) > 1:
+            below, above = clusters[-2:]
+            if fmean(above) - fmean(below) >= room * (len(below) + len(above)) / 2:
+                break
+            clusters[-2:] = [below + above]
     apart = [
         fmean(cluster) + room * (place - (len(cluster) - 1) / 2)
         for cluster in clusters
@@ -186,16 +177,17 @@ def _apart(heights: Sequence[float], room: float) -> list[float]:
     return [min(height, top) for height, top in zip(apart, tops, strict=True)]
 
 
-def _meet(below: Sequence[float], above: Sequence[float], room: float) -> bool:
-    need = room * (len(below) + len(above)) / 2
-    return fmean(above) - fmean(below) < need
-
-
 def draw_sweeps(sweeps: "Sequence[LrSweep]", path: Path) -> None:
     """Draw sweeps beside each other: loss over learning rate, a line for each width."""
     figure = new_figure((1.6 + 4.2 * len(sweeps), 4.6))
     row = figure.subplots(1, len(sweeps), sharex=True, sharey=True, squeeze=False)[0]
-    lowest, ceiling = _limits(sweeps)
+    curves = [sweep.losses(width) for sweep in sweeps for width in sweep.widths]
+    finite = [v for curve in curves for v in curve.values() if 0 < v < math.inf]
+    # The ceiling is above what the smallest rates give, if not above all.
+    slowest = [v for curve in curves if 0 < (v := next(iter(curve.values()))) < math.inf]
+    highest = max(finite, default=1.0)
+    ceiling = 1.3 * min(highest, 3 * max(slowest, default=highest))
+    lowest = min(finite, default=ceiling / 10)
     for sweep, axes in zip(sweeps, row, strict=True):
         axes.set_xscale("log", base=2)
         _logarithmic(axes)
@@ -218,16 +210,6 @@ def draw_sweeps(sweeps: "Sequence[LrSweep]", path: Path) -> None:
     # Curves are low in the middle.
     row[0].legend(title="width", frameon=False, loc="upper center", alignment="left")
     figure.savefig(path)
-
-
-def _limits(sweeps: "Sequence[LrSweep]") -> tuple[float, float]:
-    """The lowest loss, and a ceiling above what the smallest rates give, if not above all."""
-    curves = [sweep.losses(width) for sweep in sweeps for width in sweep.widths]
-    finite = [v for curve in curves for v in curve.values() if 0 < v < math.inf]
-    slowest = [v for curve in curves if 0 < (v := next(iter(curve.values()))) < math.inf]
-    highest = max(finite, default=1.0)
-    ceiling = 1.3 * min(highest, 3 * max(slowest, default=highest))
-    return min(finite, default=ceiling / 10), ceiling
 
 
 def _curves(axes: "Axes", sweep: "LrSweep", ceiling: float) -> None:

@@ -1,18 +1,16 @@
 """Measure what the modules of a model return: how large it is, and how much it changed."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from nnlr._text import listed, nearest_hint
 from nnlr.errors import NnlrError, PatternError
-
-if TYPE_CHECKING:
-    from torch.utils.hooks import RemovableHandle
 
 # How the output of the whole model is called, where no module of it returned the same.
 WHOLE: Final = "(model)"
@@ -23,30 +21,24 @@ def matching_modules(model: nn.Module, patterns: tuple[str, ...] | None) -> dict
     named = {name or WHOLE: module for name, module in model.named_modules()}
     if patterns is None:
         return named
+    matching: set[str] = set()
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in named):
+        names = {name for name in named if fnmatchcase(name, pattern)}
+        if not names:
             raise PatternError(
                 f"modules: {pattern!r} matches no module of {type(model).__name__} "
                 f"({listed(named)}). {nearest_hint(pattern, named)}".rstrip(),
                 pattern=pattern,
             )
-    return {
-        name: module
-        for name, module in named.items()
-        if any(fnmatchcase(name, pattern) for pattern in patterns)
-    }
+        matching |= names
+    return {name: module for name, module in named.items() if name in matching}
 
 
 @contextmanager
 def watching(
     modules: Mapping[str, nn.Module], first: dict[str, list[Tensor]]
 ) -> Iterator[dict[str, list[tuple[float, float]]]]:
-    """Collect size and change of every output while the modules run.
-
-    Args:
-        modules: What to watch.
-        first: Outputs at initialisation; filled by the first pass.
-    """
+    """Collect size and change of every output; the first pass fills ``first`` with outputs."""
     measured: dict[str, list[tuple[float, float]]] = {}
     last: list[tuple[Tensor, int]] = []
     filling = not first
@@ -67,21 +59,14 @@ def watching(
             )
         calls.append((_mean(x), _mean(x.detach() - before[0])))
 
-    def hook(name: str) -> Callable[[nn.Module, object, object], None]:
-        def look(_module: nn.Module, _inputs: object, output: object) -> None:
-            for part, x in _tensors(name, output):
-                record(part, x)
+    def look(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        for part, x in _tensors(name, output):
+            record(part, x)
 
-        return look
-
-    handles: list[RemovableHandle] = []
-    try:
+    with ExitStack() as hooks:
         for name, module in modules.items():
-            handles.append(module.register_forward_hook(hook(name)))
+            hooks.enter_context(module.register_forward_hook(partial(look, name)))
         yield measured
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _tensors(name: str, output: object) -> Iterator[tuple[str, Tensor]]:
