@@ -112,8 +112,7 @@ def _layer_number(layer: object, whose: str) -> int:
     """Return the number of a layer, or refuse what is none."""
     if not isinstance(layer, Integral) or isinstance(layer, bool) or layer < 0:
         raise NnlrError(
-            f"The layer of {whose} must be a whole number >= 0, got {shown(layer)}.",
-            value=layer,
+            f"The layer of {whose} must be a whole number >= 0, got {shown(layer)}.", value=layer
         )
     return int(layer)
 
@@ -124,7 +123,7 @@ def _as_numbered(depths: list[int | None], model: ModelInfo, indexer: Indexer) -
     if len(numbers) < 2:
         raise NnlrError(
             f"{indexer!r} finds {plural(len(numbers), 'layer')} in the {len(depths)} parameters "
-            f"of {model.label}: nothing can be said about depth with fewer than 2.",
+            f"of {model.label}: nothing can be said about depth with fewer than 2."
         )
     last = max(numbers)
     return [None if depth is None else Layer(depth, last) for depth in depths]

@@ -1,10 +1,9 @@
 """Explain one row: every factor, its source, and why."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from textwrap import wrap
 
-from nnlr._declare.factor import NEUTRAL, Factor, Step
+from nnlr._declare.factor import NEUTRAL, Step
 from nnlr._rows.rates import Bases, decay_mode_acts
 from nnlr._rows.row import PlanRow
 from nnlr.depth._layer import Layer
@@ -24,8 +23,8 @@ def explain(row: PlanRow, bases: Bases) -> str:
     if row.depth is not None:
         lines.append(f"  {'depth':<14}{Layer(*row.depth, row.tower or '')}")
     lines.append(f"  {'state':<14}{_state(row)}")
-    lines += _rate_lines("lr", row.lr, bases.lr, row, _lr_text)
-    lines += _rate_lines("weight decay", row.weight_decay, bases.weight_decay, row, _wd_text)
+    lines += _rate_lines(row, "lr", "lr_mult", bases.lr)
+    lines += _rate_lines(row, "weight_decay", "wd_mult", bases.weight_decay)
     if row.lr_mult not in {0, 1} and decay_mode_acts(row.trace, bases):
         how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"
         lines.append(f"      divided by {how}: decay={bases.decay!r}")
@@ -56,20 +55,24 @@ def _state(row: PlanRow) -> str:
     return f"trained in group {row.group!r}"
 
 
-def _rate_lines(
-    what: str,
-    value: float,
-    base: float,
-    row: PlanRow,
-    text: Callable[[Factor, float], str | None],
-) -> list[str]:
-    parts = [(step, part) for step in row.trace if (part := text(step.factor, base)) is not None]
-    mult = row.lr_mult if what == "lr" else row.wd_mult
-    first = f"  {what:<14}{rate(value)} = {rate(base)} x {rate(mult)}"
-    if not parts:
-        silent = mult == 1 and not any(map(_explains_no_change, row.trace))
-        return [f"{first} (no scheme speaks of it)" if silent else first]
-    return [first, *(f"      x {part:<10} {_by(step)}" for step, part in parts)]
+def _rate_lines(row: PlanRow, name: str, mult_name: str, base: float) -> list[str]:
+    """A rate as base times multiplier, then every step that has a part in it."""
+    parts = []
+    for step in row.trace:
+        absolute, mult = getattr(step.factor, name), getattr(step.factor, mult_name)
+        if absolute is not None:
+            text = f"{rate(absolute / base)} = {rate(absolute)} / {rate(base)}" if base else "0"
+        elif mult != 1:
+            text = rate(mult)
+        else:
+            continue
+        parts.append(f"      x {text:<10} {_by(step)}")
+    mult = getattr(row, mult_name)
+    title = name.replace("_", " ")
+    first = f"  {title:<14}{rate(getattr(row, name))} = {rate(base)} x {rate(mult)}"
+    if not parts and mult == 1 and not any(map(_explains_no_change, row.trace)):
+        first += " (no scheme speaks of it)"
+    return [first, *parts]
 
 
 def _explains_no_change(step: Step) -> bool:
@@ -82,17 +85,3 @@ def _by(step: Step) -> str:
     why = f": {step.factor.why}" if step.factor.why else ""
     via = f" (by the name {', '.join(step.via)})" if step.via else ""
     return f"{step.source}{why}{via}"
-
-
-def _lr_text(factor: Factor, base: float) -> str | None:
-    if factor.lr is not None:
-        return f"{rate(factor.lr / base)} = {rate(factor.lr)} / {rate(base)}"
-    return rate(factor.lr_mult) if factor.lr_mult != 1 else None
-
-
-def _wd_text(factor: Factor, base: float) -> str | None:
-    if factor.weight_decay is not None:
-        if not base:
-            return "0"
-        return f"{rate(factor.weight_decay / base)} = {rate(factor.weight_decay)} / {rate(base)}"
-    return rate(factor.wd_mult) if factor.wd_mult != 1 else None

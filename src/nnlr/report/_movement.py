@@ -147,11 +147,7 @@ class Movement:
         return "\n".join(lines)
 
     def plot(
-        self,
-        path: str | Path | None = None,
-        other: "Movement | None" = None,
-        *,
-        title: str = TITLE,
+        self, path: str | Path | None = None, other: "Movement | None" = None, *, title: str = TITLE
     ) -> "Figure":
         """Draw the movement of every layer on a logarithmic scale; an exact 0 stands apart.
 

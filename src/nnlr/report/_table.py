@@ -102,19 +102,14 @@ def _columns(lines: Sequence[Line], footnotes: Footnotes) -> dict[str, list[str]
     columns = {
         "tensors": [f"{len(line.rows):,}" if len(line.rows) > 1 else "" for line in lines],
         "numel": [amount(line.numel) for line in lines],
-        "lr_mult": [_unless_frozen(row, row.lr_mult) for row in first],
-        "lr": [_unless_frozen(row, row.lr) for row in first],
-        "wd_mult": [_unless_frozen(row, row.wd_mult) for row in first],
-        "decay": [_unless_frozen(row, row.weight_decay) for row in first],
-        "": [_note(line, footnotes) for line in lines],
     }
+    for title in ("lr_mult", "lr", "wd_mult", "decay"):
+        name = "weight_decay" if title == "decay" else title
+        columns[title] = ["-" if row.frozen else rate(getattr(row, name)) for row in first]
+    columns[""] = [_note(line, footnotes) for line in lines]
     if {row.wd_mult for row in first} <= {0.0, 1.0}:
         del columns["wd_mult"]
     return {title: cells for title, cells in columns.items() if any(cells)}
-
-
-def _unless_frozen(row: PlanRow, value: float) -> str:
-    return "-" if row.frozen else rate(value)
 
 
 def _note(line: Line, footnotes: Footnotes) -> str:
@@ -132,11 +127,7 @@ def _note(line: Line, footnotes: Footnotes) -> str:
 
 
 def _foot(
-    rows: Sequence[PlanRow],
-    findings: Sequence[Finding],
-    footnotes: Footnotes,
-    *,
-    full: bool,
+    rows: Sequence[PlanRow], findings: Sequence[Finding], footnotes: Footnotes, *, full: bool
 ) -> list[str]:
     states: dict[str, list[PlanRow]] = {"trained": [], "locked": [], "frozen": []}
     for row in rows:

@@ -69,11 +69,7 @@ def render(content: "RenderableType") -> str:
 
     out = StringIO()
     console = Console(
-        file=out,
-        width=WIDTH,
-        color_system=None,
-        force_terminal=False,
-        legacy_windows=False,
+        file=out, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False
     )
     console.print(content)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

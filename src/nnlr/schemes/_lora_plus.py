@@ -24,8 +24,6 @@ from nnlr.errors import ConfigError, NnlrError
 
 Grouping = Literal["nnlr", "peft"]
 
-GROUPINGS: Final[tuple[Grouping, ...]] = get_args(Grouping)
-
 # PEFT's default for `loraplus_lr_embedding`, an absolute rate.
 PEFT_EMBEDDING_LR: Final = 1e-6
 
@@ -77,7 +75,7 @@ def lora_plus(
         [1.0, 16.0]
     """
     ratio = number(ratio, "ratio", above=0)
-    if choice(grouping, "grouping", GROUPINGS) == "peft":
+    if choice(grouping, "grouping", get_args(Grouping)) == "peft":
         if embedding_ratio is not None:
             raise ConfigError(
                 "grouping='peft' gives embeddings an absolute rate: pass embedding_lr= "
@@ -105,8 +103,7 @@ class LoraPlus(Scheme):
         """The ratio for every B."""
         other = Factor(lr_mult=self.ratio, why="second matrix of an adapter (B)")
         embedding = Factor(
-            lr_mult=self.embedding_ratio,
-            why="second matrix of an embedding's adapter (B)",
+            lr_mult=self.embedding_ratio, why="second matrix of an embedding's adapter (B)"
         )
         # PEFT calls the adapter of an embedding lora_embedding_A and lora_embedding_B.
         return [

@@ -116,9 +116,9 @@ class RoleTable(Scheme):
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """The entry of each parameter's role; the default, or nothing, where there is none."""
         present = {param.role for param in model.params}
-        for role in self.table:
-            if role not in present and not self.optional:
-                raise self._missing(role, model)
+        absent = [role for role in self.table if role not in present]
+        if absent and not self.optional:
+            raise _missing(absent[0], model)
         missing = [p for p in model.params if p.requires_grad and p.role not in self.table]
         if self.complete and missing:
             raise CoverageError(
@@ -147,24 +147,6 @@ class RoleTable(Scheme):
                 traces[index] = shared.setdefault(id(factor), (step,))
         return traces
 
-    def _missing(self, role: str, model: ModelInfo) -> PatternError:
-        present = sorted({param.role for param in model.params})
-        count = plural(len(model.params), "parameter")
-        lines = [
-            f"roles[{role!r}] matches no parameter of {model.label} ({count}).",
-            f"  Roles it has: {', '.join(present) or 'none'}.",
-        ]
-        tied = [p for p in model.params if p.role == "embedding" and p.aliases]
-        if role == "head" and tied:
-            lines.append(
-                f"  The output layer is tied: {' = '.join(tied[0].names)} has the role 'embedding'."
-            )
-        lines.append(
-            "  Correct a role with resolve(..., roles={pattern: role}), drop the entry, or "
-            "pass optional=True if the model may lack it."
-        )
-        return PatternError("\n".join(lines), pattern=role, nearest=present)
-
     def __repr__(self) -> str:
         return as_call(
             roles,
@@ -179,3 +161,23 @@ def _entry(factor: Factor) -> Entry:
     """A factor as an entry of the table."""
     settings = settings_of(factor)
     return settings if settings.keys() - {"lr_mult"} else factor.lr_mult
+
+
+def _missing(role: str, model: ModelInfo) -> PatternError:
+    """The error for a role of the table that no parameter has."""
+    present = sorted({param.role for param in model.params})
+    count = plural(len(model.params), "parameter")
+    lines = [
+        f"roles[{role!r}] matches no parameter of {model.label} ({count}).",
+        f"  Roles it has: {', '.join(present) or 'none'}.",
+    ]
+    tied = [p for p in model.params if p.role == "embedding" and p.aliases]
+    if role == "head" and tied:
+        lines.append(
+            f"  The output layer is tied: {' = '.join(tied[0].names)} has the role 'embedding'."
+        )
+    lines.append(
+        "  Correct a role with resolve(..., roles={pattern: role}), drop the entry, or "
+        "pass optional=True if the model may lack it."
+    )
+    return PatternError("\n".join(lines), pattern=role, nearest=present)

@@ -89,8 +89,7 @@ def sgd(
     state = config if state is None else state
     _check_arguments(config, state, x)
     settings = _read_settings(config)
-    steps = _read_counter(state)
-    buffer = _read_buffer(state, x)
+    steps, buffer = _read_state(state, x)
     for key in ("learning_rates", "weight_decays"):
         if (vector := getattr(settings, key)) is not None:
             # Checking the values makes a GPU wait, so only at the first step.
@@ -216,33 +215,26 @@ def _check_arguments(config: object, state: object, x: object) -> None:
         )
 
 
-def _read_counter(state: Mapping[str, Any]) -> int:
-    """Return the number of steps done before this one."""
+def _read_state(state: Mapping[str, Any], x: Tensor) -> tuple[int, Tensor | None]:
+    """Return the number of steps done before this one, and the momentum buffer."""
     steps = state.get("eval_counter", 0)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
         raise NnlrError(
             f"eval_counter counts the steps done: an int >= 0, got {steps!r}. Leave it "
             "out to start from step 0."
         )
-    return steps
-
-
-def _read_buffer(state: Mapping[str, Any], x: Tensor) -> Tensor | None:
-    """Return the momentum buffer, if there is one yet."""
     buffer = state.get("momentum_buffer")
-    if buffer is None:
-        return None
-    if not isinstance(buffer, Tensor):
+    if buffer is not None and not isinstance(buffer, Tensor):
         raise NnlrError(
             f"momentum_buffer must be a tensor like x, got {buffer!r}. Leave it out to start "
             "without momentum."
         )
-    if _kind(buffer) != _kind(x):
+    if buffer is not None and _kind(buffer) != _kind(x):
         raise NnlrError(
             f"momentum_buffer is {_text(buffer)}, but x is {_text(x)}: the state belongs "
             "to another x. Pass a fresh state, or convert the buffer with .to(x)."
         )
-    return buffer
+    return steps, buffer
 
 
 def _check_vector(key: str, vector: object, x: Tensor, *, check_values: bool) -> None:

@@ -215,8 +215,7 @@ def _loss(value: object) -> float:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise NnlrError(
-            f"train must return the final loss as a number, got {shown(value)}.",
-            value=value,
+            f"train must return the final loss as a number, got {shown(value)}.", value=value
         )
     loss = float(value)
     return math.inf if math.isnan(loss) else loss

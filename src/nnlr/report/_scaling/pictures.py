@@ -78,12 +78,8 @@ def _over_width(axes: "Axes", check: "CoordinateCheck", step: int, faults: Itera
     axes.set_xticks(check.widths, [str(width) for width in check.widths])
     axes.set_xticks([], minor=True)
     after = f"{step} step{'s' if step > 1 else ''}"
-    axes.set_title(
-        f"change after {after}" if step else "size at initialisation",
-        fontsize=10,
-        loc="left",
-        color=GREY,
-    )
+    title = f"change after {after}" if step else "size at initialisation"
+    axes.set_title(title, fontsize=10, loc="left", color=GREY)
     axes.set_xlabel("width", fontsize=9)
     for index, module in enumerate(check.modules):
         rows = [row for row in check.rows if (row.module, row.step) == (module, step)]
@@ -91,14 +87,8 @@ def _over_width(axes: "Axes", check: "CoordinateCheck", step: int, faults: Itera
         if not all(0 < value < math.inf for run in runs for value in run):
             continue  # nothing that a logarithmic scale could show
         colour = RED if module in faults else BLUE
-        axes.fill_between(
-            check.widths,
-            [min(run) for run in runs],
-            [max(run) for run in runs],
-            color=colour,
-            alpha=0.15,
-            linewidth=0,
-        )
+        low, high = [min(run) for run in runs], [max(run) for run in runs]
+        axes.fill_between(check.widths, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(
             check.widths,
             [fmean(run) for run in runs],
@@ -135,6 +125,8 @@ def _name_lines(axes: "Axes", check: "CoordinateCheck", step: int) -> None:
     heights = _apart([ends[module] for module in named], room=0.085)
     for module, height in zip(named, heights, strict=True):
         colour = RED if module in faults else BLUE
+        # The line starts from the middle of the name's left side.
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "relpos": (0, 0.5)}
         axes.annotate(
             module if len(module) <= LETTERS else f"…{module[-LETTERS:]}",
             (widest, 10 ** (low + ends[module] * (high - low))),
@@ -143,12 +135,7 @@ def _name_lines(axes: "Axes", check: "CoordinateCheck", step: int) -> None:
             va="center",
             fontsize=9,
             color=colour,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.6,
-                "relpos": (0, 0.5),  # from the middle of the name's left side
-            },
+            arrowprops=line,
             annotation_clip=False,
         )
 

@@ -22,8 +22,7 @@ def ascending(values: Iterable[Real], what: str, *, least: int) -> tuple[Real, .
     """Different positive numbers, smallest first."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise NnlrError(
-            f"{what} must be {least} or more positive numbers, got {shown(values)}.",
-            value=values,
+            f"{what} must be {least} or more positive numbers, got {shown(values)}.", value=values
         )
     numbers = sorted(values, key=lambda value: number(value, f"each of {what}", above=0))
     if len(set(numbers)) < len(numbers) or len(numbers) < least:
