@@ -261,8 +261,9 @@ def _tensors(source: object, plan: "Plan", argument: str) -> dict[str, Tensor]:
     by_name = {alias: row for row in plan.rows for alias in (*row.aliases, row.name)}
     named: list[tuple[str | None, Tensor]]
     if isinstance(source, nn.Module):
-        named = [(slot.name, slot.tensor) for slot in slots(source)]
-        if unknown := [name for name, _ in named if name and name not in by_name]:
+        places = slots(source)
+        named = [(slot.name, slot.tensor) for slot in places]
+        if unknown := [slot.name for slot in places if slot.name not in by_name]:
             raise PlanMismatchError(
                 f"{argument} has {plural(len(unknown), 'parameter')} that the plan does not "
                 f"know: {listed(unknown)}. {nearest_hint(unknown[0], by_name)}".rstrip(),
