@@ -59,7 +59,7 @@ setup: $(VENV)/.dev  ## create .venv with everything, run nothing
 # --- use ------------------------------------------------------------------------
 
 demo: $(VENV)/.demo  ## train the example network; options in ARGS="--epochs 5"
-	@$(BIN)/nnlr demo $(ARGS)
+	@$(BIN)/python examples/digits/demo.py $(ARGS)
 
 bench: $(VENV)/.dev  ## run every script in benchmarks/
 	@test -n "$(BENCHMARKS)" || { echo "no benchmarks/*.py"; exit 1; }

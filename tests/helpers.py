@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import inspect
+import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
@@ -27,12 +28,17 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def example(name: str) -> ModuleType:
-    """A script of examples/ as a module."""
-    spec = spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    """A script of examples/ as a module; it may import the scripts beside it."""
+    path = EXAMPLES / f"{name}.py"
+    spec = spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 

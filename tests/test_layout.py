@@ -17,11 +17,7 @@ from tests.helpers import public_names
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "nnlr"
 FILES = sorted(SOURCES.rglob("*.py"))
-MODULES = [
-    module.name
-    for module in walk_packages(nnlr.__path__, "nnlr.")
-    if not module.name.startswith("nnlr.demo")
-]
+MODULES = [module.name for module in walk_packages(nnlr.__path__, "nnlr.")]
 
 # What users may import; every other module has an underscore somewhere in its path.
 PUBLIC = {
@@ -74,7 +70,7 @@ def test_no_module_takes_the_place_of_a_public_name():
             and value.__name__.startswith("nnlr.")
             and f"nnlr.{name}" not in PUBLIC
             and f"nnlr.integrations.{name}" not in PUBLIC
-            and not name.startswith(("_", "demo"))
+            and not name.startswith("_")
             and type(value) is ModuleType  # not a stand-in for a module of 0.1
         ]
         assert [] == taken, module.__name__
@@ -115,7 +111,7 @@ def test_the_page_on_architecture_is_true():
     """Every folder and file of the top level is in its table, and every file it names exists."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     top = {path.name + ("" if path.suffix else "/") for path in SOURCES.iterdir()}
-    top -= {"__init__.py", "__pycache__/", "py.typed", "_old_paths.py", "demo/"}
+    top -= {"__init__.py", "__pycache__/", "py.typed", "_old_paths.py"}
     assert set() == {name for name in top if f"`{name}`" not in page}
     files = {str(path.relative_to(SOURCES)) for path in FILES}
     checkpoints = {f"checkpoint/{path.name}" for path in (SOURCES / "checkpoint").iterdir()}

@@ -10,12 +10,8 @@ from nnlr import learning_rate, weight_decay
 def network() -> nn.Sequential:
     """Build the network: two convolutions and three linear layers, for 32x32 images.
 
-    The first convolution is locked, the second learns slowly and its bias does not decay;
-    whatever is not declared learns at the base rates.
-
-    Returns:
-        A network that turns images of shape ``(n, 1, 32, 32)`` into log-probabilities of
-        shape ``(n, 10)``.
+    The first convolution is locked, the second learns slowly and its bias does not decay; all else
+    learns at the base rates. Its output are log-probabilities of ten classes.
     """
     conv1 = nn.Conv2d(1, 32, kernel_size=5, padding=2)
     learning_rate(learning_rate(conv1, "weight", 0), "bias", 0)
