@@ -14,7 +14,6 @@ Zhai, Kolesnikov 2022, https://github.com/google-research/big_vision).
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 from nnlr._arguments import number
@@ -82,17 +81,11 @@ def flax_name(param: ParamInfo) -> str:
 
 @dataclass(frozen=True)
 class Patterns:
-    """An ordered list of patterns.
+    """An ordered list of patterns."""
 
-    Attributes:
-        what: The argument's name.
-        members: The patterns, compiled.
-        written: Whether the user wrote them; a default may match nothing.
-    """
-
-    what: str
+    what: str  # the argument's name
     members: tuple[re.Pattern[str], ...]
-    written: bool = True
+    written: bool = True  # by the user; a default may match nothing
 
 
 def big_vision(
@@ -144,19 +137,15 @@ def big_vision(
     everywhere = schedule is None or like_mapping(schedule)
     schedules = [(".*", {} if schedule is None else schedule)] if everywhere else schedule
     when, courses = _pairs(schedules, "schedule", written=not everywhere)
-    tables = (
-        (lr_patterns, [_lr_mult(value) for value in lr_values]),
-        (wd_patterns, [number(value, "wd_mults") for value in wd_values]),
-        (when, _schedule_mults(courses)),
-    )
-    call = short_call(
-        big_vision,
-        watch,
-        lr_mults=lr_mults,
-        wd_mults=wd_mults,
-        schedule=schedule,
-        name_of=name_of,
-    )
+    try:
+        lr_values = [number(value, "lr_mults", above=0) for value in lr_values]
+    except NnlrError as error:
+        frozen = " To freeze, pass schedule=[(pattern, None), ...]." if error.value == 0 else ""
+        raise ConfigError(f"{error}{frozen}", value=error.value) from None
+    wd_values = [number(value, "wd_mults") for value in wd_values]
+    tables = (lr_patterns, lr_values), (wd_patterns, wd_values), (when, _schedule_mults(courses))
+    settings = {"lr_mults": lr_mults, "wd_mults": wd_mults, "schedule": schedule}
+    call = short_call(big_vision, watch, **settings, name_of=name_of)
     return BigVision(watch, call, tables, name_of)
 
 
@@ -178,15 +167,6 @@ def _pairs(pairs: object, what: str, *, written: bool = True) -> tuple[Patterns,
         patterns.append(pattern)
         values.append(pair[1])
     return Patterns(what, tuple(patterns), written), values
-
-
-def _lr_mult(value: object) -> float:
-    """A value of ``lr_mults``, checked."""
-    try:
-        return number(value, "lr_mults", above=0)
-    except NnlrError as error:
-        frozen = " To freeze, pass schedule=[(pattern, None), ...]." if value == 0 else ""
-        raise ConfigError(f"{error}{frozen}", value=value) from None
 
 
 def _schedule_mults(schedules: Sequence[object]) -> list[float]:
@@ -216,22 +196,18 @@ def _schedule_mults(schedules: Sequence[object]) -> list[float]:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class BigVision(Imported):
-    """big_vision's rules; made by :func:`big_vision`.
+    """big_vision's rules; made by :func:`big_vision`."""
 
-    Attributes:
-        tables: The patterns and values of ``lr_mults``, ``wd_mults`` and ``schedule``.
-        name_of: From a described parameter to the name that patterns are compared with.
-    """
-
+    # The patterns and values of lr_mults, wd_mults and schedule.
     tables: Sequence[tuple[Patterns, list[float]]]
     name_of: Naming
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """The product of the first match of each list."""
-        claims, names = self._claims(model)
-        self._check(claims, names, model)
-        pairs = zip(model.params, claims[2].first, strict=True)
-        missing = [param.name for param, at in pairs if at is None]
+        claims, _ = self._claims(model)
+        first = list(zip(*(claim.first for claim in claims), strict=True))
+        pairs = zip(model.params, first, strict=True)
+        missing = [param.name for param, (*_, schedule) in pairs if schedule is None]
         if missing:
             raise CoverageError(
                 f"schedule leaves out {plural(len(missing), 'parameter')} of "
@@ -239,42 +215,30 @@ class BigVision(Imported):
                 "  Add a pattern for them; (pattern, None) freezes.",
                 names=missing,
             )
-        factor = cache(self._factor)  # equal factors are one object
-        return list(map(factor, *(claim.first for claim in claims)))
+        return list(map(self._factor, first))
 
-    def _claims(self, model: ModelInfo) -> tuple[list[Claims], list[str]]:
-        """The patterns of each list that match all of a name, and the names."""
+    def _claims(self, model: ModelInfo) -> tuple[list[Claims], list[Finding]]:
+        """Which patterns of each list match all of a name, and findings on those of the user."""
         names = [self.name_of(param) for param in model.params]
-        claims = []
+        claims, findings = [], []
         for patterns, _ in self.tables:
             tests = [(pattern.pattern, pattern.fullmatch) for pattern in patterns.members]
             claims.append(Claims.of(f"{patterns.what} pattern", tests, names))
-        return claims, names
+            if patterns.written:
+                findings += claims[-1].check(self.watch, model, names)
+        return claims, findings
 
-    def _check(
-        self, claims: Sequence[Claims], names: Sequence[str], model: ModelInfo
-    ) -> list[Finding]:
-        """Refuse the user's patterns without effect."""
-        return [
-            finding
-            for (patterns, _), claim in zip(self.tables, claims, strict=True)
-            if patterns.written
-            for finding in claim.check(self.watch, model, names)
-        ]
-
-    def _factor(self, *first: int | None) -> Factor:
+    def _factor(self, first: Sequence[int | None]) -> Factor:
         """The factor for the position of the first match in each list."""
-        lr_mult, wd_mult, schedule_mult = (
-            default if at is None else values[at]
-            for at, (_, values), default in zip(first, self.tables, (1.0, 0.0, 1.0), strict=True)
-        )
-        reasons = [
-            f"{patterns.what} {patterns.members[at].pattern!r}"
-            for at, (patterns, _) in zip(first, self.tables, strict=True)
-            if at is not None and patterns.written
-        ]
+        mults, reasons = [1.0, 0.0, 1.0], []
+        for index, (at, (patterns, values)) in enumerate(zip(first, self.tables, strict=True)):
+            if at is not None:
+                mults[index] = values[at]
+                if patterns.written:
+                    reasons.append(f"{patterns.what} {patterns.members[at].pattern!r}")
         if first[1] is None:
             reasons.append("no wd_mults")
+        lr_mult, wd_mult, schedule_mult = mults
         return Factor(
             lr_mult=schedule_mult * lr_mult,
             wd_mult=wd_mult / lr_mult,
@@ -284,9 +248,10 @@ class BigVision(Imported):
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Patterns without effect, and a default that decays nothing."""
-        claims, names = self._claims(model)
-        findings = [*self.watch.noted, *self._check(claims, names, model)]
+        claims, on_patterns = self._claims(model)
+        findings = [*self.watch.noted, *on_patterns]
         if not self.tables[1][0].written and not any(claims[1].matching):
+            names = map(self.name_of, model.params[:5])
             cause = "big_vision's default decays only what is called .../kernel, so nothing"
-            findings.append(note("no-decay", names[:5], cause, "Pass wd_mults."))
+            findings.append(note("no-decay", names, cause, "Pass wd_mults."))
         return findings

@@ -20,27 +20,12 @@ from nnlr._model.scopes import module_class
 from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.errors import ConfigError, NnlrError, PatternError
 
-# Every trace entry names the scheme, so a long configuration is left out of its repr.
-_LONGEST_CALL = 60
-
-# How alike a key must be to a readable one to count as misspelt. Optimizers have settings such
-# as decoupled_weight_decay (0.71) and decay_rate (0.7); typing errors are 0.8 and more.
-_ALIKE = 0.75
-
 # Multipliers in one framework or another; no optimizer reads them from a group.
 _MULTIPLIERS = frozenset({"lr_mult", "wd_mult", "decay_mult", "lr_scale"})
 
 
 class Watch:
-    """Raises for what the framework silently accepts, or records a finding.
-
-    Args:
-        framework: Its name, for messages.
-        strict: Whether to raise.
-
-    Attributes:
-        noted: The findings recorded so far.
-    """
+    """Raises for what the framework silently accepts, or records a finding in ``noted``."""
 
     def __init__(self, framework: str, *, strict: bool) -> None:
         self.framework = framework
@@ -57,55 +42,37 @@ class Watch:
             )
         self.noted.append(warning(kind, (), cause, fix))
 
-    def unknown_keys(self, keys: Iterable[object], readable: Collection[str], what: str) -> None:
-        """Refuse the keys that the framework does not read."""
-        for key in keys:
-            if key not in readable:
-                cause = f"{what} has the unknown key {shown(key)}"
-                self.refuse("unknown-key", str(key), cause, _key_hint(str(key), readable))
-
     def misspelt_keys(
         self, keys: Iterable[str], readable: Collection[str], what: str
     ) -> Collection[str]:
-        """Refuse keys that look almost like readable ones; all others may be settings.
-
-        Multipliers under the name that another framework has for them count as misspelt.
-
-        Returns:
-            The misspelt keys, if not strict.
-        """
+        """Refuse keys that look almost like readable ones, or return them if not strict."""
+        # Optimizers have settings such as decoupled_weight_decay, which is 0.71 alike, and
+        # decay_rate (0.7); typing errors are 0.8 and more.
         misspelt = [
             key
             for key in keys
             if key not in readable
-            and (key in _MULTIPLIERS or get_close_matches(key, readable, cutoff=_ALIKE))
+            and (key in _MULTIPLIERS or get_close_matches(key, readable, cutoff=0.75))
         ]
         for key in misspelt:
             cause = f"{what} has the key {key!r}, which does nothing"
-            self.refuse("misspelt-key", key, cause, _key_hint(key, readable))
+            self.refuse("misspelt-key", key, cause, key_hint(key, readable))
         return misspelt
 
 
-def _key_hint(key: str, readable: Collection[str]) -> str:
+def key_hint(key: str, readable: Collection[str]) -> str:
     """The most similar readable key, or else all of them."""
     return nearest_hint(key, readable) or f"Known: {', '.join(readable)}."
 
 
 @dataclass(frozen=True)
 class Claims:
-    """Which of some ordered patterns match each parameter; the first one claims it.
+    """Which of some ordered patterns match each parameter; the first one claims it."""
 
-    Attributes:
-        what: What to call a pattern in messages: ``"custom key"``.
-        patterns: The patterns as messages show them, in order.
-        matching: For each parameter the positions of the patterns that match its name.
-        matching_aliases: The positions of patterns that match any other name.
-    """
-
-    what: str
-    patterns: Sequence[str]
-    matching: Sequence[tuple[int, ...]]
-    matching_aliases: frozenset[int] = frozenset()
+    what: str  # what messages call a pattern: "custom key"
+    patterns: Sequence[str]  # as messages show them, in order
+    matching: Sequence[tuple[int, ...]]  # for each parameter the positions of its patterns
+    matching_aliases: frozenset[int] = frozenset()  # the patterns that match any other name
 
     @classmethod
     def of(
@@ -116,11 +83,13 @@ class Claims:
         aliases: Iterable[str] = (),
     ) -> "Claims":
         """Try each pattern, given with its test, on each name."""
-        matching = [
-            tuple(at for at, (_, matches) in enumerate(tests) if matches(name)) for name in names
-        ]
-        elsewhere = [at for name in aliases for at, (_, test) in enumerate(tests) if test(name)]
-        return cls(what, [pattern for pattern, _ in tests], matching, frozenset(elsewhere))
+
+        def positions(name: str) -> tuple[int, ...]:
+            return tuple(at for at, (_, test) in enumerate(tests) if test(name))
+
+        matching_aliases = frozenset(chain.from_iterable(map(positions, aliases)))
+        patterns = [pattern for pattern, _ in tests]
+        return cls(what, patterns, list(map(positions, names)), matching_aliases)
 
     @property
     def first(self) -> list[int | None]:
@@ -139,13 +108,7 @@ class Claims:
     def check(
         self, watch: Watch, model: ModelInfo, names: Iterable[str] | None = None
     ) -> list[Finding]:
-        """Refuse patterns that match nothing, or only what earlier ones claim.
-
-        Args:
-            watch: Whether to raise.
-            model: The model.
-            names: What patterns are compared with, if not the canonical names.
-        """
+        """Refuse patterns that match no name, or only what earlier ones claim."""
         findings = []
         for at, count in self.unused().items():
             pattern = self.patterns[at]
@@ -182,26 +145,21 @@ def cut_names(
 ) -> list[Finding]:
     """Point out patterns that match whole segments of some names and parts in others.
 
-    Args:
-        what: What to call a pattern.
-        claimed: A pattern, a name that it claims, and its matches in that name.
+    Each of ``claimed`` is a pattern, a name that it claims, and its matches in that name.
     """
-    # Pattern -> name -> whether one of the matches is of whole segments.
-    whole: dict[str, dict[str, bool]] = {}
+    whole: dict[str, list[str]] = {}
+    cut: dict[str, list[str]] = {}
     for pattern, name, matches in claimed:
-        whole.setdefault(pattern, {})[name] = is_whole(matches)
+        (whole if is_whole(matches) else cut).setdefault(pattern, []).append(name)
     findings = []
-    for pattern, by_name in whole.items():
-        cut = [name for name, is_all in by_name.items() if not is_all]
-        if cut and len(cut) < len(by_name):
-            example = next(name for name, is_all in by_name.items() if is_all)
-            cause = (
-                f"{what} {pattern!r} matches whole segments of names such as {example}, and "
-                "parts of segments elsewhere"
-            )
-            fix = "If these are not meant, let the pattern end with a dot."
-            finding = warning if pattern[-1:].isdigit() else note
-            findings.append(finding("segment-cut", cut, cause, fix))
+    for pattern in filter(cut.__contains__, whole):
+        cause = (
+            f"{what} {pattern!r} matches whole segments of names such as {whole[pattern][0]}, "
+            "and parts of segments elsewhere"
+        )
+        fix = "If these are not meant, let the pattern end with a dot."
+        finding = warning if pattern[-1:].isdigit() else note
+        findings.append(finding("segment-cut", cut[pattern], cause, fix))
     return findings
 
 
@@ -222,15 +180,10 @@ def is_whole(matches: Iterable[re.Match[str]]) -> bool:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Imported(Scheme):
-    """A scheme made from another framework's configuration.
+    """A scheme made from another framework's configuration."""
 
-    Attributes:
-        watch: What was noted about the configuration itself.
-        _call: The call that made the scheme, by :func:`short_call`.
-    """
-
-    watch: Watch
-    _call: str
+    watch: Watch  # what was noted about the configuration itself
+    _call: str  # the call that made the scheme, by short_call
 
     def __repr__(self) -> str:
         """The call that made it."""
@@ -242,7 +195,8 @@ def short_call(
 ) -> str:
     """The call that a user would write, without its arguments if these are long."""
     call = as_call(function, *args, **kwargs, strict=watch.strict)
-    is_short = len(call) <= _LONGEST_CALL and "\n" not in call
+    # Every trace entry names the scheme: a long configuration would drown it.
+    is_short = len(call) <= 60 and "\n" not in call
     return call if is_short else f"{function.__name__}(...)"
 
 

@@ -11,7 +11,6 @@ After ``detectron2.solver.build.get_default_optimizer_params`` (Facebook AI Rese
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 from torch import nn
@@ -143,35 +142,37 @@ def _override(leaf: str, item: object, watch: Watch) -> dict[str, Any]:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Detectron(Imported):
-    """detectron2's rules; made by :func:`detectron2`.
-
-    Attributes:
-        weight_decay_norm: Absolute decay of norm layers.
-        lr_factor_func: From a parameter's name to a factor on the learning rate.
-        overrides: By a parameter's own name, arguments of :class:`Factor`.
-        written: The names of the overrides that the user wrote.
-    """
+    """detectron2's rules; made by :func:`detectron2`."""
 
     weight_decay_norm: float | None
     lr_factor_func: LrFactor | None
-    overrides: Mapping[str, Mapping[str, Any]]
-    written: frozenset[str]
+    overrides: Mapping[str, Mapping[str, Any]]  # arguments of Factor, by a parameter's own name
+    written: frozenset[str]  # the names of the overrides that the user wrote
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """Norm class and function first, then what the parameter's own name replaces."""
         self._check_overrides(model)
-        factor = cache(self._factor)  # equal factors are one object
-        return [
-            factor(
-                self._lr_mult(slot),
-                self._is_norm(slot),
-                slot.key if slot.key in self.overrides else None,
-            )
-            for slot in with_modules(model, "detectron2")
-        ]
+        factors = []
+        for slot in with_modules(model, "detectron2"):
+            lr_mult = self._lr_mult(slot)
+            arguments: dict[str, Any] = {"lr_mult": lr_mult}
+            why = []
+            if self._is_norm(slot):
+                arguments["weight_decay"] = self.weight_decay_norm
+                why.append("norm layer")
+            if lr_mult != 1:
+                why.append("lr_factor_func")
+            if slot.key in self.overrides:
+                override = self.overrides[slot.key]
+                if "lr" in override:
+                    arguments["lr_mult"] = 1.0
+                arguments |= override
+                why.append(f"override {slot.key!r}" if slot.key in self.written else "a bias")
+            factors.append(Factor(**arguments, why=", ".join(why)))
+        return factors
 
     def _lr_mult(self, slot: Slot) -> float:
-        """What the function says of a parameter."""
+        """The factor of the user's function on the learning rate."""
         if self.lr_factor_func is None:
             return 1.0
         name = dotted(slot.name)
@@ -180,23 +181,6 @@ class Detectron(Imported):
     def _is_norm(self, slot: Slot) -> bool:
         """Whether the decay of norm layers is for a parameter."""
         return self.weight_decay_norm is not None and inside(slot, NORMS)
-
-    def _factor(self, lr_mult: float, norm: bool, leaf: str | None) -> Factor:
-        """The factor for what the function says, the norm class and the own name."""
-        arguments: dict[str, Any] = {"lr_mult": lr_mult}
-        why = []
-        if norm:
-            arguments["weight_decay"] = self.weight_decay_norm
-            why.append("norm layer")
-        if lr_mult != 1:
-            why.append("lr_factor_func")
-        if leaf is not None:
-            override = self.overrides[leaf]
-            if "lr" in override:
-                arguments["lr_mult"] = 1.0
-            arguments |= override
-            why.append(f"override {leaf!r}" if leaf in self.written else "a bias")
-        return Factor(**arguments, why=", ".join(why))
 
     def _check_overrides(self, model: ModelInfo) -> list[Finding]:
         """Refuse overrides for names that no parameter has on its module."""
@@ -212,11 +196,8 @@ class Detectron(Imported):
         norm_decay = self.weight_decay_norm
         if norm_decay is not None:
             findings += unreached_norms(model, NORMS, "weight_decay_norm")
-        overridden = [
-            (slot, self.overrides[slot.key])
-            for slot, *_ in model.places
-            if slot.key in self.overrides
-        ]
+        slots = [slot for slot, *_ in model.places if slot.key in self.overrides]
+        overridden = [(slot, self.overrides[slot.key]) for slot in slots]
         decayed = [
             slot.name
             for slot, override in overridden
@@ -226,7 +207,7 @@ class Detectron(Imported):
             cause = "the weight decay for this name replaces weight_decay_norm"
             fix = "Let the two agree if norms must not decay."
             findings.append(warning("norm-decay-replaced", decayed, cause, fix))
-        biases = [slot.name for slot, _ in overridden if slot.key == "bias" and inside(slot, NORMS)]
+        biases = [slot.name for slot in slots if slot.key == "bias" and inside(slot, NORMS)]
         if biases and not decayed:
             cause = "biases of norm layers are treated as biases"
             findings.append(note("norm-bias", biases, cause, "Nothing to do if meant."))

@@ -44,14 +44,8 @@ _RATES: Final = ("max_lr", "lr_mult", "wd_mult")
 # Read by Megatron's scheduler from the group; the group carries them.
 _SCHEDULED: Final = ("min_lr", "start_wd", "end_wd")
 
-_SETTINGS: Final = (*_RATES, *_SCHEDULED, "optimizer")
-
 # Overwritten by Megatron's scheduler at the first step.
 _OVERWRITTEN: Final = {"lr": "max_lr", "weight_decay": "wd_mult"}
-
-_TABLES: Final = frozenset(["embedding", "head"])
-
-_MARK: Final = "is_embedding_or_output_parameter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,17 +162,24 @@ def megatron(
         watch.refuse("no-effect", "decoupled_min_lr", cause, "Pass decoupled_lr too.")
     overrides: list[Override] = []
     if with_standard:  # what Megatron makes of its OptimizerConfig
-        key = ParamKey(name="*.bias", predicate=vector)
+        undecayed = ParamKey(name="*.bias", predicate=vector)
         if apply_wd_to_qk_layernorm:
-            key = ParamKey(with_name_predicate=vector_but_not_qk_layernorm)
-        overrides.append((key, {"wd_mult": 0.0}))
+            undecayed = ParamKey(with_name_predicate=vector_but_not_qk_layernorm)
+        overrides.append((undecayed, {"wd_mult": 0.0}))
         if decoupled_lr is not None:
             rates = {"max_lr": number(decoupled_lr, "decoupled_lr")}
             if decoupled_min_lr is not None:
                 rates["min_lr"] = number(decoupled_min_lr, "decoupled_min_lr")
             overrides.append((_Tables(), rates))
     count = len(overrides)
-    overrides += [(_key(key), _override(key, item, watch)) for key, item in written.items()]
+    for key, item in written.items():
+        if isinstance(key, type) or not isinstance(key, str | Selector | KeyLike):
+            raise ConfigError(
+                "a key of config_overrides must be a pattern, a selector or a ParamKey, got "
+                f"{shown(key, typed=True)}."
+            )
+        matcher = ParamKey(name=key) if isinstance(key, str) else key
+        overrides.append((matcher, _override(key, item, watch)))
     call = short_call(
         megatron, watch, config_overrides=config_overrides, standard=standard, **settings
     )
@@ -205,24 +206,15 @@ class _Tables(Selector):
     """Embedding and output layers, as marked by Megatron, else by role."""
 
     def matches(self, model: ModelInfo) -> Indices:
-        marked = [i for i, (slot, *_) in enumerate(model.places) if getattr(slot.tensor, _MARK, 0)]
-        by_role = [i for i, param in enumerate(model.params) if param.role in _TABLES]
+        mark = "is_embedding_or_output_parameter"
+        marked = [
+            i for i, (slot, *_) in enumerate(model.places) if getattr(slot.tensor, mark, False)
+        ]
+        by_role = [i for i, param in enumerate(model.params) if param.role in {"embedding", "head"}]
         return frozenset(marked or by_role)
 
     def __repr__(self) -> str:
         return "embedding and output layers"
-
-
-def _key(key: object) -> Selector | KeyLike:
-    """A key of ``config_overrides``, checked."""
-    if isinstance(key, str):
-        return ParamKey(name=key)
-    if isinstance(key, Selector | KeyLike) and not isinstance(key, type):
-        return key
-    raise ConfigError(
-        "a key of config_overrides must be a pattern, a selector or a ParamKey, got "
-        f"{shown(key, typed=True)}."
-    )
 
 
 def _override(key: object, item: object, watch: Watch) -> dict[str, Any]:
@@ -230,7 +222,7 @@ def _override(key: object, item: object, watch: Watch) -> dict[str, Any]:
     what = f"override for {_named(key)}"
     settings = mapping(item, what)
     others = [name for name in settings if name not in _OVERWRITTEN]
-    for name in watch.misspelt_keys(others, _SETTINGS, what):
+    for name in watch.misspelt_keys(others, (*_RATES, *_SCHEDULED, "optimizer"), what):
         del settings[name]
     for name in filter(settings.__contains__, _OVERWRITTEN):
         cause = f"{what} sets {name!r}, which Megatron's scheduler overwrites"
@@ -260,22 +252,15 @@ def _brief(key: object) -> str:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Megatron(Imported):
-    """Megatron's rules; made by :func:`megatron`.
+    """Megatron's rules; made by :func:`megatron`."""
 
-    Attributes:
-        entries: The overrides: key and settings, the standard ones first.
-        standard: How many of them are standard ones.
-        qk_decay: Whether norms of queries and keys decay.
-    """
-
-    entries: Sequence[Override]
-    standard: int
-    qk_decay: bool
+    entries: Sequence[Override]  # the standard ones first
+    standard: int  # how many of them are standard ones
+    qk_decay: bool  # whether norms of queries and keys decay
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """All matching overrides, merged; nothing for frozen parameters."""
-        matches = self._matches(model)
-        self._check(matches, model)
+        matches, _ = self._matches(model)
         merged: dict[tuple[int, ...], Factor] = {(): NEUTRAL}
         factors = []
         for index, param in enumerate(model.params):
@@ -287,25 +272,20 @@ class Megatron(Imported):
             factors.append(merged[at])
         return factors
 
-    def _matches(self, model: ModelInfo) -> list[Indices]:
-        """For each override the positions of the parameters that its key matches."""
-        return [
-            key.matches(model)
-            if isinstance(key, Selector)
-            else frozenset(
-                index
-                for index, (slot, *_) in enumerate(model.places)
-                if key.matches(slot.tensor, model.params[index].name)
-            )
-            for key, _ in self.entries
-        ]
-
-    def _check(self, matches: Sequence[Indices], model: ModelInfo) -> list[Finding]:
-        """Refuse the user's keys that match nothing."""
+    def _matches(self, model: ModelInfo) -> tuple[list[Indices], list[Finding]]:
+        """The positions that each key matches, and findings on the user's that match nothing."""
+        matches = []
+        for key, _ in self.entries:
+            if isinstance(key, Selector):
+                matches.append(key.matches(model))
+                continue
+            pairs = zip(model.params, model.places, strict=True)
+            tests = (key.matches(places[0].tensor, param.name) for param, places in pairs)
+            matches.append(frozenset(index for index, matching in enumerate(tests) if matching))
         patterns = [_brief(key) for key, _ in self.entries[self.standard :]]
         # Overrides are merged: each match counts, not only the first.
         acting = [(at,) for at, chosen in enumerate(matches[self.standard :]) if chosen]
-        return Claims("key", patterns, acting).check(self.watch, model)
+        return matches, Claims("key", patterns, acting).check(self.watch, model)
 
     def _merged(self, matching: Sequence[int], name: str) -> Factor:
         """The factor of some overrides together, for the parameter of this name."""
@@ -341,8 +321,8 @@ class Megatron(Imported):
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Keys that match nothing, and what acts otherwise than in Megatron today."""
-        matches = self._matches(model)
-        findings = [*self.watch.noted, *self._check(matches, model)]
+        matches, on_keys = self._matches(model)
+        findings = [*self.watch.noted, *on_keys]
         if self.qk_decay and not any(_of_qk_layernorm(p.name) for p in model.params):
             cause = "apply_wd_to_qk_layernorm has no effect: no name has q_layernorm. in it"
             fix = "Write it out: {ParamKey(with_name_predicate=...): {'wd_mult': 0}}."

@@ -14,7 +14,6 @@ After ``DefaultOptimWrapperConstructor`` of MMEngine 0.10 (OpenMMLab).
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 from torch import nn
@@ -35,6 +34,7 @@ from nnlr.schemes._frameworks.claims import (
     cut_names,
     dotted,
     inside,
+    key_hint,
     mapping,
     short_call,
     unreached_norms,
@@ -45,12 +45,7 @@ NORMS: Final = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 LR_RULES: Final = ("dcn_offset_lr_mult", "bias_lr_mult")
 
-WD_RULES: Final = (
-    "norm_decay_mult",
-    "bias_decay_mult",
-    "dwconv_decay_mult",
-    "flat_decay_mult",
-)
+WD_RULES: Final = ("norm_decay_mult", "bias_decay_mult", "dwconv_decay_mult", "flat_decay_mult")
 
 KEYS: Final = ("custom_keys", *LR_RULES, *WD_RULES, "bypass_duplicate")
 
@@ -101,8 +96,10 @@ def mmengine(paramwise_cfg: Mapping[str, Any] | None, *, strict: bool = True) ->
     for key in filter(config.__contains__, _LAYER_DECAY):
         cause = f"paramwise_cfg has {key!r}, which is for another constructor"
         watch.refuse("unknown-key", key, cause, "Take it out and multiply with nnlr.layer_decay.")
-    others = [key for key in config if key not in _LAYER_DECAY]
-    watch.unknown_keys(others, KEYS, "paramwise_cfg")
+    for key in config:
+        if key not in (*KEYS, *_LAYER_DECAY):
+            cause = f"paramwise_cfg has the unknown key {key!r}"
+            watch.refuse("unknown-key", key, cause, key_hint(key, KEYS))
     flag(config.get("bypass_duplicate", False), "bypass_duplicate")
     rules = {
         key: number(config[key], key)
@@ -143,81 +140,65 @@ def _custom(key: str, item: object, watch: Watch) -> Factor:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Paramwise(Imported):
-    """MMEngine's rules; made by :func:`mmengine`.
+    """MMEngine's rules; made by :func:`mmengine`."""
 
-    Attributes:
-        custom: The factor of each custom key, the longest key first.
-        rules: The value of each rule that is set.
-    """
-
-    custom: Mapping[str, Factor]
-    rules: Mapping[str, float]
+    custom: Mapping[str, Factor]  # by custom key, the longest first
+    rules: Mapping[str, float]  # the value of each rule that is set
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """The longest custom key's factor, or else that of the rules."""
-        claims = self._claims(model)
-        claims.check(self.watch, model)
+        keys, _ = self._keys(model)
         return [
             by_rules if key is None else self.custom[key]
-            for key, by_rules in zip(self._keys(claims), self._by_rules(model), strict=True)
+            for key, by_rules in zip(keys, self._by_rules(model), strict=True)
         ]
 
-    def _claims(self, model: ModelInfo) -> Claims:
-        """The custom keys that are part of each parameter's name."""
+    def _keys(self, model: ModelInfo) -> tuple[list[str | None], list[Finding]]:
+        """The custom key that claims each parameter, and findings on keys without effect."""
         # A default argument: else each test would see the last key.
         tests = [(key, lambda name, key=key: key in dotted(name)) for key in self.custom]
         names = [param.name for param in model.params]
-        return Claims.of("custom key", tests, names, model.spellings[0])
-
-    def _keys(self, claims: Claims) -> list[str | None]:
-        """The custom key that claims each parameter."""
-        return [None if at is None else claims.patterns[at] for at in claims.first]
+        claims = Claims.of("custom key", tests, names, model.spellings[0])
+        keys = [None if at is None else claims.patterns[at] for at in claims.first]
+        return keys, claims.check(self.watch, model)
 
     def _by_rules(self, model: ModelInfo) -> list[Factor]:
         """What the rules alone would give each parameter."""
         if not self.rules:
             return [NEUTRAL] * len(model.params)
-        slots = with_modules(model, "mmengine")
-        factor = cache(self._factor)  # equal factors are one object
-        return [
-            factor(*self._applying(slot, param.ndim))
-            for slot, param in zip(slots, model.params, strict=True)
-        ]
-
-    def _applying(self, slot: Slot, ndim: int) -> tuple[str | None, str | None]:
-        """The rule on the learning rate and that on weight decay."""
-        norm, bias = inside(slot, NORMS), slot.key == "bias"
-        deformable = _in_deformable(slot)
-        offset = deformable and "conv_offset" in (slot.node.path if slot.node else "")
-        applies = {
-            "dcn_offset_lr_mult": offset and inside(slot, (nn.Conv2d,)),
-            "bias_lr_mult": bias and not norm and not deformable,
-            "norm_decay_mult": norm,
-            "bias_decay_mult": bias and not deformable,
-            "dwconv_decay_mult": _is_depthwise(slot),
-            "flat_decay_mult": ndim == 1 and not deformable,
-        }
-        lr = next((r for r in LR_RULES if r in self.rules and applies[r]), None)
-        wd = next((r for r in WD_RULES if r in self.rules and applies[r]), None)
-        return lr, wd
-
-    def _factor(self, lr_rule: str | None, wd_rule: str | None) -> Factor:
-        """The factor of two rules."""
-        return Factor(
-            lr_mult=self.rules[lr_rule] if lr_rule else 1.0,
-            wd_mult=self.rules[wd_rule] if wd_rule else 1.0,
-            why=", ".join(filter(None, (lr_rule, wd_rule))),
-        )
+        factors = []
+        for slot, param in zip(with_modules(model, "mmengine"), model.params, strict=True):
+            norm, bias = inside(slot, NORMS), slot.key == "bias"
+            deformable = _in_deformable(slot)
+            offset = deformable and "conv_offset" in (slot.node.path if slot.node else "")
+            applies = {
+                "dcn_offset_lr_mult": offset and inside(slot, (nn.Conv2d,)),
+                "bias_lr_mult": bias and not norm and not deformable,
+                "norm_decay_mult": norm,
+                "bias_decay_mult": bias and not deformable,
+                "dwconv_decay_mult": _is_depthwise(slot),
+                "flat_decay_mult": param.ndim == 1 and not deformable,
+            }
+            lr = next((r for r in LR_RULES if r in self.rules and applies[r]), "")
+            wd = next((r for r in WD_RULES if r in self.rules and applies[r]), "")
+            lr_mult, wd_mult = self.rules.get(lr, 1.0), self.rules.get(wd, 1.0)
+            why = ", ".join(filter(None, (lr, wd)))
+            factors.append(Factor(lr_mult=lr_mult, wd_mult=wd_mult, why=why))
+        return factors
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Rules that a custom key cancels, and where MMEngine's rules do not reach."""
-        claims = self._claims(model)
-        keys = self._keys(claims)
-        findings = [*self.watch.noted, *claims.check(self.watch, model)]
-        # A custom key switches all rules off where it claims.
+        keys, on_keys = self._keys(model)
+        findings = [*self.watch.noted, *on_keys]
+        # A custom key switches all rules off where it claims; no matter where both agree.
         cancelled: dict[str, list[str]] = {}
-        for param, key, factor in zip(model.params, keys, self._by_rules(model), strict=True):
-            if key is not None and factor.why and not self._agree(key, factor):
+        for param, key, by_rules in zip(model.params, keys, self._by_rules(model), strict=True):
+            if key is None:
+                continue
+            custom = self.custom[key]
+            lr_mult = custom.lr_mult if custom.lr is None else None
+            wd_mult = custom.wd_mult if custom.weight_decay is None else None
+            if by_rules.lr_mult not in {1, lr_mult} or by_rules.wd_mult not in {1, wd_mult}:
                 cancelled.setdefault(key, []).append(param.name)
         for key, names in cancelled.items():
             cause = (
@@ -255,13 +236,6 @@ class Paramwise(Imported):
             cause = "biases of depthwise convolutions get bias_decay_mult, not dwconv's"
             findings.append(note("dwconv-bias", depthwise, cause, "Nothing to do if meant."))
         return findings
-
-    def _agree(self, key: str, by_rules: Factor) -> bool:
-        """Whether a custom key gives what the rules give."""
-        custom = self.custom[key]
-        lr = custom.lr_mult if custom.lr is None else None
-        wd = custom.wd_mult if custom.weight_decay is None else None
-        return by_rules.lr_mult in {1, lr} and by_rules.wd_mult in {1, wd}
 
 
 def _is_depthwise(slot: Slot) -> bool:

@@ -12,7 +12,6 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cache
 from typing import Any, Final
 
 import torch
@@ -121,7 +120,7 @@ def _entry(item: object, at: int, watch: Watch) -> Entry:
 
 
 def _settings(item: object, what: str) -> dict[str, Any]:
-    """What an entry sets, as a dict."""
+    """The settings of an entry as a dict."""
     if like_mapping(item):
         return mapping(item, what)
     if not is_dataclass(item) or isinstance(item, type):
@@ -130,13 +129,11 @@ def _settings(item: object, what: str) -> dict[str, Any]:
             f"{shown(item, typed=True)}."
         )
     settings = {field.name: getattr(item, field.name) for field in fields(item)}
-    # torchtitan's own word for what torch does anyway.
-    if settings.get("moment_dtype") == "parameter":
+    if settings.get("moment_dtype") == "parameter":  # what torch does anyway
         del settings["moment_dtype"]
-    # AdamW.Config: the class around it is the optimizer.
-    *_, outer, name = ("", *type(item).__qualname__.split("."))
-    if name == "Config":
-        settings["optimizer"] = outer
+    outer, _, name = type(item).__qualname__.rpartition(".")
+    if name == "Config":  # AdamW.Config: the class around it is the optimizer
+        settings["optimizer"] = outer.rpartition(".")[2]
     return settings
 
 
@@ -159,11 +156,7 @@ def _default(optimizer: str, rate: str, what: str, watch: Watch) -> float:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Titan(Imported):
-    """torchtitan's rules; made by :func:`torchtitan`.
-
-    Attributes:
-        entries: The list.
-    """
+    """torchtitan's rules; made by :func:`torchtitan`."""
 
     entries: Sequence[Entry]
 
@@ -171,13 +164,11 @@ class Titan(Imported):
         """The first entry's factor; nothing for frozen parameters."""
         claims = self._claims(model)
         for at, count in claims.unused().items():
-            why = (
-                f"all it matches ({plural(count, 'parameter')}) is claimed by earlier entries. "
-                "Move it up"
-                if count
-                else "it matches no trainable parameter. Fix the pattern"
-            )
             pattern = claims.patterns[at]
+            why = "it matches no trainable parameter. Fix the pattern"
+            if count:
+                size = plural(count, "parameter")
+                why = f"all it matches ({size}) is claimed by earlier entries. Move it up"
             raise PatternError(
                 f"entry {at} {pattern!r} has nothing to claim in {model.label}: {why} or take "
                 "it out.",
@@ -196,8 +187,14 @@ class Titan(Imported):
                 "  Add an entry for them, or end the list with the pattern '.*'.",
                 names=missing,
             )
-        factor = cache(self._factor)  # equal factors are one object
-        return [factor(matching) for matching in claims.matching]
+        factors = []
+        for matching in claims.matching:
+            entries = [self.entries[at] for at in matching]
+            # ".*" matches everything: that it is hidden tells nothing.
+            patterns = [entry.pattern.pattern for entry in entries[1:]]
+            hidden = tuple(f"entry {pattern!r}" for pattern in patterns if pattern != ".*")
+            factors.append(replace(entries[0].factor, shadowed=hidden) if entries else NEUTRAL)
+        return factors
 
     def _claims(self, model: ModelInfo) -> Claims:
         """The entries whose patterns are found in each parameter's name."""
@@ -207,27 +204,12 @@ class Titan(Imported):
         trainable = [matching if param.requires_grad else () for param, matching in pairs]
         return replace(claims, matching=trainable)
 
-    def _factor(self, matching: tuple[int, ...]) -> Factor:
-        """The factor of the first of some entries, which hides the others."""
-        if not matching:
-            return NEUTRAL
-        first, *later = (self.entries[at] for at in matching)
-        patterns = [entry.pattern.pattern for entry in later]
-        # ".*" matches everything: that it is hidden tells nothing.
-        hidden = tuple(f"entry {pattern!r}" for pattern in patterns if pattern != ".*")
-        return replace(first.factor, shadowed=hidden)
-
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Defaults taken, and patterns for a number that are found in longer numbers."""
-        claimed = [
-            (self.entries[at].pattern, param.name)
-            for param, at in zip(model.params, self._claims(model).first, strict=True)
-            if at is not None
-        ]
-        # Words are searched for on purpose: "norm" is meant to be in "norm1" too.
-        numbers = (
-            (pattern.pattern, name, pattern.finditer(name))
-            for pattern, name in claimed
-            if pattern.pattern[-1:].isdigit()
-        )
-        return [*self.watch.noted, *cut_names("pattern", numbers)]
+        claimed = []
+        for param, at in zip(model.params, self._claims(model).first, strict=True):
+            pattern = self.entries[at].pattern if at is not None else None
+            # Words are searched for on purpose: "norm" is meant to be in "norm1" too.
+            if pattern and pattern.pattern[-1:].isdigit():
+                claimed.append((pattern.pattern, param.name, pattern.finditer(param.name)))
+        return [*self.watch.noted, *cut_names("pattern", claimed)]
