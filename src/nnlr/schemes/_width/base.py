@@ -4,9 +4,10 @@ import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,6 @@ from nnlr.errors import NnlrError
 Dims = tuple[int | None, ...]
 
 Mults = tuple[float | None, ...]
-
-# What the size of one attention head is called.
-_HEAD_SIZES: Final = ("head_dim", "attention_head_size", "dim_head")
 
 AnyBase = nn.Module | Mapping[Any, Any] | str | os.PathLike[str]
 
@@ -41,7 +39,7 @@ def shapes(base: AnyBase, delta: AnyBase | None = None) -> dict[str, list[int | 
         >>> shapes(nn.Linear(3, 8), nn.Linear(3, 16))
         {'weight': [8, None], 'bias': [8]}
     """
-    return {name: list(dims) for name, dims in _read_both(base, delta).known.items()}
+    return {name: list(dims) for name, dims in _read_both(base, delta).dims.items()}
 
 
 class YamlMissingError(NnlrError, ModuleNotFoundError):
@@ -49,13 +47,10 @@ class YamlMissingError(NnlrError, ModuleNotFoundError):
 
 
 class Base(ABC):
-    """What a model is compared with.
+    """What a model is compared with."""
 
-    Attributes:
-        spreads: Standard deviations of the base's own initial weights, where it has any.
-        heads: Path of each attention module -> the size of its heads, where it is known.
-    """
-
+    # Of a base model: the standard deviations of its own initial weights, by name, and the
+    # sizes of heads by the paths of attention modules.
     spreads: Mapping[str, float] = MappingProxyType({})
     heads: Mapping[str, int] = MappingProxyType({})
 
@@ -63,19 +58,17 @@ class Base(ABC):
     def mults(self, model: ModelInfo, *, any_depth: bool = False) -> list[Mults]:
         """For each parameter, how much each dimension has grown, ``None`` where finite.
 
-        Args:
-            model: The model.
-            any_depth: Whether the model may have more blocks than the base, or fewer.
+        With ``any_depth`` the model may have more blocks than the base, or fewer.
         """
 
     def outgrown(self, model: ModelInfo) -> list[str]:
-        """Parameters of which a dimension said to be finite differs from the base."""
+        """Parameters of which a finite dimension differs from the base."""
         return []
 
 
 def as_base(base: object, delta: object = None) -> Base:
-    """Understand what a user gave as the base of a width scheme."""
-    widths = _as_widths(base)
+    """Return the base that a user gave to a width scheme."""
+    widths = base if isinstance(base, Mapping) and any(isinstance(k, int) for k in base) else None
     if delta is not None and (base is None or widths is not None):
         raise NnlrError(
             "delta says which dimensions of a base model grow: pass that model or its shapes "
@@ -83,70 +76,59 @@ def as_base(base: object, delta: object = None) -> Base:
         )
     if base is None:
         return _Marked()
-    return _read_both(base, delta) if widths is None else _Widths(widths)
-
-
-def _as_widths(base: object) -> dict[int, int] | None:
-    """What a mapping says of widths; ``None`` if it is about something else."""
-    if not isinstance(base, Mapping) or not any(isinstance(key, int) for key in base):
-        return None
-    for width, narrow in base.items():
+    if widths is None:
+        return _read_both(base, delta)
+    for width, narrow in widths.items():
         if None in {width, narrow} or not (_is_dim(width) and _is_dim(narrow)):
             raise NnlrError(
                 "base={width: base width} maps whole numbers > 0, such as {1024: 256, "
                 f"4096: 1024}}; got {shown(width)}: {shown(narrow)}."
             )
-    return dict(base)
+    return _Widths(dict(widths))
 
 
 def _read_both(base: object, delta: object) -> "_Shapes":
+    """The shapes of a base, with what is equal in the delta marked as finite."""
     read = _read(base, "base")
     if delta is None:
         return read
     other = _read(delta, "delta")
-    if apart := sorted(read.known.keys() ^ other.known.keys()):
+    if apart := sorted(read.dims.keys() ^ other.dims.keys()):
         raise NnlrError(
             f"base and delta are not one model at two widths: only one of them has "
             f"{listed(apart)}.",
             names=apart,
         )
-    known = {}
-    for name, dims in read.known.items():
-        also = other.known[name]
-        if len(dims) != len(also):
-            raise _unlike(name, dims, also, "delta")
-        pairs = zip(dims, also, strict=True)
-        known[name] = tuple(None if one == two else one for one, two in pairs)
-    label = f"{read.label}, delta={other.label}"
-    both = _Shapes(known, read.sizes, label, settled=True)
-    both.spreads, both.heads = read.spreads, read.heads
-    return both
+    dims: dict[str, Dims] = {}
+    for name, narrow in read.dims.items():
+        wide = other.dims[name]
+        if len(narrow) != len(wide):
+            raise _unlike(name, narrow, wide, "delta")
+        pairs = zip(narrow, wide, strict=True)
+        dims[name] = tuple(None if one == two else one for one, two in pairs)
+    return replace(read, dims=dims, label=f"{read.label}, delta={other.label}", settled=True)
 
 
 def _read(source: object, what: str) -> "_Shapes":
+    """The shapes of a model, a file or a mapping."""
     if isinstance(source, nn.Module):
         info = describe(source)
         dims: dict[str, Dims] = {name: param.shape for param in info.params for name in param.names}
-        read = _Shapes(dims, dims, info.label, settled=False)
-        read.spreads = {
+        spreads = {
             name: width
             for param, places in zip(info.params, info.places, strict=True)
             if (width := spread(places[0].tensor)) is not None
             for name in param.names
         }
-        read.heads = {
-            node.path: size
-            for node in nodes(source)
-            if (size := head_size(node.module)) is not None
-        }
-        return read
+        sizes = {node.path: head_size(node.module) for node in nodes(source)}
+        heads = {path: size for path, size in sizes.items() if size is not None}
+        return _Shapes(dims, dims, info.label, settled=False, spreads=spreads, heads=heads)
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
-        dims = _checked(_load(path, what), what)
-        return _Shapes(dims, {}, repr(path), settled=True)
+        return _Shapes(_checked(_load(path, what), what), {}, repr(path), settled=True)
     if isinstance(source, Mapping) and source:
         dims = _checked(source, what)
-        settled = any(None in each for each in dims.values())
+        settled = any(None in shape for shape in dims.values())
         label = f"{{{plural(len(dims), 'shape')}}}"
         return _Shapes(dims, {} if settled else dims, label, settled=settled)
     raise NnlrError(
@@ -174,26 +156,28 @@ def _load(path: str, what: str) -> Mapping[Any, Any]:
     return content
 
 
-def _checked(given: Mapping[Any, Any], what: str) -> dict[str, Dims]:
-    known = {}
-    for name, dims in given.items():
+def _checked(shapes: Mapping[Any, Any], what: str) -> dict[str, Dims]:
+    """The shapes that a user wrote or stored, checked."""
+    checked = {}
+    for name, dims in shapes.items():
         shape = getattr(dims, "shape", dims)  # a tensor will do
-        good = isinstance(shape, Sequence) and not isinstance(shape, str)
-        if not isinstance(name, str) or not good or not all(map(_is_dim, shape)):
+        is_list = isinstance(shape, Sequence) and not isinstance(shape, str)
+        if not isinstance(name, str) or not is_list or not all(map(_is_dim, shape)):
             raise NnlrError(
                 f"{what} must map names to shapes such as {{'fc.weight': (64, 3)}}, with None "
                 f"for a finite dimension, but has {shown(name)}: {shown(dims)}."
             )
-        known[name] = tuple(shape)
-    return known
+        checked[name] = tuple(shape)
+    return checked
 
 
 def _is_dim(dim: object) -> bool:
-    whole = isinstance(dim, int) and not isinstance(dim, bool)
-    return dim is None or (whole and dim > 0)  # type: ignore[operator]
+    """Whether it is a whole number > 0, or ``None``."""
+    return dim is None or (isinstance(dim, int) and not isinstance(dim, bool) and dim > 0)
 
 
 def _unlike(name: str, base: Dims, dims: Dims, whose: str) -> NnlrError:
+    """The error about a parameter with more axes in one model than in the other."""
     return NnlrError(
         f"{name!r} has shape {base} in the base and {dims} in the {whose}: they are not one "
         "model at two widths.",
@@ -207,99 +191,69 @@ def _grown(shape: Sequence[int], base: Dims) -> Mults:
     return tuple(None if one is None else dim / one for dim, one in pairs)
 
 
+@dataclass(repr=False, eq=False)
 class _Shapes(Base):
-    """Shapes by name: of a base model, or stored.
+    """Shapes by name: of a base model, or stored."""
 
-    Args:
-        known: For each name its dimensions, ``None`` for a finite one.
-        sizes: The same with the sizes of finite dimensions, where these are known.
-        label: How to show it.
-        settled: Whether every number is an infinite dimension, grown or not; else only a
-            dimension that differs from the model's is infinite.
-    """
+    dims: Mapping[str, Dims]  # None for a finite dimension
+    sizes: Mapping[str, Dims]  # the same with the sizes of finite dimensions, where a base has them
+    label: str
+    _: KW_ONLY
+    # Whether every number is an infinite dimension, grown or not; else only a dimension that
+    # differs from the model's is infinite.
+    settled: bool
+    spreads: Mapping[str, float] = field(default_factory=dict)
+    heads: Mapping[str, int] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        known: Mapping[str, Dims],
-        sizes: Mapping[str, Dims],
-        label: str,
-        *,
-        settled: bool,
-    ) -> None:
-        self.known = known
-        self.sizes = sizes
-        self.label = label
-        self.settled = settled
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle; version 0.1 called ``dims`` otherwise."""
+        self.__dict__.update({"dims" if name == "known" else name: state[name] for name in state})
 
     def mults(self, model: ModelInfo, *, any_depth: bool = False) -> list[Mults]:
-        found = []
+        mults = []
         names = self._names(model, any_depth=any_depth)
         for param, name in zip(model.params, names, strict=True):
-            dims = self.known[name]
+            dims = self.dims[name]
             if len(dims) != param.ndim:
                 raise _unlike(param.name, dims, param.shape, "model")
-            mults = _grown(param.shape, dims)
+            grown = _grown(param.shape, dims)
             if not self.settled:
-                mults = tuple(None if mult == 1 else mult for mult in mults)
-            found.append(mults)
-        return found
+                grown = tuple(None if mult == 1 else mult for mult in grown)
+            mults.append(grown)
+        return mults
 
     def outgrown(self, model: ModelInfo) -> list[str]:
         if not self.settled:
             return []
-        return [
-            param.name
-            for param in model.params
-            for name in param.names
-            if name in self.sizes
-            and any(
-                one is None and size != dim
-                for one, size, dim in zip(
-                    self.known[name], self.sizes[name], param.shape, strict=True
-                )
-            )
-        ]
+        outgrown = []
+        for param in model.params:
+            for name in self.sizes.keys() & set(param.names):
+                triples = zip(self.dims[name], self.sizes[name], param.shape, strict=True)
+                if any(dim is None and size != now for dim, size, now in triples):
+                    outgrown.append(param.name)
+        return outgrown
 
     def _names(self, model: ModelInfo, *, any_depth: bool) -> list[str]:
         """The name that each parameter has in the base."""
         # Not the list, which would be searched from its start for every name.
         spelled = dict.fromkeys(model.spellings[0])
-        theirs = {resolve_name(name, spelled) or name: name for name in self.known}
+        theirs = {resolve_name(name, spelled) or name: name for name in self.dims}
         if any_depth:
             theirs = self._at_any_depth(theirs, spelled)
-        names = [
-            next((theirs[name] for name in param.names if name in theirs), None)
-            for param in model.params
-        ]
-        pairs = zip(model.params, names, strict=True)
-        missing = [param.name for param, name in pairs if name is None]
+        names, missing = [], []
+        for param in model.params:
+            if name := next((theirs[name] for name in param.names if name in theirs), None):
+                names.append(name)
+            else:
+                missing.append(param.name)
         extra = sorted(theirs.keys() - spelled.keys())
-        if missing or extra:
-            raise self._apart(model, missing, extra)
-        return [name for name in names if name is not None]
-
-    def _at_any_depth(self, theirs: Mapping[str, str], spelled: Iterable[str]) -> dict[str, str]:
-        """Names of the base for each name of a model with another number of blocks.
-
-        Where the numbers in names differ, all blocks of the base must have one shape, which
-        then goes for all blocks of the model.
-        """
-        ours, base = _by_stem(spelled), _by_stem(theirs)
-        found = {name: theirs[name] for stem in base.keys() - ours for name in base[stem]}
-        for stem, names in ours.items():
-            blocks = base.get(stem, [])
-            if set(names) == set(blocks):
-                found |= {name: theirs[name] for name in names}
-            elif len({self.known[theirs[block]] for block in blocks}) == 1:
-                found |= dict.fromkeys(names, theirs[blocks[0]])
-        return found
-
-    def _apart(self, model: ModelInfo, missing: list[str], extra: list[str]) -> NnlrError:
+        if not missing and not extra:
+            return names
         lines = [f"The base {self.label} is not {model.label} at another width:"]
         if missing:
             lines.append(
                 f"  {plural(len(missing), 'parameter')} of the model without one in the base: "
-                f"{listed(missing)}. {nearest_hint(missing[0], self.known)}".rstrip()
+                f"{listed(missing)}. {nearest_hint(missing[0], self.dims)}".rstrip()
             )
         if extra:
             lines.append(
@@ -310,7 +264,23 @@ class _Shapes(Base):
             "  Build the base with the code and the options of the model, with its widths "
             "smaller; mup also needs the same number of blocks (complete_p scales depth)."
         )
-        return NnlrError("\n".join(lines), missing=missing, extra=extra)
+        raise NnlrError("\n".join(lines), missing=missing, extra=extra)
+
+    def _at_any_depth(self, theirs: Mapping[str, str], spelled: Iterable[str]) -> dict[str, str]:
+        """Names of the base for each name of a model with another number of blocks.
+
+        Where the numbers in names differ, all blocks of the base must have one shape, which
+        then goes for all blocks of the model.
+        """
+        ours, base = _by_stem(spelled), _by_stem(theirs)
+        matching = {name: theirs[name] for stem in base.keys() - ours for name in base[stem]}
+        for stem, names in ours.items():
+            blocks = base.get(stem, [])
+            if set(names) == set(blocks):
+                matching |= {name: theirs[name] for name in names}
+            elif len({self.dims[theirs[block]] for block in blocks}) == 1:
+                matching |= dict.fromkeys(names, theirs[blocks[0]])
+        return matching
 
     def __repr__(self) -> str:
         return self.label
@@ -320,16 +290,16 @@ def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     """Names that differ in numbers only."""
     stems: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        segments = name.split(".")
-        stems[".".join("*" if s.isdigit() else s for s in segments)].append(name)
+        stem = ".".join("*" if part.isdigit() else part for part in name.split("."))
+        stems[stem].append(name)
     return stems
 
 
+@dataclass(repr=False, eq=False)
 class _Widths(Base):
-    """Sizes that are widths, and what each of them is in the base."""
+    """Sizes that are widths, and the size of each in the base."""
 
-    def __init__(self, widths: dict[int, int]) -> None:
-        self.widths = widths
+    widths: dict[int, int]
 
     def mults(self, model: ModelInfo, *, any_depth: bool = False) -> list[Mults]:
         sizes = {size for param in model.params for size in param.shape}
@@ -348,19 +318,20 @@ class _Widths(Base):
 
 
 class _Marked(Base):
-    """What ``mup.set_base_shapes`` has left on the parameters."""
+    """The marks that ``mup.set_base_shapes`` has left on the parameters."""
 
     def mults(self, model: ModelInfo, *, any_depth: bool = False) -> list[Mults]:
-        found = [base_dims(places[0].tensor) for places in model.places]
-        pairs = list(zip(model.params, found, strict=True))
-        if bare := [param.name for param, dims in pairs if dims is None]:
+        marks = [
+            (param, base_dims(model.places[i][0].tensor)) for i, param in enumerate(model.params)
+        ]
+        if bare := [param.name for param, dims in marks if dims is None]:
             raise NnlrError(
                 "Without a base, what mup.set_base_shapes has left on the parameters counts, "
                 f"and {listed(bare)} of {model.label} carry nothing. Pass a base: "
                 "mup(base=small_model).",
                 names=bare,
             )
-        return [_grown(param.shape, dims or ()) for param, dims in pairs]
+        return [_grown(param.shape, dims or ()) for param, dims in marks]
 
     def __repr__(self) -> str:
         return "None"
@@ -376,7 +347,8 @@ def base_dims(tensor: object) -> Dims | None:
 
 def head_size(module: nn.Module) -> int | None:
     """The size of one head of an attention module, by the names most models use for it."""
-    sizes = (getattr(module, name, None) for name in _HEAD_SIZES)
+    names = ("head_dim", "attention_head_size", "dim_head")
+    sizes = (getattr(module, name, None) for name in names)
     return next((size for size in sizes if type(size) is int), None)
 
 

@@ -14,10 +14,9 @@ factors of the forward pass are folded into parameters (:mod:`nnlr.schemes._widt
 the model need not be changed.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import cache, partial
 from statistics import mode
 from typing import ClassVar, Final, Literal
 
@@ -46,7 +45,7 @@ from nnlr.schemes._width.folding import (
     refuse_folding_twice,
     refuse_halves,
 )
-from nnlr.schemes._width.growth import AnyFanIn, FanIn, Growth, as_fan_in
+from nnlr.schemes._width.growth import AnyFanIn, FanIn, as_fan_in
 from nnlr.schemes._width.scheme import INITS, Init, WidthScheme
 
 Form = Literal["as_published", "as_released"]
@@ -127,14 +126,9 @@ def complete_p(
         >>> (up.lr_mult, up.eps_mult), (out.lr_mult, out.eps_mult)
         ((0.25, 0.125), (0.125, 0.25))
     """
-    chosen = [
-        None if value is None else as_selector(value, what)
-        for value, what in (
-            (residual_out, "residual_out"),
-            (readout_input, "readout_input"),
-        )
-    ]
-    refuse_folding_twice(forward, chosen[1])
+    ends = None if residual_out is None else as_selector(residual_out, "residual_out")
+    through = None if readout_input is None else as_selector(readout_input, "readout_input")
+    refuse_folding_twice(forward, through)
     by = as_indexer(indexer)
     if base is None:
         raise NnlrError("complete_p needs a base: complete_p(small_model).")
@@ -144,10 +138,10 @@ def complete_p(
         alpha=number(alpha, "alpha", minimum=0.5, maximum=1),
         form=choice(form, "form", FORMS),
         indexer=by,
-        residual_out=chosen[0],
+        residual_out=ends,
         init=choice(init, "init", _INITS),
         forward=choice(forward, "forward", FORWARDS),
-        readout_input=chosen[1],
+        readout_input=through,
         head_growth=as_head_growth(head_growth),
         fan_in=as_fan_in(fan_in),
     )
@@ -159,12 +153,11 @@ Blocks = Mapping[str, int]
 def _base_blocks(base: object, base_depth: object, indexer: Indexer) -> Blocks | int:
     """How many blocks the base has: in each tower, or in any."""
     if base_depth is not None:
-        whole = isinstance(base_depth, int) and not isinstance(base_depth, bool)
-        if not whole or base_depth < 1:  # type: ignore[operator]
+        if not isinstance(base_depth, int) or isinstance(base_depth, bool) or base_depth < 1:
             raise NnlrError(
                 f"base_depth must be a whole number of blocks > 0, got {shown(base_depth)}."
             )
-        return base_depth  # type: ignore[return-value]
+        return base_depth
     if not isinstance(base, nn.Module):
         raise NnlrError(
             "Shapes do not tell how many blocks the base has: pass base_depth=, or the base "
@@ -174,12 +167,9 @@ def _base_blocks(base: object, base_depth: object, indexer: Indexer) -> Blocks |
 
 
 def _blocks(layers: Layers) -> dict[str, int]:
-    """The number of blocks in each tower."""
-    found: dict[str, set[int]] = defaultdict(set)
-    for layer in layers:
-        if layer is not None and layer.part == "block":
-            found[layer.tower].add(layer.depth)
-    return {tower: len(depths) for tower, depths in found.items()}
+    """The number of blocks in layer tower."""
+    blocks = {(layer.tower, layer.depth) for layer in layers if layer and layer.part == "block"}
+    return Counter(tower for tower, _ in sorted(blocks))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -202,12 +192,11 @@ class CompleteP(WidthScheme):
     fan_in: FanIn
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """One factor for all parameters that have grown alike and do the same."""
+        """The factor for how much each parameter has grown, and how much deeper its tower is."""
         grown = self.grown(model)
         depths = self._depths(model)
-        ends = self._ends(model, depths)
         inits, folds = self.inits_and_folds(model, grown)
-        for index, depth in ends.items():
+        for index, depth in self._ends(model, depths).items():
             if self.forward == "folded":
                 folds[index] *= depth**-self.alpha
             if self.init == "gpt2" and model.params[index].ndim > 1:
@@ -217,30 +206,21 @@ class CompleteP(WidthScheme):
         others = [growth.width for growth in grown if growth.infinite]
         width = mode(readouts or others or [1.0])
         deepest = max((depth for depth in depths if depth is not None), default=1.0)
-        factor = cache(partial(self._factor, common=width, deepest=deepest))
-        return list(map(factor, grown, depths, inits, folds))
-
-    def _factor(
-        self,
-        growth: Growth,
-        depth: float | None,
-        init: float,
-        fold: float,
-        *,
-        common: float,
-        deepest: float,
-    ) -> Factor:
-        """The factor for how much a parameter has grown and how much deeper its tower is."""
-        scales = Scales.of_width(growth, "adamw")._replace(eps=1 / common, init=init)
-        if depth is not None:
-            scales = scales._replace(
-                lr=scales.lr * depth ** (self.alpha - 1),
-                eps=scales.eps * depth**-self.alpha,
-                why=f"in a block, {scales.why}, {depth:.3g} x as deep",
-            )
-        elif self.form == "as_released":
-            scales = scales._replace(eps=scales.eps * deepest**-self.alpha)
-        return (scales if fold == 1 else scales.folded(fold, "adamw")).factor("adamw")
+        factors = []
+        for growth, in_block, init, fold in zip(grown, depths, inits, folds, strict=True):
+            scales = Scales.of_width(growth, "adamw")._replace(eps=1 / width, init=init)
+            if in_block is not None:
+                scales = scales._replace(
+                    lr=scales.lr * in_block ** (self.alpha - 1),
+                    eps=scales.eps * in_block**-self.alpha,
+                    why=f"in a block, {scales.why}, {in_block:.3g} x as deep",
+                )
+            elif self.form == "as_released":
+                scales = scales._replace(eps=scales.eps * deepest**-self.alpha)
+            if fold != 1:
+                scales = scales.folded(fold, "adamw")
+            factors.append(scales.factor("adamw"))
+        return factors
 
     def _depths(self, model: ModelInfo) -> list[float | None]:
         """For each parameter in a block, how many times as many blocks there are."""
@@ -287,26 +267,22 @@ class CompleteP(WidthScheme):
             refuse_computed(model, index)
             ends[index] = depth
         refuse_halves(model, ends, what)
-        self._refuse_gaps(model, ends, what)
-        return ends
-
-    def _refuse_gaps(self, model: ModelInfo, ends: Mapping[int, float], what: str) -> None:
-        """Refuse a selection that forgets blocks."""
         counts: Counter[tuple[str, int]] = Counter()
         for index, layer in enumerate(layers_of(self.indexer, model)):
             if layer is not None and layer.part == "block":
                 counts[layer.tower, layer.depth] += index in ends
         if bare := [block for block, count in counts.items() if not count]:
-            tower, depth = bare[0]
+            tower, layer_number = bare[0]
             raise NnlrError(
                 f"{what} names nothing in {plural(len(bare), 'block')} of {model.label}, such "
-                f"as layer {depth}{f' of {tower}' if tower else ''}: every residual branch "
-                "needs its end named."
+                f"as layer {layer_number}{f' of {tower}' if tower else ''}: every residual "
+                "branch needs its end named."
             )
+        return ends
 
     def __repr__(self) -> str:
         name = repr(self.indexer).removesuffix("()")
-        given = {
+        arguments = {
             "base_depth": self.base_blocks if isinstance(self.base_blocks, int) else None,
             "alpha": self.alpha,
             "form": self.form,
@@ -318,10 +294,11 @@ class CompleteP(WidthScheme):
             "head_growth": self.head_growth or None,
             "fan_in": self.fan_in or None,
         }
-        return as_call(complete_p, self.base, **given)
+        return as_call(complete_p, self.base, **arguments)
 
 
 def _unnamed(model: ModelInfo, depths: Sequence[float | None]) -> NnlrError:
+    """The error that residual_out is needed, with a guess of what it may be."""
     last = {}  # for each part of each block the last weights, by the names of modules alone
     for param, depth in zip(model.params, depths, strict=True):
         if depth is not None and param.ndim > 1:

@@ -1,4 +1,4 @@
-"""What is probably not meant when a model is compared with a narrower one."""
+"""Findings about the comparison of a model with a narrower one."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,21 +11,14 @@ from nnlr._model.names import nodes, unwrap
 from nnlr.schemes._width.base import Base, base_dims, head_size, spread
 from nnlr.schemes._width.growth import Growth
 
-# Weights whose spread is looked at; a few are enough to tell one law from another.
-_SAMPLE = 12
-
 
 def width_findings(
     model: ModelInfo, base: Base, grown: Sequence[Growth], init: str, mu: list[str]
 ) -> Iterator[Finding]:
-    """Look a comparison over.
+    """Point out what is probably not meant about a comparison with a base.
 
-    Args:
-        model: The model.
-        base: What it is compared with.
-        grown: The growth of every parameter.
-        init: What the user says of the model's own initialisation.
-        mu: Names of the weights of ``mup.MuReadout`` layers.
+    ``init`` is what the user says of the model's own initialisation, ``mu`` names the weights
+    of ``mup.MuReadout`` layers.
     """
     if names := base.outgrown(model):
         yield warning(
@@ -35,12 +28,8 @@ def width_findings(
             "it counts as finite",
             fix="If it is a width, change it in the delta model too.",
         )
-    heads = [
-        param.name
-        for param, growth in zip(model.params, grown, strict=True)
-        if param.role == "head" and growth.is_hidden
-    ]
-    if heads:
+    pairs = list(zip(model.params, grown, strict=True))
+    if heads := [p.name for p, growth in pairs if p.role == "head" and growth.kind == "hidden"]:
         yield warning(
             "width-head",
             heads,
@@ -51,8 +40,8 @@ def width_findings(
         )
     readouts = [
         param.name
-        for param, growth in zip(model.params, grown, strict=True)
-        if param.role in {"matrix", "conv"} and growth.is_readout
+        for param, growth in pairs
+        if param.role in {"matrix", "conv"} and growth.kind == "readout"
     ]
     if len(readouts) > 1:
         yield note(
@@ -63,11 +52,7 @@ def width_findings(
             fix="If one of them gives out a width, the base does not say so: its size has to "
             "differ in the base, or be among {width: base width}.",
         )
-    shrunk = [
-        param.name
-        for param, growth in zip(model.params, grown, strict=True)
-        if min(growth.infinite, default=1) < 1
-    ]
+    shrunk = [p.name for p, growth in pairs if min(growth.infinite, default=1) < 1]
     if shrunk and all(max(growth.infinite, default=1) <= 1 for growth in grown):
         yield note(
             "width-narrower",
@@ -75,11 +60,6 @@ def width_findings(
             cause="The model is narrower than its base, so that rates rise",
             fix="If the two were swapped: resolve(wide, mup(narrow), ...).",
         )
-    yield from _unmarked(model, mu)
-    yield from _initialisation(model, base, grown, init)
-
-
-def _unmarked(model: ModelInfo, mu: list[str]) -> Iterator[Finding]:
     if mu and any(base_dims(places[0].tensor) is None for places in model.places):
         yield warning(
             "width-mup-unset",
@@ -88,16 +68,11 @@ def _unmarked(model: ModelInfo, mu: list[str]) -> Iterator[Finding]:
             "shapes, so that they cannot run and the initial weights are not muP's",
             fix="Call mup.set_base_shapes(model, base) first; do not call apply_init.",
         )
+    yield from _initialisation(model, base, grown, init)
 
 
 def attention_findings(model: ModelInfo, base: Base, scaled: set[int]) -> Iterator[Finding]:
-    """Attention whose heads have grown, where no query is scaled for it.
-
-    Args:
-        model: The model.
-        base: What it is compared with.
-        scaled: Positions of the parameters that take the factor.
-    """
+    """Point out attention whose heads have grown, without a query among ``scaled``."""
     if model.module is None:
         return
     owners = [model.params[index].owner for index in scaled]
@@ -129,12 +104,12 @@ def _initialisation(
     falls = []
     for param, places, growth in zip(model.params, model.places, grown, strict=True):
         before = next((base.spreads[n] for n in param.names if n in base.spreads), None)
-        if not growth.is_hidden or before is None or abs(math.log(growth.width)) < 0.4:
+        if growth.kind != "hidden" or before is None or abs(math.log(growth.width)) < 0.4:
             continue
         now = spread(places[0].tensor)
         if now and before:
             falls.append(math.log(before / now) / math.log(growth.width))
-        if len(falls) == _SAMPLE:
+        if len(falls) == 12:  # enough to tell one law from another
             break
     constant = init in {"constant", "gpt2"}
     if falls and (median(falls) < 0.25) != constant:  # n ** -0.5, or not at all

@@ -44,8 +44,6 @@ _QK_NORM: Final = re.compile(
     r"(.*\.)?((q|k|query|key)_?(layer_?)?(norm|ln)|(layer_?)?norm_?(q|k))(\..*)?"
 ).fullmatch
 
-_MU_READOUT: Final = "mup.layer.MuReadout"
-
 # Exponents of c for lr, weight decay and eps.
 _FOLD_EXPONENTS: Final = {"sgd": (2, -2, 0), "adam": (1, -2, -1), "adamw": (1, -1, -1)}
 
@@ -60,15 +58,7 @@ _WIDTH_EXPONENTS: Final = {
 
 
 class Scales(NamedTuple):
-    """Factors on the settings of one parameter, before they become a ``Factor``.
-
-    Attributes:
-        lr: On the learning rate.
-        wd: On the weight decay.
-        eps: On the optimizer's eps.
-        init: On the initial weights.
-        why: What they are for.
-    """
+    """Factors on the settings of one parameter, before they become a ``Factor``."""
 
     lr: float = 1.0
     wd: float = 1.0
@@ -126,7 +116,7 @@ def as_head_growth(sizes: AnyGrowth | None) -> HeadGrowth:
 
 
 def refuse_folding_twice(forward: object, readout_input: object) -> None:
-    """Refuse to be told where to fold what the model multiplies with itself."""
+    """Refuse ``readout_input`` where the model itself multiplies with the factor."""
     if forward == "in_model" and readout_input is not None:
         raise NnlrError(
             f"readout_input={readout_input!r} names what takes the readout's factor, and "
@@ -144,14 +134,9 @@ def mup_layers(model: ModelInfo) -> list[str]:
 
 
 def _is_mu_readout(slot: Slot) -> bool:
+    """Whether a readout of the package ``mup`` holds it."""
     cls: type = type(slot.module)
-    return _MU_READOUT in lineage(cls)
-
-
-def _is_tied(places: Sequence[Slot]) -> bool:
-    """Whether a table is looked up at one place and multiplied with at another."""
-    tables = [isinstance(s.module, nn.Embedding | nn.EmbeddingBag) for s in places]
-    return any(tables) and not all(tables)
+    return "mup.layer.MuReadout" in lineage(cls)
 
 
 def forward_factors(
@@ -168,19 +153,36 @@ def forward_factors(
     for index, (growth, places) in enumerate(zip(grown, model.places, strict=True)):
         if any(map(_is_mu_readout, places)):
             continue
-        if _is_tied(places):
+        tables = [isinstance(s.module, nn.Embedding | nn.EmbeddingBag) for s in places]
+        if any(tables) and not all(tables):  # looked up at one place, multiplied with at another
             tied[index] = growth.width
-        elif growth.is_readout and growth.width != 1:
+        elif growth.kind == "readout" and growth.width != 1:
             folds[index] = 1 / growth.width
             refuse_computed(model, index)
     if readout_input is not None:
         what = f"readout_input={readout_input!r}"
         taken = must_match(readout_input, model, what, may_be_optional=False)
+        if len(set(tied.values())) != 1:
+            raise NnlrError(
+                f"{what} takes the factor of a readout that is tied to an embedding, and "
+                f"{model.label} has {plural(len(tied), 'such readout')}"
+                f"{' of different widths' if tied else ': leave it out'}."
+            )
         for index in taken:
-            folds[index] = 1 / _only_width(model, tied, what)
+            folds[index] = 1 / next(iter(tied.values()))
         refuse_halves(model, taken, what)
     elif any(width != 1 for width in tied.values()):
-        raise _needs_input(model, tied)
+        names = [model.params[index].name for index in tied]
+        norms = [param.owner for param in model.params if param.role == "norm"]
+        likely = f" ({norms[-1] + '.*'!r} is the last norm by order)" if norms else ""
+        raise NnlrError(
+            f"{listed(names)}: one tensor is embedding and readout. The readout's factor 1 / n "
+            "cannot be folded into it, for it would scale the embedding too.\n"
+            "  Name gain and shift of the norm right before the readout, which can take it: "
+            f"readout_input='...'{likely};\n"
+            "  or untie them; or multiply in the model and pass forward='in_model'.",
+            names=names,
+        )
     return folds
 
 
@@ -234,27 +236,3 @@ def refuse_halves(model: ModelInfo, taken: Collection[int], what: str) -> None:
                 "factor goes into a layer as a whole, weight and bias.",
                 name=param.name,
             )
-
-
-def _only_width(model: ModelInfo, tied: Mapping[int, float], what: str) -> float:
-    if len(set(tied.values())) != 1:
-        raise NnlrError(
-            f"{what} takes the factor of a readout that is tied to an embedding, and "
-            f"{model.label} has {plural(len(tied), 'such readout')}"
-            f"{' of different widths' if tied else ': leave it out'}."
-        )
-    return next(iter(tied.values()))
-
-
-def _needs_input(model: ModelInfo, tied: Mapping[int, float]) -> NnlrError:
-    names = [model.params[index].name for index in tied]
-    norms = [param.owner for param in model.params if param.role == "norm"]
-    likely = f" ({norms[-1] + '.*'!r} is the last norm by order)" if norms else ""
-    return NnlrError(
-        f"{listed(names)}: one tensor is embedding and readout. The readout's factor 1 / n "
-        "cannot be folded into it, for it would scale the embedding too.\n"
-        "  Name gain and shift of the norm right before the readout, which can take it: "
-        f"readout_input='...'{likely};\n"
-        "  or untie them; or multiply in the model and pass forward='in_model'.",
-        names=names,
-    )

@@ -1,4 +1,4 @@
-"""How much wider each parameter is than in a base model, and what that makes of it.
+"""How much wider each parameter is than in a base model, and of what kind it is.
 
 A dimension is *infinite* if it grows with the width of the model, else *finite* (a
 vocabulary, the window of a convolution, the colours of a picture). A parameter with two
@@ -7,7 +7,7 @@ another kind, or none, *vector-like*: an embedding, an input layer, a bias, a ga
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from torch import nn
@@ -28,15 +28,10 @@ _TABLES: Final = frozenset(["embedding", "position"])
 
 
 class Growth(NamedTuple):
-    """How much a parameter has grown since the base.
+    """How much a parameter has grown since the base."""
 
-    Attributes:
-        mults: For each dimension its size relative to the base, ``None`` where finite.
-        fan_in: The axis that the layer sums over; ``None`` if there is none.
-    """
-
-    mults: Mults
-    fan_in: int | None
+    mults: Mults  # for each dimension its size relative to the base, None where finite
+    fan_in: int | None  # the axis that the layer sums over
 
     @property
     def infinite(self) -> tuple[float, ...]:
@@ -46,19 +41,10 @@ class Growth(NamedTuple):
     @property
     def kind(self) -> str:
         """``"hidden"``, ``"readout"`` or ``"vector-like"``."""
-        if self.is_hidden:
+        if len(self.infinite) == 2:
             return "hidden"
-        return "readout" if self.is_readout else "vector-like"
-
-    @property
-    def is_hidden(self) -> bool:
-        """Whether it maps a width to a width."""
-        return len(self.infinite) == 2
-
-    @property
-    def is_readout(self) -> bool:
-        """Whether it maps a width to something finite."""
-        return len(self.infinite) == 1 and self.width_in is not None
+        one = len(self.infinite) == 1
+        return "readout" if one and self.width_in is not None else "vector-like"
 
     @property
     def width_in(self) -> float | None:
@@ -83,36 +69,23 @@ FanIn = Mapping[Selector, int]
 AnyFanIn = Mapping[str | Selector, int]
 
 
-def as_fan_in(given: AnyFanIn | None) -> FanIn:
-    """Check what a user said of axes that are summed over."""
-    if given is None:
+def as_fan_in(axes: AnyFanIn | None) -> FanIn:
+    """Return the axes that are summed over by selector, checked."""
+    if axes is None:
         return {}
-    if not isinstance(given, Mapping) or not all(
-        isinstance(axis, int) and not isinstance(axis, bool) for axis in given.values()
+    if not isinstance(axes, Mapping) or not all(
+        isinstance(axis, int) and not isinstance(axis, bool) for axis in axes.values()
     ):
         raise NnlrError(
-            f"fan_in must map selectors to axes, such as {{'*.experts.up': 1}}, got {shown(given)}."
+            f"fan_in must map selectors to axes, such as {{'*.experts.up': 1}}, got {shown(axes)}."
         )
-    return {as_selector(name, "fan_in"): axis for name, axis in given.items()}
+    return {as_selector(name, "fan_in"): axis for name, axis in axes.items()}
 
 
 def growths(
     model: ModelInfo, base: Base, fan_in: FanIn, *, any_depth: bool = False
 ) -> list[Growth]:
     """The growth of every parameter."""
-    given = _given_axes(model, fan_in)
-    found = []
-    pairs = zip(model.params, base.mults(model, any_depth=any_depth), strict=True)
-    for index, (param, each) in enumerate(pairs):
-        table = param.role in _TABLES and param.ndim == 2
-        mults = (None, each[1]) if table else each
-        _refuse_three(param, mults)
-        axis = given[index] if index in given else _summed_axis(param, mults)
-        found.append(Growth(mults, axis))
-    return found
-
-
-def _given_axes(model: ModelInfo, fan_in: FanIn) -> dict[int, int]:
     axes = {}
     for selector, axis in fan_in.items():
         what = f"fan_in={{{selector!r}: {axis}}}"
@@ -125,19 +98,23 @@ def _given_axes(model: ModelInfo, fan_in: FanIn) -> dict[int, int]:
                     name=param.name,
                 )
             axes[index] = axis
-    return axes
-
-
-def _refuse_three(param: ParamInfo, mults: Mults) -> None:
-    count = len([mult for mult in mults if mult is not None])
-    if count > 2:
-        raise NnlrError(
-            f"{param.name!r} {param.shape} differs from the base in {count} dimensions: of a "
-            "parameter at most two are widths. Build the base with the same number of "
-            "experts, heads' sizes or window, or pass delta= (a model in which only the "
-            "widths differ from the base).",
-            name=param.name,
-        )
+    grown = []
+    pairs = zip(model.params, base.mults(model, any_depth=any_depth), strict=True)
+    for index, (param, of_shape) in enumerate(pairs):
+        is_table = param.role in _TABLES and param.ndim == 2
+        mults = (None, of_shape[1]) if is_table else of_shape
+        count = sum(mult is not None for mult in mults)
+        if count > 2:
+            raise NnlrError(
+                f"{param.name!r} {param.shape} differs from the base in {count} dimensions: of "
+                "a parameter at most two are widths. Build the base with the same number of "
+                "experts, heads' sizes or window, or pass delta= (a model in which only the "
+                "widths differ from the base).",
+                name=param.name,
+            )
+        fan_in_axis = axes[index] if index in axes else _summed_axis(param, mults)
+        grown.append(Growth(mults, fan_in_axis))
+    return grown
 
 
 def _summed_axis(param: ParamInfo, mults: Mults) -> int | None:
@@ -162,7 +139,14 @@ def _summed_axis(param: ParamInfo, mults: Mults) -> int | None:
         return 1
     if issubclass(cls, nn.Bilinear):
         return infinite[-1] if infinite and infinite[-1] else None
-    return _of_stack(param, mults, infinite)
+    # A stack of matrices, whose orientation nothing tells; either will do if both grew alike.
+    if not infinite or len({mults[axis] for axis in infinite}) < len(infinite):
+        return infinite[-1] if infinite else None
+    raise NnlrError(
+        f"{param.name!r} {param.shape} is a stack of matrices, and nothing tells which axis "
+        f"is its input. Say so: fan_in={{{param.name!r}: {infinite[-1]}}}.",
+        name=param.name,
+    )
 
 
 def _groups_grow(param: ParamInfo, mults: Mults) -> bool:
@@ -175,14 +159,3 @@ def _groups_grow(param: ParamInfo, mults: Mults) -> bool:
         return False
     groups = param.shape[0] * math.prod(param.shape[2:]) // param.fan_in
     return groups > 1 and groups % mults[0] == 0
-
-
-def _of_stack(param: ParamInfo, mults: Mults, infinite: Sequence[int]) -> int | None:
-    """The summed axis of stacked matrices, whose orientation nothing tells."""
-    if not infinite or len({mults[axis] for axis in infinite}) < len(infinite):
-        return infinite[-1] if infinite else None  # either: both have grown alike
-    raise NnlrError(
-        f"{param.name!r} {param.shape} is a stack of matrices, and nothing tells which axis "
-        f"is its input. Say so: fan_in={{{param.name!r}: {infinite[-1]}}}.",
-        name=param.name,
-    )

@@ -14,7 +14,6 @@ that the model need not be changed.
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cache
 from typing import ClassVar
 
 from nnlr._arguments import Call, choice, flag
@@ -32,7 +31,7 @@ from nnlr.schemes._width.folding import (
     as_head_growth,
     refuse_folding_twice,
 )
-from nnlr.schemes._width.growth import AnyFanIn, FanIn, Growth, as_fan_in
+from nnlr.schemes._width.growth import AnyFanIn, FanIn, as_fan_in
 from nnlr.schemes._width.scheme import INITS, Init, WidthScheme
 
 __all__ = ["mup", "shapes"]
@@ -134,18 +133,16 @@ class MuP(Call, WidthScheme):
     decoupled_wd: bool = False
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """One factor for all parameters that have grown alike and do the same."""
+        """The factor for how much each parameter has grown."""
+        factors = []
         grown = self.grown(model)
-        inits, folds = self.inits_and_folds(model, grown)
-        return list(map(cache(self._factor), grown, inits, folds))
-
-    def _factor(self, growth: Growth, init: float, fold: float) -> Factor:
-        """The factor for how much a parameter has grown."""
-        scales = Scales.of_width(growth, self.optimizer)._replace(init=init)
-        if not growth.infinite:
-            scales = scales._replace(why="finite")
-        if fold != 1:
-            scales = scales.folded(fold, self.optimizer)
-        if self.decoupled_wd:
-            scales = scales._replace(wd=1.0)
-        return scales.factor(self.optimizer)
+        for growth, init, fold in zip(grown, *self.inits_and_folds(model, grown), strict=True):
+            scales = Scales.of_width(growth, self.optimizer)._replace(init=init)
+            if not growth.infinite:
+                scales = scales._replace(why="finite")
+            if fold != 1:
+                scales = scales.folded(fold, self.optimizer)
+            if self.decoupled_wd:
+                scales = scales._replace(wd=1.0)
+            factors.append(scales.factor(self.optimizer))
+        return factors

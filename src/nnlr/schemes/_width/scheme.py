@@ -29,8 +29,6 @@ INITS: Final[tuple[Init, ...]] = ("fan_in", "constant", "mup")
 # torch draws their weights and biases from +-1 / sqrt(size of the weight's axis 1).
 _LAYERS: Final = (nn.Linear, nn.Bilinear, _ConvNd)
 
-_RECURRENT: Final = (nn.RNNBase, nn.RNNCellBase)
-
 
 class WidthScheme(Scheme):
     """A scheme that compares a model with a narrower base; its subclasses are dataclasses."""
@@ -52,10 +50,7 @@ class WidthScheme(Scheme):
     def inits_and_folds(
         self, model: ModelInfo, grown: Sequence[Growth]
     ) -> tuple[list[float], list[float]]:
-        """For each parameter the factor on its initial weights and that of the forward pass.
-
-        The latter is folded into the parameter.
-        """
+        """For each parameter the factor on its initial weights, and that to fold into it."""
         inits = init_mults(model, grown, "mup" if mup_layers(model) else self.init)
         folds = forward_factors(model, grown, self.forward, self.readout_input)
         for index, factor in query_factors(model, self.head_growth).items():
@@ -63,7 +58,7 @@ class WidthScheme(Scheme):
         return inits, folds
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """What of base and model is probably not meant."""
+        """What is probably not meant about base and model."""
         queries = set(query_factors(model, self.head_growth))
         return [
             *width_findings(model, self.base, self.grown(model), self.init, mup_layers(model)),
@@ -72,48 +67,41 @@ class WidthScheme(Scheme):
 
 
 def init_mults(model: ModelInfo, grown: Sequence[Growth], init: str) -> list[float]:
-    """What the initial weights of each parameter are to be multiplied with.
+    """The factor on the initial weights of each parameter.
 
     muP wants the standard deviation of hidden weights to fall with the root of their fan-in,
     and that of all else to stay what it is in the base.
     """
     if init == "mup":
         return [1.0] * len(grown)
-    wanted = [g.width**-0.5 if g.is_hidden else 1.0 for g in grown]
+    targets = [growth.width**-0.5 if growth.kind == "hidden" else 1.0 for growth in grown]
     if init in {"constant", "gpt2"}:
-        return wanted
+        return targets
     weights = {
         name.rpartition(".")[0]: growth
         for param, growth in zip(model.params, grown, strict=True)
         if param.leaf == "weight" and param.ndim > 1
         for name in (f"{param.owner}.weight", *param.aliases)
     }
-    own = [
-        _default(param, growth, weights.get(param.owner))
-        for param, growth in zip(model.params, grown, strict=True)
+    return [
+        target / _default_std(param, growth, weights.get(param.owner))
+        for param, growth, target in zip(model.params, grown, targets, strict=True)
     ]
-    return [want / has for want, has in zip(wanted, own, strict=True)]
 
 
-def _default(param: ParamInfo, growth: Growth, weight: Growth | None) -> float:
+def _default_std(param: ParamInfo, growth: Growth, weight: Growth | None) -> float:
     """The std that torch gives a parameter by default, relative to that in the base."""
     cls = param.owner_type or object
     if issubclass(cls, nn.MultiheadAttention) and param.ndim > 1:
-        return _xavier(param, growth)
+        # Xavier: 1 / root of the sum of fan-in and fan-out.
+        now = param.shape
+        before = [size / (mult or 1) for size, mult in zip(now, growth.mults, strict=True)]
+        window = math.prod(before[2:]) / math.prod(now[2:])
+        return math.sqrt((before[0] + before[1]) * window / (now[0] + now[1]))
     grown = growth.width_in
-    if issubclass(cls, _RECURRENT):  # +-1 / sqrt(hidden size), all of them
+    if issubclass(cls, nn.RNNBase | nn.RNNCellBase):  # +-1 / sqrt(hidden size), all of them
         grown = growth.mults[1 if param.leaf.startswith("weight_hr") else 0]
     elif issubclass(cls, _LAYERS) and param.role != "embedding":
         axes = growth if param.ndim > 1 else weight  # of a bias: the weight beside it
         grown = axes and axes.mults[1]
     return 1.0 if grown is None else math.sqrt(1 / grown)
-
-
-def _xavier(param: ParamInfo, growth: Growth) -> float:
-    """The same for Xavier's std, 1 / root of the sum of both fans."""
-    before = [size / (mult or 1) for size, mult in zip(param.shape, growth.mults, strict=True)]
-    return math.sqrt(_fans(before) / _fans(param.shape))
-
-
-def _fans(shape: Sequence[float]) -> float:
-    return (shape[0] + shape[1]) * math.prod(shape[2:])
