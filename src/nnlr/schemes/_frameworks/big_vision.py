@@ -30,7 +30,6 @@ from nnlr.schemes._frameworks.claims import (
     compiled,
     like_mapping,
     mapping,
-    short_call,
 )
 
 Naming = Callable[[ParamInfo], str]
@@ -145,7 +144,7 @@ def big_vision(
     wd_values = [number(value, "wd_mults") for value in wd_values]
     tables = (lr_patterns, lr_values), (wd_patterns, wd_values), (when, _schedule_mults(courses))
     settings = {"lr_mults": lr_mults, "wd_mults": wd_mults, "schedule": schedule}
-    call = short_call(big_vision, watch, **settings, name_of=name_of)
+    call = watch.call(big_vision, **settings, name_of=name_of)
     return BigVision(watch, call, tables, name_of)
 
 

@@ -5,7 +5,7 @@ they are errors, or findings where the user asks for leniency with ``strict=Fals
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
@@ -58,6 +58,13 @@ class Watch:
             cause = f"{what} has the key {key!r}, which does nothing"
             self.refuse("misspelt-key", key, cause, key_hint(key, readable))
         return misspelt
+
+    def call(self, function: Callable[..., Scheme], *args: object, **kwargs: object) -> str:
+        """The call that a user would write, without its arguments if these are long."""
+        call = as_call(function, *args, **kwargs, strict=self.strict)
+        # Every trace entry names the scheme: a long configuration would drown it.
+        is_short = len(call) <= 60 and "\n" not in call
+        return call if is_short else f"{function.__name__}(...)"
 
 
 def key_hint(key: str, readable: Collection[str]) -> str:
@@ -183,21 +190,20 @@ class Imported(Scheme):
     """A scheme made from another framework's configuration."""
 
     watch: Watch  # what was noted about the configuration itself
-    _call: str  # the call that made the scheme, by short_call
+    _call: str  # the call that made the scheme, by Watch.call
 
     def __repr__(self) -> str:
         """The call that made it."""
         return self._call
 
-
-def short_call(
-    function: Callable[..., Scheme], watch: Watch, *args: object, **kwargs: object
-) -> str:
-    """The call that a user would write, without its arguments if these are long."""
-    call = as_call(function, *args, **kwargs, strict=watch.strict)
-    # Every trace entry names the scheme: a long configuration would drown it.
-    is_short = len(call) <= 60 and "\n" not in call
-    return call if is_short else f"{function.__name__}(...)"
+    def slots(self, model: ModelInfo) -> list[Slot]:
+        """The first place of each parameter, which decides where it is tied."""
+        if model.module is None:
+            raise NnlrError(
+                f"{self.watch.framework} looks at the classes of modules: resolve the model "
+                "itself, not its bare tensors."
+            )
+        return [places[0] for places in model.places]
 
 
 def like_mapping(value: object) -> bool:
@@ -223,16 +229,6 @@ def compiled(pattern: object, what: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"{what} {pattern!r} is no regular expression: {error}.") from None
-
-
-def with_modules(model: ModelInfo, framework: str) -> Iterator[Slot]:
-    """The first place of each parameter, which decides where it is tied."""
-    if model.module is None:
-        raise NnlrError(
-            f"{framework} looks at the classes of modules: resolve the model itself, not "
-            "its bare tensors."
-        )
-    return (places[0] for places in model.places)
 
 
 def inside(slot: Slot, classes: tuple[type, ...]) -> bool:

@@ -30,9 +30,7 @@ from nnlr.schemes._frameworks.claims import (
     dotted,
     inside,
     mapping,
-    short_call,
     unreached_norms,
-    with_modules,
 )
 
 # detectron2 names LocalResponseNorm as well, which has no parameters.
@@ -113,9 +111,8 @@ def detectron2(
     checked = {leaf: _override(leaf, item, watch) for leaf, item in written.items()}
     if biases:
         checked["bias"] = biases
-    call = short_call(
+    call = watch.call(
         detectron2,
-        watch,
         weight_decay_norm=weight_decay_norm,
         bias_lr_factor=bias_lr_factor,
         weight_decay_bias=weight_decay_bias,
@@ -153,7 +150,7 @@ class Detectron(Imported):
         """Norm class and function first, then what the parameter's own name replaces."""
         self._check_overrides(model)
         factors = []
-        for slot in with_modules(model, "detectron2"):
+        for slot in self.slots(model):
             lr_mult = self._lr_mult(slot)
             arguments: dict[str, Any] = {"lr_mult": lr_mult}
             why = []

@@ -24,7 +24,7 @@ from nnlr._model.describe import ModelInfo
 from nnlr._select.selectors import Indices, Selector
 from nnlr._text import shown
 from nnlr.errors import ConfigError
-from nnlr.schemes._frameworks.claims import Claims, Imported, Watch, mapping, short_call
+from nnlr.schemes._frameworks.claims import Claims, Imported, Watch, mapping
 
 
 @runtime_checkable
@@ -180,9 +180,7 @@ def megatron(
             )
         matcher = ParamKey(name=key) if isinstance(key, str) else key
         overrides.append((matcher, _override(key, item, watch)))
-    call = short_call(
-        megatron, watch, config_overrides=config_overrides, standard=standard, **settings
-    )
+    call = watch.call(megatron, config_overrides=config_overrides, standard=standard, **settings)
     qk_decay = with_standard and apply_wd_to_qk_layernorm
     return Megatron(watch, call, overrides, count, qk_decay)
 

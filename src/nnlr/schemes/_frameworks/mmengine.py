@@ -36,9 +36,7 @@ from nnlr.schemes._frameworks.claims import (
     inside,
     key_hint,
     mapping,
-    short_call,
     unreached_norms,
-    with_modules,
 )
 
 NORMS: Final = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
@@ -49,7 +47,13 @@ WD_RULES: Final = ("norm_decay_mult", "bias_decay_mult", "dwconv_decay_mult", "f
 
 KEYS: Final = ("custom_keys", *LR_RULES, *WD_RULES, "bypass_duplicate")
 
-ITEM_KEYS: Final = ("lr_mult", "decay_mult", "lr", "weight_decay")
+# Of a custom key: MMEngine's name -> that of Factor.
+ITEM_KEYS: Final = {
+    "lr_mult": "lr_mult",
+    "decay_mult": "wd_mult",
+    "lr": "lr",
+    "weight_decay": "weight_decay",
+}
 
 # Keys of other constructors, which the default one does not read.
 _LAYER_DECAY: Final = ("num_layers", "decay_rate", "decay_type", "layer_decay_rate")
@@ -109,7 +113,7 @@ def mmengine(paramwise_cfg: Mapping[str, Any] | None, *, strict: bool = True) ->
     custom_keys = mapping(config.get("custom_keys", {}), "custom_keys")
     longest_first = sorted(sorted(custom_keys), key=len, reverse=True)
     custom = {key: _custom(key, custom_keys[key], watch) for key in longest_first}
-    return Paramwise(watch, short_call(mmengine, watch, paramwise_cfg), custom, rules)
+    return Paramwise(watch, watch.call(mmengine, paramwise_cfg), custom, rules)
 
 
 def _custom(key: str, item: object, watch: Watch) -> Factor:
@@ -123,19 +127,12 @@ def _custom(key: str, item: object, watch: Watch) -> Factor:
             watch.refuse("overridden-key", relative, cause, f"Drop {relative!r}.")
             ignored.add(relative)
     settings = {name: value for name, value in settings.items() if name not in ignored}
-    rates = {
-        name: number(settings.pop(name), f"{name} of {what}")
-        for name in ITEM_KEYS
+    rates: dict[str, Any] = {
+        argument: number(settings.pop(name), f"{name} of {what}")
+        for name, argument in ITEM_KEYS.items()
         if name in settings
     }
-    return Factor(
-        lr_mult=rates.get("lr_mult", 1.0),
-        wd_mult=rates.get("decay_mult", 1.0),
-        lr=rates.get("lr"),
-        weight_decay=rates.get("weight_decay"),
-        options=options(settings, what),
-        why=what,
-    )
+    return Factor(**rates, options=options(settings, what), why=what)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -167,7 +164,7 @@ class Paramwise(Imported):
         if not self.rules:
             return [NEUTRAL] * len(model.params)
         factors = []
-        for slot, param in zip(with_modules(model, "mmengine"), model.params, strict=True):
+        for slot, param in zip(self.slots(model), model.params, strict=True):
             norm, bias = inside(slot, NORMS), slot.key == "bias"
             deformable = _in_deformable(slot)
             offset = deformable and "conv_offset" in (slot.node.path if slot.node else "")

@@ -31,7 +31,6 @@ from nnlr.schemes._frameworks.claims import (
     cut_names,
     like_mapping,
     mapping,
-    short_call,
 )
 
 _RATES: Final = ("lr", "weight_decay")
@@ -89,7 +88,7 @@ def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme
         raise ConfigError("torchtitan needs at least one entry.")
     if len({entry.factor.tag for entry in entries}) == 1:  # one optimizer needs no tag
         entries = [replace(e, factor=replace(e.factor, tag=None)) for e in entries]
-    return Titan(watch, short_call(torchtitan, watch, items), entries)
+    return Titan(watch, watch.call(torchtitan, items), entries)
 
 
 def _entry(item: object, at: int, watch: Watch) -> Entry:
@@ -163,7 +162,8 @@ class Titan(Imported):
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """The first entry's factor; nothing for frozen parameters."""
         claims = self._claims(model)
-        for at, count in claims.unused().items():
+        if unused := claims.unused():
+            at, count = next(iter(unused.items()))
             pattern = claims.patterns[at]
             why = "it matches no trainable parameter. Fix the pattern"
             if count:

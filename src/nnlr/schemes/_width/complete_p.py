@@ -34,19 +34,17 @@ from nnlr.depth._layer import Indexer, Layers, layers_of
 from nnlr.errors import NnlrError
 from nnlr.schemes._layer_decay import AnyIndexer
 from nnlr.schemes._width.base import AnyBase, Base, as_base
-from nnlr.schemes._width.folding import (
-    FORWARDS,
+from nnlr.schemes._width.folding import Scales, refuse_computed, refuse_halves
+from nnlr.schemes._width.growth import AnyFanIn, FanIn
+from nnlr.schemes._width.scheme import (
+    INITS,
     AnyGrowth,
     Forward,
     HeadGrowth,
-    Scales,
-    as_head_growth,
-    refuse_computed,
-    refuse_folding_twice,
-    refuse_halves,
+    Init,
+    WidthScheme,
+    checked,
 )
-from nnlr.schemes._width.growth import AnyFanIn, FanIn, as_fan_in
-from nnlr.schemes._width.scheme import INITS, Init, WidthScheme
 
 Form = Literal["as_published", "as_released"]
 
@@ -127,8 +125,6 @@ def complete_p(
         ((0.25, 0.125), (0.125, 0.25))
     """
     ends = None if residual_out is None else as_selector(residual_out, "residual_out")
-    through = None if readout_input is None else as_selector(readout_input, "readout_input")
-    refuse_folding_twice(forward, through)
     by = as_indexer(indexer)
     if base is None:
         raise NnlrError("complete_p needs a base: complete_p(small_model).")
@@ -140,10 +136,7 @@ def complete_p(
         indexer=by,
         residual_out=ends,
         init=choice(init, "init", _INITS),
-        forward=choice(forward, "forward", FORWARDS),
-        readout_input=through,
-        head_growth=as_head_growth(head_growth),
-        fan_in=as_fan_in(fan_in),
+        **checked(forward, readout_input, head_growth, fan_in),
     )
 
 

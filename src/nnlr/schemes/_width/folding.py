@@ -17,27 +17,18 @@ scale of gradients once eps has that scale. Clipping by the norm of the gradient
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from torch import nn
 
-from nnlr._arguments import number
 from nnlr._declare.factor import Factor, Update
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import Slot, lineage
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selectors import Selector
 from nnlr._select.suggestions import must_match
-from nnlr._text import listed, plural, shown
+from nnlr._text import listed, plural
 from nnlr.errors import NnlrError
 from nnlr.schemes._width.growth import Growth
-
-Forward = Literal["folded", "in_model"]
-
-FORWARDS: Final[tuple[Forward, ...]] = ("folded", "in_model")
-
-AnyGrowth = Mapping[str | Selector, float]
-
-HeadGrowth = Mapping[Selector, float]
 
 # Norms of queries and keys, by their paths: attn.q_norm, attn.norm_k, attn.q_layernorm.
 _QK_NORM: Final = re.compile(
@@ -102,28 +93,6 @@ class Scales(NamedTuple):
         )
 
 
-def as_head_growth(sizes: AnyGrowth | None) -> HeadGrowth:
-    """Return the growth of heads by selector, checked."""
-    if not isinstance(sizes, Mapping | None):
-        raise NnlrError(
-            "head_growth must map selectors of queries to the size of heads relative to the "
-            f"base, such as {{'*.q_proj.*': 2}}, got {shown(sizes)}."
-        )
-    return {
-        as_selector(name, "head_growth"): number(ratio, "head_growth", above=0)
-        for name, ratio in (sizes or {}).items()
-    }
-
-
-def refuse_folding_twice(forward: object, readout_input: object) -> None:
-    """Refuse ``readout_input`` where the model itself multiplies with the factor."""
-    if forward == "in_model" and readout_input is not None:
-        raise NnlrError(
-            f"readout_input={readout_input!r} names what takes the readout's factor, and "
-            "forward='in_model' says that the model has it already: pass one of them."
-        )
-
-
 def mup_layers(model: ModelInfo) -> list[str]:
     """Names of weights that belong to the readouts of the package ``mup``."""
     return [
@@ -142,7 +111,7 @@ def _is_mu_readout(slot: Slot) -> bool:
 def forward_factors(
     model: ModelInfo,
     grown: Sequence[Growth],
-    forward: Forward,
+    forward: str,
     readout_input: Selector | None,
 ) -> list[float]:
     """The factor on what each parameter gives, which is to be folded into it."""
@@ -186,7 +155,7 @@ def forward_factors(
     return folds
 
 
-def query_factors(model: ModelInfo, head_growth: HeadGrowth) -> dict[int, float]:
+def query_factors(model: ModelInfo, head_growth: Mapping[Selector, float]) -> dict[int, float]:
     """The factor on queries that makes 1 / root of the heads' size into 1 / size."""
     factors = {}
     norms = [p.owner for p in model.params if p.role == "norm" and _QK_NORM(p.owner)]

@@ -14,9 +14,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from nnlr._model.describe import ModelInfo, ParamInfo
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selectors import Selector
 from nnlr._select.suggestions import must_match
-from nnlr._text import shown
 from nnlr.errors import NnlrError
 from nnlr.schemes._width.base import Base, Mults
 
@@ -69,19 +68,6 @@ FanIn = Mapping[Selector, int]
 AnyFanIn = Mapping[str | Selector, int]
 
 
-def as_fan_in(axes: AnyFanIn | None) -> FanIn:
-    """Return the axes that are summed over by selector, checked."""
-    if axes is None:
-        return {}
-    if not isinstance(axes, Mapping) or not all(
-        isinstance(axis, int) and not isinstance(axis, bool) for axis in axes.values()
-    ):
-        raise NnlrError(
-            f"fan_in must map selectors to axes, such as {{'*.experts.up': 1}}, got {shown(axes)}."
-        )
-    return {as_selector(name, "fan_in"): axis for name, axis in axes.items()}
-
-
 def growths(
     model: ModelInfo, base: Base, fan_in: FanIn, *, any_depth: bool = False
 ) -> list[Growth]:
@@ -132,7 +118,13 @@ def _summed_axis(param: ParamInfo, mults: Mults) -> int | None:
         return None
     cls = param.owner_type or object
     if issubclass(cls, _ConvTransposeNd):
-        return None if _groups_grow(param, mults) else 0
+        # The weight, (in, out / groups, *window), shows the number of inputs of one group only
+        # together with the fan-in; if it is the groups that grow, no sum gets longer.
+        if mults[0] is not None and mults[1] is None and param.fan_in is not None:
+            groups = param.shape[0] * math.prod(param.shape[2:]) // param.fan_in
+            if groups > 1 and groups % mults[0] == 0:
+                return None
+        return 0
     if cls.__name__ == "Conv1D":
         return 0
     if param.ndim == 2 or issubclass(cls, _ConvNd):
@@ -147,15 +139,3 @@ def _summed_axis(param: ParamInfo, mults: Mults) -> int | None:
         f"is its input. Say so: fan_in={{{param.name!r}: {infinite[-1]}}}.",
         name=param.name,
     )
-
-
-def _groups_grow(param: ParamInfo, mults: Mults) -> bool:
-    """Whether a transposed convolution's groups grow, so that no sum gets longer.
-
-    Its weight is (in, out / groups, *window), which shows the number of inputs of one group
-    only together with the fan-in.
-    """
-    if mults[0] is None or mults[1] is not None or param.fan_in is None:
-        return False
-    groups = param.shape[0] * math.prod(param.shape[2:]) // param.fan_in
-    return groups > 1 and groups % mults[0] == 0

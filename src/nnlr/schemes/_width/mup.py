@@ -20,19 +20,19 @@ from nnlr._arguments import Call, choice, flag
 from nnlr._declare.factor import UPDATES, Factor, Update
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selectors import Selector
 from nnlr.schemes._width.base import AnyBase, Base, as_base, shapes
-from nnlr.schemes._width.folding import (
-    FORWARDS,
+from nnlr.schemes._width.folding import Scales
+from nnlr.schemes._width.growth import AnyFanIn, FanIn
+from nnlr.schemes._width.scheme import (
+    INITS,
     AnyGrowth,
     Forward,
     HeadGrowth,
-    Scales,
-    as_head_growth,
-    refuse_folding_twice,
+    Init,
+    WidthScheme,
+    checked,
 )
-from nnlr.schemes._width.growth import AnyFanIn, FanIn, as_fan_in
-from nnlr.schemes._width.scheme import INITS, Init, WidthScheme
 
 __all__ = ["mup", "shapes"]
 
@@ -101,17 +101,12 @@ def mup(
         >>> [(row.lr_mult, row.wd_mult, row.init_mult) for row in rows]
         [(1.0, 1.0, 1.0), (0.25, 4.0, 1.0), (0.25, 4.0, 0.5)]
     """
-    through = None if readout_input is None else as_selector(readout_input, "readout_input")
-    refuse_folding_twice(forward, through)
     return MuP(
         as_base(base, delta),
         optimizer=choice(optimizer, "optimizer", UPDATES),
         init=choice(init, "init", INITS),
-        forward=choice(forward, "forward", FORWARDS),
-        readout_input=through,
-        head_growth=as_head_growth(head_growth),
-        fan_in=as_fan_in(fan_in),
         decoupled_wd=flag(decoupled_wd, "decoupled_wd"),
+        **checked(forward, readout_input, head_growth, fan_in),
     )
 
 
