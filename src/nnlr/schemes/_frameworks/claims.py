@@ -125,7 +125,12 @@ class Claims:
             else:
                 size = plural(len(model.params), "parameter")
                 cause = f"{self.what} {pattern!r} matches no parameter of {model.label} ({size})"
-                fix = _name_hint(pattern, model.spellings[0] if names is None else names)
+                names = list(dict.fromkeys(model.spellings[0] if names is None else names))
+                segments = chain(*(re.split("[./]", name) for name in names[:2000]), names[:2000])
+                fix = nearest_hint(pattern.strip(".*$^"), dict.fromkeys(segments))
+                if containing := [name for name in names if pattern in name]:
+                    fix = f"It must match a whole name, such as {containing[0]}."
+                fix = fix or f"Names there: {listed(names, 3)}."
             if watch.strict:
                 raise PatternError(
                     f"{cause}.\n  {fix}\n"
@@ -135,16 +140,6 @@ class Claims:
                 )
             findings.append(warning("no-effect", (), cause, fix))
         return findings
-
-
-def _name_hint(pattern: str, names: Iterable[str]) -> str:
-    """What the pattern may have meant, or else what names look like."""
-    names = list(dict.fromkeys(names))
-    if containing := [name for name in names if pattern in name]:
-        return f"It must match a whole name, such as {containing[0]}."
-    segments = chain(*(re.split("[./]", name) for name in names[:2000]), names[:2000])
-    nearest = nearest_hint(pattern.strip(".*$^"), dict.fromkeys(segments))
-    return nearest or f"Names there: {listed(names, 3)}."
 
 
 def cut_names(

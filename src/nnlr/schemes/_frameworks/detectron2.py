@@ -108,9 +108,16 @@ def detectron2(
             "everything called bias. Put all of it into overrides['bias'].",
             key="bias",
         )
-    checked = {leaf: _override(leaf, item, watch) for leaf, item in written.items()}
-    if biases:
-        checked["bias"] = biases
+    arguments = {"bias": biases} if biases else {}
+    for leaf, item in written.items():
+        what = f"override {leaf!r}"
+        settings = mapping(item, what)
+        for key in watch.misspelt_keys(settings, ("lr", "weight_decay"), what):
+            del settings[key]
+        rates = [key for key in ("lr", "weight_decay") if key in settings]
+        arguments[leaf] = {key: number(settings.pop(key), f"{key} of {what}") for key in rates}
+        if settings:
+            arguments[leaf]["options"] = options(settings, what)
     call = watch.call(
         detectron2,
         weight_decay_norm=weight_decay_norm,
@@ -120,21 +127,7 @@ def detectron2(
         overrides=overrides,
     )
     norm = None if weight_decay_norm is None else number(weight_decay_norm, "weight_decay_norm")
-    return Detectron(watch, call, norm, lr_factor_func, checked, frozenset(written))
-
-
-def _override(leaf: str, item: object, watch: Watch) -> dict[str, Any]:
-    """The checked settings of an override, as arguments of :class:`Factor`."""
-    what = f"override {leaf!r}"
-    settings = mapping(item, what)
-    for key in watch.misspelt_keys(settings, ("lr", "weight_decay"), what):
-        del settings[key]
-    arguments: dict[str, Any] = {
-        key: number(settings.pop(key), f"{key} of {what}")
-        for key in ("lr", "weight_decay")
-        if key in settings
-    }
-    return {**arguments, "options": options(settings, what)} if settings else arguments
+    return Detectron(watch, call, norm, lr_factor_func, arguments, frozenset(written))
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -104,18 +104,11 @@ def _entry(item: object, at: int, watch: Watch) -> Entry:
     settings |= mapping(settings.pop("optimizer_kwargs", {}), f"optimizer_kwargs of {what}")
     for key in watch.misspelt_keys(settings, _RATES, what):
         del settings[key]
-    rates = {
-        rate: settings.pop(rate) if rate in settings else _default(optimizer, rate, what, watch)
-        for rate in _RATES
-    }
-    factor = Factor(
-        lr=number(rates["lr"], f"lr of {what}"),
-        weight_decay=number(rates["weight_decay"], f"weight_decay of {what}"),
-        options=options(settings, what),
-        tag=optimizer,
-        why=what,
-    )
-    return Entry(pattern, factor)
+    rates: dict[str, Any] = {}
+    for rate in _RATES:
+        value = settings.pop(rate) if rate in settings else _default(optimizer, rate, what, watch)
+        rates[rate] = number(value, f"{rate} of {what}")
+    return Entry(pattern, Factor(**rates, options=options(settings, what), tag=optimizer, why=what))
 
 
 def _settings(item: object, what: str) -> dict[str, Any]:

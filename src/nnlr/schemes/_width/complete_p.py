@@ -55,6 +55,10 @@ AnyInit = Init | Literal["gpt2"]
 _INITS: Final[tuple[AnyInit, ...]] = (*INITS, "gpt2")
 
 
+# The number of blocks in each tower.
+Blocks = Mapping[str, int]
+
+
 def complete_p(
     base: AnyBase,
     *,
@@ -128,9 +132,24 @@ def complete_p(
     by = as_indexer(indexer)
     if base is None:
         raise NnlrError("complete_p needs a base: complete_p(small_model).")
+    narrow = as_base(base, delta)
+    blocks: Blocks | int
+    if base_depth is not None:
+        if not isinstance(base_depth, int) or isinstance(base_depth, bool) or base_depth < 1:
+            raise NnlrError(
+                f"base_depth must be a whole number of blocks > 0, got {shown(base_depth)}."
+            )
+        blocks = base_depth
+    elif isinstance(base, nn.Module):
+        blocks = _blocks(layers_of(by, describe(base)))
+    else:
+        raise NnlrError(
+            "Shapes do not tell how many blocks the base has: pass base_depth=, or the base "
+            "model itself."
+        )
     return CompleteP(
-        as_base(base, delta),
-        _base_blocks(base, base_depth, by),
+        narrow,
+        blocks,
         alpha=number(alpha, "alpha", minimum=0.5, maximum=1),
         form=choice(form, "form", FORMS),
         indexer=by,
@@ -138,25 +157,6 @@ def complete_p(
         init=choice(init, "init", _INITS),
         **checked(forward, readout_input, head_growth, fan_in),
     )
-
-
-Blocks = Mapping[str, int]
-
-
-def _base_blocks(base: object, base_depth: object, indexer: Indexer) -> Blocks | int:
-    """How many blocks the base has: in each tower, or in any."""
-    if base_depth is not None:
-        if not isinstance(base_depth, int) or isinstance(base_depth, bool) or base_depth < 1:
-            raise NnlrError(
-                f"base_depth must be a whole number of blocks > 0, got {shown(base_depth)}."
-            )
-        return base_depth
-    if not isinstance(base, nn.Module):
-        raise NnlrError(
-            "Shapes do not tell how many blocks the base has: pass base_depth=, or the base "
-            "model itself."
-        )
-    return _blocks(layers_of(indexer, describe(base)))
 
 
 def _blocks(layers: Layers) -> dict[str, int]:
@@ -188,8 +188,9 @@ class CompleteP(WidthScheme):
         """The factor for how much each parameter has grown, and how much deeper its tower is."""
         grown = self.grown(model)
         depths = self._depths(model)
+        ends = self._ends(model, depths)
         inits, folds = self.inits_and_folds(model, grown)
-        for index, depth in self._ends(model, depths).items():
+        for index, depth in ends.items():
             if self.forward == "folded":
                 folds[index] *= depth**-self.alpha
             if self.init == "gpt2" and model.params[index].ndim > 1:

@@ -120,11 +120,10 @@ def _summed_axis(param: ParamInfo, mults: Mults) -> int | None:
     if issubclass(cls, _ConvTransposeNd):
         # The weight, (in, out / groups, *window), shows the number of inputs of one group only
         # together with the fan-in; if it is the groups that grow, no sum gets longer.
+        groups = 1
         if mults[0] is not None and mults[1] is None and param.fan_in is not None:
             groups = param.shape[0] * math.prod(param.shape[2:]) // param.fan_in
-            if groups > 1 and groups % mults[0] == 0:
-                return None
-        return 0
+        return None if groups > 1 and groups % (mults[0] or 1) == 0 else 0
     if cls.__name__ == "Conv1D":
         return 0
     if param.ndim == 2 or issubclass(cls, _ConvNd):

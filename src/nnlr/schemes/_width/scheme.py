@@ -94,10 +94,24 @@ class WidthScheme(Scheme):
         self, model: ModelInfo, grown: Sequence[Growth]
     ) -> tuple[list[float], list[float]]:
         """For each parameter the factor on its initial weights, and that to fold into it."""
-        inits = init_mults(model, grown, "mup" if mup_layers(model) else self.init)
         folds = forward_factors(model, grown, self.forward, self.readout_input)
         for index, factor in query_factors(model, self.head_growth).items():
             folds[index] *= factor
+        if self.init == "mup" or mup_layers(model):
+            return [1.0] * len(grown), folds
+        # muP wants the standard deviation of hidden weights to fall with the root of their
+        # fan-in, and that of all else to stay what it is in the base.
+        inits = [growth.width**-0.5 if growth.kind == "hidden" else 1.0 for growth in grown]
+        if self.init == "fan_in":
+            pairs = list(zip(model.params, grown, strict=True))
+            weights = {
+                name.rpartition(".")[0]: growth
+                for param, growth in pairs
+                if param.leaf == "weight" and param.ndim > 1
+                for name in (f"{param.owner}.weight", *param.aliases)
+            }
+            for index, (param, growth) in enumerate(pairs):
+                inits[index] /= _default_std(param, growth, weights.get(param.owner))
         return inits, folds
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
@@ -162,9 +176,8 @@ class WidthScheme(Scheme):
         if model.module is not None and init_applied(unwrap(model.module)):
             return
         spreads, falls = self.base.spreads, []
-        for param, places, growth in zip(
-            model.params, model.places, self.grown(model), strict=True
-        ):
+        triples = zip(model.params, model.places, self.grown(model), strict=True)
+        for param, places, growth in triples:
             before = next((spreads[n] for n in param.names if n in spreads), None)
             if growth.kind != "hidden" or before is None or abs(math.log(growth.width)) < 0.4:
                 continue
@@ -207,29 +220,6 @@ class WidthScheme(Scheme):
                 "the queries, where no norm follows them: "
                 "head_growth={'*.q_proj.*': size / base size}.",
             )
-
-
-def init_mults(model: ModelInfo, grown: Sequence[Growth], init: str) -> list[float]:
-    """The factor on the initial weights of each parameter.
-
-    muP wants the standard deviation of hidden weights to fall with the root of their fan-in,
-    and that of all else to stay what it is in the base.
-    """
-    if init == "mup":
-        return [1.0] * len(grown)
-    targets = [growth.width**-0.5 if growth.kind == "hidden" else 1.0 for growth in grown]
-    if init in {"constant", "gpt2"}:
-        return targets
-    weights = {
-        name.rpartition(".")[0]: growth
-        for param, growth in zip(model.params, grown, strict=True)
-        if param.leaf == "weight" and param.ndim > 1
-        for name in (f"{param.owner}.weight", *param.aliases)
-    }
-    return [
-        target / _default_std(param, growth, weights.get(param.owner))
-        for param, growth, target in zip(model.params, grown, targets, strict=True)
-    ]
 
 
 def _default_std(param: ParamInfo, growth: Growth, weight: Growth | None) -> float:
