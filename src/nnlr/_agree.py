@@ -7,11 +7,11 @@ can be named.
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from itertools import chain, zip_longest
+from itertools import chain, product, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 import torch.distributed as dist
@@ -99,7 +99,8 @@ def compare(facts: Facts, store: "Store", rank: int, ranks: Sequence[int], timeo
         text = _text({**facts, "sources": None})
         digests = meeting.gather("digest", sha256(text.encode()).hexdigest(), ranks)
         if rank == ranks[0]:  # all have come, so all have left the call before
-            meeting.forget(f"{base}/{call - 1}")
+            for what, key in product(("digest", "facts"), (*ranks, "count", "missing")):
+                store.delete_key(f"{base}/{call - 1}/{what}/{key}")
         holders: dict[bytes, list[int]] = {}
         for digest, holder in zip(digests, ranks, strict=True):
             holders.setdefault(digest, []).append(holder)
@@ -160,27 +161,20 @@ class _Meeting:
             )
         return store.multi_get(list(keys.values()))
 
-    def forget(self, place: str) -> None:
-        """Delete what an earlier call left in the store."""
-        for what in ("digest", "facts"):
-            for key in (*self.ranks, "count", "missing"):
-                self.store.delete_key(f"{place}/{what}/{key}")
-
 
 def facts_of(plan: Plan) -> Facts:
     """Return what must be equal in every process, and where the rates come from, for JSON."""
     return {
         "bases": {base: getattr(plan, base) for base in _BASES},
         "names": [row.name for row in plan.rows],
-        "rows": [{field: _plain(getattr(row, field)) for field in _FIELDS} for row in plan.rows],
+        # Options are a read-only mapping, which JSON does not take.
+        "rows": [
+            {**{name: getattr(row, name) for name in _FIELDS}, "options": dict(row.options)}
+            for row in plan.rows
+        ],
         "groups": [group.name for group in plan.groups],
         "sources": [[step.source for step in row.trace] for row in plan.rows],
     }
-
-
-def _plain(value: object) -> object:
-    """Return options, a read-only mapping, as a dict; other values as they are."""
-    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _text(value: object) -> str:
@@ -196,9 +190,7 @@ def _differ(values: Iterable[object]) -> bool:
 def first_difference(plans: Sequence[Facts], holders: Sequence[Sequence[int]]) -> PlanMismatchError:
     """Return the error that names the first place where plans differ.
 
-    Args:
-        plans: Facts of two or more plans, none equal to another.
-        holders: For each the ranks that have it.
+    No two of the plans are equal; ``holders`` are the ranks that have them.
     """
     for base in _BASES:
         values = [plan["bases"][base] for plan in plans]
@@ -209,16 +201,10 @@ def first_difference(plans: Sequence[Facts], holders: Sequence[Sequence[int]]) -
     common = set.intersection(*map(set, names))
     partly = [name for name in dict.fromkeys(chain(*names)) if name not in common]
     if partly:
-        presence = ["there" if partly[0] in own else "missing" for own in names]
-        more = f" {plural(len(partly), 'parameter')} are not in every plan."
-        return _mismatch(
-            repr(partly[0]),
-            presence,
-            holders,
-            more if len(partly) > 1 else "",
-            name=partly[0],
-            field="name",
-        )
+        name, count = partly[0], len(partly)
+        presence = ["there" if name in plan["names"] else "missing" for plan in plans]
+        more = f" {plural(count, 'parameter')} are not in every plan." if count > 1 else ""
+        return _mismatch(repr(name), presence, holders, more, name=name, field="name")
     if _differ(names):
         return _other_order("parameter", names, holders)
 

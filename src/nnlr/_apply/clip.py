@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from nnlr.checkpoint._tensors import replicated
+
 
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],
@@ -62,15 +64,6 @@ def clip_grad_norm_(
             "are as they were. Pass error_if_nonfinite=False to scale them all the same."
         )
     for mesh, members in by_mesh.items():
-        clip_grads_with_norm_(members, max_norm, _on_mesh(total, mesh), foreach)
+        # Torch does not scale shards by a plain tensor.
+        clip_grads_with_norm_(members, max_norm, replicated(total, mesh), foreach)
     return total
-
-
-def _on_mesh(norm: Tensor, mesh: Any) -> Tensor:  # noqa: ANN401 - a type that loads late
-    """The norm as a tensor on a mesh: torch does not scale shards by a plain tensor."""
-    if mesh is None:
-        return norm
-    from torch.distributed.tensor import DTensor, Replicate
-
-    everywhere = [Replicate()] * mesh.ndim
-    return DTensor.from_local(norm, mesh, everywhere, run_check=False)

@@ -18,7 +18,7 @@ from nnlr.errors import PlanMismatchError
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A row and where its tensor hangs in a model."""
+    """A row and the places of its tensor in a model."""
 
     row: PlanRow
     places: tuple[Slot, ...]
@@ -35,16 +35,9 @@ class Located:
 
 
 def locate(rows: Sequence[PlanRow], model: Source, *, partial: bool = False) -> list[Located]:
-    """Find the tensor of each row, and refuse a model that the rows were not made for.
+    """Return the rows with their tensors, in the model's order; refuse another model.
 
-    Args:
-        rows: The rows of a plan.
-        model: The model, or (name, tensor) pairs.
-        partial: The model is one stage or shard of what was resolved: rows without a tensor
-            are left out, and shapes are not compared.
-
-    Returns:
-        The rows that have a tensor, in the order of the model's parameters.
+    Of a stage or shard (``partial``) rows without a tensor are left out, and shapes not compared.
     """
     label = type(model).__name__ if isinstance(model, nn.Module) else "the given tensors"
     return locate_slots(rows, slots(model), label, partial=partial)

@@ -55,10 +55,7 @@ class Locks:
 def plan_locks(located: Sequence[Located], model: Source, *, keep: bool = False) -> Locks:
     """Lock what the rows lock, and restore what nnlr locked before and they train.
 
-    Args:
-        located: Rows and their tensors.
-        model: The model they are from.
-        keep: Leave locked rows trainable; they are kept in a group of learning rate 0.
+    ``keep`` leaves locked rows trainable, in a group of learning rate 0.
     """
     off, on = [], []
     for param in located:

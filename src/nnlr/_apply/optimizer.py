@@ -35,13 +35,6 @@ def build(
 
     Both bases go to the constructor where its signature has them, and to
     ``optimizer.defaults`` in any case: schedulers read ``optimizer.defaults["lr"]``.
-
-    Args:
-        factory: The optimizer class, a partial of it, or a function.
-        signature: What it can be told.
-        settings: Its other arguments.
-        fit: The plan on the model.
-        groups: The plan's groups with their tensors.
     """
     name = signature.name
     arguments = dict(settings)
@@ -128,7 +121,11 @@ def _refuse_other_rates(
     for param in located:
         planned = planned_rates.get(id(param.tensor), {})
         built = built_rates.get(id(param.tensor), {})
-        if not _agree(planned, built):
+        # Some optimizers have no decay, and some hold rates in float32.
+        agree = ("lr" in built if planned else not built) and all(
+            math.isclose(planned[rate], value, rel_tol=1e-6) for rate, value in built.items()
+        )
+        if not agree:
             raise ConfigError(
                 f"{name} does not keep the groups of the plan: {param.row.name!r} trains "
                 f"{_spelled(built)}; the plan trains it {_spelled(planned)}. Use a class or "
@@ -149,15 +146,6 @@ def _rates_by_id(groups: Iterable[ParamGroup]) -> dict[int, dict[str, float]]:
     return rates_by_id
 
 
-def _agree(planned: Mapping[str, float], built: Mapping[str, float]) -> bool:
-    """Whether rates are the same, up to float32; some optimizers have no decay."""
-    if not planned or not built:
-        return not planned and not built
-    return "lr" in built and all(
-        math.isclose(planned[rate], value, rel_tol=1e-6) for rate, value in built.items()
-    )
-
-
 def _spelled(rates: Mapping[str, float]) -> str:
     """Rates as words of a message."""
     if not rates:
@@ -167,9 +155,9 @@ def _spelled(rates: Mapping[str, float]) -> str:
 
 def set_bases(defaults: dict[str, Any], bases: Bases) -> None:
     """Make the base rates an optimizer's defaults, where it has such settings."""
-    for name, value in (("lr", bases.lr), ("weight_decay", bases.weight_decay)):
-        if name in defaults:
-            defaults[name] = value
+    for rate in _RATES:
+        if rate in defaults:
+            defaults[rate] = getattr(bases, rate)
 
 
 def warn_about_decay(optimizer: object, groups: Sequence[ParamGroup], bases: Bases) -> None:

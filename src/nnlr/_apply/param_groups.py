@@ -18,17 +18,10 @@ ParamGroup = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class FittedPlan:
-    """A plan on one model: checked, and no tensor changed yet.
+    """A plan on one model: checked, and no tensor changed yet."""
 
-    Attributes:
-        groups: The groups that have a tensor there; a pipeline stage lacks some.
-        located: The rows and their tensors.
-        locks: The locks that go with the groups.
-        bases: The base rates.
-    """
-
-    groups: tuple[Group, ...]
-    located: Sequence[Located]
+    groups: tuple[Group, ...]  # that have a tensor there; a pipeline stage lacks some
+    located: Sequence[Located]  # the rows and their tensors
     locks: Locks
     bases: Bases
 
@@ -38,12 +31,8 @@ class FittedPlan:
         """The groups with their tensors, in the form that ``torch.optim`` takes.
 
         A group is split where its tensors live on different device meshes, which no optimizer
-        step can mix. Tensors that are elsewhere (pipeline stages) are left out.
-
-        Args:
-            names: Give ``(name, tensor)`` pairs, from which torch fills ``param_names``.
-            tensor_lr: Give each group its own 0-dim tensor as ``lr``.
-            eps: The optimizer's ``eps``, which ``eps_mult`` multiplies.
+        step can mix. Tensors that are elsewhere (pipeline stages) are left out. The arguments
+        are those of ``Plan.param_groups``.
         """
         tensor_of = {param.row.name: param.tensor for param in self.located}
         ready: list[ParamGroup] = []

@@ -34,29 +34,18 @@ _OF_A_KIND: Final = (*ADAPTIVE_L2, torch.optim.AdamW, torch.optim.SGD)
 # Newer than the oldest torch that nnlr supports.
 _MUON: Final = getattr(torch.optim, "Muon", ())
 
-_KEYWORDS: Final = (
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    inspect.Parameter.KEYWORD_ONLY,
-)
+_KEYWORDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Which settings an optimizer takes.
+    """Which settings an optimizer takes."""
 
-    Attributes:
-        cls: Its class, or the function that builds it.
-        name: The name of that.
-        defaults: Its settings and their defaults, ``None`` where there is none.
-        bound: Settings that a ``functools.partial`` has fixed.
-        open: Whether it may know other settings too, which only building it can tell.
-    """
-
-    cls: Callable[..., Any]
-    name: str
-    defaults: Mapping[str, Any]
-    bound: Mapping[str, Any] = field(default_factory=dict)
-    open: bool = False
+    cls: Callable[..., Any]  # its class, or the function that builds it
+    name: str  # of that
+    defaults: Mapping[str, Any]  # of its settings, None where there is none
+    bound: Mapping[str, Any] = field(default_factory=dict)  # fixed by a functools.partial
+    open: bool = False  # whether it may know other settings too, which only building it can tell
 
     @classmethod
     def of(cls, factory: Callable[..., Any]) -> "Signature":

@@ -11,13 +11,7 @@ from nnlr.errors import NnlrError
 
 
 def vectors(located: Sequence[Located]) -> tuple[Tensor, Tensor]:
-    """Learning rate and weight decay of every element of the flattened parameters.
-
-    Returns:
-        Two tensors of shape ``(total,)``, default dtype, on the parameters' device, aligned
-        with ``torch.nn.utils.parameters_to_vector(model.parameters())``. Frozen and locked
-        elements are 0 in both.
-    """
+    """Return learning rate and weight decay of every element of the flattened parameters."""
     devices = {param.tensor.device for param in located}
     if len(devices) > 1:
         raise NnlrError(

@@ -5,11 +5,11 @@ import math
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Final
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from nnlr._checks.subject import SettingsOfGroup, Subject, labelled, rate, start
 from nnlr._findings import Finding, error, note, warning
@@ -155,71 +155,58 @@ def base_rates(subject: Subject) -> Iterator[Finding]:
     """Defaults of the optimizer that are not the rates which multipliers refer to."""
     if any(hasattr(scheduler, "max_lrs") for scheduler in subject.schedulers):
         return  # OneCycleLR starts at a rate of its own
-    for optimizer in subject.optimizers:
-        for key, mult in MULTIPLIERS.items():
-            base = _common_base(optimizer, key, mult, scheduled=bool(subject.schedulers))
-            default = rate(optimizer.defaults, key)
-            if base is None or default is None or _close(base, default):
-                continue
+    # Rates without a note of their start may have been changed since. A note was written by a
+    # scheduler, some of which start at other rates: that scheduler has to be passed to `check`.
+    scheduled = bool(subject.schedulers)
+    for optimizer, (key, mult) in product(subject.optimizers, MULTIPLIERS.items()):
+        moved = scheduled or bool(optimizer.state)
+        bases = []  # from which the groups with multipliers started
+        for group in optimizer.param_groups:
+            factor, first = rate(group, mult), start(group, key)
+            is_start = scheduled if f"initial_{key}" in group else not moved
+            if factor and first is not None and is_start and "max_lr" not in group:
+                bases.append(first / factor)
+        default = rate(optimizer.defaults, key)
+        if not bases or default is None or not all(_close(base, bases[0]) for base in bases):
+            continue
+        if not _close(bases[0], default):
             yield warning(
                 "base-rate",
                 (),
                 cause=f"optimizer.defaults[{key!r}] is {default:g}, and the groups have "
-                f"{key} = {base:g} * {mult}: schedulers with a minimum, such as "
+                f"{key} = {bases[0]:g} * {mult}: schedulers with a minimum, such as "
                 "transformers' cosine_with_min_lr, take the default for the base",
-                fix=f"Pass the base to the constructor, or: optimizer.defaults[{key!r}] = {base:g}",
+                fix="Pass the base to the constructor, or: "
+                f"optimizer.defaults[{key!r}] = {bases[0]:g}",
             )
-
-
-def _common_base(optimizer: Optimizer, key: str, mult: str, *, scheduled: bool) -> float | None:
-    """The base that all groups with multipliers started from; ``None`` if that is not known.
-
-    Rates without a note of their start may have been changed since. A note was written by a
-    scheduler, some of which start at other rates: that scheduler has to be passed to ``check``.
-    """
-    moved = scheduled or bool(optimizer.state)
-    bases = []
-    for group in optimizer.param_groups:
-        factor, first = rate(group, mult), start(group, key)
-        is_start = scheduled if f"initial_{key}" in group else not moved
-        if factor and first is not None and is_start and "max_lr" not in group:
-            bases.append(first / factor)
-    return bases[0] if bases and all(_close(base, bases[0]) for base in bases) else None
 
 
 def drift(subject: Subject) -> Iterator[Finding]:
     """Rates that no longer stand in the ratio of their multipliers."""
-    for optimizer in subject.optimizers:
-        for key, mult in MULTIPLIERS.items():
-            yield from _drift(labelled(optimizer), key, mult)
-
-
-def _drift(groups: Sequence[tuple[str, SettingsOfGroup]], key: str, mult: str) -> Iterator[Finding]:
-    """The groups of one optimizer whose rate ``key`` is not the base times ``mult``."""
-    rates = [
-        (label, factor, now)
-        for label, group in groups
-        if (factor := rate(group, mult)) is not None and (now := rate(group, key)) is not None
-    ]
-    # The reference: multiplier 1, else the largest.
-    reference = max(rates, key=lambda entry: (entry[1] == 1, entry[1]), default=None)
-    if reference is None or not reference[1]:
-        return
-    base = reference[2] / reference[1]
-    off = [entry for entry in rates if not _close(entry[2], base * entry[1])]
-    if off:
-        label, factor, now = off[0]
-        yield error(
-            "ratio-drift",
-            (label for label, _, _ in off),
-            cause=f"{plural(len(off), 'group', 'have')} left the ratio of their {mult}: {label!r} "
-            f"has {key} {now:.3g} and {mult} {factor:.3g}, where {reference[0]!r} has "
-            f"{reference[2]:.3g} and {reference[1]:.3g}",
-            fix="Have the base rate scheduled: nnlr.schedule(optimizer, YourScheduler, ...), "
-            "or mend it before each step: nnlr.keep_ratios(optimizer)"
-            if key == "lr"
-            else f"Write it again: group[{key!r}] = {base:g} * group[{mult!r}]",
-        )
+    for optimizer, (key, mult) in product(subject.optimizers, MULTIPLIERS.items()):
+        rates = [
+            (label, factor, now)
+            for label, group in labelled(optimizer)
+            if (factor := rate(group, mult)) is not None and (now := rate(group, key)) is not None
+        ]
+        # The reference: multiplier 1, else the largest.
+        reference = max(rates, key=lambda entry: (entry[1] == 1, entry[1]), default=None)
+        if reference is None or not reference[1]:
+            continue
+        base = reference[2] / reference[1]
+        if off := [entry for entry in rates if not _close(entry[2], base * entry[1])]:
+            label, factor, now = off[0]
+            yield error(
+                "ratio-drift",
+                (label for label, _, _ in off),
+                cause=f"{plural(len(off), 'group', 'have')} left the ratio of their {mult}: "
+                f"{label!r} has {key} {now:.3g} and {mult} {factor:.3g}, where {reference[0]!r} "
+                f"has {reference[2]:.3g} and {reference[1]:.3g}",
+                fix="Have the base rate scheduled: nnlr.schedule(optimizer, YourScheduler, ...), "
+                "or mend it before each step: nnlr.keep_ratios(optimizer)"
+                if key == "lr"
+                else f"Write it again: group[{key!r}] = {base:g} * group[{mult!r}]",
+            )
 
 
 def zero_rates(subject: Subject) -> Iterator[Finding]:

@@ -54,7 +54,7 @@ def probed(subject: Subject) -> Iterator[Finding]:
 def _try(
     optimizer: Optimizer, several_rates: bool, decay: float, options: list[_Option]
 ) -> Iterator[Finding]:
-    """Findings about one optimizer: does it read rates, the weight decay, each option?"""
+    """Findings about one optimizer: whether it reads rates, the weight decay, the options."""
     name = type(optimizer).__name__
     try:
         probe = Probe(optimizer)

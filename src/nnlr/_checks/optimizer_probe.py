@@ -54,11 +54,7 @@ class RefusalError(ProbeError):
 
 
 class Probe:
-    """Trials of an optimizer's class with its present settings.
-
-    Args:
-        optimizer: The optimizer; only its class and settings are used.
-    """
+    """Trials of an optimizer's class with its present settings; the optimizer takes no step."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._cls = type(optimizer)
@@ -72,16 +68,11 @@ class Probe:
             key: copy.deepcopy(fastest[key])
             for key in fastest.keys() & self._settings.keys() - _PLAIN_STEP.keys() - {"lr"}
         }
-        self._kind = self._working_kind()
-
-    def _working_kind(self) -> _Kind:
-        """A kind of tensors that two equal groups of it can train."""
         kind = self._first_that_runs([{}, {}])
-        if isinstance(kind, tuple):
-            return kind
-        if isinstance(self._first_that_runs([{}]), tuple):
-            raise RefusalError(kind)
-        raise ProbeError(kind)
+        if isinstance(kind, str):  # it may still train a single group
+            alone = self._first_that_runs([{}])
+            raise (ProbeError if isinstance(alone, str) else RefusalError)(kind)
+        self._kind = kind
 
     def _first_that_runs(self, groups: Sequence[_Settings]) -> _Kind | str:
         """A kind of tensors on which it runs, or its error on the usual kind."""

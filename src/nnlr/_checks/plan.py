@@ -17,9 +17,6 @@ from nnlr._rows.row import PlanRow
 from nnlr._text import plural
 from nnlr.errors import PlanMismatchError
 
-# What is compared of a row and a group.
-_COMPARED: Final = ("lr", "weight_decay", "lr_mult")
-
 # Roles that most recipes do not decay.
 _UNDECAYED: Final = ("norm", "bias")
 
@@ -66,14 +63,10 @@ def differing(subject: Subject) -> Iterator[Finding]:
         if member.name in rows and member.tensor.requires_grad
     ]
     progress = _progress(subject, subject.plan, pairs)
-    settings_of = {
-        id(group): (start(group), start(group, "weight_decay"), rate(group, "lr_mult"))
-        for _, group in subject.groups
-    }
     differences = {
         row.name: text
         for row, group in pairs
-        if (text := _difference(row, group, settings_of[id(group)], progress)) is not None
+        if (text := _difference(row, group, progress)) is not None
     }
     if differences:
         first, text = next(iter(differences.items()))
@@ -107,18 +100,13 @@ def _progress(
     return now / row.lr if moving else 1.0
 
 
-def _difference(
-    row: PlanRow,
-    group: SettingsOfGroup,
-    settings: tuple[float | None, ...],
-    progress: float,
-) -> str | None:
-    """What a group has instead of what the plan says; ``None`` if they agree.
-
-    ``settings`` are the group's values of ``_COMPARED``.
-    """
-    planned = (row.lr * progress, row.weight_decay, row.lr_mult)
-    for key, due, value in zip(_COMPARED, planned, settings, strict=True):
+def _difference(row: PlanRow, group: SettingsOfGroup, progress: float) -> str | None:
+    """What a group has instead of what the plan says; ``None`` if they agree."""
+    for key, due, value in (
+        ("lr", row.lr * progress, start(group)),
+        ("weight_decay", row.weight_decay, start(group, "weight_decay")),
+        ("lr_mult", row.lr_mult, rate(group, "lr_mult")),
+    ):
         if value is None:
             if due and key != "lr_mult":
                 return f"no {key}, not {due:g}"

@@ -24,15 +24,10 @@ _NOISE: Final = 1e-5
 
 @dataclass(frozen=True)
 class _Ratios:
-    """How the rates of groups should stand to each other.
+    """How the rates of groups should stand to each other."""
 
-    Attributes:
-        shares: Of each group, relative to any base; ``None`` for one that is not meant.
-        key: The groups' key that says so; ``"lr"`` if only their rates do.
-    """
-
-    shares: list[float | None]
-    key: str
+    shares: list[float | None]  # of the groups, relative to any base; None: it does not take part
+    key: str  # the groups' key that says so; "lr" if only their rates do
 
     @property
     def reference(self) -> int:

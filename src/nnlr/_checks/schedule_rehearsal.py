@@ -41,18 +41,13 @@ _WAITING: Final = ("patience", "cooldown", "warmup")
 class Rehearsal:
     """A scheduler's copy and the groups that it writes into.
 
-    Args:
-        scheduler: The scheduler; it is copied.
-        optimizer: The optimizer that it schedules; its groups' settings are copied.
-        shared: What a copy would only carry along, such as the model: it is not copied.
-
-    Attributes:
-        incomplete: Why it did not come to its end; ``None`` if it did, or has not run.
+    What is ``shared``, such as the model, is not copied with it.
     """
 
     def __init__(
         self, scheduler: Scheduling, optimizer: Optimizer, shared: Iterable[object]
     ) -> None:
+        # Why it did not come to its end; None if it did, or has not run.
         self.incomplete: str | None = None
         self._real = scheduler
         self._optimizer = optimizer
@@ -143,19 +138,14 @@ class Rehearsal:
         end, closed = _horizon(self._copy)
         steps = max(end - _done(self._copy), 0 if closed else _OPEN)
         within = self._affordable()
-        if steps > within and all(_can_jump(part) for _, part in _started(self._copy)):
-            yield from self._stepping(_OPEN)
-            yield from self._jumping()
-        else:
-            yield from self._stepping(min(steps, within))
-            if steps > within:
-                self.incomplete = f"{within:,} of {steps:,} steps were run"
-
-    def _stepping(self, steps: int) -> Iterator[int]:
-        """Take that many steps."""
-        for step in range(1, steps + 1):
+        jumps = steps > within and all(_can_jump(part) for _, part in _started(self._copy))
+        for step in range(1, (_OPEN if jumps else min(steps, within)) + 1):
             self._copy.step()
             yield step
+        if jumps:
+            yield from self._jumping()
+        elif steps > within:
+            self.incomplete = f"{within:,} of {steps:,} steps were run"
 
     def _jumping(self) -> Iterator[int]:
         """Go to some positions only, each part of a chain by itself."""

@@ -30,21 +30,13 @@ class Scheduling(Protocol):
 
 
 class Member(NamedTuple):
-    """A parameter in a group of an optimizer.
+    """A parameter in a group of an optimizer."""
 
-    Attributes:
-        name: Canonical name, or what the optimizer calls it if the model lacks it.
-        tensor: The parameter.
-        group: Its group.
-        label: The name of that.
-        slot: Where it hangs in the model; ``None`` if it does not.
-    """
-
-    name: str
+    name: str  # canonical, or what the optimizer calls it if the model lacks it
     tensor: Tensor
     group: SettingsOfGroup
-    label: str
-    slot: Slot | None
+    label: str  # of the group
+    slot: Slot | None  # where it hangs in the model; None if the model lacks it
 
     @property
     def locked(self) -> bool:
@@ -55,23 +47,14 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """Everything that the functions that look may read; nothing here is changed.
+    """Everything that the functions that look may read; nothing here is changed."""
 
-    Attributes:
-        source: The model.
-        plan: Its plan, if one was given.
-        partial: Whether the model is a stage or shard of the plan's.
-        optimizers: The optimizers, without what trainers wrap around them.
-        schedulers: The schedulers, likewise.
-        deepspeed: A configuration of DeepSpeed.
-    """
-
-    source: Source
+    source: Source  # the model
     plan: Plan | None
-    partial: bool
-    optimizers: tuple[Optimizer, ...]
-    schedulers: tuple[Scheduling, ...]
-    deepspeed: Mapping[str, Any] | None
+    partial: bool  # whether the model is a stage or shard of the plan's
+    optimizers: tuple[Optimizer, ...]  # without what trainers wrap around them
+    schedulers: tuple[Scheduling, ...]  # likewise
+    deepspeed: Mapping[str, Any] | None  # its configuration
 
     @cached_property
     def places(self) -> tuple[Slot, ...]:

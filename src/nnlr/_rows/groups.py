@@ -52,17 +52,28 @@ def make_groups(rows: Iterable[PlanRow], *, locked: Locked = "drop") -> tuple[Gr
     merged: dict[object, list[PlanRow]] = {}
     for row in rows:
         if row.trainable or (row.locked and locked == "keep"):
-            merged.setdefault(_settings(row), []).append(row)
-    groups = [_group(members) for members in merged.values()]
-    groups.sort(key=_reference_first)
+            options = _hashable(tuple(sorted(row.options.items())))
+            settings = (row.lr, row.weight_decay, row.eps_mult, options, row.tag)
+            merged.setdefault(settings, []).append(row)
+    groups = [
+        Group(
+            name="",
+            lr=members[0].lr,
+            weight_decay=members[0].weight_decay,
+            lr_mult=members[0].lr_mult,
+            # With a base decay of 0, rows of any wd_mult are alike.
+            wd_mult=max(row.wd_mult for row in members),
+            eps_mult=members[0].eps_mult,
+            options=members[0].options,
+            tag=members[0].tag,
+            names=tuple(row.name for row in members),
+            numel=sum(row.numel for row in members),
+        )
+        for members in merged.values()
+    ]
+    groups.sort(key=lambda g: (g.lr_mult != 1, -g.lr_mult, g.wd_mult != 1, -g.numel, -g.wd_mult))
     names = _names(groups)
     return tuple(replace(group, name=name) for group, name in zip(groups, names, strict=True))
-
-
-def _settings(row: PlanRow) -> object:
-    """The settings in which rows of one group agree, as a key."""
-    options = _hashable(tuple(sorted(row.options.items()))) if row.options else ()
-    return row.lr, row.weight_decay, row.eps_mult, options, row.tag
 
 
 def _hashable(value: object) -> object:
@@ -72,57 +83,24 @@ def _hashable(value: object) -> object:
     return type(value).__name__, value
 
 
-def _group(members: Sequence[PlanRow]) -> Group:
-    """The group of rows with equal settings, without a name yet."""
-    first = members[0]
-    return Group(
-        name="",
-        lr=first.lr,
-        weight_decay=first.weight_decay,
-        lr_mult=first.lr_mult,
-        # With a base decay of 0, rows of any wd_mult are alike.
-        wd_mult=max(row.wd_mult for row in members),
-        eps_mult=first.eps_mult,
-        options=first.options,
-        tag=first.tag,
-        names=tuple(row.name for row in members),
-        numel=sum(row.numel for row in members),
-    )
-
-
-def _reference_first(group: Group) -> tuple[object, ...]:
-    """The sort key that puts the reference group first."""
-    return (
-        group.lr_mult != 1,
-        -group.lr_mult,
-        group.wd_mult != 1,
-        -group.numel,
-        -group.wd_mult,
-    )
-
-
 def _names(groups: Sequence[Group]) -> list[str]:
     """Unique names: the multipliers, then options where these are not enough, then a number."""
     lr_texts = _short_texts([group.lr_mult for group in groups])
     wd_texts = _short_texts([group.wd_mult for group in groups])
     names = [f"lr{lr_texts[g.lr_mult]}_wd{wd_texts[g.wd_mult]}" for g in groups]
     if len(set(names)) < len(names):
-        names = [name + _suffix(group) for name, group in zip(names, groups, strict=True)]
+        for position, group in enumerate(groups):
+            settings = dict(sorted(group.options.items()))
+            if group.eps_mult != 1:
+                settings["epsx"] = group.eps_mult
+            if group.tag is not None:
+                settings["tag"] = group.tag
+            names[position] += "".join(f"_{k}{_in_a_name(v)}" for k, v in settings.items())
     unique: dict[str, None] = {}
     for name in names:
         candidates = (name if n == 1 else f"{name}_{n}" for n in count(1))
         unique[next(text for text in candidates if text not in unique)] = None
     return list(unique)
-
-
-def _suffix(group: Group) -> str:
-    """The options, ``eps_mult`` and tag of a group, for its name."""
-    settings = dict(sorted(group.options.items()))
-    if group.eps_mult != 1:
-        settings["epsx"] = group.eps_mult
-    if group.tag is not None:
-        settings["tag"] = group.tag
-    return "".join(f"_{key}{_in_a_name(value)}" for key, value in settings.items())
 
 
 def _in_a_name(value: object) -> str:

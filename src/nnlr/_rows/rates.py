@@ -18,15 +18,12 @@ DECAYS: Final[tuple[Decay, ...]] = ("coupled", "independent", "sqrt")
 class Bases:
     """The base rates of a run and how decay goes with the learning rate.
 
-    Attributes:
-        lr: Base learning rate, > 0.
-        weight_decay: Base weight decay, >= 0.
-        decay: ``"coupled"`` leaves ``wd_mult`` alone, ``"independent"`` divides it by
-            ``lr_mult``, ``"sqrt"`` by its square root; a decay set absolutely stays.
+    ``"coupled"`` leaves ``wd_mult`` alone, ``"independent"`` divides it by ``lr_mult``,
+    ``"sqrt"`` by its square root; a decay set absolutely stays.
     """
 
-    lr: float
-    weight_decay: float
+    lr: float  # > 0
+    weight_decay: float  # >= 0
     decay: Decay = "coupled"
 
 
@@ -68,13 +65,7 @@ def product(values: Iterable[float]) -> float:
 
 
 def combine(trace: Trace, bases: Bases, name: str) -> Rates:
-    """Multiply the factors of a trace.
-
-    Args:
-        trace: The factors.
-        bases: The base rates.
-        name: The parameter, for messages.
-    """
+    """Multiply the factors of a trace; messages name the parameter."""
     for setting in ("lr", "weight_decay"):
         _refuse_two_absolutes(trace, setting, name)
     factors = [step.factor for step in trace]

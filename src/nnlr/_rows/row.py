@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 from nnlr._declare.factor import Trace
 from nnlr._model.describe import ParamInfo
-from nnlr._rows.rates import Bases, combine
+from nnlr._rows.rates import Bases, Rates, combine
+
+_Combined = dict[tuple[int, ...], Rates]  # by the identity of the steps, which parameters share
 
 
 class PlanRow(NamedTuple):
@@ -77,16 +79,10 @@ def make_rows(
     params: Iterable[ParamInfo], traces: Mapping[int, Trace], bases: Bases
 ) -> list[PlanRow]:
     """Build a row for each parameter from its trace."""
-    rates_of: dict[tuple[int, ...], dict[str, Any]] = {}
+    combined: _Combined = {}
     rows = []
     for index, param in enumerate(params):
         trace = traces.get(index, ())
-        # Parameters share steps, so equal traces are combined once.
-        steps = tuple(map(id, trace))
-        if steps not in rates_of:
-            rates_of[steps] = combine(trace, bases, param.name)._asdict()
-        rates = rates_of[steps]
-        locked = rates["lr_mult"] == 0 and param.requires_grad
         row = PlanRow(
             name=param.name,
             aliases=param.aliases,
@@ -94,28 +90,31 @@ def make_rows(
             numel=param.numel,
             role=param.role,
             role_basis=param.role_basis,
-            **rates,
-            locked=locked,
-            trainable=param.requires_grad and not locked,
+            **_rates(trace, param.name, bases, combined, frozen=not param.requires_grad),
             trace=trace,
         )
         rows.append(row)
     return rows
 
 
+def _rates(
+    trace: Trace, name: str, bases: Bases, combined: _Combined, *, frozen: bool
+) -> dict[str, Any]:
+    """The rates and the state of a parameter; equal traces are combined once."""
+    steps = tuple(map(id, trace))
+    if steps not in combined:
+        combined[steps] = combine(trace, bases, name)
+    locked = combined[steps].lr_mult == 0 and not frozen
+    return {**combined[steps]._asdict(), "locked": locked, "trainable": not (frozen or locked)}
+
+
 def with_bases(rows: Iterable[PlanRow], bases: Bases) -> list[PlanRow]:
     """The same rows on other base rates: rates, locks and states follow from their traces."""
-    rates_of: dict[tuple[int, ...], dict[str, Any]] = {}
-    changed = []
-    for row in rows:
-        steps = tuple(map(id, row.trace))
-        if steps not in rates_of:
-            rates_of[steps] = combine(row.trace, bases, row.name)._asdict()
-        rates = rates_of[steps]
-        locked = rates["lr_mult"] == 0 and not row.frozen
-        trainable = not row.frozen and not locked
-        changed.append(row._replace(**rates, locked=locked, trainable=trainable, group=None))
-    return changed
+    combined: _Combined = {}
+    return [
+        row._replace(**_rates(row.trace, row.name, bases, combined, frozen=row.frozen), group=None)
+        for row in rows
+    ]
 
 
 def with_groups(rows: Iterable[PlanRow], group_of: Mapping[str, str]) -> tuple[PlanRow, ...]:

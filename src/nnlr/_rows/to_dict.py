@@ -33,11 +33,11 @@ def plan_facts(
         "nnlr_plan": VERSION,
         "model": label,
         **asdict(bases),
-        "findings": [_lists(asdict(finding)) for finding in findings],
+        "findings": [_with(list, asdict(finding)) for finding in findings],
         "steps": steps,
         "rows": [
             {
-                **{name: _lists(getattr(row, name)) for name in _ROW_FIELDS},
+                **{name: _with(list, getattr(row, name)) for name in _ROW_FIELDS},
                 "trace": [position[id(step)] for step in row.trace],
             }
             for row in rows
@@ -59,7 +59,7 @@ def plan_from_facts(
         steps = [_step(step) for step in facts["steps"]]
         rows = [_row(row, steps) for row in facts["rows"]]
         bases = make_bases(facts["lr"], facts["weight_decay"], facts["decay"])
-        findings = tuple(Finding(**_tuples(finding)) for finding in facts["findings"])
+        findings = tuple(Finding(**_with(tuple, finding)) for finding in facts["findings"])
         derived = with_bases(rows, bases)
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise ConfigError(
@@ -85,7 +85,7 @@ def plan_from_facts(
 def _step_facts(step: Step) -> dict[str, Any]:
     """A step as a plain dict; fields of its factor that are neutral are left out."""
     factor = {
-        f.name: _lists(getattr(step.factor, f.name))
+        f.name: _with(list, getattr(step.factor, f.name))
         for f in fields(Factor)
         if getattr(step.factor, f.name) != getattr(NEUTRAL, f.name)
     }
@@ -101,7 +101,7 @@ def _step(facts: Mapping[str, Any]) -> Step:
     """The step that :func:`_step_facts` wrote."""
     return Step(
         str(facts["source"]),
-        Factor(**_tuples(facts["factor"])),
+        Factor(**_with(tuple, facts["factor"])),
         explicit=bool(facts["explicit"]),
         via=tuple(facts["via"]),
     )
@@ -109,25 +109,16 @@ def _step(facts: Mapping[str, Any]) -> Step:
 
 def _row(facts: Mapping[str, Any], steps: Sequence[Step]) -> PlanRow:
     """The row of a plan's dict."""
-    values = {name: _tuples(facts[name]) for name in _ROW_FIELDS}
+    values = {name: _with(tuple, facts[name]) for name in _ROW_FIELDS}
     if not all(type(size) is int and size >= 0 for size in values["shape"]):
         raise ConfigError(f"the shape of {values['name']!r} is not made of whole numbers")
     return PlanRow(**values, trace=tuple(steps[index] for index in facts["trace"]))
 
 
-def _lists(value: object) -> Any:  # noqa: ANN401 - whatever JSON has
-    """Tuples as lists, all the way down: what JSON has."""
+def _with(kind: type[list[Any] | tuple[Any, ...]], value: object) -> Any:  # noqa: ANN401 - of JSON
+    """Sequences as lists, which JSON has, or as tuples, which rows hold, all the way down."""
     if isinstance(value, list | tuple):
-        return [_lists(item) for item in value]
+        return kind(_with(kind, item) for item in value)
     if isinstance(value, Mapping):
-        return {key: _lists(item) for key, item in value.items()}
-    return value
-
-
-def _tuples(value: object) -> Any:  # noqa: ANN401 - whatever JSON has
-    """Lists as tuples, all the way down: what rows and factors hold."""
-    if isinstance(value, list | tuple):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
+        return {key: _with(kind, item) for key, item in value.items()}
     return value

@@ -38,26 +38,14 @@ class Proxy(Optimizer):
 
 
 class BaseRate:
-    """A base rate that schedulers change and groups follow.
-
-    Args:
-        optimizer: The real optimizer; it is read here, and not kept.
-        key: ``"lr"`` or ``"weight_decay"``.
-
-    Attributes:
-        key: The same.
-        mult: The groups' key for the multiplier.
-        base: Where the schedule starts.
-        scale: Factor on the whole curve.
-        by_default: Whether the base is the optimizer's default.
-        proxy: The optimizer that schedulers see; its ``lr`` is the rate, whatever ``key`` is.
-    """
+    """A base rate, ``lr`` or ``weight_decay``, that schedulers change and groups follow."""
 
     def __init__(self, optimizer: Optimizer, key: str) -> None:
         self.key, self.mult = key, MULTIPLIERS[key]
-        self.base = _base(optimizer, key, self.mult)
-        self.scale = 1.0
+        self.base = _base(optimizer, key, self.mult)  # where the schedule starts
+        self.scale = 1.0  # factor on the whole curve
         self.by_default = as_float(optimizer.defaults.get(key)) == self.base
+        # The optimizer that schedulers see; its `lr` is the rate, whatever the key is.
         self.proxy = Proxy([torch.zeros(0)], {**optimizer.defaults, "lr": self.base})
         # The last written value of each setting that has been cycled.
         self._cycled: dict[str, Any] = {}
@@ -152,12 +140,7 @@ def scheduled(optimizer: Optimizer) -> Mapping[str, BaseRate]:
 
 
 def rebase(optimizer: Optimizer, before: Mapping[str, Any]) -> None:
-    """Scale the schedules of a regrouped optimizer to its new base rates, and write.
-
-    Args:
-        optimizer: The optimizer, with the new bases in its ``defaults``.
-        before: Its ``defaults`` as they were.
-    """
+    """Scale the schedules of a regrouped optimizer from its defaults before, and write."""
     for key, rate in scheduled(optimizer).items():
         old, new = (as_float(bases.get(key)) for bases in (before, optimizer.defaults))
         rate.move(old, new)

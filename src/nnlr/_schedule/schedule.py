@@ -37,7 +37,7 @@ class _Curve:
         self, key: str, optimizer: Optimizer, factory: Factory, kwargs: dict[str, Any]
     ) -> None:
         self.rate = base_rate(optimizer, key)
-        self.scheduler = _scheduler(factory, self.rate.proxy, kwargs)
+        self.scheduler = _built(factory, self.rate.proxy, kwargs)
         first = next(iter(signature(self.scheduler.step).parameters.values()), None)
         self.takes_metric = (
             first is not None
@@ -55,7 +55,7 @@ class _Curve:
         self.rate.load_state_dict(state)
 
 
-def _scheduler(factory: Factory, proxy: Optimizer, kwargs: dict[str, Any]) -> LRScheduler:
+def _built(factory: Factory, proxy: Optimizer, kwargs: dict[str, Any]) -> LRScheduler:
     """Build the user's scheduler on the proxy, and check it."""
     if not callable(factory):
         raise NnlrError(
@@ -113,7 +113,16 @@ class _Ratios:
         """Take the attributes, of a new scheduler too, and hook into the optimizer."""
         self.__dict__.update(state, _watching=None)
         remember(self.optimizer, [curve.rate for curve in self._curves])
-        self._watch()
+        if not runs_step_hooks(self.optimizer):
+            self._stepped = True  # unknown of a wrapper without hooks: no warning
+            return
+        this = weakref.ref(self)  # the optimizer must not keep its scheduler alive
+
+        def stepped(*_: object) -> None:
+            if (scheduler := this()) is not None:
+                scheduler._stepped = True
+
+        self._watching = self.optimizer.register_step_post_hook(stepped)
 
     @property
     def scheduler(self) -> LRScheduler:
@@ -159,7 +168,16 @@ class _Ratios:
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """Step the scheduler, then write the rates of all groups."""
-        self._warn_about_order()
+        if self._watching:
+            self._watching.remove()  # not in the hook itself: torch iterates over hooks then
+            self._watching = None
+        if not self._stepped:
+            self._stepped = True
+            warn(
+                "The scheduler was stepped before the optimizer, so the first rate is never "
+                "used. Call optimizer.step() first. (If a gradient scaler skipped that step, "
+                "all is well.)"
+            )
         metric = isinstance(self, ReduceLROnPlateau)
         for position, curve in enumerate(self._curves):
             if curve.takes_metric or (position == 0 and not metric):
@@ -256,33 +274,6 @@ class _Ratios:
                 )
             curve.rate.write(groups)
         self._curves[0].rate.cycle(groups)
-
-    def _watch(self) -> None:
-        """Note in a hook that the optimizer has taken its first step."""
-        if not runs_step_hooks(self.optimizer):
-            self._stepped = True  # unknown of a wrapper without hooks: no warning
-            return
-
-        this = weakref.ref(self)  # the optimizer must not keep its scheduler alive
-
-        def stepped(*_: object) -> None:
-            if (scheduler := this()) is not None:
-                scheduler._stepped = True
-
-        self._watching = self.optimizer.register_step_post_hook(stepped)
-
-    def _warn_about_order(self) -> None:
-        """Warn once if the optimizer has not stepped before the scheduler."""
-        if self._watching:
-            self._watching.remove()  # not in the hook itself: torch iterates over hooks then
-            self._watching = None
-        if not self._stepped:
-            self._stepped = True
-            warn(
-                "The scheduler was stepped before the optimizer, so the first rate is never "
-                "used. Call optimizer.step() first. (If a gradient scaler skipped that step, "
-                "all is well.)"
-            )
 
 
 class RatioScheduler(_Ratios, LRScheduler):  # type: ignore[misc, override] # properties for attributes

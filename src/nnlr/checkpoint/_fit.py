@@ -1,12 +1,11 @@
 """Put saved state into the groups that an optimizer has now."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from nnlr._text import listed, nearest_hint
-from nnlr.checkpoint._groups import Present, Target, fit_groups
+from nnlr.checkpoint._groups import Fitting, Present, Target
 from nnlr.checkpoint._hook import Policy
 from nnlr.checkpoint._names import GONE, SHAPE, Match, match
 from nnlr.checkpoint._rates import NOTE
@@ -21,11 +20,7 @@ def fitted(
 ) -> tuple[dict[str, Any], Report]:
     """Return a state dict that fits an optimizer as it is grouped now, and a report.
 
-    Args:
-        saved: What was saved.
-        present: The optimizer.
-        policy: Whose rates count.
-        whole: Leave whole tensors whole where the parameter is sharded.
+    ``whole`` leaves whole tensors whole where the parameter is sharded.
     """
     optimizer, names = present.optimizer, present.names
     groups = optimizer.param_groups
@@ -35,11 +30,15 @@ def fitted(
     _refuse_unmatched(saved, matching, present, flat=flat)
     ids = set(saved.ids)
     state = {key: value for key, value in saved.state.items() if key not in ids}
-    moved, fresh, targets = [], [], []
+    moved, fresh, targets, params = [], [], [], []
     unused = dict(matching.unused)
     index = 0
     for position, group in enumerate(groups):
         sources: dict[int, list[str]] = {}
+        # As state_dict has it: with positions in place of tensors.
+        params.append({"params": list(range(index, index + len(group["params"])))})
+        if "param_names" in group:
+            params[-1]["param_names"] = list(group["param_names"])
         for tensor in group["params"]:
             name = names.name_of[id(tensor)]
             source = matching.source.get(id(tensor))
@@ -59,25 +58,11 @@ def fitted(
         label = repr(group["name"]) if "name" in group else f"{position}"
         noted = {**group, NOTE: present.bases}
         targets.append(Target(noted, f"Group {label}", dict(sorted(sources.items()))))
-    settings, differences = fit_groups(targets, saved.groups, present, policy)
+    fitting = Fitting(targets, saved.groups, present, policy)
     reasons = {saved.names[source]: unused[source] for source in sorted(unused)}
-    report = Report(tuple(moved), tuple(fresh), reasons, differences)
-    return {"state": state, "param_groups": _packed(settings, groups)}, report
-
-
-def _packed(
-    settings: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return groups as ``state_dict`` has them: with positions in place of tensors."""
-    packed = []
-    start = 0
-    for values, group in zip(settings, groups, strict=True):
-        end = start + len(group["params"])
-        packed.append({**values, "params": list(range(start, end))})
-        if "param_names" in group:
-            packed[-1]["param_names"] = list(group["param_names"])
-        start = end
-    return packed
+    packed = [fitting.group(position) | members for position, members in enumerate(params)]
+    report = Report(tuple(moved), tuple(fresh), reasons, fitting.differences())
+    return {"state": state, "param_groups": packed}, report
 
 
 def _refuse_unmatched(saved: Saved, matching: Match, present: Present, *, flat: bool) -> None:

@@ -12,7 +12,7 @@ from nnlr._schedule.base_rate import MULTIPLIERS
 from nnlr._schedule.progress import SCHEDULED, filled
 from nnlr.checkpoint._hook import Policy
 from nnlr.checkpoint._names import Names
-from nnlr.checkpoint._rates import NOTE, Group, Rate, same
+from nnlr.checkpoint._rates import NOTE, Group, Rate, plain, same
 from nnlr.checkpoint._report import Difference, short
 from nnlr.errors import ConfigError
 
@@ -47,62 +47,28 @@ _OURS: Final = {"params", "param_names", "name", MOVING, NOTE, *_RATES}
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """An optimizer as it is now, with names and base rates.
-
-    Attributes:
-        optimizer: The optimizer.
-        names: The names of its tensors.
-        bases: The base rates that its groups start from, if they are known.
-        now: The present base rates of its schedules.
-    """
+    """An optimizer as it is now, with names and base rates."""
 
     optimizer: Optimizer
-    names: Names
-    bases: Mapping[str, float]
-    now: Mapping[str, float]
+    names: Names  # of its tensors
+    bases: Mapping[str, float]  # from which its groups start, as far as known
+    now: Mapping[str, float]  # the present base rates of its schedules
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A group of the code, and the saved groups of its parameters.
-
-    Attributes:
-        group: The group.
-        label: Its name in messages.
-        names: By the position of each saved group that some of its parameters were in, the
-            names of these.
-    """
+    """A group of the code, and the saved groups of its parameters."""
 
     group: Group
-    label: str
-    names: Mapping[int, Sequence[str]]
+    label: str  # its name in messages
+    names: Mapping[int, Sequence[str]]  # of its parameters, by the position of their saved group
 
 
-def fit_groups(
-    targets: Sequence[Target], saved: Sequence[Group], present: Present, policy: Policy
-) -> tuple[list[dict[str, Any]], tuple[Difference, ...]]:
-    """Return the settings of each group, and what checkpoint and code disagree about.
-
-    Args:
-        targets: The groups of the code.
-        saved: The groups of the checkpoint.
-        present: The optimizer of the code.
-        policy: Whose rates and multipliers count.
-    """
-    fitting = _Fitting(targets, saved, present, policy)
-    groups = [fitting.group(position) for position in range(len(targets))]
-    return groups, fitting.differences()
-
-
-class _Fitting:
+class Fitting:
     """Decides the settings of all groups, and collects the differences."""
 
     def __init__(
-        self,
-        targets: Sequence[Target],
-        saved: Sequence[Group],
-        present: Present,
-        policy: Policy,
+        self, targets: Sequence[Target], saved: Sequence[Group], present: Present, policy: Policy
     ) -> None:
         self.targets, self.saved, self.policy = targets, saved, policy
         self.defaults = present.optimizer.defaults
@@ -146,7 +112,7 @@ class _Fitting:
     def _rate(self, rate: Rate, position: int, settings: dict[str, Any], moves: bool) -> None:
         """Decide a rate and its multiplier; ``moves`` if this moves during training."""
         target = self.targets[position]
-        mult = rate.multiplier(position)
+        mult = rate.mults[position]
         moved = self._agreed(rate.mult, target) if moves else None
         if mult is not None:
             settings[rate.mult] = mult
@@ -222,9 +188,11 @@ class _Fitting:
         if key in _OF_SCHEDULERS:
             return
         if target.group.get(f"cycles_{key}"):
-            if not self._was_fixed(key):
+            saved = [group[key] for group in self.saved if key in group]
+            cycled = any(group.get(f"cycles_{key}") for group in self.saved)
+            if cycled or not _all_same(saved) or same(saved[0], self.defaults.get(key)):
                 return  # the schedule writes it itself
-            settings[f"cycles_{key}"] = False
+            settings[f"cycles_{key}"] = False  # it was one value, not the default
         winner = "code"
         if agree and key not in _OF_THE_CODE and not self._is_option(key, target, sources):
             winner = "checkpoint"
@@ -237,15 +205,6 @@ class _Fitting:
             for at, names in target.names.items():
                 if key in self.saved[at]:
                     self._differ(key, names, self.saved[at][key], target.group[key], winner)
-
-    def _was_fixed(self, key: str) -> bool:
-        """Whether all saved groups had one value, not the default, and nothing cycled it."""
-        values = [group[key] for group in self.saved if key in group]
-        return (
-            not any(group.get(f"cycles_{key}") for group in self.saved)
-            and _all_same(values)
-            and not same(values[0], self.defaults.get(key))
-        )
 
     def _is_option(self, key: str, target: Target, sources: Sequence[Group]) -> bool:
         """Whether a plan made a setting for some groups, so that the code's value counts.
@@ -287,7 +246,7 @@ class _Fitting:
     ) -> None:
         """Note a difference, with others of the same two values."""
         if not same(old, new):
-            old, new = _plain(old), _plain(new)
+            old, new = plain(old), plain(new)
             kind = (setting, repr(old), repr(new), winner)
             self.merged.setdefault(kind, ([], (setting, old, new, winner)))[0].extend(names)
 
@@ -322,11 +281,6 @@ def _cycles(key: str, groups: Iterable[Group]) -> bool:
 def _all_same(values: Sequence[object]) -> bool:
     """Whether all values are equal."""
     return all(same(values[0], value) for value in values[1:])
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a setting's value
-    """Return a tensor as numbers."""
-    return value.tolist() if isinstance(value, Tensor) else value
 
 
 def _own(value: Any) -> Any:  # noqa: ANN401 - a setting's value

@@ -27,17 +27,7 @@ _SAVED: Final = "_optimizer_state_dict_post_hooks"
 class Hook:
     """The hook that ``load_state_dict`` calls first; it remembers names, weakly.
 
-    Args:
-        optimizer: The optimizer; it is read here, and not kept.
-        model: The model.
-        saved_names: Names for checkpoints without.
-        policy: Whose rates count.
-        load: Makes a state dict fit.
-
-    Attributes:
-        saved_names: The same.
-        policy: The same.
-        report: The report on the state that was loaded last.
+    ``saved_names`` are for checkpoints without names; ``load`` makes a state dict fit.
     """
 
     def __init__(
@@ -54,7 +44,7 @@ class Hook:
         self.saved_names = None if saved_names is None else list(saved_names)
         self.policy, self._load = policy, load
         self._based = [key for key in MULTIPLIERS if _follows(optimizer, key)]
-        self.report: Report | None = None
+        self.report: Report | None = None  # on the state that was loaded last
 
     def learn(self, pairs: Pairs) -> None:
         """Remember names of tensors, before the earlier ones."""
@@ -84,11 +74,7 @@ class Hook:
     def mark(self, optimizer: Optimizer, packed: Sequence[StateDict], *, fitted: bool) -> None:
         """Note in each group of a state dict where its rates start, and names if it has none.
 
-        Args:
-            optimizer: The optimizer.
-            packed: The groups, which are changed.
-            fitted: Whether they fit this optimizer already, so that loading takes them as
-                they are.
+        Groups that are ``fitted`` to this optimizer will be loaded as they are.
         """
         # Always the same keys: distributed checkpoints miss those that come and go.
         bases = {**dict.fromkeys(MULTIPLIERS), **self.bases(optimizer)}

@@ -20,6 +20,7 @@ from nnlr.checkpoint._names import matched, names_of, pairs_of, require_names
 from nnlr.checkpoint._on_load import check, mark, present
 from nnlr.checkpoint._report import Report, warn_about
 from nnlr.checkpoint._saved import read_named
+from nnlr.checkpoint._tensors import replicated
 from nnlr.errors import ConfigError, NnlrError
 
 if TYPE_CHECKING:  # heavy, and missing from some builds of torch
@@ -159,11 +160,10 @@ def load_dcp(
 def _outline(
     metadata: "Metadata", key: str | None
 ) -> tuple[dict[str, Path], dict[str, Tensor | None]]:
-    """Return the keys of the optimizer's part of a checkpoint, and empty tensors for its own.
+    """Return what the optimizer's part of a checkpoint holds, by the checkpoint's keys.
 
-    Returns:
-        The path of each within that part, and an empty tensor on the meta device, or
-        ``None`` for what is no tensor.
+    The path of each value within that part, and an empty tensor on the meta device, or
+    ``None`` for what is no tensor.
     """
     # The way to each value, where nested dictionaries were saved; DCP joins it to one key.
     nested_paths = metadata.planner_data or {}
@@ -225,11 +225,5 @@ def _buffer(empty: Tensor, tensor: Tensor | None) -> Tensor:
     if empty.shape == tensor.shape:
         return torch.empty_like(tensor.detach(), dtype=empty.dtype)
     buffer = torch.empty_like(empty, device=tensor.device)
-    mesh = getattr(tensor, "device_mesh", None)
-    if mesh is None:
-        return buffer
-    from torch.distributed.tensor import DTensor, Replicate
-
     # Factors of a matrix have no axis of their own to be sharded along.
-    everywhere = [Replicate()] * mesh.ndim
-    return DTensor.from_local(buffer, mesh, everywhere, run_check=False)
+    return replicated(buffer, getattr(tensor, "device_mesh", None))  # type: ignore[no-any-return]

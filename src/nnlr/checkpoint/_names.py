@@ -22,12 +22,7 @@ TIED: Final = "tied"
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names of tensors.
-
-    Attributes:
-        name_of: The name of each tensor, by its id.
-        id_of: The id of the tensor that each name, aliases included, means.
-    """
+    """The names of tensors, by their ids, and the ids by names, aliases included."""
 
     name_of: dict[int, str] = field(default_factory=dict)
     id_of: dict[str, int] = field(default_factory=dict)
@@ -72,8 +67,8 @@ def require_names(optimizer: Optimizer, names: Names) -> None:
         )
 
 
-def matched(saved: Sequence[str], known: Collection[str]) -> dict[str, str]:
-    """Return the known name for each saved one that has one, whatever wrapped either model.
+def matched(saved: Sequence[str], names: Collection[str]) -> dict[str, str]:
+    """Return the present name for each saved one that has one, whatever wrapped either model.
 
     An equal name counts before one that only means the same.
 
@@ -81,50 +76,45 @@ def matched(saved: Sequence[str], known: Collection[str]) -> dict[str, str]:
         >>> matched(["module.a", "b", "c"], {"a", "_orig_mod.b"})
         {'module.a': 'a', 'b': '_orig_mod.b'}
     """
-    known_of = {name: name for name in saved if name in known}
-    taken = set(known_of)
+    name_of = {name: name for name in saved if name in names}
+    taken = set(name_of)
     for name in saved:
-        if name not in known_of:
-            meant = resolve_name(name, known)
+        if name not in name_of:
+            meant = resolve_name(name, names)
             if meant is not None and meant not in taken:
-                known_of[name] = meant
+                name_of[name] = meant
                 taken.add(meant)
-    # The known names may be the wrapped ones.
-    if unmatched := {name for name in saved if name not in known_of}:
-        for name in known:
+    # The present names may be the wrapped ones.
+    if unmatched := {name for name in saved if name not in name_of}:
+        for name in names:
             meant = None if name in taken else resolve_name(name, unmatched)
-            if meant is not None and meant not in known_of:
-                known_of[meant] = name
-    return {name: known_of[name] for name in saved if name in known_of}
+            if meant is not None and meant not in name_of:
+                name_of[meant] = name
+    return {name: name_of[name] for name in saved if name in name_of}
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which saved parameter belongs to which tensor.
+    """Which saved parameter belongs to which tensor."""
 
-    Attributes:
-        source: For the id of a tensor of the optimizer, the position of the saved parameter.
-        unused: Positions of saved parameters without a tensor, and why.
-    """
-
-    source: dict[int, int]
-    unused: dict[int, str]
+    source: dict[int, int]  # for the id of a tensor, the position of the saved parameter
+    unused: dict[int, str]  # positions of saved parameters without a tensor, and why
 
 
 def match(saved: Sequence[str], names: Names, groups: Iterable[dict[str, Any]]) -> Match:
     """Match saved names with the tensors in groups."""
     trained = {id(tensor) for group in groups for tensor in group["params"]}
-    known_of = matched(saved, names.id_of)
+    name_of = matched(saved, names.id_of)
     source: dict[int, int] = {}
     unused: dict[int, str] = {}
 
     def is_alias(position: int) -> bool:
-        name = known_of.get(saved[position])
+        name = name_of.get(saved[position])
         return name is None or names.name_of.get(names.id_of[name]) != name
 
     # A tensor's first name before its aliases, so that they decide only where it is missing.
     for position in sorted(range(len(saved)), key=is_alias):
-        name = known_of.get(saved[position])
+        name = name_of.get(saved[position])
         tensor = None if name is None else names.id_of[name]
         if tensor is None:
             unused[position] = GONE

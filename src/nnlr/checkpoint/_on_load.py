@@ -146,7 +146,13 @@ def fit_named_state(
         ]
     mark(result, optimizer)
     warn_about(report)
-    return _named(result, optimizer, fqns(model)), report
+    # Keyed by names; parameters that start afresh have no state.
+    name_of = fqns(model)
+    named = [name_of[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    state = {key: value for key, value in result["state"].items() if not isinstance(key, int)}
+    state |= {name: result["state"].get(at, {}) for at, name in enumerate(named)}
+    packed = [{**g, "params": [named[at] for at in g["params"]]} for g in result["param_groups"]]
+    return {"state": state, "param_groups": packed}, report
 
 
 def on_load(
@@ -295,16 +301,3 @@ def _refuse_unloadable(saved: Saved, optimizer: Optimizer) -> None:
             "set_optimizer_state_dict cannot make room for the state. Call "
             "optimizer.zero_grad() first."
         )
-
-
-def _named(result: StateDict, optimizer: Optimizer, ids: Mapping[int, str]) -> StateDict:
-    """Return a fitted dictionary keyed by names; parameters that start afresh have no state."""
-    tensors = [p for group in optimizer.param_groups for p in group["params"]]
-    names = [ids[id(tensor)] for tensor in tensors]
-    others = {k: v for k, v in result["state"].items() if not isinstance(k, int)}
-    state = {name: result["state"].get(at, {}) for at, name in enumerate(names)}
-    groups = [
-        {**group, "params": [names[at] for at in group["params"]]}
-        for group in result["param_groups"]
-    ]
-    return {"state": {**others, **state}, "param_groups": groups}

@@ -18,10 +18,14 @@ NOTE: Final = "nnlr"
 NOISE: Final = 1e-6
 
 
+def plain(value: object) -> Any:  # noqa: ANN401 - a setting's value
+    """Return a tensor as numbers, and another value as it is."""
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
 def same(one: object, other: object) -> bool:
     """Whether two settings are equal, be they floats or tensors, tuples or lists."""
-    one = one.tolist() if isinstance(one, Tensor) else one
-    other = other.tolist() if isinstance(other, Tensor) else other
+    one, other = plain(one), plain(other)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     if type(one) is type(other) is float:
@@ -30,15 +34,9 @@ def same(one: object, other: object) -> bool:
 
 
 class Rate:
-    """One rate of all groups, in the code and in a checkpoint.
+    """One rate of all groups, ``lr`` or ``weight_decay``, in the code and in a checkpoint.
 
-    Args:
-        key: ``"lr"`` or ``"weight_decay"``.
-        mult: The groups' key for its multiplier.
-        present: The groups of the code.
-        saved: The groups of the checkpoint.
-        default: The code's base rate, if it is known.
-        now: The base rate of a schedule that the code has built, if it has.
+    ``default`` is the code's base rate and ``now`` that of the schedule it has built, if known.
     """
 
     def __init__(
@@ -57,8 +55,8 @@ class Rate:
         self._static = [group for group in self.saved if not self._moves(group)]
         # Weight decay has a schedule only if it is noted, whatever the rate has.
         self.noted = any(self._peak(group) is not None for group in self.saved)
-        self._mults = self._multipliers(present)
-        self._base = self._base_of(present, self._mults, default)
+        self.mults = self._multipliers(present)  # of the code's groups
+        self._base = self._base_of(present, self.mults, default)
         before = self._base_of(self.saved, [group.get(mult) for group in self.saved])
         # The code's base rate divided by the checkpoint's.
         self._factor = 1.0
@@ -86,15 +84,8 @@ class Rate:
         high = self._peak(group)
         return float(group[self.key]) if high is None else high
 
-    def multiplier(self, position: int) -> float | None:
-        """Return the multiplier of a group in the code."""
-        return self._mults[position]
-
     def _base_of(
-        self,
-        groups: Sequence[Group],
-        mults: Sequence[float | None],
-        default: object = None,
+        self, groups: Sequence[Group], mults: Sequence[float | None], default: object = None
     ) -> float | None:
         """Return the base rate of groups, from the one with the largest static multiplier."""
         static = [
@@ -121,7 +112,12 @@ class Rate:
         ones = [float(group[self.key]) for group in marked if group[self.mult] == 1]
         largest = max(marked, key=lambda group: float(group[self.mult]))
         guess = float(largest[self.key]) / float(largest[self.mult])
-        if ones and all(self._is_product(group, ones[0]) for group in marked):
+        if ones and all(
+            # Exactly base times multiplier, in the precision of the rate.
+            float(group[self.key])
+            == float(filled(ones[0] * float(group[self.mult]), group[self.key]))
+            for group in marked
+        ):
             return ones[0]
         close = all(
             isclose(float(group[self.key]), guess * float(group[self.mult]), rel_tol=NOISE)
@@ -129,35 +125,24 @@ class Rate:
         )
         return (ones or [guess])[0] if close else None
 
-    def _is_product(self, group: Group, base: float) -> bool:
-        """Whether a group's rate is exactly base times multiplier, in its own precision."""
-        rate = group[self.key]
-        return float(rate) == float(filled(base * float(group[self.mult]), rate))
-
     def coded(
-        self,
-        position: int,
-        group: Group,
-        sources: Sequence[Group],
-        moving: float | None,
+        self, position: int, group: Group, sources: Sequence[Group], moving: float | None
     ) -> dict[str, float | Tensor]:
         """Return the code's rate of a group at the progress of the checkpoint's schedule.
 
-        Args:
-            position: Which group.
-            group: The group.
-            sources: The saved groups that its parameters come from.
-            moving: Its multiplier, if that is one that moves.
+        ``sources`` are the saved groups of its parameters, ``moving`` its multiplier if it moves.
         """
         rates = {key: group[key] for key in self.keys if key in group}
-        start, mult = self.start(group), self._mults[position]
+        start, mult = self.start(group), self.mults[position]
         if moving is not None and self._base is not None:
             start, mult = self._base * moving, moving
             for key in {self.key, self.initial} & rates.keys():
                 rates[key] = filled(start, rates[key])
         if not self.noted:
             return rates
-        relative = self._progress(sources)
+        # The progress of the schedule; that of other groups for a group at 0.
+        candidates = map(self._relative, (sources, self._static, self.saved))
+        relative = next(filter(None, candidates), {self.key: 1.0})
         if self._scheduled_peak(group) is None:
             example = (*sources, *self.saved)[0]
             for key, value in relative.items():
@@ -178,13 +163,6 @@ class Rate:
             now = start * relative[self.key]
         rates[self.key] = filled(now, group[self.key])
         return rates
-
-    def _progress(self, sources: Sequence[Group]) -> dict[str, float]:
-        """Return the progress of the schedule; that of other groups for a group at 0."""
-        for groups in (sources, self._static, self.saved):
-            if relative := self._relative(groups):
-                return relative
-        return {self.key: 1.0}
 
     def _relative(self, groups: Sequence[Group]) -> dict[str, float] | None:
         """Return the scheduler's values in the first group that has a peak, relative to it."""

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from textwrap import fill
 from typing import Any, Final
 
-from torch import Tensor
-
 from nnlr._text import listed, plural, warn
 from nnlr.checkpoint._names import FROZEN
+from nnlr.checkpoint._rates import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +96,11 @@ def warn_about(report: Report) -> None:
 
 def _wrapped(line: str) -> str:
     """Indent an entry, in lines of at most 80 columns."""
-    return fill(
-        line,
-        80,
-        initial_indent="  ",
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    layout: Any = {"break_long_words": False, "break_on_hyphens": False}
+    return fill(line, 80, initial_indent="  ", subsequent_indent="    ", **layout)
 
 
 def short(value: object) -> str:
     """Write a setting's value for a message."""
-    if isinstance(value, Tensor):
-        value = value.tolist()
+    value = plain(value)
     return f"{value:.6g}" if isinstance(value, float) else repr(value)

@@ -20,23 +20,14 @@ _LEFT_OUT: Final = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_mo
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Saved optimizer state.
+    """Saved optimizer state."""
 
-    Attributes:
-        ids: The keys of the parameters in ``state``, in the order of the groups.
-        names: Their names, as they were saved.
-        group_of: The position of each one's group.
-        groups: Settings of the groups.
-        state: The state of the parameters by id, and state that belongs to no parameter.
-        named: Whether the names are known; otherwise they are positions.
-    """
-
-    ids: Sequence[Any]
-    names: Sequence[str]
-    group_of: Sequence[int]
+    ids: Sequence[Any]  # the keys of the parameters in `state`, in the order of the groups
+    names: Sequence[str]  # of the parameters, as they were saved
+    group_of: Sequence[int]  # the positions of their groups
     groups: Sequence[Mapping[str, Any]]
-    state: Mapping[Any, Any]
-    named: bool = True
+    state: Mapping[Any, Any]  # of the parameters by id, and state that belongs to no parameter
+    named: bool = True  # whether the names are known; otherwise they are positions
 
     def only(self, names: Collection[str]) -> "Saved":
         """Return the part that belongs to some parameters, or to none."""

@@ -1,6 +1,6 @@
 """Whether the saved state of a parameter fits its tensor, and sharding it as the tensor is."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -40,45 +40,36 @@ def _tensors(state: object) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def placed(state: Any, tensor: Tensor) -> Any:  # noqa: ANN401 - state is what an optimizer keeps
+def placed(state: Any, tensor: Any) -> Any:  # noqa: ANN401 - whatever an optimizer keeps
     """Return saved state sharded as the tensor is, or whole if the tensor is not sharded.
 
     Tensors that are so already are not copied.
     """
-    if any(_mesh(saved) is not None for saved in (tensor, *_tensors(state))):
-        return _mapped(state, lambda value: _moved(value, tensor))
-    return state
-
-
-def _mesh(tensor: Tensor) -> Any:  # noqa: ANN401 - a DeviceMesh, whose module may be missing
-    """Return the device mesh of a sharded tensor, ``None`` of another."""
-    return getattr(tensor, "device_mesh", None)
-
-
-def _mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401 - likewise
-    """Return nested state with every tensor changed."""
-    if isinstance(state, Tensor):
-        return change(state)
+    if not any(hasattr(value, "device_mesh") for value in (tensor, *_tensors(state))):
+        return state
     if isinstance(state, Mapping):
-        return {key: _mapped(value, change) for key, value in state.items()}
-    return state
-
-
-def _moved(value: Any, tensor: Any) -> Tensor:  # noqa: ANN401 - either may be a DTensor
-    """Return a saved tensor in the layout of a parameter."""
-    mesh, saved_mesh = _mesh(tensor), _mesh(value)
-    if value.ndim == 0:  # step counters are the same everywhere
-        return value  # type: ignore[no-any-return]
+        return {key: placed(value, tensor) for key, value in state.items()}
+    if not isinstance(state, Tensor) or state.ndim == 0:  # step counters are the same everywhere
+        return state
+    mesh, saved_mesh = getattr(tensor, "device_mesh", None), getattr(state, "device_mesh", None)
     # Factors of a matrix have no axis of their own to be sharded along.
-    same_shape = value.shape == tensor.shape
-    if saved_mesh == mesh and (not same_shape or value.placements == tensor.placements):
-        return value  # type: ignore[no-any-return]
-    whole: Tensor = value if saved_mesh is None else value.full_tensor()
+    placements = getattr(tensor, "placements", None) if state.shape == tensor.shape else None
+    if saved_mesh == mesh and placements in (None, getattr(state, "placements", None)):
+        return state
+    whole: Any = state
+    if saved_mesh is not None:
+        whole = whole.full_tensor()
     if mesh is None:
         return whole
+    everywhere = replicated(whole.to(tensor.device), mesh)
+    return everywhere if placements is None else everywhere.redistribute(placements=placements)
+
+
+def replicated(tensor: Tensor, mesh: Any) -> Any:  # noqa: ANN401 - types that load late
+    """Return a tensor that every rank has whole as one on a mesh; itself without a mesh."""
+    if mesh is None:
+        return tensor
     from torch.distributed.tensor import DTensor, Replicate
 
-    # Every rank holds the whole tensor: nothing is sent.
     everywhere = [Replicate()] * mesh.ndim
-    shared = DTensor.from_local(whole.to(tensor.device), mesh, everywhere, run_check=False)
-    return shared.redistribute(placements=tensor.placements if same_shape else everywhere)
+    return DTensor.from_local(tensor, mesh, everywhere, run_check=False)  # nothing is sent
