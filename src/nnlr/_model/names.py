@@ -240,7 +240,7 @@ def slots(source: Source) -> list[Slot]:
     """
     if not isinstance(source, nn.Module):
         return _bare_slots(source)
-    found = []
+    hanging = []
     for node in nodes(source, bare=False):
         if not node.module._parameters:
             continue
@@ -250,21 +250,21 @@ def slots(source: Source) -> list[Slot]:
                 continue
             owner = parametrized_owner(node, key)
             name = prefix + key if owner is None else _joined(owner.path, node.attr)
-            found.append(Slot(name, tensor, node, key))
+            hanging.append(Slot(name, tensor, node, key))
     # Names that two tensors share get longer: without wrappers only, then as torch writes them.
     for wrappers in (False, True):
-        if len({slot.name for slot in found}) == len(found):
+        if len({slot.name for slot in hanging}) == len(hanging):
             break
         holders: dict[str, Tensor] = {}
         shared = {
             slot.name
-            for slot in found
+            for slot in hanging
             if holders.setdefault(slot.name, slot.tensor) is not slot.tensor
         }
-        for slot in found:
+        for slot in hanging:
             if slot.name in shared:
                 slot.name = slot.raw(wrappers=wrappers)
-    return found
+    return hanging
 
 
 def _bare_slots(source: object) -> list[Slot]:

@@ -1,4 +1,4 @@
 """Schemes that compare a model with a narrower one: muP and CompleteP.
 
-Data flow: base -> growth of every axis -> exponents -> factors; findings read the growth.
+Data flow: base -> growth of every axis -> exponents -> scheme (factors, findings).
 """

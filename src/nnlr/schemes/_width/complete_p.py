@@ -10,7 +10,7 @@
     factor in the forward pass    l ** -alpha on every residual branch; 1 / n on the readout
 
 Dey et al. 2025, arXiv 2505.01618, table 1 and equation 40; alpha = 1 is CompleteP. Both
-factors of the forward pass are folded into parameters (:mod:`nnlr.schemes._width.folding`), so that
+factors of the forward pass are folded into parameters (:mod:`nnlr.schemes._width.exponents`), so that
 the model need not be changed.
 """
 
@@ -34,7 +34,7 @@ from nnlr.depth._layer import Indexer, Layers, layers_of
 from nnlr.errors import NnlrError
 from nnlr.schemes._layer_decay import AnyIndexer
 from nnlr.schemes._width.base import AnyBase, Base, as_base
-from nnlr.schemes._width.folding import Scales, refuse_computed, refuse_halves
+from nnlr.schemes._width.exponents import Scales, refuse_computed, refuse_halves
 from nnlr.schemes._width.growth import AnyFanIn, FanIn
 from nnlr.schemes._width.scheme import (
     INITS,

@@ -8,7 +8,7 @@
     factor in the forward pass                   1         1             1 / n
 
 Tensor Programs V (Yang et al. 2022, arXiv 2203.03466), as the authors' package ``mup`` has
-it. The readout's forward factor is folded into its weight (:mod:`nnlr.schemes._width.folding`), so
+it. The readout's forward factor is folded into its weight (:mod:`nnlr.schemes._width.exponents`), so
 that the model need not be changed.
 """
 
@@ -22,7 +22,7 @@ from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo
 from nnlr._select.selectors import Selector
 from nnlr.schemes._width.base import AnyBase, Base, as_base, shapes
-from nnlr.schemes._width.folding import Scales
+from nnlr.schemes._width.exponents import Scales
 from nnlr.schemes._width.growth import AnyFanIn, FanIn
 from nnlr.schemes._width.scheme import (
     INITS,

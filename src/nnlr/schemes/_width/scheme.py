@@ -18,7 +18,7 @@ from nnlr._select.selectors import Selector, as_selector
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 from nnlr.schemes._width.base import Base, base_dims, head_size, spread
-from nnlr.schemes._width.folding import forward_factors, mup_layers, query_factors
+from nnlr.schemes._width.exponents import forward_factors, mup_layers, query_factors
 from nnlr.schemes._width.growth import AnyFanIn, FanIn, Growth, growths
 
 Forward = Literal["folded", "in_model"]

@@ -1,4 +1,4 @@
-"""Folding: a factor in the forward pass turned into factors on one parameter's settings.
+"""The exponents of width, and of factors in the forward pass, on one parameter's settings.
 
 A layer ``y = c * (W x)`` is the layer ``y = V x`` with ``V = c W``, and V follows c W exactly,
 step for step, if it is trained with
