@@ -10,8 +10,8 @@
     factor in the forward pass    l ** -alpha on every residual branch; 1 / n on the readout
 
 Dey et al. 2025, arXiv 2505.01618, table 1 and equation 40; alpha = 1 is CompleteP. Both
-factors of the forward pass are folded into parameters (:mod:`nnlr.schemes._width.exponents`), so that
-the model need not be changed.
+factors of the forward pass are folded into parameters (:mod:`.exponents`), so that the model
+need not be changed.
 """
 
 from collections import Counter

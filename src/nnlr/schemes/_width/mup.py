@@ -8,8 +8,8 @@
     factor in the forward pass                   1         1             1 / n
 
 Tensor Programs V (Yang et al. 2022, arXiv 2203.03466), as the authors' package ``mup`` has
-it. The readout's forward factor is folded into its weight (:mod:`nnlr.schemes._width.exponents`), so
-that the model need not be changed.
+it. The readout's forward factor is folded into its weight (:mod:`.exponents`), so that the
+model need not be changed.
 """
 
 from collections.abc import Sequence
