@@ -869,3 +869,11 @@ def test_base_of_something_else():
     with torch.no_grad():
         base[0].weight.zero_()
     assert before == nnlr.testing.rates(plan(mlp(32), scheme))
+
+
+def test_equal_factors_share_one_step():
+    """Parameters that grow alike share a step, so that large plans stay small."""
+    base, wide = (nn.Sequential(nn.Linear(4, w), nn.Linear(w, w), nn.Linear(w, w)) for w in (8, 16))
+    plan = nnlr.resolve(wide, nnlr.mup(base), lr=1, weight_decay=0)
+    assert len({id(row.trace[0]) for row in plan}) < len(plan.rows)
+    assert plan["1.bias"].trace[0] is plan["2.bias"].trace[0]

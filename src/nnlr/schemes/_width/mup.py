@@ -130,6 +130,7 @@ class MuP(Call, WidthScheme):
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """The factor for how much each parameter has grown."""
         factors = []
+        shared: dict[object, Factor] = {}  # equal factors are one object, so that steps are shared
         grown = self.grown(model)
         for growth, init, fold in zip(grown, *self.inits_and_folds(model, grown), strict=True):
             scales = Scales.of_width(growth, self.optimizer)._replace(init=init)
@@ -139,5 +140,5 @@ class MuP(Call, WidthScheme):
                 scales = scales.folded(fold, self.optimizer)
             if self.decoupled_wd:
                 scales = scales._replace(wd=1.0)
-            factors.append(scales.factor(self.optimizer))
+            factors.append(shared.setdefault(scales, scales.factor(self.optimizer)))
         return factors
