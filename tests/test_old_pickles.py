@@ -1,6 +1,7 @@
 """What version 0.1.0 pickled still loads: schemes, plans, optimizers, schedules."""
 
 import gzip
+import importlib
 import pickle
 from pathlib import Path
 
@@ -70,3 +71,10 @@ def test_a_schedule_goes_on():
     assert before != scheduler.get_last_lr()
     for group in optimizer.param_groups:
         assert group["lr"] == pytest.approx(scheduler.base_lr * group["lr_mult"])
+
+
+@pytest.mark.parametrize("name", ["plan", "layers", "nnlr.nothing", "torch.plan"])
+def test_other_modules_are_as_missing_as_before(name):
+    """A user's module may have the name of an old one: whether it is there is not ours to say."""
+    with pytest.raises(ModuleNotFoundError, match="No module named"):
+        importlib.import_module(name)

@@ -1,7 +1,7 @@
 """Where classes stood in version 0.1, so that what it pickled still loads.
 
 A pickle names the module of each class. Modules of the old layout are not there any more;
-when one is asked for, a stand-in is made that looks its names up in today"s modules.
+when one is asked for, a stand-in is made that looks its names up in today's modules.
 """
 
 import sys
@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Final
 
-# Old module -> today"s modules, without the leading "nnlr.".
+# Old module -> today's modules, without the leading "nnlr.".
 _MOVED: Final = {
     "finding": "_findings",
     "names": "_model.names",
@@ -60,7 +60,7 @@ _MOVED: Final = {
 
 
 class _OldModule(ModuleType):
-    """A module of the old layout; its names are found in today"s modules."""
+    """A module of the old layout; its names are found in today's modules."""
 
     def __getattr__(self, name: str) -> object:
         old = self.__name__.removeprefix("nnlr.")
@@ -79,7 +79,8 @@ class _OldPaths(MetaPathFinder, Loader):
         self, name: str, path: object = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """A stand-in for an old module; nothing for any other name."""
-        return ModuleSpec(name, self) if name.removeprefix("nnlr.") in _MOVED else None
+        package, _, old = name.partition(".")
+        return ModuleSpec(name, self) if package == "nnlr" and old in _MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """An empty stand-in."""

@@ -26,8 +26,10 @@ def two_layers():
 def run(label, *relative, moved_locked=()):
     """A run whose layers moved by these shares of their norms."""
     rows = [
-        MovedLayer(f"layer{k}", (f"layer{k}.weight",), 1, (1.0,), "trained", value, 1.0, ())
-        for k, value in enumerate(relative)
+        MovedLayer(f"layer{k}", (f"layer{k}.weight",), 1, (1.0,), "trained", distance, norm, ())
+        for k, (distance, norm) in enumerate(
+            (1.0, 0.0) if value == math.inf else (value, 1.0) for value in relative
+        )
     ]
     return Movement(label, tuple(rows))
 
@@ -324,6 +326,20 @@ class TestPicture:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         with pytest.raises(nnlr.NnlrError, match=r"pip install 'nnlr\[plot\]'"):
             run("moved", 1.0).plot()
+
+
+def test_a_layer_that_diverged_is_not_said_to_have_been_zeros():
+    """Elements may be infinite, or so large that their squares are: the error is not ours."""
+    net = nn.Linear(1, 1).double()
+    plan = nnlr.resolve(net, lr=0.1, weight_decay=0.0)
+    before = {"weight": torch.ones(1, 1), "bias": torch.zeros(1)}
+    for size in (math.inf, 1e200):
+        after = {name: tensor.double() * size for name, tensor in before.items()}
+        after["bias"] = torch.zeros(1)
+        moved = movement(before, after, plan)
+        assert size == moved.rows[0].relative
+        assert "every element was 0" not in str(moved)
+        assert ["Linear"] == labels(moved.plot().axes[0])
 
 
 def labels(axes):

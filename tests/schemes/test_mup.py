@@ -341,6 +341,7 @@ class TestBase:
             (call({}), "must be a model"),
             (call({64: None}), "maps whole numbers"),
             (call({64: 0}), "maps whole numbers"),
+            (call({64: [32]}), "maps whole numbers"),
             (call({True: 2}), "maps whole numbers"),
             (call({"a": "b"}), "must map names to shapes"),
             (call({"a": (2, 0.5)}), "must map names to shapes"),

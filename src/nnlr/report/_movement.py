@@ -142,7 +142,7 @@ class Movement:
         broken = dict.fromkeys(name for run in runs for row in run for name in row.moved_locked)
         if broken:
             lines.append(f"! moved although locked or frozen: {listed(broken)}")
-        if any(row.relative == math.inf for run in runs for row in run):
+        if any(row.distance > 0 == row.norm for run in runs for row in run):
             lines.append("inf: every element was 0 before")
         return "\n".join(lines)
 
@@ -347,8 +347,8 @@ def _together(name: str, layers: Sequence[MovedLayer]) -> MovedLayer:
         numel=sum(layer.numel for layer in layers),
         lr_mult=tuple(dict.fromkeys(value for layer in layers for value in layer.lr_mult)),
         state=states.pop() if len(states) == 1 else "mixed",
-        distance=math.sqrt(sum(layer.distance**2 for layer in layers)),
-        norm=math.sqrt(sum(layer.norm**2 for layer in layers)),
+        distance=math.hypot(*(layer.distance for layer in layers)),
+        norm=math.hypot(*(layer.norm for layer in layers)),
         moved_locked=tuple(param for layer in layers for param in layer.moved_locked),
     )
 

@@ -1,6 +1,5 @@
 """The picture of how far each layer moved; it needs matplotlib."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +61,6 @@ def _label(layer: "MovedLayer") -> str:
         notes = []
     if layer.moved_locked:
         notes.append("but moved" if layer.state != "mixed" else "locked part moved")
-    if layer.relative == math.inf:
+    if layer.distance > 0 == layer.norm:
         notes.append("was all 0")
     return f"{layer.name} ({', '.join(notes)})" if notes else layer.name

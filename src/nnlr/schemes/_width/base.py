@@ -79,7 +79,7 @@ def as_base(base: object, delta: object = None) -> Base:
     if widths is None:
         return _read_both(base, delta)
     for width, narrow in widths.items():
-        if None in {width, narrow} or not (_is_dim(width) and _is_dim(narrow)):
+        if any(size is None or not _is_dim(size) for size in (width, narrow)):
             raise NnlrError(
                 "base={width: base width} maps whole numbers > 0, such as {1024: 256, "
                 f"4096: 1024}}; got {shown(width)}: {shown(narrow)}."
