@@ -103,6 +103,6 @@ def selector_hint(value: object) -> str:
 def warn(message: str) -> None:
     """Warn at the user's line: the innermost one that is not in nnlr or torch."""
     level, frame = 1, sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+    while frame.f_back and (frame.f_globals.get("__name__") or "").partition(".")[0] in _BETWEEN:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, NnlrWarning, stacklevel=level)

@@ -81,15 +81,15 @@ def test_nothing_piles_up():
 @pytest.mark.usefixtures("one_thread")
 def test_two_thousand_tensors_for_thousands_of_steps():
     """3,000 steps, 1,000 plans and 50 checkpoints: no more memory, no more work."""
-    costs = {"step": [], "regroup": [], "resume": []}
+    counts, costs = [], {"step": [], "regroup": [], "resume": []}
     for number, cost in enumerate(rounds(1001)):
         for part, number_of_calls in cost.items():
             costs[part].append(number_of_calls)
-        if number == 100:
-            before = objects()
-    alive, tensors = objects()
-    assert before[1] == tensors
-    assert alive - before[0] < 200, "objects of 900 more rounds"
+        if number in {100, 1000}:
+            counts.append(objects())  # while the model still lives
+    (early, tensors), (late, others) = counts
+    assert tensors == others
+    assert late - early < 200, "objects of 900 more rounds"
     for part, all_of_them in costs.items():
         tenth = len(all_of_them) // 10
         first, last = median(all_of_them[:tenth]), median(all_of_them[-tenth:])

@@ -101,7 +101,7 @@ class Movement:
         """The movement of every layer as a number, and as a mark on a logarithmic scale.
 
         An exact 0 stands apart at the left end of the scale. Layers of a large model are joined
-        until they fit into 60 lines (``blocks.3.*``).
+        until they fit into 60 lines (``blocks.3.*``); a flat model has nothing to join by.
 
         Args:
             other: Another run on the same layers, to show beside this one.
