@@ -19,6 +19,7 @@ from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._rows.groups import Locked
 from nnlr._schedule import base_rate
+from nnlr._schedule.origin import ORIGIN, as_built
 from nnlr._schedule.progress import SCHEDULED, filled, progress
 from nnlr._text import warn
 from nnlr.checkpoint._hook import learn_names
@@ -105,6 +106,8 @@ def regroup(
     # Settings of the new groups: those that all old groups share, then the plan's, then the
     # plan's rates as far as a scheduler has moved the old ones.
     shared = _agreed_settings(old_groups)
+    origins = _agreed_settings([group.get(ORIGIN, {}) for group in old_groups])
+    shared_origin = {key: value for key, value in origins.items() if key in shared}
     tensor_lr = next((g["lr"] for g in old_groups if isinstance(g["lr"], Tensor)), None)
     new_groups = []
     for group in without_decay(plan_groups, signature):
@@ -112,7 +115,8 @@ def regroup(
             key: filled(group["lr"] * relative, tensor_lr)
             for key, relative in (scheduled or {"lr": 1.0}).items()
         }
-        new_groups.append({**shared, **group, **rates})
+        origin = as_built({**optimizer.defaults, **group}) | shared_origin
+        new_groups.append({**shared, **group, **rates, ORIGIN: origin})
     if any("initial_weight_decay" in group for group in old_groups):
         for group in new_groups:  # a schedule of weight decay goes on from the plan's value
             group["initial_weight_decay"] = group["weight_decay"]
@@ -131,6 +135,7 @@ _RENEWED: Final = {
     *SCHEDULED,
     *("params", "param_names", "weight_decay", "eps", "name", "lr_mult", "wd_mult"),
     *("initial_weight_decay", "cycles_momentum", "cycles_betas"),  # notes of a schedule
+    ORIGIN,
 }
 
 

@@ -14,6 +14,7 @@ from nnlr._apply.param_groups import FittedPlan, ParamGroup
 from nnlr._apply.signature import ADAPTIVE_L2, Signature, refuse_unfit
 from nnlr._model.names import Source
 from nnlr._rows.rates import Bases
+from nnlr._schedule.origin import note_origin
 from nnlr._text import listed, nearest_hint, warn
 from nnlr.checkpoint import Policy, on_load
 from nnlr.checkpoint._hook import runs_hooks
@@ -73,6 +74,7 @@ def build(
     if isinstance(defaults, dict):
         set_bases(defaults, fit.bases)
     warn_about_decay(optimizer, groups, fit.bases)
+    note_origin(optimizer.param_groups)
     return optimizer
 
 

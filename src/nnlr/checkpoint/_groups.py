@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._schedule.base_rate import MULTIPLIERS
+from nnlr._schedule.origin import ORIGIN
 from nnlr._schedule.progress import SCHEDULED, filled
 from nnlr.checkpoint._hook import Policy
 from nnlr.checkpoint._names import Names
@@ -42,7 +43,7 @@ _RATES: Final = {
 }
 
 # Settings that are handled elsewhere.
-_OURS: Final = {"params", "param_names", "name", MOVING, NOTE, *_RATES}
+_OURS: Final = {"params", "param_names", "name", MOVING, NOTE, ORIGIN, *_RATES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from nnlr._arguments import choice
 from nnlr._model.names import Source
 from nnlr._schedule import base_rate
+from nnlr._schedule.origin import note_origin
 from nnlr._text import shown
 from nnlr.checkpoint._fit import fitted
 from nnlr.checkpoint._groups import Present
@@ -198,6 +199,7 @@ def on_load(
     require_names(optimizer, names_of(optimizer, pairs))
     hook = Hook(optimizer, model, saved_names, policy, _load)
     hook.learn(pairs)
+    note_origin(optimizer.param_groups)
     return hook.install(optimizer)
 
 
