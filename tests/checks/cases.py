@@ -200,12 +200,19 @@ def not_used(ill):
 
 @case("zero-gradient")
 def behind_zeros(ill):
-    """As LoRA's A is behind a B of zeros."""
+    """After a step: before it zeros are the rule, as LoRA's A is behind a B of zeros."""
     net = network()
-    if ill:
+    optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=0)
+    if not ill:
         nn.init.zeros_(net[2].weight)
+        backward(net)
+        return net, optimizer
     backward(net)
-    return net, torch.optim.SGD(net.parameters(), lr=LR)
+    optimizer.step()
+    optimizer.zero_grad()
+    nn.init.zeros_(net[2].weight)
+    backward(net)
+    return net, optimizer
 
 
 @case("vanishing-update")
@@ -471,7 +478,7 @@ class Peculiar(torch.optim.SGD):
 
     def __init__(self, params, secret, lr):
         super().__init__(params, lr=lr)
-        self.secret = secret
+        self._hidden = secret
 
 
 @case("unprobed")
@@ -634,9 +641,11 @@ def another_base(ill):
 def edited_option(ill):
     net = network()
     plan = resolved(net, nnlr.rule("0.*", options={"momentum": 0.5}))
-    optimizer = plan.optimizer(torch.optim.SGD)
+    groups = plan.param_groups()
     if ill:
-        optimizer.param_groups[0]["momentum"] = 0.25
+        groups[0]["momentum"] = 0.25
+    optimizer = torch.optim.SGD(groups, lr=LR)
+    nnlr.checkpoint.on_load(optimizer, model=net)
     return plan, optimizer
 
 

@@ -13,7 +13,8 @@ from nnlr._checks.subject import Scheduling, Subject, unwrapped_optimizers, unwr
 from nnlr._findings import SEVERITIES, Finding, Findings, Severity
 from nnlr._model.names import Source
 from nnlr._plan import Plan
-from nnlr.errors import ConfigError
+from nnlr._text import shown
+from nnlr.errors import ConfigError, NnlrError
 
 # The functions that look, each for the findings of one sort.
 LOOKS: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
@@ -105,8 +106,16 @@ def check(
         source = plan_or_model._model(model)
     else:
         source = plan_or_model if model is None else model
-    if isinstance(source, Iterable) and not isinstance(source, nn.Module | Mapping):
+    if isinstance(source, Iterable) and not isinstance(source, nn.Module | Mapping | str | bytes):
         source = list(source)  # an iterator can be walked only once
+    empty = isinstance(source, list | Mapping) and not source
+    if empty or isinstance(source, str | bytes) or not isinstance(source, nn.Module | Iterable):
+        raise NnlrError(
+            f"check needs a plan, a torch.nn.Module, or (name, tensor) pairs, got {shown(source)}: "
+            "without a parameter there is nothing to look at. Pass the plan, which says most: "
+            "nnlr.check(plan, optimizer, scheduler).",
+            argument="plan_or_model",
+        )
     subject = Subject(
         source=source,
         plan=given_plan,
@@ -115,7 +124,12 @@ def check(
         schedulers=unwrapped_schedulers(scheduler),
         deepspeed=trainer.configuration(deepspeed),
     )
-    _ = subject.slots  # an error if it is no model
+    if not subject.slots and given_plan is None:  # or an error if it is no model
+        raise NnlrError(
+            f"{type(source).__name__} has no parameter to look at: pass the model that the "
+            "optimizer trains, or its plan.",
+            argument="plan_or_model",
+        )
     findings = Findings(finding for look in LOOKS for finding in look(subject))
     if raise_on is not None and (severe := findings.at_least(raise_on)):
         raise ConfigError(str(severe), findings=findings)

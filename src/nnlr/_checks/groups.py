@@ -11,9 +11,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from nnlr._checks.optimizer_probe import step_needs
+from nnlr._checks.schedule_rehearsal import has_own_functions
 from nnlr._checks.subject import SettingsOfGroup, Subject, labelled, rate, start
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.base_rate import MULTIPLIERS
+from nnlr._schedule.origin import ORIGIN
 from nnlr._text import plural, shown
 
 # Settings that have to be finite and >= 0 where they are numbers.
@@ -39,15 +42,18 @@ def empty_or_alike(subject: Subject) -> Iterator[Finding]:
             "(set_optimizer_state_dict) refuse them",
             fix="Leave them out; a plan has none: plan.param_groups()",
         )
-    names = [str(group["name"]) for _, group in subject.groups if "name" in group]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        yield warning(
-            "duplicate-name",
-            twice,
-            cause=f"{plural(len(twice), 'group name', 'are')} given more than once; Lightning's "
-            "LearningRateMonitor raises, other logs mix their curves",
-            fix="Give each its own, or drop them: group.pop('name')",
-        )
+    for optimizer in subject.optimizers:
+        names = [str(group["name"]) for group in optimizer.param_groups if "name" in group]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            yield warning(
+                "duplicate-name",
+                twice,
+                cause=f"{plural(len(twice), 'group name', 'are')} given more than once in "
+                f"{type(optimizer).__name__}; Lightning's LearningRateMonitor raises, other "
+                "logs mix their curves",
+                fix="Give each its own, or drop them: "
+                "[group.pop('name', None) for group in optimizer.param_groups]",
+            )
 
 
 def bad_values(subject: Subject) -> Iterator[Finding]:
@@ -115,12 +121,17 @@ def _is_safe(value: object, loads: dict[type, bool]) -> bool:
 
 
 def missing_settings(subject: Subject) -> Iterator[Finding]:
-    """Settings that the next step reads and a group does not have."""
+    """Settings that the next step reads and a group does not have.
+
+    Some defaults are no settings of the step: torch adds one to whatever it loads. A step of a
+    small optimizer of the class, without the setting, tells.
+    """
     missing = {
-        label: absent
+        label: needed
         for optimizer in subject.optimizers
         for label, group in labelled(optimizer)
         if (absent := sorted(optimizer.defaults.keys() - group.keys()))
+        and (needed := step_needs(optimizer, absent))
     }
     if missing:
         first, keys = next(iter(missing.items()))
@@ -163,7 +174,7 @@ def base_rates(subject: Subject) -> Iterator[Finding]:
         bases = []  # from which the groups with multipliers started
         for group in optimizer.param_groups:
             factor, first = rate(group, mult), start(group, key)
-            is_start = scheduled if f"initial_{key}" in group else not moved
+            is_start = ORIGIN in group or (scheduled if f"initial_{key}" in group else not moved)
             if factor and first is not None and is_start and "max_lr" not in group:
                 bases.append(first / factor)
         default = rate(optimizer.defaults, key)
@@ -184,6 +195,11 @@ def base_rates(subject: Subject) -> Iterator[Finding]:
 def drift(subject: Subject) -> Iterator[Finding]:
     """Rates that no longer stand in the ratio of their multipliers."""
     for optimizer, (key, mult) in product(subject.optimizers, MULTIPLIERS.items()):
+        if key == "lr" and (
+            subject.is_scheduled_by_us(optimizer)
+            or any(map(has_own_functions, subject.schedulers_of(optimizer)))
+        ):
+            continue  # each step of the schedule writes the rates that its courses give
         rates = [
             (label, factor, now)
             for label, group in labelled(optimizer)

@@ -1,18 +1,29 @@
 """Findings about the tensors of a model and those in the groups of its optimizers."""
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from math import floor, inf, log2
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from nnlr._checks.subject import Subject, peak
+from nnlr._checks.optimizer_probe import Probe
+from nnlr._checks.sandbox import undisturbed
+from nnlr._checks.subject import Member, Subject, peak
 from nnlr._findings import Finding, error, note, warning
+from nnlr._model.names import Source
 from nnlr._text import plural
 
 _HALF: Final = (torch.bfloat16, torch.float16)
+
+# How many numbers stand for a tensor.
+_SAMPLE: Final = 4096
+
+# What people call a copy of a model that follows it.
+_FOLLOWS: Final = re.compile("ema|target|teacher|momentum|average|swa|shadow", re.IGNORECASE)
 
 
 def stale(subject: Subject) -> Iterator[Finding]:
@@ -37,11 +48,13 @@ def left_out(subject: Subject) -> Iterator[Finding]:
     in_groups = {id(member.tensor) for member in subject.members}
     stale_names = {member.name for member in subject.members if member.slot is None}
     locked_names = {row.name for row in subject.plan or () if row.locked}
-    absent = [
-        slot.name
+    absent_slots = [
+        slot
         for slot in subject.slots.values()
         if slot.tensor.requires_grad and id(slot.tensor) not in in_groups
     ]
+    averages = _averages(subject.source, in_groups) if absent_slots else set()
+    absent = [slot.name for slot in absent_slots if id(slot.tensor) not in averages]
     unlocked = [name for name in absent if name in locked_names]
     missing = [name for name in absent if name not in locked_names | stale_names]
     if missing:
@@ -49,8 +62,8 @@ def left_out(subject: Subject) -> Iterator[Finding]:
             "untrained-parameter",
             missing,
             cause=f"{plural(len(missing), 'trainable parameter', 'are')} in no group: "
-            "they stay as they are, and their gradients add up from step to step, which "
-            "gradient clipping counts",
+            "they stay as they are, and the gradients that they get add up from step to step, "
+            "which gradient clipping counts",
             fix="Build the optimizer from a plan of the whole model, or freeze them. If "
             "another optimizer trains them, pass both: nnlr.check(model, [one, other])",
         )
@@ -58,10 +71,34 @@ def left_out(subject: Subject) -> Iterator[Finding]:
         yield warning(
             "not-locked",
             unlocked,
-            cause="the plan locks these, and their gradients are on: they are computed, and "
-            "add up from step to step, which gradient clipping counts",
+            cause="the plan locks these, and their gradients are on: what is computed adds up "
+            "from step to step, which gradient clipping counts",
             fix="Lock them, before wrapping in DDP: plan.lock()",
         )
+
+
+def _averages(model: Source, in_groups: Set[int]) -> set[int]:
+    """The tensors of copies of a model that follow it, which no step should train.
+
+    They are torch's ``AveragedModel``, and modules called so that hold what a trained one does.
+    """
+    if not isinstance(model, nn.Module):
+        return set()
+    averages: set[int] = set()
+    trained, copies = [], []
+    for path, module in model.named_modules():
+        params = dict(module.named_parameters())
+        tensors = {id(tensor) for tensor in params.values()}
+        form = type(module), [(name, tensor.shape) for name, tensor in params.items()]
+        if tensors and tensors <= in_groups:
+            trained.append(form)
+        elif not tensors.isdisjoint(in_groups):
+            continue
+        elif isinstance(module, AveragedModel):
+            averages |= tensors
+        elif _FOLLOWS.search(path.rpartition(".")[2]):
+            copies.append((form, tensors))
+    return averages.union(*(tensors for form, tensors in copies if form in trained))
 
 
 def not_trained(subject: Subject) -> Iterator[Finding]:
@@ -112,10 +149,13 @@ def repeated(subject: Subject) -> Iterator[Finding]:
 
 def mixed_meshes(subject: Subject) -> Iterator[Finding]:
     """Groups whose tensors no one step can take together."""
-    meshes: dict[str, set[object]] = {}
+    meshes: dict[int, set[object]] = {}  # by the identity of the group: two may share a name
+    labels = {}
     for member in subject.members:
-        meshes.setdefault(member.label, set()).add(getattr(member.tensor, "device_mesh", None))
-    if mixed := [label for label, kinds in meshes.items() if len(kinds) > 1]:
+        labels[id(member.group)] = member.label
+        mesh = getattr(member.tensor, "device_mesh", None)
+        meshes.setdefault(id(member.group), set()).add(mesh)
+    if mixed := [labels[group] for group, kinds in meshes.items() if len(kinds) > 1]:
         yield error(
             "mixed-mesh",
             mixed,
@@ -128,10 +168,17 @@ def mixed_meshes(subject: Subject) -> Iterator[Finding]:
 
 def gradients(subject: Subject) -> Iterator[Finding]:
     """Parameters that the last backward did not reach, if there was one."""
-    trained = [member for member in subject.members if member.tensor.requires_grad]
+    trained = []
+    for optimizer in subject.optimizers:  # each has a backward of its own, as in a GAN
+        groups = {id(group) for group in optimizer.param_groups}
+        own = [
+            member
+            for member in subject.members
+            if id(member.group) in groups and member.tensor.requires_grad
+        ]
+        if any(member.tensor.grad is not None for member in own):
+            trained += own
     without = [member.name for member in trained if member.tensor.grad is None]
-    if len(without) == len(trained):
-        return
     if without:
         yield warning(
             "no-gradient",
@@ -141,25 +188,32 @@ def gradients(subject: Subject) -> Iterator[Finding]:
             "are not the tensors that the model computes with",
             fix="Freeze what is not used, for example by the scheme: nnlr.freeze('name.*')",
         )
-    # A shard of zeros says nothing about the other shards, so only whole tensors count.
+    # A shard of zeros says nothing about the other shards, so only whole tensors count; in the
+    # first step zeros are the rule behind a layer of zeros, such as LoRA's B.
+    stepped = {id(tensor) for optimizer in subject.optimizers for tensor in optimizer.state}
     whole = [
         (member.name, grad)
         for member in trained
-        if type(grad := member.tensor.grad) is Tensor
+        if id(member.tensor) in stepped
+        and type(grad := member.tensor.grad) is Tensor
         and grad.layout == torch.strided
         and grad.is_floating_point()
         and not grad.is_meta
         and grad.numel()
     ]
+    # Most have something in their first numbers; only the others are read to the end.
+    first = _norms([_sample(grad) for _, grad in whole], inf)
+    whole = [pair for pair, size in zip(whole, first, strict=True) if not size]
     largest = _norms([grad for _, grad in whole], inf)
     if zero := [name for (name, _), size in zip(whole, largest, strict=True) if not size]:
         yield note(
             "zero-gradient",
             zero,
             cause=f"the gradient of {len(zero)} of {plural(len(trained), 'trained parameter')} "
-            "is 0 everywhere. In the first steps that is the rule behind a layer of "
-            "zeros (LoRA's A); later it says that nothing comes through",
-            fix="Look again after some steps; if it stays so, look at what follows them.",
+            "is 0 everywhere, after steps have been taken: what follows them lets nothing "
+            "through, or did not take part in the last backward",
+            fix="Look at what follows them; freeze what is not used, for example by the scheme: "
+            "nnlr.freeze('name.*')",
         )
 
 
@@ -180,13 +234,15 @@ def vanishing_updates(subject: Subject) -> Iterator[Finding]:
         and (highest := peak(member.group))
     ]
     too_coarse = []
-    sums = _norms([member.tensor.detach() for member, _ in half], 1)
+    sums = _norms([_sample(member.tensor.detach()) for member, _ in half], 1)
     for (member, lr), total in zip(half, sums, strict=True):
-        size = total / member.tensor.numel()  # the mean absolute value
+        size = total / _sample(member.tensor).numel()  # the mean absolute value
         # The smallest change of a weight of that size.
         unit = torch.finfo(member.tensor.dtype).eps * 2 ** floor(log2(size)) if size else 0.0
         if lr < unit / 2:
             too_coarse.append((member, lr, size, unit))
+    if too_coarse and not _loses_small_steps(subject, too_coarse[0][0]):
+        return
     if too_coarse:
         first, lr, size, unit = too_coarse[0]
         yield warning(
@@ -195,10 +251,36 @@ def vanishing_updates(subject: Subject) -> Iterator[Finding]:
             cause=f"{len(too_coarse)} of {plural(len(half), 'weight')} in half precision are too "
             f"coarse for their rate: {first.name!r} has weights of about {size:.2g} in "
             f"{str(first.tensor.dtype).removeprefix('torch.')}, which change by "
-            f"{unit:.2g} or not at all, and its rate is {lr:.2g}",
-            fix="Keep the weights in float32 and compute in half precision: "
-            "torch.autocast(device, torch.bfloat16)",
+            f"{unit:.2g} or not at all, and steps of the optimizer are about as large as its "
+            f"rate of {lr:.2g}",
+            fix="Have the weights in float32 and compute in half precision: "
+            "model.float(); context = torch.autocast('cuda', torch.bfloat16)",
         )
+
+
+def _loses_small_steps(subject: Subject, member: Member) -> bool:
+    """Whether rounding takes the steps of the optimizer that has a parameter.
+
+    Not where a step goes by the size of the gradient, as that of SGD; nor where the optimizer,
+    or DeepSpeed, keeps what is rounded away.
+    """
+    precision = (subject.deepspeed or {}).get("bf16") or (subject.deepspeed or {}).get("fp16")
+    if precision:
+        return False
+    for optimizer in subject.optimizers:
+        if any(group is member.group for group in optimizer.param_groups):
+            with undisturbed():
+                try:
+                    probe = Probe(optimizer)
+                    return probe.step_is_the_rate() and not probe.adds_up(member.tensor.dtype)
+                except Exception:  # noqa: BLE001 - anyone's optimizer
+                    return False
+    return False
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    """The first numbers of a tensor, without copying it; all where they do not lie in a row."""
+    return tensor.view(-1)[:_SAMPLE] if tensor.is_contiguous() else tensor
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from nnlr import checkpoint
 from nnlr._checks.optimizer_probe import SLOWER, Probe, ProbeError, RefusalError, is_read
 from nnlr._checks.sandbox import undisturbed
-from nnlr._checks.subject import Subject, labelled, peak, rate
+from nnlr._checks.subject import SettingsOfGroup, Subject, labelled, peak, rate
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.base_rate import runs_step_hooks
 from nnlr._text import plural
@@ -33,6 +33,7 @@ class _Option:
     key: str
     default: object  # ``...`` if there is none
     value: object  # of the first group that has another
+    group: SettingsOfGroup  # that group
     labels: tuple[str, ...]  # of all such groups
 
 
@@ -67,11 +68,12 @@ def _try(
     if several_rates:
         yield from _try_rates(name, probe)
     if decay:
-        labels = [label for label, group in labelled(optimizer) if rate(group, "weight_decay")]
-        options = [_Option("weight_decay", 0.0, decay, tuple(labels)), *options]
+        decayed = [pair for pair in labelled(optimizer) if rate(pair[1], "weight_decay")]
+        labels = tuple(label for label, _ in decayed)
+        options = [_Option("weight_decay", 0.0, decay, decayed[0][1], labels), *options]
     for option in options:
         try:
-            if probe.reads(option.key, option.default, option.value):
+            if probe.reads(option.key, option.default, option.value, option.group):
                 continue
         except ProbeError as why:
             yield _untried(name, option.key, why)
@@ -81,16 +83,16 @@ def _try(
             yield warning(
                 "ignores-decay",
                 option.labels,
-                cause=f"{name} does not read weight_decay, which {setters} (up to {decay:g}): two "
-                "tensors moved alike with and without",
+                cause=f"{name} does not read weight_decay, which {setters} (up to {decay:g}): its "
+                "step does not look it up, and two tensors moved alike with and without",
                 fix="Drop it, or use an optimizer that decays: plan.optimizer(torch.optim.AdamW)",
             )
         else:
             yield warning(
                 "ignores-option",
                 option.labels,
-                cause=f"{name} does not read {option.key} from its groups, and {setters} it: two "
-                "tensors moved alike whatever it was",
+                cause=f"{name} does not read {option.key} from its groups, and {setters} it: its "
+                "step does not look it up, and two tensors moved alike whatever it was",
                 fix=f"Drop it, or use an optimizer that reads it: group.pop({option.key!r})",
             )
 
@@ -135,8 +137,11 @@ def _untried(name: str, setting: str, why: Exception) -> Finding:
 
 
 def _options(optimizer: Optimizer, subject: Subject) -> list[_Option]:
-    """The options to try, of keys that some optimizer knows: others may be anyone's notes."""
-    words = _vocabulary() | optimizer.defaults.keys()
+    """The options to try, of keys that some optimizer knows: others may be anyone's notes.
+
+    What an optimizer counts in its groups is none: nobody can set it.
+    """
+    words = _vocabulary() | inspect.signature(type(optimizer)).parameters.keys()
     words |= {key for row in subject.plan or () for key in row.options}
     groups = labelled(optimizer)
     options = []
@@ -144,14 +149,15 @@ def _options(optimizer: Optimizer, subject: Subject) -> list[_Option]:
         values = [group.get(key, ...) for _, group in groups]
         default = optimizer.defaults.get(key, ...)
         others = [
-            (label, value)
-            for (label, _), value in zip(groups, values, strict=True)
+            (label, group, value)
+            for (label, group), value in zip(groups, values, strict=True)
             if not _same(value, default)
         ]
         equal = all(_same(value, values[0]) for value in values)
         if others and not (equal and key in optimizer.defaults):
-            labels = tuple(label for label, _ in others)
-            options.append(_Option(key, default, others[0][1], labels))
+            labels = tuple(label for label, *_ in others)
+            _, group, value = others[0]
+            options.append(_Option(key, default, value, group, labels))
     return options
 
 

@@ -2,20 +2,23 @@
 
 Whether an optimizer reads a setting of its groups is not in its name or its signature. Two
 equal tensors get equal gradients and settings that differ in one thing; how far each has moved
-after some steps tells whether that thing counts.
+after some steps tells whether that thing counts. Groups also note which of their settings a
+step looks up, for settings whose effect needs more than a few steps or larger tensors.
 """
 
 import copy
 import inspect
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._checks.subject import peak
+from nnlr._checks.sandbox import undisturbed
+from nnlr._checks.subject import SettingsOfGroup, peak
+from nnlr._schedule.origin import ORIGIN
 
 # How much slower the second tensor is to learn.
 SLOWER: Final = 0.1
@@ -23,7 +26,8 @@ SLOWER: Final = 0.1
 # Some optimizers round the result; between half and twice the rate counts as read.
 _READ: Final = (SLOWER / 10**0.5, SLOWER * 10**0.5)
 
-_STEPS: Final = 5
+# Steps of a trial; more where nothing has moved by then, as in a warm-up of the class's own.
+_STEPS: Final = (5, 25)
 
 # Settings of how a step is computed, off for the trial: they ask for certain devices.
 _PLAIN_STEP: Final = {
@@ -33,15 +37,34 @@ _PLAIN_STEP: Final = {
     "differentiable": False,
 }
 
-_Kind = tuple[torch.dtype, bool]  # of the tensors, and whether gradients are sparse
+# What a group has beside the settings of a step.
+_NOTES: Final = frozenset(
+    {
+        *("params", "param_names", "name", "lr", "lr_mult", "wd_mult", "lr_scale", "algorithm"),
+        *("initial_lr", "initial_weight_decay", "max_lr", "min_lr", "swa_lr", ORIGIN),
+        *_PLAIN_STEP,
+    }
+)
+
+_PLAIN: Final = (bool, int, float, str, type(None))
+
+
+class _Kind(NamedTuple):
+    """What the tensors of a trial are, and their gradients."""
+
+    dtype: torch.dtype = torch.float64
+    sparse: bool = False
+    graph: bool = False  # whether gradients can be differentiated again
+
 
 _Settings = Mapping[str, Any]  # in which one group differs from the other
 
-# The usual kind first: some classes take sparse gradients, or no doubles.
-_KINDS: Final[tuple[_Kind, ...]] = (
-    (torch.float64, False),
-    (torch.float32, False),
-    (torch.float64, True),
+# The usual kind first: some classes take sparse gradients, or no doubles, or need the graph.
+_KINDS: Final = (
+    _Kind(),
+    _Kind(torch.float32),
+    _Kind(sparse=True),
+    _Kind(torch.float32, graph=True),
 )
 
 
@@ -53,6 +76,47 @@ class RefusalError(ProbeError):
     """The optimizer runs, and refuses what was to be tried."""
 
 
+class _Watched(dict[str, Any]):
+    """A group that notes which settings are looked up before anybody has written them."""
+
+    def __init__(self, group: Mapping[str, Any]) -> None:
+        super().__init__(group)
+        self.read: set[str] = set()
+        self._written: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a setting
+        self._note(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - a setting
+        self._note(key)
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self._note(key)
+        return super().__contains__(key)
+
+    def __iter__(self) -> Iterator[str]:  # also of ``dict(group)`` and ``**group``
+        for key in super().__iter__():
+            self._note(key)
+            yield key
+
+    def __setitem__(self, key: str, value: object) -> None:
+        self._written.add(key)
+        super().__setitem__(key, value)
+
+    def _note(self, key: object) -> None:
+        if isinstance(key, str) and key not in self._written:
+            self.read.add(key)
+
+
+class _Run(NamedTuple):
+    """What a trial came to."""
+
+    moves: list[Tensor]  # how far each tensor has moved
+    read: set[str]  # the settings that the steps looked up
+
+
 class Probe:
     """Trials of an optimizer's class with its present settings; the optimizer takes no step."""
 
@@ -62,12 +126,13 @@ class Probe:
         defaults = copy.deepcopy(optimizer.defaults)
         settings = {**defaults, **_PLAIN_STEP}
         self._settings = {key: value for key, value in settings.items() if key in arguments}
+        for argument in list(arguments.values())[1:]:  # what it must be told, and keeps
+            value = getattr(optimizer, argument.name, ...)
+            if argument.default is argument.empty and isinstance(value, _PLAIN):
+                self._settings.setdefault(argument.name, value)
         fastest = max(optimizer.param_groups, key=lambda group: peak(group) or 0.0)
         self._lr = peak(fastest) or 1e-3
-        self._group = {
-            key: copy.deepcopy(fastest[key])
-            for key in fastest.keys() & self._settings.keys() - _PLAIN_STEP.keys() - {"lr"}
-        }
+        self._group = _settings_of(fastest)
         kind = self._first_that_runs([{}, {}])
         if isinstance(kind, str):  # it may still train a single group
             alone = self._first_that_runs([{}])
@@ -89,36 +154,76 @@ class Probe:
     def ratio(self) -> float:
         """How far the second tensor moves, relative to the first, at a tenth of the rate."""
         no_decay = {"weight_decay": 0.0} if "weight_decay" in self._group else {}
-        fast, slow = self._moves(
-            {"lr": self._lr, **no_decay}, {"lr": self._lr * SLOWER, **no_decay}
-        )
-        distance = float(fast.norm())
-        if not 0 < distance < math.inf:
-            raise ProbeError(f"nothing moved in {_STEPS} steps")
-        return float(slow.norm()) / distance
+        groups = {"lr": self._lr, **no_decay}, {"lr": self._lr * SLOWER, **no_decay}
+        for steps in _STEPS:
+            fast, slow = self._try(groups, steps=steps).moves
+            distance = float(fast.norm())
+            if 0 < distance < math.inf:
+                return float(slow.norm()) / distance
+        raise ProbeError(f"nothing moved in {_STEPS[-1]} steps")
 
-    def reads(self, key: str, one: object, other: object) -> bool:
-        """Whether it matters which of two values a group has; ``...`` leaves it out."""
-        return not torch.equal(*self._moves({key: one}, {key: other}))
+    def reads(self, key: str, one: object, other: object, group: SettingsOfGroup) -> bool:
+        """Whether a group's step goes by a setting, or looks it up; ``...`` leaves it out."""
+        settings = _settings_of(group)
+        if one is ... and self._runs([settings]) and not self._runs([{**settings, key: ...}]):
+            return True  # the step raises without it
+        run = self._try([{**settings, key: one}, {**settings, key: other}])
+        return key in run.read or not torch.equal(*run.moves)
 
-    def _moves(self, one: _Settings, other: _Settings) -> tuple[Tensor, Tensor]:
-        """How far two equal tensors move in groups of different settings."""
+    def needs(self, keys: Iterable[str]) -> list[str]:
+        """The settings without which a step raises."""
+        return [key for key in keys if not self._runs([{}], without=key)]
+
+    def _runs(self, groups: Sequence[_Settings], without: str | None = None) -> bool:
+        """Whether a step runs on groups of these settings, or on groups that lack one."""
         try:
-            first, second = self._run(self._kind, [one, other])
+            self._run(self._kind, groups, without=without)
+        except Exception:  # noqa: BLE001 - anyone's optimizer
+            return False
+        return True
+
+    def step_is_the_rate(self) -> bool:
+        """Whether a step is about as large as the rate, whatever the size of the gradient."""
+        small, large = (self._try([{}], gradient=size).moves[0].norm() for size in (1.0, 1e3))
+        return bool(large < 10 * small)
+
+    def adds_up(self, dtype: torch.dtype) -> bool:
+        """Whether steps under the resolution of a type of weights move them in time.
+
+        So they do where an optimizer keeps what rounding takes, or rounds at random.
+        """
+        tiny = torch.finfo(dtype).eps / 4  # of a weight between 1 and 2
+        kind = self._kind._replace(dtype=dtype, sparse=False)
+        (moved,) = self._try([{"lr": tiny}], kind=kind, gradient=0.0, start=1.5).moves
+        return bool(moved.any())
+
+    def _try(self, groups: Sequence[_Settings], *, kind: _Kind | None = None, **trial: Any) -> _Run:
+        """Run on groups of different settings; what it refuses is told."""
+        try:
+            return self._run(kind or self._kind, groups, **trial)
         except Exception as error:
             raise RefusalError(f"{type(error).__name__}: {error}") from error
-        return first, second
 
-    def _run(self, kind: _Kind, differing: Sequence[_Settings]) -> list[Tensor]:
-        """How far equal tensors move, each in a group of its own."""
-        dtype, sparse = kind
+    def _run(
+        self,
+        kind: _Kind,
+        differing: Sequence[_Settings],
+        *,
+        steps: int = _STEPS[0],
+        without: str | None = None,
+        gradient: float = 1.0,
+        start: float | None = None,
+    ) -> _Run:
+        """Step equal tensors, each in a group of its own."""
         source = torch.Generator("cpu").manual_seed(0)
 
         def noise() -> Tensor:
-            return torch.randn(4, 4, generator=source, dtype=dtype, device="cpu")
+            return torch.randn(4, 4, generator=source, dtype=torch.float64, device="cpu")
 
-        start, push = noise(), noise()
-        tensors = [torch.nn.Parameter(start.clone()) for _ in differing]
+        begin, push = noise().to(kind.dtype), noise()
+        if start is not None:
+            begin = torch.full_like(begin, start)
+        tensors = [torch.nn.Parameter(begin.clone()) for _ in differing]
         groups = [
             {"params": [tensor], "lr": self._lr, **self._group, **settings}
             for tensor, settings in zip(tensors, differing, strict=True)
@@ -127,24 +232,65 @@ class Probe:
             [{k: v for k, v in group.items() if v is not ...} for group in groups],
             **self._settings,
         )
+        if without is not None:
+            for group in optimizer.param_groups:
+                group.pop(without, None)
+        watched = [_Watched(group) for group in optimizer.param_groups]
+        optimizer.param_groups[:] = watched
         getattr(optimizer, "train", lambda: None)()  # schedule-free ones ask for it
-        for step in range(_STEPS):
+        for step in range(steps):
             # One direction, shrinking, so that running means and maxima differ.
-            gradient = (push + 0.1 * noise()) * 0.8**step
+            grad = ((push + 0.1 * noise()) * 0.8**step * gradient).to(kind.dtype)
+            if not gradient:
+                grad = torch.ones_like(begin)
 
-            def loss(gradient: Tensor = gradient) -> Any:  # noqa: ANN401 - a float, or so
+            def loss(grad: Tensor = grad) -> Any:  # noqa: ANN401 - a float, or so
                 for tensor in tensors:
-                    tensor.grad = gradient.to_sparse(1) if sparse else gradient.clone()
-                return gradient.sum()
+                    if kind.graph:
+                        tensor.grad = None
+                        total = (tensor * grad).sum() + 0 * tensor.pow(2).sum()
+                        torch.autograd.backward(total, create_graph=True)
+                    else:
+                        tensor.grad = grad.to_sparse(1) if kind.sparse else grad.clone()
+                return grad.sum()
 
             loss()
             try:
                 optimizer.step()
             except Exception:  # noqa: BLE001 - it may want to evaluate the loss
                 optimizer.step(loss)
-        return [tensor.detach() - start for tensor in tensors]
+        moves = [tensor.detach() - begin for tensor in tensors]
+        return _Run(moves, set().union(*(group.read for group in watched)))
+
+
+def _settings_of(group: SettingsOfGroup) -> dict[str, Any]:
+    """Copies of the settings of a group, without its rate and what others note there."""
+    return {
+        key: copy.deepcopy(value)
+        for key, value in group.items()
+        if key not in _NOTES and _is_plain(value)
+    }
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a setting is a number, a word, a small tensor, or a sequence of such."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, _PLAIN) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def is_read(ratio: float) -> bool:
     """Whether tensors moved about in the ratio of their rates."""
     return _READ[0] < ratio < _READ[1]
+
+
+def step_needs(optimizer: Optimizer, keys: Sequence[str]) -> list[str]:
+    """Which settings a step of an optimizer's class raises without.
+
+    Where that cannot be tried, they are those which its constructor has.
+    """
+    with undisturbed():
+        try:
+            return Probe(optimizer).needs(keys)
+        except Exception:  # noqa: BLE001 - anyone's optimizer
+            return sorted(inspect.signature(type(optimizer)).parameters.keys() & set(keys))

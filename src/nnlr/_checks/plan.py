@@ -2,23 +2,27 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnlr._apply.locate import locate_slots
-from nnlr._checks.subject import SettingsOfGroup, Subject, rate, start
+from nnlr._checks.subject import SettingsOfGroup, Subject, as_built, rate, start
 from nnlr._findings import Finding, error, note
 from nnlr._model.describe import describe
 from nnlr._model.names import nodes
 from nnlr._plan import Plan
 from nnlr._rows.row import PlanRow
+from nnlr._schedule.origin import ORIGIN
 from nnlr._text import plural
 from nnlr.errors import PlanMismatchError
 
 # Roles that most recipes do not decay.
 _UNDECAYED: Final = ("norm", "bias")
+
+# What regrouping does not do.
+_AGAIN: Final = ", and build the scheduler again"
 
 
 def resolved(subject: Subject) -> Iterator[Finding]:
@@ -63,10 +67,11 @@ def differing(subject: Subject) -> Iterator[Finding]:
         if member.name in rows and member.tensor.requires_grad
     ]
     progress = _progress(subject, subject.plan, pairs)
+    built = {id(group): _built(group, progress) for _, group in subject.groups}
     differences = {
         row.name: text
         for row, group in pairs
-        if (text := _difference(row, group, progress)) is not None
+        if (text := _difference(row, built[id(group)])) is not None
     }
     if differences:
         first, text = next(iter(differences.items()))
@@ -75,23 +80,41 @@ def differing(subject: Subject) -> Iterator[Finding]:
             differences,
             cause=f"{plural(len(differences), 'parameter', 'are')} not trained as the plan says: "
             f"{first!r} has {text}",
-            fix="Give the optimizer the groups of this plan: nnlr.regroup(optimizer, plan)",
+            fix=_mended(subject, pairs),
         )
+
+
+def _mended(subject: Subject, pairs: Sequence[tuple[PlanRow, SettingsOfGroup]]) -> str:
+    """How to give an optimizer the groups of a plan, in the form that its scheduler reads."""
+    again = "" if all(map(subject.is_scheduled_by_us, subject.optimizers)) else _AGAIN
+    if any(_timm(group) for _, group in pairs):
+        cls = type(subject.optimizers[0]).__name__
+        return (
+            "Build the optimizer on the plan's groups for timm, whose schedulers multiply "
+            f"lr_scale in, and the scheduler again{again and ' on it'}: optimizer = {cls}("
+            "nnlr.integrations.timm.to_timm(plan), lr=plan.lr, weight_decay=plan.weight_decay)"
+        )
+    return f"Give the optimizer the groups of this plan{again}: nnlr.regroup(optimizer, plan)"
+
+
+def _timm(group: SettingsOfGroup) -> bool:
+    """Whether a group is for timm's schedulers, which multiply a base rate by ``lr_scale``."""
+    return "lr_scale" in group and "lr_mult" not in group
 
 
 def _progress(
     subject: Subject, plan: Plan, pairs: Sequence[tuple[PlanRow, SettingsOfGroup]]
 ) -> float:
-    """How far a schedule has brought the fastest row, if there is one.
+    """How far a schedule has brought the fastest row, where no note of its origin tells.
 
     Where the groups began can be hidden: a scheduler writes over it at its construction, a
     plateau or a loop by hand notes nothing. Of groups with multipliers the optimizer's
     default then tells whether they have the plan's base.
     """
     row, group = max(pairs, key=lambda pair: pair[0].lr, default=(None, {}))
-    now = start(group)
-    if row is None or not row.lr or now is None:  # only kept locks, or no rates
-        return 1.0
+    now = _built(group, 1.0).lr
+    if row is None or not row.lr or now is None or ORIGIN in group:
+        return 1.0  # only kept locks, no rates, or nothing to tell
     moving = subject.schedulers or not group.keys().isdisjoint(("initial_lr", "max_lr"))
     if "lr_mult" in group:
         moving = moving or any(optimizer.state for optimizer in subject.optimizers)
@@ -100,22 +123,48 @@ def _progress(
     return now / row.lr if moving else 1.0
 
 
-def _difference(row: PlanRow, group: SettingsOfGroup, progress: float) -> str | None:
+class _Built(NamedTuple):
+    """What a group says of its parameters."""
+
+    lr: float | None
+    weight_decay: float | None
+    lr_mult: float | None
+    settings: SettingsOfGroup  # all, as the code built them
+    present: SettingsOfGroup  # the group
+
+
+def _built(group: SettingsOfGroup, progress: float) -> _Built:
+    """What a group started with, its rate without what a schedule has done to it."""
+    began, settings = start(group), as_built(group)
+    scale = (rate(group, "lr_scale") or 0.0) if _timm(group) else 1.0
+    if began is not None:
+        began *= scale / (1.0 if ORIGIN in group else progress or 1.0)
+    return _Built(
+        lr=began,
+        weight_decay=start(group, "weight_decay"),
+        lr_mult=rate(settings, "lr_mult"),
+        settings=settings,
+        present=group,
+    )
+
+
+def _difference(row: PlanRow, built: _Built) -> str | None:
     """What a group has instead of what the plan says; ``None`` if they agree."""
     for key, due, value in (
-        ("lr", row.lr * progress, start(group)),
-        ("weight_decay", row.weight_decay, start(group, "weight_decay")),
-        ("lr_mult", row.lr_mult, rate(group, "lr_mult")),
+        ("lr", row.lr, built.lr),
+        ("weight_decay", row.weight_decay, built.weight_decay),
+        ("lr_mult", row.lr_mult, built.lr_mult),
     ):
-        if value is None:
+        if value is None or key not in built.present:
             if due and key != "lr_mult":
                 return f"no {key}, not {due:g}"
         elif value != due and not math.isclose(due, value, rel_tol=1e-5):
             return f"{key} {value:g}, not {due:g}"
     for key, option in row.options.items():
         scaled = key == "eps" and row.eps_mult != 1
-        if not scaled and group.get(key) != option:
-            return f"{key} {group.get(key)!r}, not {option!r}"
+        value = built.settings.get(key)
+        if not scaled and value != option:
+            return f"{key} {value!r}, not {option!r}"
     return None
 
 

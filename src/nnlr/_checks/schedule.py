@@ -11,12 +11,20 @@ from torch.optim import Optimizer
 
 from nnlr._checks.groups import premultiplied
 from nnlr._checks.sandbox import undisturbed
-from nnlr._checks.schedule_rehearsal import Rehearsal
-from nnlr._checks.subject import Scheduling, Subject, labelled, rate, start, unwrapped
+from nnlr._checks.schedule_rehearsal import Rehearsal, has_own_functions
+from nnlr._checks.subject import Scheduling, Subject, labelled, rate, start
 from nnlr._findings import Finding, error, note
 from nnlr._schedule import keep_ratios
 from nnlr._schedule.schedule import RatioPlateau, RatioScheduler
 from nnlr._text import plural
+
+# Code that turns the groups of timm's schedulers into those of ours.
+_WRITTEN_IN: Final = (
+    "[group.update(lr_mult=group['lr_scale'], "
+    "lr=group.get('initial_lr', group['lr']) * group['lr_scale'], "
+    "initial_lr=group.get('initial_lr', group['lr']) * group.pop('lr_scale')) "
+    "for group in optimizer.param_groups]; "
+)
 
 # Rates that differ by less, relative to where the group started, are the same.
 _NOISE: Final = 1e-5
@@ -63,10 +71,8 @@ def attached(subject: Subject) -> Iterator[Finding]:
 
 def _its_optimizer(subject: Subject, scheduler: Scheduling) -> Optimizer | None:
     """The optimizer given to ``check`` that a scheduler schedules."""
-    inner = unwrapped(scheduler.optimizer)
-    groups = getattr(inner, "param_groups", None)
     for optimizer in subject.optimizers:
-        if inner is optimizer or groups is optimizer.param_groups:
+        if scheduler in subject.schedulers_of(optimizer):
             return optimizer
     return None
 
@@ -96,17 +102,17 @@ def _unread_scale(scheduler: Scheduling, names: Sequence[str]) -> Finding:
         "lr-scale-unread",
         names,
         cause=f"{_name(scheduler)} does not multiply the lr_scale of {plural(len(names), 'group')} "
-        "in, or not at all times: layer decay is off",
-        fix="Write it into the rates and the multipliers before scheduling: group['lr_mult'] "
-        "= group.pop('lr_scale'); group['lr'] *= group['lr_mult']",
+        "in: layer decay is off",
+        fix="Write it into the rates and the multipliers, and schedule the base rate: "
+        f"{_WRITTEN_IN}{_call(scheduler)}",
     )
 
 
 def _rehearse(subject: Subject, scheduler: Scheduling, optimizer: Optimizer) -> Iterator[Finding]:
     """Run a copy of one scheduler, and report ratios that it does not keep."""
     ratios = _ratios(optimizer)
-    if ratios is None:
-        return
+    if ratios is None or (ratios.key != "lr_scale" and has_own_functions(scheduler)):
+        return  # all alike, or each group has the course that its author wrote for it
     shared = [slot.tensor for slot in subject.slots.values()]
     shared += [member.tensor for member in subject.members]
     models = [subject.source] if isinstance(subject.source, nn.Module) else []
@@ -116,7 +122,8 @@ def _rehearse(subject: Subject, scheduler: Scheduling, optimizer: Optimizer) -> 
             rates, incomplete = list(rehearsal.rates()), rehearsal.incomplete
         except Exception as error:  # noqa: BLE001 - anyone's scheduler
             rates, incomplete = [], f"it cannot be copied ({type(error).__name__}: {error})"
-    yield from _judge(scheduler, optimizer, ratios, _deviations(ratios, rates))
+    unread = ratios.key == "lr_scale" and bool(_deviations(ratios, rates[:1]))
+    yield from _judge(scheduler, optimizer, ratios, _deviations(ratios, rates), unread=unread)
     if incomplete is not None:
         yield note(
             "unrehearsed",
@@ -176,17 +183,22 @@ def _judge(
     optimizer: Optimizer,
     ratios: _Ratios,
     deviations: Mapping[int, _Deviation],
+    *,
+    unread: bool,
 ) -> Iterator[Finding]:
-    """Findings about the groups that leave their ratios, and those of rate 0 that train."""
+    """Findings about the groups that leave their ratios, and those of rate 0 that train.
+
+    ``unread``: an ``lr_scale`` that is not even multiplied in now.
+    """
     labels = [label for label, _ in labelled(optimizer)]
     drifting = {at: off for at, off in deviations.items() if ratios.shares[at]}
     woken = {at: off for at, off in deviations.items() if not ratios.shares[at]}
-    if drifting and ratios.key == "lr_scale":
+    if drifting and unread:
         yield _unread_scale(scheduler, [labels[at] for at in drifting])
     elif drifting and not keep_ratios.keeps_ratios(optimizer):
         at, off = max(drifting.items(), key=lambda item: item[1])
         yield Finding(
-            severity="error" if ratios.key == "lr_mult" else "warning",
+            severity="warning" if ratios.key == "lr" else "error",
             kind="schedule-drift",
             names=tuple(labels[at] for at in drifting),
             cause=(
@@ -194,7 +206,8 @@ def _judge(
                 f"{plural(len(drifting), 'group')}: {off.step:,} steps on, {labels[at]!r} has a "
                 f"rate of {off.rate:.3g} instead of {off.due:.3g}"
             ),
-            fix=f"Schedule the base rate, which keeps them: {_call(scheduler)}",
+            fix=f"Schedule the base rate, which keeps them: "
+            f"{_WRITTEN_IN if ratios.key == 'lr_scale' else ''}{_call(scheduler)}",
         )
     if woken and not keep_ratios.keeps_ratios(optimizer):
         at, off = max(woken.items(), key=lambda item: item[1])

@@ -19,8 +19,10 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler
 from nnlr._checks.subject import Scheduling
 from nnlr._schedule.base_rate import Proxy, as_float
 
-# Steps, times groups, that are run one by one: about a tenth of a second.
+# Steps, times groups, that are run one by one: about a tenth of a second. Where positions can
+# be jumped over, fewer will do.
 BUDGET: Final = 30_000
+_JUMPED: Final = 5_000
 
 # Steps for a scheduler that does not say how long it is.
 _OPEN: Final = 100
@@ -137,8 +139,9 @@ class Rehearsal:
         """Step a scheduler that counts for itself, as torch's do."""
         end, closed = _horizon(self._copy)
         steps = max(end - _done(self._copy), 0 if closed else _OPEN)
-        within = self._affordable()
-        jumps = steps > within and all(_can_jump(part) for _, part in _started(self._copy))
+        can_jump = all(_can_jump(part) for _, part in _started(self._copy))
+        within = self._affordable(_JUMPED if can_jump else BUDGET)
+        jumps = steps > within and can_jump
         for step in range(1, (_OPEN if jumps else min(steps, within)) + 1):
             self._copy.step()
             yield step
@@ -157,9 +160,9 @@ class Rehearsal:
                     part.step(position)
                 yield max(start + position - done, 0)
 
-    def _affordable(self) -> int:
-        """The number of steps that :data:`BUDGET` allows."""
-        return max(BUDGET // max(len(self._groups), 1), _OPEN)
+    def _affordable(self, budget: int = BUDGET) -> int:
+        """The number of steps that a budget allows."""
+        return max(budget // max(len(self._groups), 1), _OPEN)
 
 
 def _drop_patience(scheduler: Scheduling) -> None:
@@ -185,6 +188,12 @@ def _started(scheduler: Scheduling, start: int = 0) -> Iterator[tuple[int, Sched
         later = getattr(scheduler, "_milestones", None) or [0] * (len(inner) - 1)
         for begins, part in zip((0, *later), inner, strict=True):
             yield from _started(part, start + begins)
+
+
+def has_own_functions(scheduler: Scheduling) -> bool:
+    """Whether groups have functions of their own, as ``LambdaLR`` takes in a list."""
+    functions = (getattr(part, "lr_lambdas", ()) for _, part in _started(scheduler))
+    return any(len(set(map(id, each))) > 1 for each in functions)
 
 
 def _can_jump(scheduler: Scheduling) -> bool:

@@ -13,6 +13,9 @@ from torch.optim import Optimizer
 from nnlr._model import marks
 from nnlr._model.names import Slot, Source, slots
 from nnlr._plan import Plan
+from nnlr._schedule.base_rate import scheduled
+from nnlr._schedule.origin import ORIGIN
+from nnlr._schedule.schedule import RatioPlateau, RatioScheduler
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 
@@ -91,6 +94,22 @@ class Subject:
                 members.append(Member(name, tensor, group, label, slot))
         return tuple(members)
 
+    def schedulers_of(self, optimizer: Optimizer) -> list[Scheduling]:
+        """The schedulers that write into the groups of an optimizer."""
+        return [
+            scheduler
+            for scheduler in self.schedulers
+            if (inner := unwrapped(scheduler.optimizer)) is optimizer
+            or getattr(inner, "param_groups", None) is optimizer.param_groups
+        ]
+
+    def is_scheduled_by_us(self, optimizer: Optimizer) -> bool:
+        """Whether :func:`nnlr.schedule` writes the rates of an optimizer."""
+        schedulers = self.schedulers_of(optimizer)
+        if not schedulers:
+            return bool(scheduled(optimizer))
+        return any(isinstance(each, RatioScheduler | RatioPlateau) for each in schedulers)
+
 
 def labelled(optimizer: Optimizer) -> list[tuple[str, SettingsOfGroup]]:
     """The groups of an optimizer and what to call them."""
@@ -111,10 +130,19 @@ def rate(group: SettingsOfGroup, key: str) -> float | None:
     return number if isfinite(number) else None
 
 
+def as_built(group: SettingsOfGroup) -> SettingsOfGroup:
+    """The settings of a group as the code built them, where the group has a note of that."""
+    origin = group.get(ORIGIN)
+    return {**group, **origin} if isinstance(origin, Mapping) else group
+
+
 def start(group: SettingsOfGroup, key: str = "lr") -> float | None:
-    """The rate at which a schedule began; the present rate if there is none."""
-    initial = rate(group, f"initial_{key}")
-    return rate(group, key) if initial is None else initial
+    """The rate as the code built it, or where a schedule began; else the present one."""
+    origin = group.get(ORIGIN)
+    noted = rate(origin, key) if isinstance(origin, Mapping) else None
+    if noted is None:
+        noted = rate(group, f"initial_{key}")
+    return rate(group, key) if noted is None else noted
 
 
 def peak(group: SettingsOfGroup) -> float | None:

@@ -1,0 +1,430 @@
+"""Set-ups from the documentation of torch, timm, transformers and others: nothing is found."""
+
+import copy
+import functools
+import warnings
+
+import pytest
+import timm.optim
+import timm.scheduler
+import torch
+from torch import nn
+from torch.optim import lr_scheduler as lrs
+from torch.optim.swa_utils import SWALR, AveragedModel
+from transformers import SchedulerType, get_scheduler
+from transformers.optimization import Adafactor
+
+import nnlr
+from nnlr.integrations.timm import param_group_fn, to_timm
+
+LR = 1e-2
+
+# Models of plans, which hold theirs weakly.
+MODELS = []
+
+
+def network():
+    torch.manual_seed(0)
+    MODELS[:] = [nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))]
+    return MODELS[0]
+
+
+def slow_first(net, mult=0.1, **bases):
+    return nnlr.resolve(
+        net, nnlr.rule("0.*", lr_mult=mult), **{"lr": LR, "weight_decay": 0, **bases}
+    )
+
+
+def train(net, optimizer, scheduler=None, steps=3):
+    for _ in range(steps):
+        net(torch.randn(2, 4)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if scheduler is not None:
+            scheduler.step(*[1.0] * isinstance(scheduler, lrs.ReduceLROnPlateau))
+
+
+def findings(*args, **kwargs):
+    return str(nnlr.check(*args, **kwargs))
+
+
+TIMM = ("cosine", "tanh", "step", "multistep", "plateau", "poly")
+
+
+def of_timm(optimizer, name, *, epochs=True):
+    """A scheduler of timm, with a warm-up."""
+    with warnings.catch_warnings(action="ignore"):  # one of them is deprecated
+        return timm.scheduler.create_scheduler_v2(
+            optimizer,
+            name,
+            num_epochs=10,
+            warmup_epochs=2,
+            decay_epochs=3,
+            decay_milestones=(3, 5),
+            step_on_epochs=epochs,
+            updates_per_epoch=7,
+            min_lr=0.0 if name == "plateau" else 1e-5,
+            cycle_decay=0.5,
+        )[0]
+
+
+class TestTimm:
+    @pytest.mark.parametrize("epochs", [True, False])
+    @pytest.mark.parametrize("name", TIMM)
+    def test_each_scheduler_on_the_plans_groups_for_timm(self, name, epochs):
+        """They hold the base rate and the multiplier apart, and the scheduler multiplies."""
+        if name == "plateau" and not epochs:
+            pytest.skip("timm has it for epochs only")
+        net = network()
+        plan = slow_first(net)
+        optimizer = torch.optim.AdamW(to_timm(plan), lr=LR, weight_decay=0)
+        scheduler = of_timm(optimizer, name, epochs=epochs)
+        assert "nothing found" == findings(plan, optimizer, scheduler)
+        for epoch in range(1, 5):
+            train(net, optimizer, steps=1)
+            scheduler.step(epoch, 1.0)
+            scheduler.step_update(epoch * 7)
+        assert "nothing found" == findings(plan, optimizer, scheduler)
+
+    @pytest.mark.parametrize("name", TIMM)
+    def test_each_scheduler_under_ours(self, name):
+        """On the base rate, from its warm-up on."""
+        net = network()
+        plan = slow_first(net)
+        optimizer = plan.optimizer(torch.optim.AdamW)
+        scheduler = nnlr.schedule(optimizer, of_timm, name=name)
+        assert "nothing found" == findings(plan, optimizer, scheduler)
+
+    def test_its_own_layer_decay_and_ours_inside_its_factory(self):
+        """With a model in place of a plan too."""
+        net = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2)
+        settings = {"lr": 1e-3, "weight_decay": 0.05}
+        scheme = nnlr.layer_decay(0.75) * nnlr.no_weight_decay()
+        for how in ({"layer_decay": 0.75}, {"param_group_fn": param_group_fn(scheme, **settings)}):
+            optimizer = timm.optim.create_optimizer_v2(net, "adamw", **settings, **how)
+            scheduler = of_timm(optimizer, "cosine")
+            assert "nothing found" == findings(net, optimizer, scheduler)
+        plan = nnlr.resolve(net, scheme, **settings)
+        optimizer = timm.optim.create_optimizer_v2(to_timm(plan), "adamw", **settings)
+        assert "nothing found" == findings(plan, optimizer, of_timm(optimizer, "cosine"))
+
+    @pytest.mark.full
+    @pytest.mark.parametrize("name", timm.optim.list_optimizers())
+    def test_each_optimizer_of_its_factory(self, name):
+        """Those that are for GPUs alone cannot be built here."""
+        try:
+            optimizer = timm.optim.create_optimizer_v2(network(), name, lr=1e-3, weight_decay=0.05)
+        except AssertionError as refusal:
+            pytest.skip(str(refusal))
+        assert "nothing found" == findings(MODELS[0], optimizer)
+
+    @pytest.mark.parametrize("name", ["lamb", "lion", "adafactor", "adahessian", "novograd"])
+    def test_optimizers_of_its_factory(self, name):
+        """A sample of the above."""
+        self.test_each_optimizer_of_its_factory(name)
+
+
+SCHEDULERS = {
+    "LambdaLR": lambda opt: lrs.LambdaLR(opt, lambda step: min(1.0, step / 3)),
+    "MultiplicativeLR": lambda opt: lrs.MultiplicativeLR(opt, lambda _: 0.9),
+    "StepLR": lambda opt: lrs.StepLR(opt, 2),
+    "MultiStepLR": lambda opt: lrs.MultiStepLR(opt, [1, 2]),
+    "ConstantLR": lrs.ConstantLR,
+    "LinearLR": lrs.LinearLR,
+    "ExponentialLR": lambda opt: lrs.ExponentialLR(opt, 0.9),
+    "PolynomialLR": lambda opt: lrs.PolynomialLR(opt, 9),
+    "CosineAnnealingLR": lambda opt: lrs.CosineAnnealingLR(opt, 9, eta_min=1e-3),
+    "CosineAnnealingWarmRestarts": lambda opt: lrs.CosineAnnealingWarmRestarts(opt, 3),
+    "OneCycleLR": lambda opt: lrs.OneCycleLR(opt, 0.1, total_steps=20),
+    "CyclicLR": lambda opt: lrs.CyclicLR(opt, 1e-3, 1e-1, cycle_momentum=False),
+    "ReduceLROnPlateau": lambda opt: lrs.ReduceLROnPlateau(opt, patience=0),
+    "SWALR": lambda opt: SWALR(opt, 0.05, anneal_epochs=2),
+    "SequentialLR": lambda opt: lrs.SequentialLR(
+        opt, [lrs.LinearLR(opt, 0.1, total_iters=2), lrs.CosineAnnealingLR(opt, 5)], [2]
+    ),
+    "ChainedScheduler": lambda opt: lrs.ChainedScheduler([lrs.LinearLR(opt), lrs.StepLR(opt, 2)]),
+}
+
+TRANSFORMERS = {
+    "cosine_with_min_lr": {"min_lr": 1e-4},
+    "cosine_warmup_with_min_lr": {"min_lr": 1e-4},
+    "warmup_stable_decay": {"num_decay_steps": 4},
+}
+
+ALL = {
+    **SCHEDULERS,
+    **{
+        kind.value: functools.partial(
+            lambda opt, kind: get_scheduler(
+                kind, opt, 3, 12, scheduler_specific_kwargs=TRANSFORMERS.get(kind.value, {})
+            ),
+            kind=kind,
+        )
+        for kind in SchedulerType
+    },
+}
+
+
+class TestSchedulers:
+    def test_every_scheduler_of_torch_is_here(self):
+        """One that is added fails here until it has an entry."""
+        assert set(lrs.__all__) - {"LRScheduler"} <= SCHEDULERS.keys()
+
+    @pytest.mark.parametrize("name", ALL)
+    def test_each_through_ours(self, name):
+        """At its start, where warm-ups are at 0, and in its middle; passed to check, or not."""
+        for cls, settings in ((torch.optim.AdamW, {}), (torch.optim.SGD, {"momentum": 0.9})):
+            net = network()
+            plan = slow_first(net)
+            optimizer = plan.optimizer(cls, **settings)
+            scheduler = nnlr.schedule(optimizer, ALL[name])
+            for steps in (0, 3):
+                train(net, optimizer, scheduler, steps)
+                assert "nothing found" == findings(plan, optimizer, scheduler)
+                assert "nothing found" == findings(plan, optimizer)
+
+    @pytest.mark.parametrize("name", SCHEDULERS)
+    def test_each_on_groups_that_are_alike(self, name):
+        """Plain torch, without a plan."""
+        net = network()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=0)
+        scheduler = SCHEDULERS[name](optimizer)
+        for steps in (0, 3):
+            train(net, optimizer, scheduler, steps)
+            assert "nothing found" == findings(net, optimizer, scheduler)
+
+
+class TestCourses:
+    def test_a_new_schedule_after_a_finished_one(self):
+        """It is the course that counts."""
+        net = network()
+        plan = slow_first(net)
+        optimizer = plan.optimizer(torch.optim.AdamW)
+        first = nnlr.schedule(optimizer, lrs.LinearLR, total_iters=3, end_factor=0.5)
+        train(net, optimizer, first)
+        second = nnlr.schedule(optimizer, lrs.CosineAnnealingLR, T_max=5)
+        assert "nothing found" == findings(plan, optimizer, second)
+        train(net, optimizer, second)
+        assert "nothing found" == findings(plan, optimizer, second)
+
+    def test_multipliers_edited_by_hand(self):
+        """As the schedule's documentation says; the rate follows at the next step."""
+        net = network()
+        plan = slow_first(net)
+        optimizer = plan.optimizer(torch.optim.AdamW)
+        scheduler = nnlr.schedule(optimizer, lrs.CosineAnnealingLR, T_max=9)
+        train(net, optimizer, scheduler)
+        optimizer.param_groups[-1]["lr_mult"] = 0.5
+        assert "nothing found" == findings(plan, optimizer, scheduler)
+        train(net, optimizer, scheduler)
+        assert "nothing found" == findings(plan, optimizer, scheduler)
+
+    def test_rates_by_hand_in_the_ratio_of_the_multipliers(self):
+        """A warm-up that a loop writes, before its first step and after."""
+        net = network()
+        plan = slow_first(net)
+        optimizer = plan.optimizer(torch.optim.AdamW)
+        for step in range(3):
+            for group in optimizer.param_groups:
+                group["lr"] = LR * 0.1 * (step + 1) * group["lr_mult"]
+            assert "nothing found" == findings(plan, optimizer)
+            train(net, optimizer, steps=1)
+
+    def test_functions_of_their_own_for_groups(self):
+        """A bias warm-up that falls while the rest rises, with multipliers and without."""
+        net = network()
+        plan = slow_first(net)
+        functions = [lambda step: 1 - 0.05 * min(step, 9), lambda step: min(1.0, 0.1 * (step + 1))]
+        optimizer = plan.optimizer(torch.optim.SGD)
+        assert "nothing found" == findings(plan, optimizer, lrs.LambdaLR(optimizer, functions))
+        groups = [{"params": net[0].parameters(), "lr": 0.1}, {"params": net[2].parameters()}]
+        optimizer = torch.optim.SGD(groups, lr=0.01)
+        assert "nothing found" == findings(net, optimizer, lrs.LambdaLR(optimizer, functions))
+
+    def test_another_base_for_the_rest_of_the_run(self):
+        """``set_base_lr`` is meant."""
+        net = network()
+        plan = slow_first(net)
+        optimizer = plan.optimizer(torch.optim.AdamW)
+        scheduler = nnlr.schedule(optimizer, lrs.CosineAnnealingLR, T_max=9)
+        train(net, optimizer, scheduler)
+        scheduler.set_base_lr(LR / 2)
+        assert "nothing found" == findings(plan, optimizer, scheduler)
+
+
+class TestOptimizers:
+    @pytest.mark.parametrize("resumed", [False, True])
+    @pytest.mark.parametrize("name", ["adafactor", "adamp", "lamb", "lion", "madgrad"])
+    def test_those_of_others_after_a_load(self, name, resumed):
+        """Torch adds a default to whatever it loads; no step reads it."""
+        net = network()
+        plan = slow_first(net)
+        if name == "adafactor":
+            settings = {"relative_step": False, "scale_parameter": False}
+            optimizer = plan.optimizer(Adafactor, **settings)
+        else:
+            optimizer = plan.optimizer(timm.optim.get_optimizer_class(name, bind_defaults=False))
+        train(net, optimizer)
+        if resumed:
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            assert "differentiable" in optimizer.defaults
+        assert "nothing found" == findings(plan, optimizer)
+
+    def test_what_an_optimizer_counts_in_its_groups_is_no_option(self):
+        """It differs between groups, and nobody has set it."""
+
+        class Counting(torch.optim.SGD):
+            def __init__(self, params, lr):
+                super().__init__(params, lr=lr)
+                self.defaults["highest"] = -1.0
+                for group in self.param_groups:
+                    group["highest"] = -1.0
+
+            def step(self, closure=None):
+                super().step(closure)
+                for group in self.param_groups:
+                    group["highest"] = group["lr"]
+
+        net = network()
+        optimizer = slow_first(net).optimizer(Counting)
+        train(net, optimizer)
+        assert "nothing found" == findings(net, optimizer)
+
+    def test_an_option_whose_effect_is_not_seen_in_a_few_steps_is_read(self):
+        """The step looks it up: to drop it would end the run."""
+
+        class Projecting(torch.optim.SGD):
+            def step(self, closure=None):
+                for group in self.param_groups:
+                    if "rank" in group:
+                        assert group["update_gap"] > 0
+                super().step(closure)
+
+        net = network()
+        options = {"rank": 128, "update_gap": 200}
+        groups = [{"params": net[0].parameters(), **options}, {"params": net[2].parameters()}]
+        optimizer = Projecting(groups, lr=LR)
+        plan = nnlr.resolve(net, nnlr.rule("0.*", options=options), lr=LR, weight_decay=0)
+        assert "nothing found" == findings(plan, optimizer)
+
+    def test_two_of_one_model_and_of_two(self):
+        """Their groups have the same names; Lightning's monitor takes that."""
+        net = network()
+        halves = [dict(net[at].named_parameters()) for at in (0, 2)]
+        plans = [nnlr.resolve(half, lr=LR, weight_decay=0) for half in halves]
+        both = [plan.optimizer(torch.optim.SGD) for plan in plans]
+        schedulers = [nnlr.schedule(each, lrs.StepLR, step_size=3) for each in both]
+        assert "nothing found" == findings(net, both, schedulers)
+        for plan, optimizer in zip(plans, both, strict=True):
+            assert "nothing found" == findings(plan, optimizer)
+
+    def test_the_backward_of_one_of_two(self):
+        """A discriminator's step leaves the generator without gradients."""
+        net = nn.ModuleDict({"generator": nn.Linear(3, 4), "discriminator": nn.Linear(4, 1)})
+        both = [torch.optim.Adam(part.parameters(), 2e-4) for part in net.values()]
+        net["discriminator"](net["generator"](torch.randn(2, 3)).detach()).sum().backward()
+        assert "nothing found" == findings(net, both)
+
+    def test_weights_in_half_precision(self):
+        """Where a step goes by the size of the gradient, nobody can say that it vanishes."""
+        net = network().bfloat16()
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-5, momentum=0.9)
+        assert "nothing found" == findings(net, optimizer)
+
+    def test_weights_in_half_precision_whose_rounding_is_kept(self):
+        """Compensated sums move them in time; DeepSpeed keeps a copy in float32."""
+
+        class Compensated(torch.optim.Optimizer):
+            def __init__(self, params, lr):
+                super().__init__(params, {"lr": lr})
+
+            def step(self, closure=None):
+                for group in self.param_groups:
+                    for param in group["params"]:
+                        lost = self.state[param].get("lost", torch.zeros(param.shape))
+                        exact = param.detach().float() + lost - group["lr"] * param.grad.sign()
+                        param.detach().copy_(exact)
+                        self.state[param]["lost"] = exact - param.detach().float()
+
+        net = network().bfloat16()
+        assert "nothing found" == findings(net, Compensated(net.parameters(), lr=1e-5))
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, weight_decay=0)
+        assert "nothing found" != findings(net, optimizer)
+        assert "nothing found" == findings(net, optimizer, deepspeed={"bf16": {"enabled": True}})
+
+
+class TestModels:
+    @pytest.mark.parametrize(
+        "average", [AveragedModel, copy.deepcopy], ids=["AveragedModel", "deepcopy"]
+    )
+    def test_an_average_of_the_model_inside_the_same_module(self, average):
+        """As in a LightningModule: no optimizer should have it."""
+        net = nn.ModuleDict({"net": network()})
+        net["ema"] = average(net["net"])
+        optimizer = torch.optim.SGD(net["net"].parameters(), lr=LR)
+        assert "nothing found" == findings(net, optimizer)
+        train(net["net"], optimizer)
+        assert "nothing found" == findings(net, optimizer)
+
+    def test_a_twin_that_is_no_average_is_missed(self):
+        """The second of two critics, or one that is called a target and holds something else."""
+        twins = nn.ModuleDict({"q1": nn.Linear(3, 1), "q2": nn.Linear(3, 1)})
+        optimizer = torch.optim.SGD(twins["q1"].parameters(), lr=LR)
+        assert "untrained-parameter" in findings(twins, optimizer)
+        other = nn.ModuleDict({"net": nn.Linear(3, 1), "target_head": nn.Linear(3, 2)})
+        optimizer = torch.optim.SGD(other["net"].parameters(), lr=LR)
+        assert "untrained-parameter" in findings(other, optimizer)
+
+    def test_lora_behind_its_zeros(self):
+        """In the first backward A has a gradient of 0 everywhere."""
+        peft = pytest.importorskip("peft")
+        net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        model = peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=["0"]))
+        MODELS[:] = [model]
+        plan = nnlr.resolve(model, nnlr.lora_plus(16), lr=LR, weight_decay=0)
+        optimizer = plan.optimizer(torch.optim.AdamW)
+        model(torch.randn(2, 4)).sum().backward()
+        assert "nothing found" == findings(plan, optimizer)
+        trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+        assert "nothing found" == findings(model, torch.optim.AdamW(trained, weight_decay=0))
+
+    def test_tied_weights_and_what_is_frozen_on_purpose(self):
+        """Neither is missing in the groups."""
+        net = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5, bias=False))
+        net[2].weight = net[0].weight
+        net[1].bias.requires_grad_(False)
+        MODELS[:] = [net]
+        plan = nnlr.resolve(net, nnlr.rule("1.weight", lr_mult=0.1), lr=LR, weight_decay=0)
+        assert "nothing found" == findings(plan, plan.optimizer(torch.optim.SGD))
+        trained = [tensor for tensor in net.parameters() if tensor.requires_grad]
+        assert "nothing found" == findings(net, torch.optim.SGD(trained, lr=LR))
+
+    def test_a_gradient_scaler_that_skips_the_first_step(self):
+        """The scheduler has gone one step, and the optimizer none."""
+        net = network()
+        plan = slow_first(net)
+        optimizer = plan.optimizer(torch.optim.SGD)
+        scheduler = nnlr.schedule(optimizer, lrs.StepLR, step_size=2)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+        for scale in (torch.inf, 1.0, 1.0):
+            scaler.scale(net(torch.randn(2, 4)).sum() * scale).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            if scale == 1.0:
+                scheduler.step()
+            assert "nothing found" == findings(plan, optimizer, scheduler)
+            optimizer.zero_grad()
+
+    def test_groups_of_one_name_on_different_meshes(self):
+        """A group is judged by itself, not with those that are called alike."""
+
+        class Sharded(nn.Parameter):
+            device_mesh = "mesh"
+
+        net = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+        for key, tensor in list(net[0].named_parameters()):
+            setattr(net[0], key, Sharded(tensor.detach()))
+        both = [
+            torch.optim.SGD([{"params": part.parameters(), "name": "all"}], lr=LR) for part in net
+        ]
+        assert "mixed-mesh" not in findings(net, both)
