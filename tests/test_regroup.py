@@ -379,6 +379,11 @@ class TestSchedules:
             def __init__(self, params):
                 super().__init__(params, {})
 
+            def step(self):
+                for group in self.param_groups:
+                    for tensor in group["params"]:
+                        tensor.data.sub_(tensor.grad, alpha=group["lr"])
+
         optimizer = Own(nnlr.resolve(net, lr=0.1, weight_decay=0).param_groups())
         nnlr.regroup(optimizer, nnlr.resolve(net, lr=0.25, weight_decay=0))
         assert [0.25] == [group["lr"] for group in optimizer.param_groups]

@@ -13,6 +13,7 @@ from nnlr._apply.optimizer import (
     warn_about_decay,
     without_decay,
 )
+from nnlr._apply.options import judge_options
 from nnlr._apply.param_groups import ParamGroup
 from nnlr._apply.signature import Signature, refuse_other_update, refuse_unfit
 from nnlr._model.names import Source
@@ -76,6 +77,7 @@ def regroup(
     signature = Signature.of_live(optimizer)
     refuse_other_update(signature, {}, fit.groups, fit.located)
     refuse_unfit(signature, fit.groups, fit.located)
+    judge_options(optimizer, fit.groups, fit.located, {})
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError("LBFGS keeps one flat history of all parameters; build a new one.")
 

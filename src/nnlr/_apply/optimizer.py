@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nnlr._apply.locate import Located
+from nnlr._apply.options import judge_options
 from nnlr._apply.param_groups import FittedPlan, ParamGroup
-from nnlr._apply.signature import ADAPTIVE_L2, Signature, refuse_unfit
+from nnlr._apply.signature import ADAPTIVE_L2, Signature
 from nnlr._model.names import Source
 from nnlr._rows.rates import Bases
 from nnlr._schedule.origin import note_origin
-from nnlr._text import listed, nearest_hint, warn
+from nnlr._text import nearest_hint, warn
 from nnlr.checkpoint import Policy, on_load
 from nnlr.checkpoint._hook import runs_hooks
 from nnlr.errors import ConfigError
@@ -23,6 +24,9 @@ from nnlr.errors import ConfigError
 Opt = TypeVar("Opt", bound=Optimizer)
 
 _RATES: Final = ("lr", "weight_decay")
+
+# What a plan writes into its groups besides settings of the optimizer.
+NOTES: Final = ("name", "lr_mult", "wd_mult")
 
 
 def build(
@@ -51,31 +55,69 @@ def build(
         arguments["lr"] = torch.tensor(fit.bases.lr) if is_tensor else fit.bases.lr
     if "weight_decay" in signature.defaults:
         arguments["weight_decay"] = fit.bases.weight_decay
-    try:
-        optimizer = factory(without_decay(groups, signature), **arguments)
-    except Exception as error:
-        named = isinstance(groups[0]["params"][0], tuple)
-        confused = named and "tuple" in str(error)
-        hint = " It may want plain tensors: pass names=False." if confused else ""
-        raise ConfigError(
-            f"{name} cannot be built on the plan's {len(groups)} groups: "
-            f"{type(error).__name__}: {error}{hint}"
-        ) from error
+    optimizer = _constructed(factory, name, arguments, without_decay(groups, signature))
     defaults = getattr(optimizer, "defaults", None)
-    if isinstance(defaults, dict):
-        if "lr" not in defaults:
-            raise ConfigError(
-                f"{name} has no setting 'lr', so it would train every group alike. Its "
-                f"settings are {listed(sorted(defaults), 10) or 'none'}."
-            )
-        # What an open signature did not tell, the defaults do.
-        refuse_unfit(signature.with_defaults(defaults), fit.groups, fit.located)
     _refuse_other_rates(name, optimizer, groups, fit.located)
+    judge_options(optimizer, fit.groups, fit.located, {**signature.bound, **settings})
     if isinstance(defaults, dict):
         set_bases(defaults, fit.bases)
     warn_about_decay(optimizer, groups, fit.bases)
     note_origin(optimizer.param_groups)
     return optimizer
+
+
+def _constructed(
+    factory: Callable[..., Opt],
+    name: str,
+    arguments: Mapping[str, Any],
+    groups: Sequence[ParamGroup],
+) -> Opt:
+    """The optimizer, with the names and notes of its groups.
+
+    Some classes sort their tensors, or refuse groups with keys that they do not know: they
+    get tensors and settings alone, and the rest is written into their groups afterwards.
+    """
+    bare = [
+        {
+            **{key: value for key, value in group.items() if key not in NOTES},
+            "params": [
+                param[1] if isinstance(param, tuple) else param for param in group["params"]
+            ],
+        }
+        for group in groups
+    ]
+    error: Exception | None = None
+    for attempt in (groups, bare):
+        try:
+            optimizer = factory([dict(group) for group in attempt], **arguments)
+        except Exception as failure:  # noqa: BLE001 - anyone's constructor
+            error = error or failure
+        else:
+            _write_notes(optimizer, groups)
+            return optimizer
+    raise ConfigError(
+        f"{name} cannot be built on the plan's {len(groups)} groups: "
+        f"{type(error).__name__}: {error}"
+    ) from error
+
+
+def _write_notes(optimizer: object, groups: Sequence[ParamGroup]) -> None:
+    """Pair names and tensors by identity in an optimizer's groups, and note what they are."""
+    planned, names = {}, {}
+    for group in groups:
+        for param in group["params"]:
+            tensor = param[1] if isinstance(param, tuple) else param
+            planned[id(tensor)] = group
+            if isinstance(param, tuple):
+                names[id(tensor)] = param[0]
+    for built in getattr(optimizer, "param_groups", None) or ():
+        ids = [id(tensor) for tensor in built["params"]]
+        sources = {id(planned[each]): planned[each] for each in ids if each in planned}
+        if len(sources) == 1:
+            (source,) = sources.values()
+            built.update({key: source[key] for key in NOTES if key in source and key not in built})
+        if ids and names.keys() >= set(ids):
+            built["param_names"] = [names[each] for each in ids]
 
 
 def match_on_load(
@@ -101,8 +143,9 @@ def named_tensors(located: Iterable[Located]) -> list[tuple[str, Tensor]]:
 
 
 def without_decay(groups: Sequence[ParamGroup], signature: Signature) -> list[ParamGroup]:
-    """Copies of the groups, without ``weight_decay`` if the optimizer has no such setting."""
-    drop = () if signature.knows("weight_decay") else ("weight_decay",)
+    """Copies of the groups, without a ``weight_decay`` that is 0 and that nobody declares."""
+    needed = signature.knows("weight_decay") or any(group["weight_decay"] for group in groups)
+    drop = () if needed else ("weight_decay",)
     return [{k: v for k, v in group.items() if k not in drop} for group in groups]
 
 
@@ -156,10 +199,13 @@ def _spelled(rates: Mapping[str, float]) -> str:
 
 
 def set_bases(defaults: dict[str, Any], bases: Bases) -> None:
-    """Make the base rates an optimizer's defaults, where it has such settings."""
-    for rate in _RATES:
-        if rate in defaults:
-            defaults[rate] = getattr(bases, rate)
+    """Make the base rates an optimizer's defaults, where it has such settings.
+
+    It has ``lr``, which schedulers look for there, even if only its groups say so.
+    """
+    defaults["lr"] = bases.lr
+    if "weight_decay" in defaults:
+        defaults["weight_decay"] = bases.weight_decay
 
 
 def warn_about_decay(optimizer: object, groups: Sequence[ParamGroup], bases: Bases) -> None:

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -13,7 +13,7 @@ from nnlr._apply.locate import Located
 from nnlr._declare.factor import Update
 from nnlr._rows.groups import Group
 from nnlr._rows.rates import Bases
-from nnlr._text import listed, nearest_hint, shown
+from nnlr._text import listed, shown
 from nnlr.errors import ConfigError
 
 # Optimizers that add decay to the gradient and then divide by a running scale of it, so
@@ -33,6 +33,15 @@ _OF_A_KIND: Final = (*ADAPTIVE_L2, torch.optim.AdamW, torch.optim.SGD)
 
 # Newer than the oldest torch that nnlr supports.
 _MUON: Final = getattr(torch.optim, "Muon", ())
+
+# How to share a model between Muon and another optimizer; nothing is locked by it.
+_SPLIT: Final = """Give it the others' tensors apart, and lock nothing:
+  matrices = {row.name for row in plan.rows if row.role == "matrix"}
+  tensors = dict(model.named_parameters())
+  muon_part = {name: tensors[name] for name in tensors if name in matrices}
+  rest = {name: tensors[name] for name in tensors if name not in matrices}
+  muon = plan.optimizer(torch.optim.Muon, model=muon_part, partial=True)
+  adamw = plan.with_rates(lr=1e-3).optimizer(torch.optim.AdamW, model=rest, partial=True)"""
 
 _KEYWORDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -85,10 +94,6 @@ class Signature:
         """What the groups of an optimizer that exists may hold."""
         return cls(type(optimizer), type(optimizer).__name__, optimizer.defaults)
 
-    def with_defaults(self, defaults: Mapping[str, Any]) -> "Signature":
-        """The same optimizer once it is built, when its defaults list all settings."""
-        return replace(self, defaults=defaults, open=False)
-
     def knows(self, setting: str) -> bool:
         """Whether it takes a setting; ``True`` also where only building it can tell."""
         return self.open or setting in self.defaults
@@ -108,7 +113,7 @@ def refuse_rates(signature: Signature, settings: Mapping[str, Any], bases: Bases
 
 
 def refuse_unfit(signature: Signature, groups: Sequence[Group], located: Sequence[Located]) -> None:
-    """Refuse groups that the optimizer would ignore, swallow or fail on later."""
+    """Refuse groups that the optimizer cannot take, as far as its class and signature tell."""
     name = signature.name
     if not groups:
         raise ConfigError(
@@ -121,26 +126,11 @@ def refuse_unfit(signature: Signature, groups: Sequence[Group], located: Sequenc
             f"({listed(sorted(map(repr, tags)))}); plan.optimizer builds one. Use "
             "plan.groups and build each yourself."
         )
-    for group in groups:
-        for option in group.options:
-            if not signature.knows(option):
-                hint = nearest_hint(option, signature.defaults)
-                raise ConfigError(
-                    f"{name} does not know the option {option!r} of group {group.name!r} "
-                    f"({listed(group.names, 2)}). {hint}".rstrip(),
-                    option=option,
-                )
-    decays = [group.weight_decay for group in groups]
-    if any(decays) and not signature.knows("weight_decay"):
-        raise ConfigError(
-            f"{name} has no weight decay, and the plan decays {sum(map(bool, decays))} of "
-            f"{len(decays)} groups. Resolve with weight_decay=0, or use another optimizer."
-        )
-    scaled = sum(group.eps_mult != 1 for group in groups)
+    scaled = sum(group.eps_mult != 1 and "eps" not in group.options for group in groups)
     if scaled and not signature.knows("eps"):
         raise ConfigError(
-            f"{name} has no eps, and the plan multiplies that of {scaled} of {len(groups)} "
-            "groups. Use an optimizer that has one."
+            f"{name} has no setting eps, and the plan multiplies that of {scaled} of "
+            f"{len(groups)} groups. Use an optimizer that has one."
         )
     # Two classes of torch take less than any others.
     cls = signature.cls
@@ -162,9 +152,7 @@ def refuse_unfit(signature: Signature, groups: Sequence[Group], located: Sequenc
         if unfit:
             raise ConfigError(
                 f"{name} trains matrices only, and {len(unfit)} parameters have "
-                f"another number of axes: {listed(unfit)}. Give it a plan that locks them, "
-                "or resolve a mapping of the matrices alone and give the rest to another "
-                "optimizer.",
+                f"another number of axes: {listed(unfit)}. {_SPLIT}",
                 names=unfit,
             )
 

@@ -10,8 +10,8 @@ import torch
 from torch.optim import Optimizer
 
 from nnlr import checkpoint
+from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.optimizer_probe import SLOWER, Probe, ProbeError, RefusalError, is_read
-from nnlr._checks.sandbox import undisturbed
 from nnlr._checks.subject import SettingsOfGroup, Subject, labelled, peak, rate
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.base_rate import runs_step_hooks

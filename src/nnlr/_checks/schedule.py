@@ -9,8 +9,8 @@ from typing import Final
 from torch import nn
 from torch.optim import Optimizer
 
+from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.groups import premultiplied
-from nnlr._checks.sandbox import undisturbed
 from nnlr._checks.schedule_rehearsal import Rehearsal, has_own_functions
 from nnlr._checks.subject import Scheduling, Subject, labelled, rate, start
 from nnlr._findings import Finding, error, note

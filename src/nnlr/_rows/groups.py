@@ -52,7 +52,7 @@ def make_groups(rows: Iterable[PlanRow], *, locked: Locked = "drop") -> tuple[Gr
     merged: dict[object, list[PlanRow]] = {}
     for row in rows:
         if row.trainable or (row.locked and locked == "keep"):
-            options = _hashable(tuple(sorted(row.options.items())))
+            options = hashable(tuple(sorted(row.options.items())))
             settings = (row.lr, row.weight_decay, row.eps_mult, options, row.tag)
             merged.setdefault(settings, []).append(row)
     groups = [
@@ -76,10 +76,10 @@ def make_groups(rows: Iterable[PlanRow], *, locked: Locked = "drop") -> tuple[Gr
     return tuple(replace(group, name=name) for group, name in zip(groups, names, strict=True))
 
 
-def _hashable(value: object) -> object:
+def hashable(value: object) -> object:
     """A key that tells 1, 1.0 and True apart: equal, but not the same setting of a group."""
     if isinstance(value, tuple):
-        return tuple(map(_hashable, value))
+        return tuple(map(hashable, value))
     return type(value).__name__, value
 
 

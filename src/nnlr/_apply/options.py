@@ -1,0 +1,212 @@
+"""Judge the options of a plan's groups by the optimizer's own class, once it is built.
+
+No constructor looks at settings that stand in a group, and any key may stand there. So each
+distinct set of options is handed to the class as arguments of a small optimizer, which also
+says by a few steps whether it reads what it does not declare.
+"""
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nnlr._apply.locate import Located
+from nnlr._apply.trial import Trial, arguments_of, mentions, small, true_to, try_settings
+from nnlr._rows.groups import Group, hashable
+from nnlr._text import listed, nearest_hint, shown, warn
+from nnlr.errors import ConfigError
+
+_Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A distinct set of options, and the groups that have it."""
+
+    groups: Sequence[Group]
+    options: _Settings
+    rates: _Settings  # those of the first group that the optimizer does not declare
+    tensors: Sequence[Tensor]
+    located: Sequence[Located]
+
+    @property
+    def names(self) -> list[str]:
+        """Its parameters."""
+        return [name for group in self.groups for name in group.names]
+
+    @property
+    def label(self) -> str:
+        """Its first group and some parameters, for a message."""
+        return f"group {self.groups[0].name!r} ({listed(self.names, 2)})"
+
+    def rules(self) -> list[str]:
+        """Who set the options."""
+        names = set(self.names)
+        traces = (param.row.trace for param in self.located if param.row.name in names)
+        return list(
+            dict.fromkeys(step.source for trace in traces for step in trace if step.factor.options)
+        )
+
+
+def judge_options(
+    optimizer: object,
+    groups: Sequence[Group],
+    located: Sequence[Located],
+    settings: _Settings,
+) -> None:
+    """Refuse options that the optimizer's class refuses, or that no step of it reads.
+
+    ``settings`` are the arguments that it was built with besides its defaults. Of a class that
+    cannot be built small nothing is refused.
+    """
+    declared = getattr(optimizer, "defaults", None)
+    if not isinstance(optimizer, Optimizer) or not isinstance(declared, dict):
+        return
+    missing = [] if "lr" in declared else ["lr"]
+    if "weight_decay" not in declared and any(group.weight_decay for group in groups):
+        missing.append("weight_decay")
+    if not missing and not any(group.options for group in groups):
+        return
+    cls = type(optimizer)
+    arguments = arguments_of(cls, optimizer)
+    arguments |= {key: settings[key] for key in settings if key in _accepted(cls)}
+    reads: dict[str, bool | None] = {}
+    for case in _cases(groups, located, missing):
+        outcome = _tried(cls, arguments, case)
+        undeclared = {**case.rates, **case.options}.keys() - declared.keys()
+        for key in undeclared:
+            reads[key] = _better(reads.get(key, False), _is_read(cls, key, outcome, missing))
+    _refuse_unread(optimizer, reads, groups)
+
+
+def _accepted(cls: type) -> set[str]:
+    """The names of a constructor's arguments."""
+    return set(inspect.signature(cls).parameters)
+
+
+def _cases(
+    groups: Sequence[Group], located: Sequence[Located], missing: Sequence[str]
+) -> list[_Case]:
+    """The distinct sets of options."""
+    tensor_of = {param.row.name: param.tensor for param in located}
+    members: dict[object, list[Group]] = {}
+    for group in groups:
+        members.setdefault(hashable(tuple(sorted(group.options.items()))), []).append(group)
+    return [
+        _Case(
+            groups=alike,
+            options=alike[0].options,
+            rates={key: getattr(alike[0], key) for key in missing},
+            tensors=[tensor_of[n] for group in alike for n in group.names if n in tensor_of],
+            located=located,
+        )
+        for alike in members.values()
+    ]
+
+
+def _tried(cls: type[Optimizer], arguments: _Settings, case: _Case) -> Trial:
+    """How a small optimizer fares with the options; refuse them if it is better off without."""
+
+    def fares(options: _Settings, like: Sequence[Tensor]) -> Trial:
+        as_arguments = {key: options[key] for key in options if key in _accepted(cls)}
+        return try_settings(cls, {**arguments, **as_arguments}, {**case.rates, **options}, like)
+
+    needed = {key: case.options[key] for key in case.options if key not in _accepted(cls)}
+    error, fault = None, None
+    # Some fail on small tensors only, or need another device.
+    for like in (small(case.tensors), true_to(case.tensors)):
+        outcome = fares(case.options, like)
+        if outcome.finite and outcome.moved:
+            return outcome
+        faults = [_fault(outcome, fares(fewer, like), case.options) for fewer in ({}, needed)]
+        fault = faults[0] or faults[1]
+        if fault is None:
+            return outcome
+        error = outcome.error
+    names = listed(case.rules(), 2)
+    raise ConfigError(
+        f"{cls.__name__} {fault}: options={shown(dict(case.options))} of {case.label}, set by "
+        f"{names}.",
+        options=dict(case.options),
+        names=case.names,
+    ) from error
+
+
+def _fault(outcome: Trial, without: Trial, options: _Settings) -> str | None:
+    """What is wrong with options; ``None`` if the optimizer fares no better without them."""
+    reason = f"{type(outcome.error).__name__}: {outcome.error}".rstrip(": ")
+    if without.built and not outcome.built:
+        return f"refuses an option ({reason})"
+    if without.stepped and not outcome.stepped:
+        return f"cannot step with an option ({reason})"
+    if without.finite and not outcome.finite:
+        return "makes weights NaN or infinite with an option, in its first steps"
+    if without.moved and not outcome.moved and any(map(_infinite, options.values())):
+        return "moves no weight with an option that is infinite"
+    return None
+
+
+def _infinite(value: object) -> bool:
+    """Whether a value is infinite, or has such a part."""
+    if isinstance(value, tuple):
+        return any(map(_infinite, value))
+    return isinstance(value, float) and math.isinf(value)
+
+
+def _is_read(cls: type[Optimizer], key: str, outcome: Trial, rates: Sequence[str]) -> bool | None:
+    """Whether an optimizer reads a setting of its groups; ``None`` if that cannot be told."""
+    if outcome.opaque or key in outcome.read:
+        return True
+    if outcome.stepped and key in rates:
+        return False
+    if mentions(cls, key):  # under conditions that a small tensor does not meet
+        return True
+    return False if outcome.stepped else None
+
+
+# A setting of several groups is read if it is read in one of them.
+_ORDER: Final = (False, None, True)
+
+
+def _better(one: bool | None, other: bool | None) -> bool | None:
+    """What is known of a setting from two groups."""
+    return max(one, other, key=_ORDER.index)
+
+
+def _refuse_unread(
+    optimizer: Optimizer, reads: Mapping[str, bool | None], groups: Sequence[Group]
+) -> None:
+    """Refuse settings that no step reads; warn of those of which nothing can tell."""
+    name, declared = type(optimizer).__name__, optimizer.defaults
+    decayed = [group for group in groups if group.weight_decay]
+    for key, read in reads.items():
+        if read:
+            continue
+        if read is None:
+            warn(
+                f"{name} declares no setting {key!r}, and whether its step reads that of its "
+                "groups could not be tried. Compare how far parameters move with other values "
+                f"of it. {nearest_hint(key, declared)}".rstrip()
+            )
+        elif key == "lr":
+            raise ConfigError(
+                f"{name} has no setting 'lr', so it would train every group alike. Its "
+                f"settings are {listed(sorted(declared), 10) or 'none'}."
+            )
+        elif key == "weight_decay":
+            raise ConfigError(
+                f"{name} has no weight decay, and the plan decays {len(decayed)} of "
+                f"{len(groups)} groups. Resolve with weight_decay=0, or use another optimizer."
+            )
+        else:
+            group = next(group for group in groups if key in group.options)
+            raise ConfigError(
+                f"{name} does not know the option {key!r} of group {group.name!r} "
+                f"({listed(group.names, 2)}): its step does not read it. "
+                f"{nearest_hint(key, declared)}".rstrip(),
+                option=key,
+            )
