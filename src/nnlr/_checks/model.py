@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.optimizer_probe import Probe
-from nnlr._checks.sandbox import undisturbed
 from nnlr._checks.subject import Member, Subject, peak
 from nnlr._findings import Finding, error, note, warning
 from nnlr._model.names import Source

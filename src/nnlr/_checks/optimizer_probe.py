@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._checks.sandbox import undisturbed
+from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.subject import SettingsOfGroup, peak
 from nnlr._schedule.origin import ORIGIN
 
