@@ -115,8 +115,8 @@ class TestApplyInit:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (({"a": torch.ones(1)}, None), r"needs a torch\.nn\.Module, got dict"),
-            ((nn.Linear(1, 1), Scale()), "needs a Plan, got Scale"),
+            (({"a": torch.ones(1)}, None), r"model must be a torch\.nn\.Module"),
+            ((nn.Linear(1, 1), Scale()), "plan must be a Plan, got Scale"),
         ],
     )
     def test_other_things_are_refused(self, arguments, message):

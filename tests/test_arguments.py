@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from nnlr._arguments import RESERVED_OPTIONS, as_call, choice, number, options
+from nnlr._arguments import (
+    RESERVED_OPTIONS,
+    as_call,
+    choice,
+    flag,
+    function,
+    instance,
+    names,
+    number,
+    options,
+    text,
+    whole,
+)
 from nnlr.errors import ConfigError, NnlrError
 
 
@@ -124,6 +136,68 @@ class TestOptions:
         """A list of pairs is not one."""
         with pytest.raises(ConfigError, match="options of a rule must be a mapping"):
             options([("betas", 1)], "a rule")
+
+
+class TestOthers:
+    """The checkers of whole numbers, texts, names, objects, functions and switches."""
+
+    @pytest.mark.parametrize("value", [True, 1.0, "1", None, -1, 6, np.float64(2)])
+    def test_whole_numbers(self, value):
+        """No bool, no float, nothing outside of the bounds."""
+        with pytest.raises(NnlrError, match=r"steps must be a whole number >= 0 and <= 5, got"):
+            whole(value, "steps", minimum=0, maximum=5)
+        assert whole(np.int64(3), "steps") == 3
+        with pytest.raises(NnlrError, match="steps must be a whole number, got None"):
+            whole(None, "steps")
+
+    def test_texts(self):
+        """Bytes are none."""
+        assert text("a", "label") == "a"
+        with pytest.raises(NnlrError, match=r"label must be a string, got b'a' \(bytes\)"):
+            text(b"a", "label")
+        with pytest.raises(NnlrError, match=r"path must be a string such as 'a\.b', got 3"):
+            text(3, "path", "a.b")
+
+    @pytest.mark.parametrize("value", ["ab", b"xy", [1], None, 3, torch.tensor(1.0)])
+    def test_names(self, value):
+        """One string is no list of names."""
+        with pytest.raises(
+            NnlrError, match=r"modules must be a list of names such as \['a'\], got"
+        ):
+            names(value, "modules", "['a']")
+
+    def test_objects(self):
+        """A class is not yet an object; what to pass is said."""
+        with pytest.raises(NnlrError, match=r"got Linear\(.*\. Pass the plan"):
+            instance(torch.nn.Linear(1, 1), "plan", Fraction, "Pass the plan.")
+        with pytest.raises(
+            NnlrError, match=r"must be a Fraction, got .* Make one: Fraction\(\.\.\.\)"
+        ):
+            instance(Fraction, "plan", Fraction)
+
+    def test_functions(self):
+        """Something that can be called."""
+        with pytest.raises(NnlrError, match=r"train must be a function such as len, got 3 \(int\)"):
+            function(3, "train", "len")
+
+    @pytest.mark.parametrize("value", ["no", 0, 1, None, np.True_])
+    def test_switches(self, value):
+        """What Python takes for true or false is no answer to a question."""
+        with pytest.raises(NnlrError, match="full must be True or False, got"):
+            flag(value, "full")
+
+    def test_numbers_may_be_infinite_where_it_is_said(self):
+        """NaN never."""
+        assert number(float("inf"), "p", infinite=True) == float("inf")
+        with pytest.raises(NnlrError, match="p must be a number >= 0, got nan"):
+            number(float("nan"), "p", infinite=True)
+
+    def test_an_option_that_holds_itself_is_refused(self):
+        """As a checkpoint cannot hold it."""
+        endless = [1]
+        endless.append(endless)
+        with pytest.raises(ConfigError, match="option 'betas' of a rule holds itself"):
+            options({"betas": endless}, "a rule")
 
 
 class TestRange:

@@ -224,6 +224,57 @@ SLIPS = {
         lambda: plan_of(NET).param_groups(locked=NET),
         r"got a Net\.$",
     ),
+    "two-selectors": (
+        lambda: nnlr.rule("a.*", nnlr.role("bias"), lr_mult=2),
+        r"got 2 arguments\. Join selectors: rule\(glob\('a\.\*'\) \| role\('bias'\), \.\.\.\)\.$",
+    ),
+    "rate-by-position": (
+        lambda: nnlr.rule("a.*", 0.1),
+        r"Write rates by name: rule\('a\.\*', lr_mult=0\.1\)\.$",
+    ),
+    "axes-by-position": (
+        lambda: nnlr.ndim(1),
+        r"by name: ndim\(min=1, max=1\) is exactly 1, ndim\(max=1\) at most\.$",
+    ),
+    "sum-of-schemes": (
+        lambda: nnlr.rule("a") + nnlr.rule("b") * nnlr.rule("c"),
+        r"no other sign combines them: rule\('a'\) \* \(rule\('b'\) \* rule\('c'\)\)\.$",
+    ),
+    "either-of-schemes": (lambda: nnlr.rule("a") | nnlr.rule("b"), r"Schemes multiply, and no"),
+    "sum-of-many-schemes": (lambda: sum([nnlr.rule("a")]), r"with schemes only, got 0\."),
+    "number-times-scheme": (
+        lambda: 0.5 * nnlr.rule("a"),
+        r"is one more scheme: nnlr\.rule\('\*', lr_mult=0\.5\)\.$",
+    ),
+    "sum-of-selectors": (
+        lambda: "b" + nnlr.glob("a"),
+        r"by no other sign: glob\('a'\) \| glob\('b'\)\.$",
+    ),
+    "selector-without-another": (
+        lambda: nnlr.role("bias") - nnlr.ndim(max=1),
+        r"and ~ \(all others\), and by no other sign: role\('bias'\) \| ndim\(max=1\)\.$",
+    ),
+    "no-weight-decay": (
+        lambda: nnlr.resolve(NET, lr=0.1),
+        r"resolve needs weight_decay=, by name: .*weight_decay=0 if nothing should decay\.$",
+    ),
+    "no-rate": (lambda: nnlr.param_groups(NET, weight_decay=0), r"param_groups needs lr=, by name"),
+    "no-tensors": (lambda: nnlr.resolve({}, **RATES), r"nothing to resolve: \{\} holds no tensors"),
+    "used-up-iterator": (
+        lambda: nnlr.resolve(iter([]), **RATES),
+        r"a list_iterator holds no tensors\. An iterator such as model\.named_parameters",
+    ),
+    "optimizer-as-model": (
+        lambda: nnlr.resolve(ADAM, **RATES),
+        r"got an AdamW\. An optimizer has no names: pass the model",
+    ),
+    "class-as-model": (lambda: nnlr.resolve(Net, **RATES), r"Make one first: the class has no"),
+    "text-as-rate": (
+        lambda: nnlr.resolve(NET, lr="1e-3", weight_decay=0),
+        r"got '1e-3' \(str\)\. It is text: pass 0\.001\.$",
+    ),
+    "rates-in-a-list": (lambda: nnlr.resolve(NET, lr=[1e-3], weight_decay=0), r"got \[0\.001\]"),
+    "word-as-switch": (lambda: plan_of(NET).table(full="no"), r"full must be True or False, got"),
     "model-as-declared-name": (
         lambda: nnlr.annotate(Net(), NET, lr_mult=1),
         r"got a Net\.$",
@@ -238,6 +289,23 @@ def test_a_slip_is_named_in_a_line(slip):
     with pytest.raises(nnlr.NnlrError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_the_calls_that_slips_offer_work():
+    """Each line to paste does what was meant."""
+    net = Net()
+    joined = nnlr.rule(nnlr.glob("blocks.*") | nnlr.role("head"), lr_mult=0.1)
+    assert {0.1, 1.0} == {row.lr_mult for row in nnlr.resolve(net, joined, **RATES)}
+    by_axes = nnlr.rule(nnlr.ndim(min=1, max=1), lr_mult=2) * nnlr.rule("*", lr_mult=0.5)
+    assert {0.5, 1.0} == {row.lr_mult for row in nnlr.resolve(net, by_axes, **RATES)}
+    assert nnlr.resolve(net.named_parameters(), lr=0.001, weight_decay=0).lr == 0.001
+
+
+@pytest.mark.parametrize("slip", ["two-selectors", "axes-by-position", "no-rate", "sum-of-schemes"])
+def test_a_call_that_python_would_refuse_is_a_type_error_too(slip):
+    """Who catches a TypeError there goes on doing so."""
+    with pytest.raises(TypeError, match=SLIPS[slip][1]):
+        SLIPS[slip][0]()
 
 
 class TestArguments:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from nnlr._apply.locate import locate
+from nnlr._arguments import instance
 from nnlr._model.marks import init_applied, set_init_applied
 from nnlr._model.names import unwrap
 from nnlr._plan import Plan
@@ -40,10 +41,8 @@ def apply_init(model: nn.Module, plan: Plan) -> list[str]:
         >>> net.weight.item()
         0.5
     """
-    if not isinstance(model, nn.Module):
-        raise NnlrError(f"apply_init needs a torch.nn.Module, got {type(model).__name__}.")
-    if not isinstance(plan, Plan):
-        raise NnlrError(f"apply_init needs a Plan, got {type(plan).__name__}.")
+    instance(model, "model", nn.Module)
+    instance(plan, "plan", Plan)
     if init_applied(unwrap(model)):
         raise NnlrError(
             f"The initial weights of this {type(model).__name__} have been scaled before; twice "

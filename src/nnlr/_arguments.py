@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, fields
 from inspect import signature
 from numbers import Integral, Real
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeGuard, TypeVar
 
 import torch
 
@@ -14,6 +14,7 @@ from nnlr._text import nearest_hint, shown
 from nnlr.errors import ConfigError, NnlrError
 
 Word = TypeVar("Word", bound=str)
+Kind = TypeVar("Kind")
 
 Plain: TypeAlias = "bool | int | float | str | tuple[Plain, ...] | None"
 
@@ -33,12 +34,16 @@ def number(
     minimum: float = 0.0,
     above: float | None = None,
     maximum: float = math.inf,
+    infinite: bool = False,
 ) -> float:
-    """Return a finite number as a float, or refuse it; ``above`` excludes the bound itself."""
+    """Return a finite number as a float, or refuse it; ``above`` excludes the bound itself.
+
+    ``infinite`` allows infinity too.
+    """
     bound = f"> {above:g}" if above is not None else f">= {minimum:g}"
     if maximum < math.inf:
         bound += f" and <= {maximum:g}"
-    requirement = f"{what} must be a finite number {bound}"
+    requirement = f"{what} must be a {'' if infinite else 'finite '}number {bound}"
     if isinstance(value, torch.Tensor):
         fix = f", for example {what}.item()."
         if what == "lr":
@@ -47,15 +52,133 @@ def number(
         message = f"{requirement}, got a Tensor. Pass a float{fix}"
         raise NnlrError(message, what=what, value=value)
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise NnlrError(f"{requirement}, got {shown(value, typed=True)}.", what=what, value=value)
+        message = f"{requirement}, got {shown(value, typed=True)}."
+        raise NnlrError(f"{message}{_as_number(value)}", what=what, value=value)
     try:
         result = float(value) + 0.0  # -0.0 is 0.0
     except OverflowError:
         result = math.inf
     too_small = result <= above if above is not None else result < minimum
-    if not math.isfinite(result) or too_small or result > maximum:
+    not_finite = math.isnan(result) or (math.isinf(result) and not infinite)
+    if not_finite or too_small or result > maximum:
         raise NnlrError(f"{requirement}, got {shown(value)}.", what=what, value=value)
     return result
+
+
+def _as_number(value: object) -> str:
+    """A sentence on text that reads as a number, such as YAML's 1e-3; else nothing."""
+    try:
+        return f" It is text: pass {float(value)!r}." if isinstance(value, str) else ""
+    except ValueError:
+        return ""
+
+
+def whole(
+    value: object, what: str, *, minimum: int | None = None, maximum: int | None = None
+) -> int:
+    """Return a whole number, or refuse it; a bool is none.
+
+    Examples:
+        >>> whole(3, "steps", minimum=1)
+        3
+    """
+    least = -math.inf if minimum is None else minimum
+    most = math.inf if maximum is None else maximum
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or not least <= int(value) <= most:  # type: ignore[call-overload]
+        bounds = [
+            f"{sign} {bound}"
+            for sign, bound in ((">=", minimum), ("<=", maximum))
+            if bound is not None
+        ]
+        requirement = " ".join(["a whole number", " and ".join(bounds)]).rstrip()
+        raise NnlrError(
+            f"{what} must be {requirement}, got {shown(value, typed=True)}.",
+            what=what,
+            value=value,
+        )
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def text(value: object, what: str, example: str = "") -> str:
+    """Return a string, or refuse what is none.
+
+    Examples:
+        >>> text("blocks.0", "path")
+        'blocks.0'
+    """
+    if not isinstance(value, str):
+        such_as = f" such as {example!r}" if example else ""
+        raise NnlrError(
+            f"{what} must be a string{such_as}, got {shown(value, typed=True)}.",
+            what=what,
+            value=value,
+        )
+    return value
+
+
+def is_listing(value: object) -> TypeGuard[Iterable[Any]]:
+    """Whether something lists values; text does not, nor does an array without axes.
+
+    Examples:
+        >>> is_listing([1]), is_listing("ab"), is_listing(torch.tensor(1.0))
+        (True, False, False)
+    """
+    listing = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    return listing and getattr(value, "ndim", 1) != 0
+
+
+def names(value: object, what: str, example: str) -> tuple[str, ...]:
+    """Return a list of names as a tuple, or refuse it; one string is no list.
+
+    Examples:
+        >>> names(["a", "b"], "modules", "['a']")
+        ('a', 'b')
+    """
+    members: tuple[Any, ...] = tuple(value) if is_listing(value) else ()
+    if not is_listing(value) or not all(isinstance(member, str) for member in members):
+        raise NnlrError(
+            f"{what} must be a list of names such as {example}, got {shown(value)}.",
+            what=what,
+            value=value,
+        )
+    return members
+
+
+def instance(value: object, what: str, kind: type[Kind], fix: str = "") -> Kind:
+    """Return an object of a class, or refuse it; ``fix`` says what to pass.
+
+    Examples:
+        >>> instance(torch.zeros(1), "x", torch.Tensor)
+        tensor([0.])
+    """
+    if not isinstance(value, kind):
+        name = {"Module": "torch.nn.Module"}.get(kind.__name__, kind.__name__)
+        article = "an" if name[0] in "AEIOU" else "a"
+        is_class = isinstance(value, type) and issubclass(value, kind)
+        hint = f"Make one: {kind.__name__}(...)." if is_class else fix
+        raise NnlrError(
+            f"{what} must be {article} {name}, got {shown(value, typed=True)}. {hint}".rstrip(),
+            what=what,
+            value=value,
+        )
+    return value
+
+
+def function(value: object, what: str, example: str) -> Callable[..., Any]:
+    """Return something that can be called, or refuse it; ``example`` is such a function.
+
+    Examples:
+        >>> function(len, "test", "lambda x: True")([1])
+        1
+    """
+    if not callable(value):
+        raise NnlrError(
+            f"{what} must be a function such as {example}, got {shown(value, typed=True)}.",
+            what=what,
+            value=value,
+        )
+    return value
 
 
 def choice(value: object, what: str, words: Collection[Word]) -> Word:
@@ -144,7 +267,7 @@ def options(values: object, where: str) -> dict[str, Plain]:
             f"got {shown(values, typed=True)}."
         )
     plain = {}
-    for key, value in values.items():
+    for key, value in dict(values).items():
         if not isinstance(key, str) or not key.isidentifier():
             raise ConfigError(
                 f"options of {where} has the key {shown(key)}: a key must be the name of an "
@@ -174,7 +297,10 @@ def _plain(value: object, what: str) -> Plain:
             raise ConfigError(f"{what} is NaN.", value=value)
         return float(value)
     if isinstance(value, list | tuple):
-        return tuple(_plain(item, what) for item in value)
+        try:
+            return tuple(_plain(item, what) for item in value)
+        except RecursionError:
+            raise ConfigError(f"{what} holds itself.", value=value) from None
     raise ConfigError(
         f"{what} must be a number, a string, a bool, None or a tuple of these (what a "
         f"checkpoint can hold), got {shown(value, typed=True)}.",
@@ -185,5 +311,7 @@ def _plain(value: object, what: str) -> Plain:
 def flag(value: object, what: str) -> bool:
     """Return a switch, or refuse what is not one."""
     if not isinstance(value, bool):
-        raise NnlrError(f"{what} must be True or False, got {shown(value)}.", value=value)
+        raise NnlrError(
+            f"{what} must be True or False, got {shown(value)}.", what=what, value=value
+        )
     return value

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Final, Literal
 
+from nnlr._arguments import choice
 from nnlr._text import listed, plural
 
 Severity = Literal["error", "warning", "note"]
@@ -83,7 +84,15 @@ class Findings(tuple[Finding, ...]):
         return f"Findings({', '.join(counts) or 'nothing found'})"
 
     def at_least(self, severity: Severity) -> "Findings":
-        """Those that are as severe as this, or more."""
+        """Those that are as severe as this, or more.
+
+        Args:
+            severity: ``"error"``, ``"warning"`` or ``"note"``.
+
+        Raises:
+            NnlrError: If it is another word.
+        """
+        choice(severity, "severity", SEVERITIES)
         worst = SEVERITIES[: SEVERITIES.index(severity) + 1]
         return Findings(finding for finding in self if finding.severity in worst)
 

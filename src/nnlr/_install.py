@@ -9,6 +9,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
+from nnlr._arguments import instance, number
 from nnlr._declare.on_modules import learning_rate, weight_decay
 from nnlr._resolve import resolve
 from nnlr.errors import NnlrError
@@ -28,13 +29,21 @@ def get_optim_config(
         ``(learning_rates, weight_decays)``, base rates multiplied in, one element for each
         element of the flattened parameters; see :meth:`nnlr.Plan.vectors`.
 
+    Raises:
+        NnlrError: If an argument is none of these.
+
     Examples:
         >>> from torch import nn
         >>> layer = learning_rate(nn.Linear(1, 2), "bias", 0.5)
         >>> get_optim_config(layer, 1.0, 0.0)[0]
         tensor([1.0000, 1.0000, 0.5000, 0.5000])
     """
-    return resolve(module, lr=base_lr, weight_decay=base_weight_decay).vectors()
+    instance(module, "module", nn.Module)
+    lr, weight_decay = (
+        number(base_lr, "base_lr", above=0),
+        number(base_weight_decay, "base_weight_decay"),
+    )
+    return resolve(module, lr=lr, weight_decay=weight_decay).vectors()
 
 
 _METHODS: Final = {

@@ -8,15 +8,14 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr import report
 from nnlr._apply.initial_weights import refuse_unscaled
-from nnlr._apply.locate import locate
+from nnlr._apply.locate import Located, locate
 from nnlr._apply.lock import plan_locks, plan_unlock
 from nnlr._apply.optimizer import build, match_on_load
 from nnlr._apply.param_groups import FittedPlan, ParamGroup
 from nnlr._apply.signature import Signature, refuse_other_update, refuse_rates, refuse_unfit
 from nnlr._apply.vectors import vectors
-from nnlr._arguments import choice
+from nnlr._arguments import choice, flag, instance, number
 from nnlr._findings import Finding
 from nnlr._model.names import Source, resolve_name
 from nnlr._rows.groups import Locked, make_groups
@@ -27,6 +26,9 @@ from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.checkpoint import Policy
 from nnlr.checkpoint._on_load import POLICIES
 from nnlr.errors import ConfigError, NnlrError
+from nnlr.report._diff import PlanDiff, diff
+from nnlr.report._explain import explain
+from nnlr.report._table import table
 
 Opt = TypeVar("Opt", bound=Optimizer)
 
@@ -94,8 +96,9 @@ class Plan:
         """The row of a parameter, by canonical name, alias or raw name."""
         canonical = resolve_name(name, self._by_name) if isinstance(name, str) else None
         if canonical is None:
-            hint = nearest_hint(str(name), self._by_name)
-            if inside := [param for param in self._by_name if param.startswith(f"{name}.")]:
+            text = shown(name).strip("'\"")
+            hint = nearest_hint(text, self._by_name)
+            if inside := [param for param in self._by_name if param.startswith(f"{text}.")]:
                 hint = f"Below that: {listed(inside)}."
             raise NnlrError(
                 f"The plan for {self.label} has no parameter {shown(name)}. {hint}".rstrip(),
@@ -145,9 +148,8 @@ class Plan:
             full: Show every row. Otherwise equal siblings share a line
                 (``blocks.{0..11}.norm1.weight``) and the table has at most 60.
         """
-        return report.table(
-            self.rows, self.groups, self._bases, self.label, self.findings, full=full
-        )
+        rows, groups = self.rows, self.groups
+        return table(rows, groups, self._bases, self.label, self.findings, full=flag(full, "full"))
 
     def explain(self, name: str) -> str:
         """How the rates of one parameter came about: every factor, and what it was shadowed by.
@@ -158,13 +160,11 @@ class Plan:
         Raises:
             NnlrError: If there is no such parameter.
         """
-        return report.explain(self[name], self._bases)
+        return explain(self[name], self._bases)
 
-    def diff(self, other: "Plan") -> report.PlanDiff:
+    def diff(self, other: "Plan") -> PlanDiff:
         """What another plan changes: rows added, removed, and rates with the factor behind."""
-        if not isinstance(other, Plan):
-            raise NnlrError(f"diff compares with a Plan, got {type(other).__name__}.")
-        return report.diff(self.rows, other.rows)
+        return diff(self.rows, instance(other, "other", Plan).rows)
 
     # --- vary and keep --------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class Plan:
         """
         try:
             facts = json.loads(text)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"This is not a plan: {error}.") from None
         return cls.from_dict(facts)
 
@@ -234,13 +234,13 @@ class Plan:
             PlanMismatchError: If the model is not the one resolved.
             NnlrError: If the model is inside DDP already.
         """
-        source = self._model(model)
-        return plan_locks(locate(self.rows, source, partial=partial), source).apply()
+        source, located = self._located(model, partial=partial)
+        return plan_locks(located, source).apply()
 
     def unlock(self, model: Source | None = None, *, partial: bool = False) -> list[str]:
         """Undo the locks of nnlr, and no others; returns the names."""
-        source = self._model(model)
-        return plan_unlock(locate(self.rows, source, partial=partial), source).apply()
+        source, located = self._located(model, partial=partial)
+        return plan_unlock(located, source).apply()
 
     def vectors(self, model: Source | None = None) -> tuple[Tensor, Tensor]:
         """Learning rate and weight decay of every element of the flattened parameters.
@@ -258,7 +258,7 @@ class Plan:
             >>> nnlr.resolve(layer, lr=1.0, weight_decay=0.0).vectors()[0]
             tensor([1.0000, 1.0000, 0.5000, 0.5000])
         """
-        return vectors(locate(self.rows, self._model(model)))
+        return vectors(self._located(model)[1])
 
     def param_groups(
         self,
@@ -288,8 +288,10 @@ class Plan:
             PlanMismatchError: If the model is not the one resolved.
             NnlrError: If the plan needs ``eps`` or ``apply_init`` first.
         """
+        as_pairs, as_tensors = flag(names, "names"), flag(tensor_lr, "tensor_lr")
+        base_eps = None if eps is None else number(eps, "eps")
         fit = self.fit(model, partial=partial, locked=locked, init=init)
-        groups = fit.param_groups(names=names, tensor_lr=tensor_lr, eps=eps)
+        groups = fit.param_groups(names=as_pairs, tensor_lr=as_tensors, eps=base_eps)
         fit.locks.apply()
         return groups
 
@@ -338,13 +340,14 @@ class Plan:
         """
         if resume is not None:
             choice(resume, "resume", POLICIES)
+        as_pairs, as_tensors = flag(names, "names"), flag(tensor_lr, "tensor_lr")
         signature = Signature.of(cls)
         refuse_rates(signature, settings, self._bases)
         fit = self.fit(model, partial=partial, locked=locked, init=init)
         refuse_other_update(signature, settings, fit.groups, fit.located)
         refuse_unfit(signature, fit.groups, fit.located)
         eps = settings.get("eps", signature.defaults.get("eps"))
-        groups = fit.param_groups(names=names, tensor_lr=tensor_lr, eps=eps)
+        groups = fit.param_groups(names=as_pairs, tensor_lr=as_tensors, eps=eps)
         optimizer = build(cls, signature, settings, fit, groups)
         match_on_load(optimizer, self._model(model), fit.located, resume)
         fit.locks.apply()
@@ -362,15 +365,21 @@ class Plan:
 
         Takes their arguments and raises their errors.
         """
-        source = self._model(model)
         choice(locked, "locked", ("drop", "keep"))
         groups = self.groups if locked == "drop" else make_groups(self.rows, locked=locked)
-        located = locate(self.rows, source, partial=partial)
+        source, located = self._located(model, partial=partial)
         refuse_unscaled(self.rows, source, init)
         locks = plan_locks(located, source, keep=locked == "keep")
         names = {param.row.name for param in located}
         present = tuple(group for group in groups if not names.isdisjoint(group.names))
         return FittedPlan(present, located, locks, self._bases)
+
+    def _located(
+        self, model: Source | None, *, partial: bool = False
+    ) -> tuple[Source, list[Located]]:
+        """The model to use, and each row with its tensor there."""
+        source = self._model(model)
+        return source, locate(self.rows, source, partial=flag(partial, "partial"))
 
     def _model(self, model: Source | None) -> Source:
         """The model to use: the one passed, else the one that was resolved."""

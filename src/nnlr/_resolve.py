@@ -1,8 +1,9 @@
 """From a model and schemes to a plan: the front door of the library."""
 
 import weakref
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from nnlr._declare.factor import Factor, Step, Trace
 from nnlr._declare.on_modules import declarations
 from nnlr._declare.scheme import Scheme, as_schemes, merge
 from nnlr._declare.ties import check_settled, settle
-from nnlr._model.describe import ModelInfo, describe, uncollected, with_roles
+from nnlr._model.describe import ModelInfo, check_role, describe, uncollected, with_roles
 from nnlr._model.names import Source, inside_ddp, unwrapping
 from nnlr._plan import Plan, Reference
 from nnlr._rows.findings import plan_findings
@@ -21,11 +22,35 @@ from nnlr._rows.row import make_rows
 from nnlr._select.selectors import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import shown
-from nnlr.errors import NnlrError
+from nnlr.errors import CallError, NnlrError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _SPARSE: Final = Factor(wd_mult=0.0, why="optimizers cannot decay what has sparse gradients")
 
 
+def needs_rates(function: Callable[P, R]) -> Callable[P, R]:
+    """Say what to pass where ``lr`` or ``weight_decay`` is missing, before Python does."""
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, fix in _RATES.items():
+            if name not in kwargs:
+                raise CallError(f"{function.__name__} needs {name}=, by name: {fix}.", what=name)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+# What to pass for each base rate.
+_RATES: Final = {
+    "lr": "the base learning rate, which multipliers are relative to, such as lr=1e-3",
+    "weight_decay": "the base weight decay; weight_decay=0 if nothing should decay",
+}
+
+
+@needs_rates
 @uncollected()
 def resolve(
     model: Source,
@@ -76,7 +101,14 @@ def resolve(
     schemes = as_schemes(schemes)
 
     # What the model is: names, shapes, roles, ties.
-    info = _with_user_roles(describe(model), {} if roles is None else roles)
+    info = describe(model)
+    if not info.params and info.module is None:
+        raise NnlrError(
+            f"There is nothing to resolve: {shown(model)} holds no tensors. An iterator such as "
+            "model.named_parameters() can be read once only; pass the model.",
+            value=model,
+        )
+    info = _with_user_roles(info, {} if roles is None else roles)
     overruled = check_settled({} if tied is None else tied, info)
 
     # What is declared about each parameter: its trace, one step for each factor.
@@ -98,7 +130,8 @@ def _with_user_roles(info: ModelInfo, roles: object) -> ModelInfo:
         raise NnlrError(f"roles must be a mapping {{selector: role}}, got {shown(roles)}.")
     chosen: dict[int, str] = {}
     for selector, role in roles.items():
-        entry = f"roles={{{selector!r}: {role!r}}}"
+        entry = f"roles={{{shown(selector)}: {shown(role)}}}"
+        check_role(role)
         matches = must_match(as_selector(selector, "roles"), info, entry, may_be_optional=False)
         for index in sorted(matches):
             if (earlier := chosen.setdefault(index, role)) != role:
@@ -137,6 +170,7 @@ def _reference(model: Source, info: ModelInfo) -> Reference:
     return tensors
 
 
+@needs_rates
 def param_groups(
     model: Source,
     *schemes: Scheme,

@@ -21,9 +21,19 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
         'a, b and 1 more'
     """
     names = list(names)
-    first = ", ".join(names[:limit])
+    first = ", ".join(map(printable, names[:limit]))
     more = len(names) - limit
     return f"{first} and {more} more" if more > 0 else first
+
+
+def printable(name: str) -> str:
+    r"""A name with what cannot be printed, such as a newline, as in a Python string.
+
+    Examples:
+        >>> printable("head.weight"), printable("a\nb")
+        ('head.weight', 'a\\nb')
+    """
+    return name if name.isprintable() else repr(name)[1:-1]
 
 
 def beginnings(names: Iterable[str]) -> str:
@@ -80,8 +90,8 @@ def shown(value: object, *, typed: bool = False) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001 - a broken repr must not hide the message
         text = ""
-    if not 0 < len(text) <= 80 or "\n" in text or " at 0x" in text:
-        return f"{'an' if type_name[0] in 'AEIOUaeiou' else 'a'} {type_name}"
+    if not 0 < len(text) <= 80 or not text.isprintable() or " at 0x" in text:
+        return f"{'an' if type_name[:1] in tuple('AEIOUaeiou') else 'a'} {type_name}"
     return f"{text} ({type_name})" if typed else text
 
 

@@ -5,7 +5,8 @@
         ├── PatternError          a selector matches nothing, or a rule has no effect
         ├── CoverageError         parameters that no rule claims, where all must be claimed
         ├── PlanMismatchError     a plan that does not fit a model, or those of other processes
-        └── ConfigError           settings that contradict each other or the optimizer
+        ├── ConfigError           settings that contradict each other or the optimizer
+        └── CallError             a call that Python refuses, with what was meant; a TypeError too
     UserWarning
     └── NnlrWarning               nothing is wrong yet, but probably not what was meant
 
@@ -61,6 +62,10 @@ class PlanMismatchError(NnlrError):
 
 class ConfigError(NnlrError):
     """Settings that contradict each other, or that the optimizer does not know."""
+
+
+class CallError(NnlrError, TypeError):
+    """A call that Python refuses with a TypeError, and that has a likely meaning."""
 
 
 class NnlrWarning(UserWarning):

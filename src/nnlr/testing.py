@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from nnlr._arguments import instance
 from nnlr._declare.factor import Factor
 from nnlr._declare.on_modules import learning_rate
 from nnlr._declare.rules import rule
@@ -164,6 +165,15 @@ class SchemeLaws:
 def rates(plan: Plan) -> dict[str, tuple[Any, ...]]:
     """All values of a plan for each parameter, without the traces.
 
+    Args:
+        plan: The plan.
+
+    Returns:
+        Canonical name -> the values; two plans with equal rates compare equal.
+
+    Raises:
+        NnlrError: If it is no plan.
+
     Examples:
         >>> import nnlr
         >>> plan = nnlr.resolve(nn.Linear(1, 1, bias=False), lr=0.5, weight_decay=0.1)
@@ -174,7 +184,7 @@ def rates(plan: Plan) -> dict[str, tuple[Any, ...]]:
         *("lr", "weight_decay", "lr_mult", "wd_mult", "eps_mult", "init_mult"),
         *("unlocked_lr_mult", "options", "tag", "locked", "trainable"),
     )
-    return {row.name: settings(row) for row in plan}
+    return {row.name: settings(row) for row in instance(plan, "plan", Plan)}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.optim.swa_utils import AveragedModel
 
+import nnlr
 from nnlr._model.names import inside_ddp, nodes, resolve_name, slots, unwrap
 from nnlr.errors import NnlrError
 from tests import zoo
@@ -238,3 +239,50 @@ def test_weight_norm_inside_a_wrapper_resolves():
     known = {slot.name for slot in slots(model)}
     raw = "module.0.parametrizations.weight.original1"
     assert resolve_name(raw, known) == "0.parametrizations.weight.original1"
+
+
+class TestOddModels:
+    def test_a_newline_in_a_name(self):
+        """Torch allows it; the plan is made, printed, explained and written all the same."""
+        model = nn.Linear(2, 2)
+        model.register_parameter("a\nb", nn.Parameter(torch.zeros(2)))
+        plan = nnlr.resolve(model, nnlr.rule("a?b", lr_mult=2), lr=0.1, weight_decay=0)
+        assert plan["a\nb"].role == "vector"
+        for text in (str(plan), plan.table(full=True), plan.explain("a\nb")):
+            assert "a\\nb" in text
+        assert plan == nnlr.Plan.from_json(plan.to_json())
+
+    def test_a_tensor_of_many_axes(self):
+        """Torch has up to 64; beyond 10 of them no row of the tables fitted."""
+        model = nn.ParameterDict({"core": torch.zeros([2] * 12)})
+        assert nnlr.resolve(model, lr=0.1, weight_decay=0)["core"].role == "matrix"
+        bare = {"core": torch.zeros([2] * 12)}
+        assert nnlr.resolve(bare, lr=0.1, weight_decay=0)["core"].role == "matrix"
+
+    @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+    @pytest.mark.parametrize(
+        "make", [torch.jit.script, lambda m: torch.jit.trace(m, torch.ones(1, 2))]
+    )
+    def test_scripted_and_traced_models(self, make):
+        """They have the rows, roles and rates of the model that they were made of, and train."""
+
+        class Gained(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+                self.gain = nn.Parameter(torch.ones(2))
+
+            def forward(self, x):
+                return self.body(x) * self.gain
+
+        scheme = nnlr.no_weight_decay() * nnlr.rule("body.0.*", lr_mult=0.1)
+        model = Gained()
+        made = make(model)
+        plain, plan = (nnlr.resolve(m, scheme, lr=0.1, weight_decay=0.1) for m in (model, made))
+        described = [(row.name, row.role, row.lr, row.weight_decay) for row in plain]
+        assert described == [(row.name, row.role, row.lr, row.weight_decay) for row in plan]
+        before = made.gain.clone()
+        optimizer = plan.optimizer(torch.optim.SGD)
+        made(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        assert not torch.equal(before, made.gain)

@@ -150,7 +150,7 @@ def broken(width, lr):
         ({"lrs": [0.1, 0.2, NAN]}, "each of lrs must be a finite number > 0, got nan"),
         ({"lrs": 0.1}, r"lrs must be 3 or more positive numbers, got 0\.1"),
         ({"seeds": []}, r"seeds must be different whole numbers .* got \[\]"),
-        ({"seeds": [0.5]}, r"seeds must be different whole numbers .* got \[0\.5\]"),
+        ({"seeds": [0.5]}, r"each of seeds must be a whole number >= 0, got 0\.5"),
         ({"train": lambda width, lr: None}, "train must return the final loss as a .*None"),
         ({"train": lambda width, lr: True}, "train must return the final loss as a .*True"),
         ({"train": lambda width, lr: torch.ones(2)}, "train must return the final loss as"),

@@ -10,7 +10,7 @@ from torch import nn
 import nnlr
 from nnlr._rows.rates import Bases
 from nnlr.report import _table as tables
-from nnlr.report import explain
+from nnlr.report._explain import explain
 from nnlr.report._fold import _braced, folds
 from nnlr.report._table import LIMIT
 from nnlr.report._text import WIDTH
@@ -265,7 +265,7 @@ class TestDiff:
 
     def test_only_plans_are_compared(self):
         """Anything else is refused."""
-        with pytest.raises(nnlr.NnlrError, match="diff compares with a Plan, got dict"):
+        with pytest.raises(nnlr.NnlrError, match=r"other must be a Plan, got \{\}"):
             resolved(nn.Linear(1, 1)).diff({})
 
 

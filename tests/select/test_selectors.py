@@ -147,8 +147,8 @@ class TestOtherSelectors:
         [
             ({}, "needs min=, max= or both"),
             ({"min": 2, "max": 1}, "can never match"),
-            ({"min": 1.5}, "whole numbers, got min=1.5"),
-            ({"max": True}, "whole numbers, got max=True"),
+            ({"min": 1.5}, r"min of ndim must be a whole number >= 0, got 1.5"),
+            ({"max": True}, "max of ndim must be a whole number >= 0, got True"),
         ],
     )
     def test_what_is_no_range_is_refused(self, bounds, message):

@@ -1,12 +1,15 @@
 """Clip gradients of which some are sharded and some are not."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from nnlr._arguments import flag, is_listing, number
+from nnlr._text import shown
 from nnlr.checkpoint._tensors import replicated
+from nnlr.errors import NnlrError
 
 
 def clip_grad_norm_(
@@ -26,8 +29,8 @@ def clip_grad_norm_(
 
     Args:
         parameters: Tensors with gradients; those without are passed over.
-        max_norm: The largest norm that is left.
-        norm_type: The p of the norm; ``float("inf")`` for the largest element.
+        max_norm: The largest norm that is left, >= 0; infinite to measure the norm only.
+        norm_type: The p of the norm, > 0; ``float("inf")`` for the largest element.
         error_if_nonfinite: Raise if the norm is NaN or infinite, before anything is scaled.
         foreach: As in torch.
 
@@ -35,6 +38,7 @@ def clip_grad_norm_(
         The norm of all gradients before clipping, a plain 0-dim tensor.
 
     Raises:
+        NnlrError: If an argument is none of these.
         RuntimeError: If the norm is not finite and ``error_if_nonfinite`` is set.
 
     Examples:
@@ -46,7 +50,12 @@ def clip_grad_norm_(
         >>> weight.grad
         tensor([0.6000, 0.8000])
     """
-    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    tensors = _tensors(parameters)
+    most = number(max_norm, "max_norm", infinite=True)
+    p = number(norm_type, "norm_type", above=0, infinite=True)
+    flag(error_if_nonfinite, "error_if_nonfinite")
+    if foreach is not None:
+        flag(foreach, "foreach")
     by_mesh: dict[Any, list[Tensor]] = {}
     for tensor in tensors:
         if tensor.grad is not None:
@@ -55,9 +64,9 @@ def clip_grad_norm_(
     norms = []
     for members in by_mesh.values():
         grads = [tensor.grad for tensor in members if tensor.grad is not None]
-        norm = get_total_norm(grads, norm_type, foreach=foreach)
+        norm = get_total_norm(grads, p, foreach=foreach)
         norms.append(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-    total = norms[0] if len(norms) == 1 else get_total_norm(norms, norm_type)
+    total = norms[0] if len(norms) == 1 else get_total_norm(norms, p)
     if error_if_nonfinite and not total.isfinite():
         raise RuntimeError(
             f"The norm of the gradients is {total.item()}, so they cannot be clipped; they "
@@ -65,5 +74,25 @@ def clip_grad_norm_(
         )
     for mesh, members in by_mesh.items():
         # Torch does not scale shards by a plain tensor.
-        clip_grads_with_norm_(members, max_norm, replicated(total, mesh), foreach)
+        clip_grads_with_norm_(members, most, replicated(total, mesh), foreach)
     return total
+
+
+def _tensors(parameters: object) -> list[Tensor]:
+    """The tensors, or refuse what holds something else."""
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    use = "Pass model.parameters()."
+    if not is_listing(parameters) or isinstance(parameters, Mapping):
+        raise NnlrError(
+            f"parameters must be a tensor or a list of tensors, got {shown(parameters)}. {use}",
+            value=parameters,
+        )
+    tensors = list(parameters)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise NnlrError(
+                f"parameters must hold tensors only, and holds {shown(tensor)}. {use}",
+                value=tensor,
+            )
+    return tensors

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from nnlr._arguments import choice, number, options
-from nnlr._text import shown
+from nnlr._arguments import choice, flag, names, number, options, text
 from nnlr.depth._layer import Layer, as_layer
 from nnlr.errors import NnlrError
 
@@ -64,22 +63,25 @@ class Factor:
         put = object.__setattr__  # the class is frozen
         for absolute, relative in (("lr", "lr_mult"), ("weight_decay", "wd_mult")):
             rate, mult = getattr(self, absolute), getattr(self, relative)
-            put(self, relative, number(mult, relative))
+            mult = number(mult, relative)
+            put(self, relative, mult)
             if rate is None:
                 continue
-            put(self, absolute, number(rate, absolute))
+            rate = number(rate, absolute)
+            put(self, absolute, rate)
             if mult != 1:
                 raise NnlrError(
-                    f"{absolute}={rate!r} is absolute and {relative}={mult!r} is relative: "
+                    f"{absolute}={rate:g} is absolute and {relative}={mult:g} is relative: "
                     "pass one of them."
                 )
         put(self, "eps_mult", number(self.eps_mult, "eps_mult", above=0))
         put(self, "init_mult", number(self.init_mult, "init_mult", above=0))
         put(self, "options", options(self.options, "a factor"))
-        for name in ("why", "tag"):
-            text = getattr(self, name)
-            if not isinstance(text, str | None):
-                raise NnlrError(f"{name} must be a string, got {shown(text)}.", value=text)
+        text(self.why, "why")
+        flag(self.compensates_decay, "compensates_decay")
+        put(self, "shadowed", names(self.shadowed, "shadowed", "('rule 2',)"))
+        if self.tag is not None:
+            text(self.tag, "tag")
         if self.update is not None:
             put(self, "update", choice(self.update, "update", UPDATES))
         if self.layer is not None:

@@ -127,7 +127,7 @@ def _write(module: Module, name: str, **values: float) -> Module:
     for owner in owners:
         marks.declare(owner, name, values)
         # Also the tensors that the parameter is computed from: the last call wins for them too.
-        for key in owner._parameters:
+        for key in list(owner._parameters.keys()):  # scripted: no iterator
             if reparametrized(owner, key) == name:
                 marks.declare(owner, key, values)
         if is_parametrized(owner, name):

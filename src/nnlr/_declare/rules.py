@@ -6,9 +6,12 @@ matches a parameter claims it, as in configuration files.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from numbers import Real
+from operator import or_
 from typing import Any, ClassVar
 
-from nnlr._arguments import as_call, flag
+from nnlr._arguments import as_call, flag, is_listing
 from nnlr._arguments import options as checked_options
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace, settings_of
 from nnlr._declare.scheme import Scheme
@@ -16,7 +19,7 @@ from nnlr._model.describe import ModelInfo
 from nnlr._select.selectors import Indices, Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
-from nnlr.errors import CoverageError, NnlrError, PatternError
+from nnlr.errors import CallError, CoverageError, NnlrError, PatternError
 
 
 class _Claims(Scheme):
@@ -64,7 +67,7 @@ class Rule(_Claims):
 
 def rule(
     selector: Selector | str,
-    *,
+    *more: object,
     lr_mult: float = 1.0,
     wd_mult: float = 1.0,
     lr: float | None = None,
@@ -79,6 +82,7 @@ def rule(
 
     Args:
         selector: A pattern over whole names (``"head.*"``) or a selector.
+        *more: Nothing: selectors are joined with ``|``, and rates go by name.
         lr_mult: Factor on the learning rate, finite, >= 0. 0 locks the parameters.
         wd_mult: Factor on the weight decay, finite, >= 0.
         lr: Absolute learning rate >= 0, instead of ``lr_mult``.
@@ -99,6 +103,13 @@ def rule(
         >>> plan["0.weight"].lr, plan["1.weight"].lr
         (0.05, 0.5)
     """
+    if more:
+        if any(isinstance(item, Real) for item in more):
+            fix = f"Write rates by name: rule({shown(selector)}, lr_mult={shown(more[0])})."
+        else:
+            joined = reduce(or_, [as_selector(item, "rule") for item in (selector, *more)])
+            fix = f"Join selectors: rule({joined!r}, ...)."
+        raise CallError(f"rule takes one selector, got {1 + len(more)} arguments. {fix}")
     chosen = as_selector(selector, "rule")
     factor = Factor(
         lr_mult=lr_mult,
@@ -200,7 +211,7 @@ def rules(members: Iterable[Scheme], *, complete: bool = False) -> Scheme:
     """
     if isinstance(members, Scheme):
         raise NnlrError(f"rules takes a list of rules: nnlr.rules([{shown(members)}]).")
-    if isinstance(members, str) or not isinstance(members, Iterable):
+    if not is_listing(members):
         raise NnlrError(
             f"rules takes a list of rules: nnlr.rules([nnlr.rule(...)]), got {shown(members)}."
         )

@@ -7,7 +7,9 @@ parameter claim it.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from types import FunctionType
+from typing import NoReturn
 
 from torch import nn
 
@@ -18,7 +20,7 @@ from nnlr._model.describe import ModelInfo, with_roles
 from nnlr._select.selectors import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import plural, shown
-from nnlr.errors import NnlrError, PatternError
+from nnlr.errors import CallError, NnlrError, PatternError
 
 
 class Scheme:
@@ -113,11 +115,25 @@ class Scheme:
     def __mul__(self, other: "Scheme") -> "Scheme":
         """Both schemes: multipliers multiply, options are joined."""
         if not isinstance(other, Scheme):
-            return NotImplemented
+            self._refuse_sign(other)
         members: list[Scheme] = []
         for scheme in (self, other):
             members += scheme.members if isinstance(scheme, Product) else [scheme]
         return Product(tuple(members))
+
+    def _refuse_sign(self, other: object) -> NoReturn:
+        """Refuse what a scheme is not combined with, or not by such a sign."""
+        if isinstance(other, Scheme):
+            both = f"{_bracketed(self)} * {_bracketed(other)}"
+            raise CallError(f"Schemes multiply, and no other sign combines them: {both}.")
+        hint = _hint(other)
+        if isinstance(other, Real):
+            hint = f" A factor on all rates is one more scheme: nnlr.rule('*', lr_mult={other})."
+        raise CallError(
+            f"{self!r} can be combined with schemes only, got {shown(other)}.{hint}", value=other
+        )
+
+    __rmul__ = __add__ = __radd__ = __or__ = __ror__ = __and__ = __rand__ = _refuse_sign
 
     def __repr__(self) -> str:
         """The scheme as a user would write it."""

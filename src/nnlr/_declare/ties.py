@@ -22,12 +22,12 @@ def check_settled(tied: object, model: ModelInfo) -> dict[str, str]:
         return {}
     by_name = {name: param for param in model.params for name in param.names}
     for alias, name in tied.items():
-        entry = f"tied={{{alias!r}: {name!r}}}"
+        entry = f"tied={{{shown(alias)}: {shown(name)}}}"
         for spelled in (alias, name):
-            if spelled not in by_name:
-                hint = nearest_hint(str(spelled), by_name)
+            if not isinstance(spelled, str) or spelled not in by_name:
+                hint = nearest_hint(shown(spelled).strip("'\""), by_name)
                 raise NnlrError(
-                    f"{entry}: {model.label} has no parameter {spelled!r}. {hint}".rstrip(),
+                    f"{entry}: {model.label} has no parameter {shown(spelled)}. {hint}".rstrip(),
                     name=spelled,
                 )
         if by_name[alias] is not by_name[name] or alias == name:

@@ -120,6 +120,8 @@ class ModelInfo:
         Raises:
             NnlrError: If nothing is there.
         """
+        if not isinstance(path, str):
+            raise NnlrError(f"path must be a string such as 'backbone', got {shown(path)}.")
         if self.module is None:
             inside = {
                 slot.name.removeprefix(f"{path}."): slot.tensor

@@ -13,8 +13,10 @@ from typing import Final
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.optim import Optimizer
 
-from nnlr._text import listed
+from nnlr._arguments import is_listing
+from nnlr._text import listed, shown
 from nnlr.errors import NnlrError
 
 Source = nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
@@ -272,10 +274,15 @@ def _bare_slots(source: object) -> list[Slot]:
     expected = "a torch.nn.Module, a mapping of names to tensors, or (name, tensor) pairs"
     if isinstance(source, Mapping):
         pairs = list(source.items())
-    elif isinstance(source, Iterable) and not isinstance(source, str | Tensor):
+    elif is_listing(source) and not isinstance(source, Tensor | type):
         pairs = list(source)
     else:
-        raise NnlrError(f"model must be {expected}, got {type(source).__name__}.")
+        hint = ""
+        if isinstance(source, Optimizer):
+            hint = " An optimizer has no names: pass the model, or model.named_parameters()."
+        if isinstance(source, type):
+            hint = " Make one first: the class has no parameters."
+        raise NnlrError(f"model must be {expected}, got {shown(source)}.{hint}")
     for pair in pairs:
         if not (
             isinstance(pair, tuple)

@@ -13,22 +13,22 @@ class Trait(NamedTuple):
     Attributes:
         role: The role.
         pattern: Regular expression for the whole name in lower case.
-        axes: How many axes are longer than 1.
+        axes: How many axes are longer than 1; torch has at most 64.
         beside: Regular expression for the name of another parameter that the owner must
             have: a ``D`` means little, a ``D`` beside an ``A_log`` a lot.
     """
 
     role: str
     pattern: str
-    axes: range = range(10)
+    axes: range = range(65)
     beside: str | None = None
 
 
 _VECTOR: Final = range(1, 2)
 _MATRIX: Final = range(2, 3)
 _UP_TO_VECTOR: Final = range(2)
-_FROM_VECTOR: Final = range(1, 10)
-_FROM_MATRIX: Final = range(2, 10)
+_FROM_VECTOR: Final = range(1, 65)
+_FROM_MATRIX: Final = range(2, 65)
 
 # Parameters of torch.nn's own classes, as these document them. The first that fits wins.
 TYPES: Final[tuple[tuple[type | tuple[type, ...], str, str], ...]] = (

@@ -130,7 +130,7 @@ class Roles:
 
 
 def _has_experts(module: nn.Module) -> bool:
-    return any("expert" in attr.lower() for attr in module._modules)
+    return any("expert" in attr.lower() for attr in list(module._modules.keys()))
 
 
 def _layer_of_hook(model: nn.Module | None, *hooks: str) -> tuple[nn.Module | None, Tensor | None]:
@@ -253,7 +253,7 @@ def _is_norm(cls: type, module: nn.Module) -> bool:
 
 def _by_table(tensor: Tensor, module: nn.Module, leaf: str) -> str:
     """The role of a raw parameter by its own name, and those beside it."""
-    others = [other.lower() for other in module._parameters]
+    others = [other.lower() for other in list(module._parameters.keys())]  # scripted
     return next(
         trait.role
         for trait in _rows(leaf.lower(), axes(tensor))
@@ -268,7 +268,8 @@ def _rows(leaf: str, count: int) -> tuple[Trait, ...]:
 
 
 def _fits(trait: Trait, name: str, count: int) -> bool:
-    return count in trait.axes and re.fullmatch(trait.pattern, name) is not None
+    # DOTALL: torch allows a newline in a name.
+    return count in trait.axes and re.fullmatch(trait.pattern, name, re.DOTALL) is not None
 
 
 def role_of_bare(slot: Slot) -> RoleWithBasis:

@@ -36,7 +36,7 @@ class ClassFacts(NamedTuple):
 def class_facts(cls: type) -> ClassFacts:
     """The facts about a class."""
     bases = lineage(cls)
-    scripted = "torch.jit._script.RecursiveScriptModule" in bases
+    scripted = "torch.jit._script.ScriptModule" in bases  # traced ones too
     return ClassFacts(
         written=None if scripted else _written(cls),
         wraps=bool(wrapped_attrs(cls)),

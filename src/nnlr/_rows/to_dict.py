@@ -1,21 +1,39 @@
 """Plans as plain dicts, and back."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any, Final
+from math import prod
+from typing import Any, Final, get_type_hints
 
+from nnlr._arguments import options as checked_options
 from nnlr._declare.factor import NEUTRAL, Factor, Step
 from nnlr._findings import Finding
+from nnlr._model.roles import BASES, ROLES
 from nnlr._rows.rates import Bases, make_bases
 from nnlr._rows.row import PlanRow, with_bases
-from nnlr._text import listed
-from nnlr.errors import ConfigError
+from nnlr._rows.typed import members, read_fields, refuse
+from nnlr._text import shown
+from nnlr.errors import ConfigError, NnlrError
 
-# Raised when the layout changes in a way that older readers would misread.
+# Raised when the layout changes: an older reader refuses a key that it does not know.
 VERSION: Final = 1
 
 _ROW_FIELDS: Final = tuple(name for name in PlanRow._fields if name not in {"trace", "group"})
+
+# What a file holds, by key, and its type.
+_PLAN: Final = {
+    "model": str,
+    **dict.fromkeys(get_type_hints(Bases), object),  # checked as the arguments of resolve are
+    **dict.fromkeys(("nnlr_plan", "findings", "steps", "rows"), object),
+}
+_ROW: Final = {
+    **{name: kind for name, kind in get_type_hints(PlanRow).items() if name in _ROW_FIELDS},
+    "options": object,
+    "trace": tuple[int, ...],
+}
+_STEP: Final = {**get_type_hints(Step), "factor": object}
+_FINDING: Final = get_type_hints(Finding)
+_FACTOR: Final = {**get_type_hints(Factor), "options": object}
 
 
 def plan_facts(
@@ -33,11 +51,11 @@ def plan_facts(
         "nnlr_plan": VERSION,
         "model": label,
         **asdict(bases),
-        "findings": [_with(list, asdict(finding)) for finding in findings],
+        "findings": [_plain(asdict(finding)) for finding in findings],
         "steps": steps,
         "rows": [
             {
-                **{name: _with(list, getattr(row, name)) for name in _ROW_FIELDS},
+                **{name: _plain(getattr(row, name)) for name in _ROW_FIELDS},
                 "trace": [position[id(step)] for step in row.trace],
             }
             for row in rows
@@ -45,47 +63,60 @@ def plan_facts(
     }
 
 
-def plan_from_facts(
-    facts: Mapping[str, Any],
-) -> tuple[list[PlanRow], Bases, str, tuple[Finding, ...]]:
+def plan_from_facts(facts: object) -> tuple[list[PlanRow], Bases, str, tuple[Finding, ...]]:
     """Read what :func:`plan_facts` wrote."""
     if not isinstance(facts, Mapping) or "nnlr_plan" not in facts:
         raise ConfigError("This is not a plan: it has no 'nnlr_plan' version. See Plan.to_dict.")
-    if facts["nnlr_plan"] != VERSION:
-        raise ConfigError(
-            f"This plan has the layout {facts['nnlr_plan']!r}; this nnlr reads {VERSION}."
-        )
+    version = facts["nnlr_plan"]
+    if type(version) is not int or version != VERSION:
+        raise ConfigError(f"This plan has the layout {shown(version)}; this nnlr reads {VERSION}.")
     try:
-        steps = [_step(step) for step in facts["steps"]]
-        rows = [_row(row, steps) for row in facts["rows"]]
-        bases = make_bases(facts["lr"], facts["weight_decay"], facts["decay"])
-        findings = tuple(Finding(**_with(tuple, finding)) for finding in facts["findings"])
-        derived = with_bases(rows, bases)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        written, bases, label, findings = _read_plan(facts)
+        rows = with_bases(written, bases)
+    except NnlrError as error:
         raise ConfigError(
-            f"This plan cannot be read ({type(error).__name__}: {error}). It must be what "
-            "Plan.to_dict or Plan.to_json wrote."
-        ) from error
-    counts = Counter(row.name for row in rows)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise ConfigError(
-            f"This plan has been changed: it has more than one row for {listed(twice)}.",
-            name=twice[0],
-        )
-    for row, expected in zip(rows, derived, strict=True):
-        if row != expected:
-            raise ConfigError(
-                f"This plan has been changed: the rates or the state of {row.name!r} do not "
-                "follow from its trace. Change the scheme and call nnlr.resolve again.",
-                name=row.name,
-            )
-    return rows, bases, str(facts["model"]), findings
+            f"This plan cannot be read: {str(error).rstrip('.')}. It must be what Plan.to_dict or "
+            "Plan.to_json wrote.",
+            **error.facts,
+        ) from None
+    # What follows from the traces replaces what is written, to which it must be equal.
+    for index, (row, expected) in enumerate(zip(written, rows, strict=True)):
+        for key, value, right in zip(row._fields, row, expected, strict=True):
+            if value != right:
+                raise ConfigError(
+                    f"This plan has been changed: rows[{index}].{key} of {row.name!r} is "
+                    f"{shown(value)}, and {shown(right)} follows from its trace. Change the scheme "
+                    "and call nnlr.resolve again.",
+                    name=row.name,
+                )
+    return rows, bases, label, findings
+
+
+def _read_plan(
+    facts: Mapping[str, Any],
+) -> tuple[list[PlanRow], Bases, str, tuple[Finding, ...]]:
+    """The parts of a plan; an error names the place in the dict."""
+    plan = read_fields(_PLAN, facts, "the plan")
+    bases = make_bases(**{key: plan[key] for key in get_type_hints(Bases)})
+    findings = [
+        Finding(**read_fields(_FINDING, finding, at))
+        for at, finding in members(plan["findings"], "findings")
+    ]
+    steps = [_step(step, at) for at, step in members(plan["steps"], "steps")]
+    written = [_row(row, steps, at) for at, row in members(plan["rows"], "rows")]
+    place_of: dict[str, int] = {}
+    for index, row in enumerate(written):
+        for name in (row.name, *row.aliases):
+            if (earlier := place_of.setdefault(name, index)) != index or not name:
+                at = f"the same as in rows[{earlier}]" if name else "empty"
+                raise ConfigError(f"rows[{index}] has the name {name!r}, {at}", name=name)
+    return written, bases, plan["model"], tuple(findings)
 
 
 def _step_facts(step: Step) -> dict[str, Any]:
     """A step as a plain dict; fields of its factor that are neutral are left out."""
     factor = {
-        f.name: _with(list, getattr(step.factor, f.name))
+        f.name: _plain(getattr(step.factor, f.name))
         for f in fields(Factor)
         if getattr(step.factor, f.name) != getattr(NEUTRAL, f.name)
     }
@@ -97,28 +128,36 @@ def _step_facts(step: Step) -> dict[str, Any]:
     }
 
 
-def _step(facts: Mapping[str, Any]) -> Step:
+def _step(facts: object, path: str) -> Step:
     """The step that :func:`_step_facts` wrote."""
-    return Step(
-        str(facts["source"]),
-        Factor(**_with(tuple, facts["factor"])),
-        explicit=bool(facts["explicit"]),
-        via=tuple(facts["via"]),
-    )
+    step = read_fields(_STEP, facts, path)
+    at = f"{path}.factor"
+    values = read_fields(_FACTOR, step["factor"], at, optional=True)
+    try:
+        return Step(**{**step, "factor": Factor(**values)})
+    except NnlrError as error:
+        raise ConfigError(f"{at}: {error}", path=at, **error.facts) from None
 
 
-def _row(facts: Mapping[str, Any], steps: Sequence[Step]) -> PlanRow:
+def _row(facts: object, steps: Sequence[Step], path: str) -> PlanRow:
     """The row of a plan's dict."""
-    values = {name: _with(tuple, facts[name]) for name in _ROW_FIELDS}
-    if not all(type(size) is int and size >= 0 for size in values["shape"]):
-        raise ConfigError(f"the shape of {values['name']!r} is not made of whole numbers")
-    return PlanRow(**values, trace=tuple(steps[index] for index in facts["trace"]))
+    row = read_fields(_ROW, facts, path)
+    for key, words in (("role", ROLES), ("role_basis", BASES)):
+        if row[key] not in words:
+            refuse(f"{path}.{key}", f"one of {', '.join(map(repr, words))}", row[key])
+    if row["numel"] != prod(row["shape"]):
+        refuse(f"{path}.numel", f"{prod(row['shape'])}, the product of its shape", row["numel"])
+    if strays := [index for index in row["trace"] if index >= len(steps)]:
+        refuse(f"{path}.trace", f"positions in the {len(steps)} steps", strays[0])
+    options = checked_options(row["options"], path)
+    trace = tuple(steps[index] for index in row["trace"])
+    return PlanRow(**{**row, "options": options, "trace": trace})
 
 
-def _with(kind: type[list[Any] | tuple[Any, ...]], value: object) -> Any:  # noqa: ANN401 - of JSON
-    """Sequences as lists, which JSON has, or as tuples, which rows hold, all the way down."""
+def _plain(value: object) -> Any:  # noqa: ANN401 - of JSON
+    """Tuples as lists, which JSON has, all the way down."""
     if isinstance(value, list | tuple):
-        return kind(_with(kind, item) for item in value)
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _with(kind, item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     return value

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import translate
 from functools import cache
-from numbers import Integral
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
-from nnlr._arguments import Call
+from nnlr._arguments import Call, whole
 from nnlr._model.describe import ModelInfo, ParamInfo, check_role
 from nnlr._model.scopes import Scope, module_class
 from nnlr._text import selector_hint, shown
-from nnlr.errors import NnlrError
+from nnlr.errors import CallError, NnlrError
 
 Indices = frozenset[int]
 
@@ -47,11 +46,11 @@ class Selector(ABC):
         """Parameters that either chooses."""
         return _Either(self, as_selector(other, "|"))
 
-    def __rand__(self, other: str) -> "Selector":
+    def __rand__(self, other: "Selector | str") -> "Selector":
         """As ``&``, with a string on the left."""
         return _Both(as_selector(other, "&"), self)
 
-    def __ror__(self, other: str) -> "Selector":
+    def __ror__(self, other: "Selector | str") -> "Selector":
         """As ``|``, with a string on the left."""
         return _Either(as_selector(other, "|"), self)
 
@@ -64,6 +63,16 @@ class Selector(ABC):
         raise NnlrError(
             f"{self!r} is not true or false: combine selectors with &, | and ~, not and/or/not."
         )
+
+    def _refuse_sign(self, other: object) -> NoReturn:
+        """Refuse a sign that selectors are not combined by."""
+        both = f"{_operand(self)} | {_operand(as_selector(other, 'a sign'))}"
+        raise CallError(
+            "Selectors are combined by | (what either chooses), & (what both choose) and ~ (all "
+            f"others), and by no other sign: {both}."
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse_sign
 
     @abstractmethod
     def __repr__(self) -> str:
@@ -156,17 +165,31 @@ def role(*roles: str) -> Selector:
     return Role(tuple(map(check_role, roles)))
 
 
-def ndim(*, min: int | None = None, max: int | None = None) -> Selector:
+def ndim(*size: object, min: int | None = None, max: int | None = None) -> Selector:
     """Choose by the number of axes, both ends included.
+
+    Args:
+        *size: Nothing: both ends are written by name, so that it is plain which is meant.
+        min: Fewest axes, a whole number.
+        max: Most axes, a whole number.
+
+    Raises:
+        NnlrError: If there is no bound, or ``min`` is above ``max``.
 
     Examples:
         >>> ndim(max=1)
         ndim(max=1)
     """
-    bounds = {"min": min, "max": max}
-    for name, bound in bounds.items():
-        if bound is not None and (not isinstance(bound, Integral) or isinstance(bound, bool)):
-            raise NnlrError(f"ndim needs whole numbers, got {name}={shown(bound)}.", value=bound)
+    if size:
+        one = shown(size[0])
+        raise CallError(
+            f"ndim takes its bounds by name: ndim(min={one}, max={one}) is exactly {one}, "
+            f"ndim(max={one}) at most.",
+            value=size,
+        )
+    for name, bound in (("min", min), ("max", max)):
+        if bound is not None:
+            whole(bound, f"{name} of ndim", minimum=0)
     if min is None and max is None:
         raise NnlrError("ndim needs min=, max= or both.")
     if min is not None and max is not None and min > max:

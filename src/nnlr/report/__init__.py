@@ -7,12 +7,9 @@ carries over from width to width. Data flow: rows -> folded lines -> text.
 """
 
 from nnlr.report._diff import PlanDiff as PlanDiff
-from nnlr.report._diff import diff as diff
-from nnlr.report._explain import explain as explain
 from nnlr.report._movement import Movement as Movement
 from nnlr.report._movement import movement as movement
 from nnlr.report._scaling.coordinate_check import coordinate_check as coordinate_check
 from nnlr.report._scaling.coordinate_result import CoordinateCheck as CoordinateCheck
 from nnlr.report._scaling.lr_sweep import LrSweep as LrSweep
 from nnlr.report._scaling.lr_sweep import lr_sweep as lr_sweep
-from nnlr.report._table import table as table

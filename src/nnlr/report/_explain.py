@@ -6,6 +6,7 @@ from textwrap import wrap
 from nnlr._declare.factor import NEUTRAL, Step
 from nnlr._rows.rates import Bases, decay_mode_acts
 from nnlr._rows.row import PlanRow
+from nnlr._text import listed, printable
 from nnlr.depth._layer import Layer
 from nnlr.report._text import WIDTH, rate
 
@@ -14,12 +15,12 @@ def explain(row: PlanRow, bases: Bases) -> str:
     """Tell how the rates of a parameter came about; see :meth:`nnlr.Plan.explain`."""
     shape = " x ".join(map(str, row.shape)) or "scalar"
     lines = [
-        row.name,
+        printable(row.name),
         f"  {'shape':<14}{shape}, {row.numel:,} elements",
         f"  {'role':<14}{row.role} (by {row.role_basis})",
     ]
     if row.aliases:
-        lines.append(f"  {'tied to':<14}{', '.join(row.aliases)}")
+        lines.append(f"  {'tied to':<14}{listed(row.aliases, len(row.aliases))}")
     if row.depth is not None:
         lines.append(f"  {'depth':<14}{Layer(*row.depth, row.tower or '')}")
     lines.append(f"  {'state':<14}{_state(row)}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from nnlr._rows.row import PlanRow
+from nnlr._text import printable
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
@@ -77,6 +78,7 @@ def _lines(rows: Sequence[PlanRow], depth: int | None) -> Iterator[Line]:
 
 
 def _line(label: str, rows: Sequence[PlanRow], depth: int | None) -> Line:
+    label = printable(label)
     if depth is None or not label.endswith(".*"):
         return Line(label, tuple(rows))
     numbers = _common_numbers([row.name.split(".")[depth:-1] for row in rows])

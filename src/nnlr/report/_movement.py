@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
+from nnlr._arguments import instance, text, whole
 from nnlr._model.names import resolve_name, slots
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, nearest_hint, plural, shown
@@ -107,7 +108,12 @@ class Movement:
             other: Another run on the same layers, to show beside this one.
             title: The first line.
             width: Columns at most, at least 48; below about 60 there is no room for the scale.
+
+        Raises:
+            NnlrError: If an argument is none of these, or ``other`` has other layers.
         """
+        title = text(title, "title")
+        width = whole(width, "width", minimum=48)
         runs = self._runs(other)
         layers = list(zip(*runs, strict=True))
         columns = [["lr_mult"]]
@@ -164,8 +170,9 @@ class Movement:
         """
         from nnlr.report._movement_picture import draw_movement
 
+        runs = self._runs(other)
         labels = [self.label] if other is None else [self.label, other.label]
-        figure = draw_movement(self._runs(other), labels, title)
+        figure = draw_movement(runs, labels, text(title, "title"))
         if path is not None:
             figure.savefig(path)
         return figure
@@ -174,6 +181,7 @@ class Movement:
         """The rows of this run and of the other, joined until they fit."""
         runs = [list(self.rows)]
         if other is not None:
+            instance(other, "other", Movement)
             if [row.params for row in other.rows] != [row.params for row in self.rows]:
                 raise NnlrError(
                     f"{self.label!r} and {other.label!r} have different layers: they cannot "
@@ -229,10 +237,12 @@ def movement(
         >>> [(row.name, row.state, row.relative > 0) for row in moved.rows]
         [('0', 'locked', False), ('1', 'trained', True)]
     """
-    if not hasattr(plan, "rows"):
+    rows = getattr(plan, "rows", None)
+    if not isinstance(rows, tuple) or not all(isinstance(row, PlanRow) for row in rows):
         raise NnlrError(
             f"plan must be a Plan, got {shown(plan)}: movement(before, after, plan).", plan=plan
         )
+    text(label, "label")
     starts = _tensors(before, plan, "before")
     ends = _tensors(after, plan, "after")
     shared = [name for name in starts if _address(starts[name]) & _address(ends[name])]
@@ -246,14 +256,14 @@ def movement(
     by_layer: dict[str, list[PlanRow]] = {}
     for row in plan.rows:
         by_layer.setdefault(row.name.rpartition(".")[0], []).append(row)
-    rows = [
+    layers = [
         _together(
             layer or plan.label,
             [_measured(row, starts[row.name], ends[row.name]) for row in members],
         )
         for layer, members in by_layer.items()
     ]
-    return Movement(label, tuple(rows))
+    return Movement(label, tuple(layers))
 
 
 def _tensors(source: object, plan: "Plan", argument: str) -> dict[str, Tensor]:
@@ -288,6 +298,12 @@ def _tensors(source: object, plan: "Plan", argument: str) -> dict[str, Tensor]:
             f"{listed(missing)}.\n  Pass the state dict of the model that was resolved, or it.",
             name=missing[0],
             names=missing,
+        )
+    if on_meta := [row.name for row in plan.rows if tensors[row.name].is_meta]:
+        raise NnlrError(
+            f"{listed(on_meta)} of {argument} are on the meta device and have no values yet: "
+            "measure a model with weights.",
+            names=on_meta,
         )
     for row in plan.rows:
         if (shape := tuple(tensors[row.name].shape)) != row.shape:

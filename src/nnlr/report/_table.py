@@ -8,7 +8,7 @@ from nnlr._findings import Finding
 from nnlr._rows.groups import Group
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
-from nnlr._text import listed, plural
+from nnlr._text import listed, plural, printable
 from nnlr.report._fold import Line, folds
 from nnlr.report._text import WIDTH, amount, at_dots, options_text, rate, render
 
@@ -48,7 +48,7 @@ def table(
     foot = _foot(rows, findings, footnotes, full=full)
     if full:
         return "\n".join(
-            [*head, *_body([Line(row.name, (row,)) for row in rows], footnotes), *foot]
+            [*head, *_body([Line(printable(row.name), (row,)) for row in rows], footnotes), *foot]
         )
     room = LIMIT - len(head) - len(foot)
     lines: list[Line] = []

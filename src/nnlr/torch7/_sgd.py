@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnlr._arguments import number
-from nnlr._text import nearest_hint
+from nnlr._arguments import function, number
+from nnlr._text import nearest_hint, shown
 from nnlr.errors import ConfigError, NnlrError
 
 __all__ = ["sgd"]
@@ -88,6 +88,7 @@ def sgd(
     config = {} if config is None else config
     state = config if state is None else state
     _check_arguments(config, state, x)
+    function(opfunc, "opfunc", "def opfunc(x): return loss, flat_grad")
     settings = _read_settings(config)
     steps, buffer = _read_state(state, x)
     for key in ("learning_rates", "weight_decays"):
@@ -146,7 +147,7 @@ def _read_settings(config: Mapping[str, Any]) -> _Settings:
     for key in config:
         if key not in _SETTINGS and key not in _STATE:
             raise ConfigError(
-                f"sgd does not know the setting {key!r}. {_spelling(key)} It knows "
+                f"sgd does not know the setting {shown(key)}. {_spelling(key)} It knows "
                 f"{', '.join(_SETTINGS)}.",
                 key=key,
             )
@@ -157,7 +158,7 @@ def _read_settings(config: Mapping[str, Any]) -> _Settings:
 
     nesterov = values.get("nesterov", False)
     if not isinstance(nesterov, bool):
-        raise ConfigError(f"nesterov must be True or False, got {nesterov!r}.")
+        raise ConfigError(f"nesterov must be True or False, got {shown(nesterov)}.")
     momentum = read("momentum", 0.0)
     settings = _Settings(
         learning_rate=read("learning_rate", 1.0 if "learning_rates" in values else 1e-3),
@@ -200,8 +201,8 @@ def _check_arguments(config: object, state: object, x: object) -> None:
     for what, value in (("config", config), ("state", state)):
         if not isinstance(value, MutableMapping):
             raise NnlrError(
-                f"{what} of sgd must be a dict, which it also writes to, got {value!r} "
-                f"({type(value).__name__})."
+                f"{what} of sgd must be a dict, which it also writes to, got "
+                f"{shown(value, typed=True)}."
             )
     if not isinstance(x, Tensor):
         raise NnlrError(
@@ -220,13 +221,13 @@ def _read_state(state: Mapping[str, Any], x: Tensor) -> tuple[int, Tensor | None
     steps = state.get("eval_counter", 0)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
         raise NnlrError(
-            f"eval_counter counts the steps done: an int >= 0, got {steps!r}. Leave it "
+            f"eval_counter counts the steps done: an int >= 0, got {shown(steps)}. Leave it "
             "out to start from step 0."
         )
     buffer = state.get("momentum_buffer")
     if buffer is not None and not isinstance(buffer, Tensor):
         raise NnlrError(
-            f"momentum_buffer must be a tensor like x, got {buffer!r}. Leave it out to start "
+            f"momentum_buffer must be a tensor like x, got {shown(buffer)}. Leave it out to start "
             "without momentum."
         )
     if buffer is not None and _kind(buffer) != _kind(x):

@@ -3,6 +3,7 @@
 from types import ModuleType
 from typing import Final
 
+from nnlr._arguments import flag
 from nnlr.errors import ConfigError, NnlrError
 
 _SHEETS: Final[list[ModuleType]] = []  # nnlr.optim._numba.sheets if switched on
@@ -30,8 +31,8 @@ def use_numba(on: bool = True) -> None:
         on: False goes back to torch's kernels.
 
     Raises:
-        NnlrError: If numba is not installed (``pip install "nnlr[numba]"``), or does not
-            compile because ``NUMBA_DISABLE_JIT`` is set.
+        NnlrError: If ``on`` is no bool, numba is not installed (``pip install "nnlr[numba]"``),
+            or does not compile because ``NUMBA_DISABLE_JIT`` is set.
 
     Examples:
         >>> import torch, nnlr
@@ -42,7 +43,7 @@ def use_numba(on: bool = True) -> None:
         >>> optimizer.step()
         >>> nnlr.optim.use_numba(False)
     """
-    if not on:
+    if not flag(on, "on"):
         _SHEETS.clear()
         return
     try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from nnlr._arguments import flag, function, names, text, whole
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 from nnlr.report._scaling.coordinate_result import Coordinate, CoordinateCheck
@@ -74,10 +75,13 @@ def coordinate_check(
         >>> {name: fault.kind for name, fault in check.faults().items()}
         {'2': 'blows up'}
     """
-    widths = ascending(widths, "widths", least=2)
+    function(prepare, "prepare", "def prepare(width): return model, optimizer")
+    function(loss, "loss", "lambda model: F.cross_entropy(model(x), y)")
+    text(label, "label")
+    flag(progress, "progress")
+    widths = ascending(widths, "widths", least=2, integers=True)
     seeds = seeds_of(seeds)
-    if not isinstance(steps, int) or steps < 1:
-        raise NnlrError(f"steps must be a whole number >= 1, got {shown(steps)}.")
+    steps = whole(steps, "steps", minimum=1)
     patterns = _patterns(modules)
     rows: list[Coordinate] = []
     runs = [(seed, width) for seed in seeds for width in widths]
@@ -97,13 +101,9 @@ def _patterns(modules: object) -> tuple[str, ...] | None:
     """The argument ``modules``, or refuse it."""
     if modules is None:
         return None
-    patterns = tuple(modules) if isinstance(modules, Iterable) else ()
-    if isinstance(modules, str) or not patterns or {str} != set(map(type, patterns)):
-        raise NnlrError(
-            f"modules must be a list of names such as ['blocks.*', 'head'] or None for all, "
-            f"got {shown(modules)}.",
-            value=modules,
-        )
+    patterns = names(modules, "modules", "['blocks.*', 'head']")
+    if not patterns:
+        raise NnlrError("modules must hold a name, or be None for all; it is empty.", value=modules)
     return patterns
 
 

@@ -14,6 +14,7 @@ from statistics import fmean
 
 from torch import Tensor
 
+from nnlr._arguments import flag, function, text, whole
 from nnlr._text import listed, plural, shown
 from nnlr.errors import NnlrError
 from nnlr.report._scaling.runs import ascending, own_randomness, seed_all, seeds_of, tracked
@@ -66,13 +67,19 @@ class LrSweep:
 
     def losses(self, width: int) -> dict[float, float]:
         """Learning rate -> mean loss over the seeds; infinite if any of them diverged."""
+        width = self._width(width)
         runs: dict[float, list[float]] = {lr: [] for lr in self.lrs}
         for row in self.rows:
             if row.width == width:
                 runs[row.lr].append(row.loss)
-        if not any(runs.values()):
-            raise NnlrError(f"No run has the width {width!r}; widths: {self.widths}.")
         return {lr: fmean(losses) for lr, losses in runs.items()}
+
+    def _width(self, width: object) -> int:
+        """A width at which there are runs, or refuse another."""
+        chosen = whole(width, "width")
+        if chosen not in self.widths:
+            raise NnlrError(f"No run has the width {shown(chosen)}; widths: {self.widths}.")
+        return chosen
 
     @property
     def best(self) -> dict[int, float]:
@@ -81,6 +88,7 @@ class LrSweep:
 
     def best_of_seeds(self, width: int) -> tuple[float, ...]:
         """The learning rate of the lowest loss for each seed alone: how sure the best is."""
+        width = self._width(width)
         runs: dict[int, dict[float, float]] = {seed: {} for seed in self.seeds}
         for row in self.rows:
             if row.width == width:
@@ -197,7 +205,10 @@ def lr_sweep(
         >>> sweep.drift, sweep.regret(8)
         (-1.0, 2.0)
     """
-    widths = ascending(widths, "widths", least=2)
+    function(train, "train", "def train(width, lr): return loss")
+    text(label, "label")
+    flag(progress, "progress")
+    widths = ascending(widths, "widths", least=2, integers=True)
     lrs = ascending(lrs, "lrs", least=3)
     seeds = seeds_of(seeds)
     runs = [(width, lr, seed) for width in widths for lr in lrs for seed in seeds]

@@ -5,11 +5,11 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import linear_regression
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 
-from nnlr._arguments import number
+from nnlr._arguments import is_listing, number, whole
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 
@@ -18,13 +18,17 @@ Run = TypeVar("Run")
 Real = TypeVar("Real", bound=float)
 
 
-def ascending(values: Iterable[Real], what: str, *, least: int) -> tuple[Real, ...]:
-    """Different positive numbers, smallest first."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+def ascending(
+    values: Iterable[Real], what: str, *, least: int, integers: bool = False
+) -> tuple[Real, ...]:
+    """Different positive numbers, smallest first; whole ones, if they must be."""
+    if not is_listing(values):
         raise NnlrError(
             f"{what} must be {least} or more positive numbers, got {shown(values)}.", value=values
         )
-    numbers = sorted(values, key=lambda value: number(value, f"each of {what}", above=0))
+    each = f"each of {what}"
+    checked = [whole(v, each, minimum=1) if integers else number(v, each, above=0) for v in values]
+    numbers = cast("list[Real]", sorted(checked))
     if len(set(numbers)) < len(numbers) or len(numbers) < least:
         raise NnlrError(
             f"{what} must be {least} or more different positive numbers, got {numbers}.",
@@ -35,9 +39,12 @@ def ascending(values: Iterable[Real], what: str, *, least: int) -> tuple[Real, .
 
 def seeds_of(values: Iterable[int]) -> tuple[int, ...]:
     """Different whole numbers, in their order."""
-    seeds = tuple(values) if isinstance(values, Iterable) else ()
-    whole = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
-    if not seeds or not whole or len(set(seeds)) < len(seeds):
+    seeds = (
+        tuple(whole(seed, "each of seeds", minimum=0) for seed in values)
+        if is_listing(values)
+        else ()
+    )
+    if not seeds or max(seeds) >= 2**63 or len(set(seeds)) < len(seeds):
         raise NnlrError(
             f"seeds must be different whole numbers >= 0 such as range(3), got {shown(values)}.",
             value=values,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nnlr._arguments import number
+from nnlr._arguments import number, text
 from nnlr._declare.factor import Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note
@@ -218,7 +218,7 @@ class BigVision(Imported):
 
     def _claims(self, model: ModelInfo) -> tuple[list[Claims], list[Finding]]:
         """Which patterns of each list match all of a name, and findings on those of the user."""
-        names = [self.name_of(param) for param in model.params]
+        names = [text(self.name_of(param), "what name_of returns") for param in model.params]
         claims, findings = [], []
         for patterns, _ in self.tables:
             tests = [(pattern.pattern, pattern.fullmatch) for pattern in patterns.members]

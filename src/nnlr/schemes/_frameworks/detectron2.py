@@ -118,15 +118,15 @@ def detectron2(
         arguments[leaf] = {key: number(settings.pop(key), f"{key} of {what}") for key in rates}
         if settings:
             arguments[leaf]["options"] = options(settings, what)
+    norm = None if weight_decay_norm is None else number(weight_decay_norm, "weight_decay_norm")
     call = watch.call(
         detectron2,
-        weight_decay_norm=weight_decay_norm,
+        weight_decay_norm=norm,
         bias_lr_factor=bias_lr_factor,
         weight_decay_bias=weight_decay_bias,
         lr_factor_func=lr_factor_func,
         overrides=overrides,
     )
-    norm = None if weight_decay_norm is None else number(weight_decay_norm, "weight_decay_norm")
     return Detectron(watch, call, norm, lr_factor_func, arguments, frozenset(written))
 
 
