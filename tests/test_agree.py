@@ -1,5 +1,9 @@
-"""`nnlr.agree` in threads that share a store; real processes are in tests/integrations."""
+"""`nnlr.agree` in threads that share a store, and in processes of which the first ends early.
 
+More of real processes is in tests/integrations.
+"""
+
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -252,6 +256,11 @@ class Ending:
             raise EndedError
         self.store.set(key, value)
 
+    def add(self, key, amount):
+        if key.endswith(self.key):
+            raise EndedError
+        return self.store.add(key, amount)
+
     def __getattr__(self, name):
         return getattr(self.store, name)
 
@@ -333,3 +342,79 @@ def test_arguments_are_checked():
         nnlr.agree(torch.optim.SGD(network().parameters()))
     with pytest.raises(nnlr.NnlrError, match="timeout must be a finite number > 0"):
         nnlr.agree(plan(), timeout=0)
+
+
+class Slow:
+    """A store of a process that takes its time before it reads."""
+
+    def __init__(self, store):
+        self.store = store
+
+    def multi_get(self, keys):
+        time.sleep(0.3)
+        return self.store.multi_get(keys)
+
+    def get(self, key):
+        time.sleep(0.3)
+        return self.store.get(key)
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+
+def hears_and_ends(rank, folder, absent):
+    """One of three processes: it writes down what agree tells it, and ends at once.
+
+    The first holds the store, which ends with it, and reads at once; the others are slow.
+    """
+    port = folder / "port"
+    if rank == 0:
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        (folder / "written").write_text(str(store.port))
+        (folder / "written").rename(port)
+    else:
+        while not port.exists():
+            time.sleep(0.01)
+        store = dist.TCPStore("127.0.0.1", int(port.read_text()))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=3)
+    if rank:
+        own = dist.distributed_c10d._get_default_store()
+        dist.distributed_c10d._get_default_store = lambda: Slow(own)
+    if rank == absent:
+        time.sleep(2)
+    else:
+        try:
+            nnlr.agree(plan(lr=0.1 + rank), timeout=20 if absent is None else 0.5)
+        except nnlr.NnlrError as error:
+            (folder / f"heard.{rank}").write_text(str(error))
+    os._exit(0)
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize(
+    ("absent", "says"), [(None, "the base lr is 0.1 on rank 0 and"), (2, "rank 2 did not come")]
+)
+def test_all_hear_the_same_where_the_holder_of_the_store_leaves_first(absent, says, tmp_path):
+    """Real processes over gloo: the first ends as soon as agree lets it, and nobody waits long."""
+    start = time.monotonic()
+    torch.multiprocessing.start_processes(
+        hears_and_ends, (tmp_path, absent), nprocs=3, start_method="forkserver"
+    )
+    heard = [path.read_text() for path in sorted(tmp_path.glob("heard.*"))]
+    assert (3 if absent is None else 2) == len(heard)
+    assert 1 == len(set(heard))
+    assert says in heard[0]
+    assert time.monotonic() - start < 60
+
+
+def test_nobody_waits_for_a_process_that_ended_after_it_came(monkeypatch):
+    """The others have read, and leave with what they know after a short time."""
+    monkeypatch.setattr(agreement, "_PARTING", 0.2)
+    store = dist.HashStore()
+    plans = [plan(), plan(), plan(NEUTRAL)]
+    errors = meet(plans, store=lambda n: Ending(store, "/parting/count") if n == 1 else store)
+    assert [type(errors[n]) for n in range(3)] == [
+        nnlr.PlanMismatchError,
+        EndedError,
+        nnlr.PlanMismatchError,
+    ]

@@ -8,6 +8,7 @@ can be named.
 import json
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
@@ -36,6 +37,10 @@ _FIELDS: Final = (
 
 # So many different plans are compared; more would only make the message longer.
 _MOST_PLANS: Final = 8
+
+# Seconds that a process waits, before it leaves, for those that came to have read. They stand at
+# the store already.
+_PARTING: Final = 10.0
 
 _FIX: Final = (
     "Resolve the same schemes at the same base rates on every rank, and the same whole model: "
@@ -99,17 +104,19 @@ def compare(facts: Facts, store: "Store", rank: int, ranks: Sequence[int], timeo
         text = _text({**facts, "sources": None})
         digests = meeting.gather("digest", sha256(text.encode()).hexdigest(), ranks)
         if rank == ranks[0]:  # all have come, so all have left the call before
-            for what, key in product(("digest", "facts"), (*ranks, "count", "missing")):
+            keys = (*ranks, "count", "missing", "left")
+            for what, key in product(("digest", "facts", "parting"), keys):
                 store.delete_key(f"{base}/{call - 1}/{what}/{key}")
         holders: dict[bytes, list[int]] = {}
         for digest, holder in zip(digests, ranks, strict=True):
             holders.setdefault(digest, []).append(holder)
         if len(holders) == 1:
-            return
+            return meeting.part(ranks)
         different = list(holders.values())[:_MOST_PLANS]
         # Compressed, as a store takes a few MB at most, and rows repeat themselves.
         packed = zlib.compress(json.dumps(facts).encode()).hex()
         sent = meeting.gather("facts", packed, [members[0] for members in different])
+        meeting.part(ranks)
     except dist.DistNetworkError as error:
         raise NnlrError(
             "The store of torch.distributed cannot be reached: the process that holds it has "
@@ -152,6 +159,8 @@ class _Meeting:
         missing = json.loads(store.get(decision))
         if missing:
             came = [rank for rank in self.ranks if rank not in missing]
+            if self.rank in came:
+                self.part(came)
             raise NnlrError(
                 f"{_ranks(missing)} did not come to nnlr.agree within {self.timeout:g} s; "
                 f"{_ranks(came)} did. Look for an earlier error in the output of what is "
@@ -160,6 +169,16 @@ class _Meeting:
                 missing=missing,
             )
         return store.multi_get(list(keys.values()))
+
+    def part(self, others: Sequence[int]) -> None:
+        """Leave only when all others have read: the store ends with the process that holds it."""
+        left = f"{self.place}/parting/left"
+        # What was to be read has been read. Where the store is gone, or another process has ended
+        # in between, this one leaves with what it knows.
+        with suppress(RuntimeError):
+            if self.store.add(f"{self.place}/parting/count", 1) == len(others):
+                self.store.set(left, "")
+            self.store.wait([left], timedelta(seconds=min(self.timeout, _PARTING)))
 
 
 def facts_of(plan: Plan) -> Facts:
