@@ -218,7 +218,7 @@ class TestRawParameters:
             "vision.relative_position_bias_table": "position",
             "vision.gamma_1": "gain",
             "vision.logit_scale": "scalar",
-            "vision.level_embed": "embedding",
+            "vision.level_embed": "token",
             "vision.whatever": "vector",
             "vision.kernel": "matrix",
             "vision.query": "token",

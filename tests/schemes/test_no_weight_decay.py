@@ -124,7 +124,6 @@ DECAYS = {
     zoo.tied: {"embed.weight", "blocks.0.fc.weight", "blocks.1.fc.weight"},
     zoo.own_classes: {"b.table", "c.w", "d.kernel", "e.weight"},
     zoo.raw_parameters: {"mixer.in_proj.weight", "dictionary.D", "vision.kernel"}
-    | {"vision.level_embed"}
     | {f"attention.{leaf}" for leaf in ("query", "key", "w_query")},
 }
 

@@ -23,13 +23,24 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _WeightNorm
 
 from nnlr._model.names import TRANSPARENT, Node, Slot, outermost, owner_of, unwrap
-from nnlr._model.role_tables import CLASSES, SUBCLASSES, TABLE, TYPES, Trait
+from nnlr._model.role_tables import (
+    CLASSES,
+    COMPARED,
+    LEARNED,
+    LEARNED_CLASSES,
+    MOST_LEARNED,
+    SUBCLASSES,
+    TABLE,
+    TYPES,
+    UNNAMED,
+    Trait,
+)
 from nnlr._model.scopes import Surroundings, class_facts, module_class, named_head
 
 ROLES: Final = {
     "embedding": "a table of vectors looked up by index",
     "position": "position embeddings and relative-position tables",
-    "token": "learned tokens: class, mask, register, query",
+    "token": "learned inputs: class, mask, register and prompt tokens, queries, levels",
     "norm": "gain and shift of a normalisation layer",
     "bias": "what a layer adds",
     "gain": "what a layer is multiplied with: LayerScale, weight-norm's magnitude, PReLU",
@@ -61,7 +72,7 @@ _BY_TYPE: Final = {role: RoleWithBasis(role, "type") for role in ROLES}
 # Weights of torch.nn's classes, by the attribute that holds the module.
 _POSITION: Final = re.compile(
     r"(.*_)?(pos|positions?|positional|wpe|rel|relative|distance)(_.*)?"
-    r"|.*(pos|position)_?emb.*"
+    r"|.*(pos|position)_?emb.*|(.*_)?(row|col(umn)?|temporal)_?emb\w*"
 )
 _ROUTER: Final = re.compile(r"(.*_)?(router|gate|gating)")
 _NORM: Final = re.compile(r".*(?<!Spectral)(?<!Weight)Norm")
@@ -104,8 +115,12 @@ class Roles:
             if role
             else RoleWithBasis(_by_table(slot.tensor, owner.module, leaf), "table")
         )
-        if with_basis.role == "embedding" and _is_positional(outermost(owner)):
-            return RoleWithBasis("position", "name")
+        if with_basis.role == "embedding":
+            words = slot.tensor is self._input_table or slot.tensor is self._output_layer[1]
+            if not words and _is_learned(slot.tensor, owner):
+                return RoleWithBasis("token", "name")
+            if _is_positional(outermost(owner)):
+                return RoleWithBasis("position", "name")
         return with_basis
 
     def _of_weights(self, tensor: Tensor, owner: Node, role: str) -> RoleWithBasis:
@@ -144,6 +159,38 @@ def _layer_of_hook(model: nn.Module | None, *hooks: str) -> tuple[nn.Module | No
         if isinstance(layer, nn.Module) and isinstance(weight, Tensor):
             return unwrap(layer), weight
     return None, None
+
+
+def _is_learned(table: Tensor, owner: Node) -> bool:
+    """Whether a table is taken as a whole, by its name: queries, not words that are looked up."""
+    place, layer = outermost(owner), owner.module
+    if isinstance(layer, nn.EmbeddingBag) or len(table) > MOST_LEARNED:
+        return False
+    if isinstance(layer, nn.Embedding) and (
+        layer.padding_idx is not None or layer.sparse or layer.scale_grad_by_freq
+    ):
+        return False  # settings of what is looked up
+    while place.parent is not None and UNNAMED.fullmatch(place.attr.lower()):
+        cls = place.parent.cls
+        if LEARNED_CLASSES.fullmatch(f"{cls.__module__}.{cls.__name__}".lower()):
+            return True
+        if _holds_layers(place.parent.module):
+            return False
+        place = outermost(place.parent)
+    if place.parent is None or LEARNED.fullmatch(place.attr.lower()) is None:
+        return False
+    beside = place.parent.module._modules
+    return not any(COMPARED.fullmatch(attr.lower()) for attr in beside)
+
+
+def _holds_layers(module: nn.Module) -> bool:
+    """Whether a module holds more than tables of vectors."""
+    tables = (nn.Embedding, *TRANSPARENT)
+    return any(
+        not isinstance(part, tables) and any(True for _ in part.parameters(recurse=False))
+        for part in module.modules()
+        if part is not module
+    )
 
 
 def _is_positional(place: Node) -> bool:
@@ -283,6 +330,12 @@ def role_of_bare(slot: Slot) -> RoleWithBasis:
         role = next(trait.role for trait in _rows(leaf, count) if trait.beside is None)
     elif count < 2:
         role = "vector" if count else "scalar"
+    elif (
+        len(slot.tensor) <= MOST_LEARNED
+        and re.search("emb|feat|token", owner)  # a `query` may be a layer
+        and LEARNED.fullmatch(owner)
+    ):
+        role = "token"
     elif _POSITION.fullmatch(owner):
         role = "position"
     elif count == 2 and re.search(r"embed(?!.*proj)|^wte$|^shared$", owner):
