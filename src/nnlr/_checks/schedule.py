@@ -15,7 +15,7 @@ from nnlr._checks.schedule_rehearsal import Rehearsal, has_own_functions
 from nnlr._checks.subject import Scheduling, Subject, labelled, rate, start
 from nnlr._findings import Finding, error, note
 from nnlr._schedule import keep_ratios
-from nnlr._schedule.schedule import RatioPlateau, RatioScheduler
+from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._text import plural
 
 # Code that turns the groups of timm's schedulers into those of ours.

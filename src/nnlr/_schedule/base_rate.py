@@ -1,12 +1,16 @@
 """The base rate that schedulers change and that groups follow by their multipliers.
 
-A scheduler works on a *proxy*, an optimizer with one group; the rate of that group, times its
-multiplier, is written into each real group. Schedulers of one optimizer share the proxy, as
-they would share the optimizer. Only torch is needed: this works with anyone's groups.
+    group["lr"] = base_rate(t) * group["lr_mult"]
+
+A scheduler works on a proxy of its own (``course``). Courses beside each other multiply, a
+course after another takes its place, and groups may have courses of their own. Only torch is
+needed: this works with anyone's groups.
 """
 
 from collections.abc import Iterable, Mapping, MutableMapping
-from math import isclose
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import isclose, isfinite
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
@@ -14,124 +18,193 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr.errors import ConfigError, NnlrError
+from nnlr._schedule.course import Course, Moment, first_of
+from nnlr._schedule.course import Proxy as Proxy  # noqa: PLC0414 # where version 0.1 had it
+from nnlr._schedule.origin import ORIGIN, as_built
+from nnlr._text import listed, warn
+from nnlr.errors import ConfigError
 
 Group = MutableMapping[str, Any]
 
 # The settings that can be scheduled, and the groups' keys for their multipliers.
 MULTIPLIERS: Final = {"lr": "lr_mult", "weight_decay": "wd_mult"}
 
-# Settings that a scheduler may cycle beside the rate; of betas the first is meant.
-_CYCLED: Final = ("momentum", "betas")
+EVERY_GROUP: Final = "*"
 
 
-class Proxy(Optimizer):
-    """An optimizer for schedulers only: it has one group, and its steps do nothing."""
+@dataclass
+class Share:
+    """The courses of one schedule, by patterns of groups' names; ``None`` for a constant rate."""
 
-    # Stops torch's warning about the order of steps: the real optimizer is watched instead.
-    _opt_called = True
+    courses: dict[str, Course | None]
 
-    def step(self, closure: object = None) -> None:  # type: ignore[override]
-        """Do nothing."""
+    def of(self, group: Mapping[str, Any]) -> Course | None:
+        """Return the course of a group: that of the first pattern that it matches."""
+        for pattern, course in self.courses.items():
+            if matches(pattern, group):
+                return course
+        return None
 
-    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+    @property
+    def begun(self) -> bool:
+        """Whether it has a say: it does not wait for its first step after another schedule."""
+        return all(course.begun for course in self.each())
+
+    def each(self) -> list[Course]:
+        """Return the courses."""
+        return [course for course in self.courses.values() if course is not None]
 
 
 class BaseRate:
-    """A base rate, ``lr`` or ``weight_decay``, that schedulers change and groups follow."""
+    """A base rate, ``lr`` or ``weight_decay``, that schedules change and groups follow."""
 
-    def __init__(self, optimizer: Optimizer, key: str) -> None:
+    def __init__(self, key: str, base: float) -> None:
         self.key, self.mult = key, MULTIPLIERS[key]
-        self.base = _base(optimizer, key, self.mult)  # where the schedule starts
-        self.scale = 1.0  # factor on the whole curve
-        self.by_default = as_float(optimizer.defaults.get(key)) == self.base
-        # The optimizer that schedulers see; its `lr` is the rate, whatever the key is.
-        self.proxy = Proxy([torch.zeros(0)], {**optimizer.defaults, "lr": self.base})
-        # The last written value of each setting that has been cycled.
-        self._cycled: dict[str, Any] = {}
+        self.base = base  # where courses start
+        self.scale = 1.0  # factor on the whole, set by hand
+        # The schedules that take each other's place; those of one list are beside each other.
+        self.turns: list[list[Share]] = [[]]
+        self.replaced_by: str | None = None  # the schedule that started a new course
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the attributes; those of version 0.1 have one proxy, which its schedules shared."""
+        if "proxy" in state:
+            state = {**vars(BaseRate(state["key"], state["base"])), "scale": state["scale"]}
+        self.__dict__.update(state)
 
     @property
-    def group(self) -> Group:
-        """The group of the proxy."""
-        return self.proxy.param_groups[0]
+    def now(self) -> int:
+        """The position of the turn that it is: the last whose first schedule has begun."""
+        return max(at for at, turn in enumerate(self.turns) if not turn or turn[0].begun)
 
-    def value(self) -> float:
-        """Return the base rate now."""
-        return float(self.group["lr"]) * self.scale
+    @property
+    def current(self) -> list[Share]:
+        """The schedules that have a say now."""
+        return self.turns[self.now]
 
-    def move(self, old: float | None, new: float | None) -> None:
-        """Scale the curve from one base rate of the optimizer to another."""
-        if old and new is not None:
-            self.scale *= new / old if new != old else 1.0
-        elif new:  # a curve at 0 has no height to scale
-            self.scale = new / self.base
+    def turn_of(self, share: Share) -> int:
+        """Return the position of the turn that a schedule has its say in."""
+        return next(at for at, turn in enumerate(self.turns) if any(share is s for s in turn))
+
+    def value(self, group: Mapping[str, Any] | None = None) -> float:
+        """Return the base rate now, of a group if it has a course of its own."""
+        group = {} if group is None else group
+        courses = [course for share in self.current if (course := share.of(group))]
+        if not courses:
+            return self.base * self.scale
+        first, *others = courses
+        rate = first.rate * (self.base / first.unit) * self.scale
+        for other in others:
+            rate *= other.rate / other.unit
+        return rate
+
+    def begin(self, share: Share) -> None:
+        """Let the courses of a share begin that have waited for their first step."""
+        start = self.value() / self.scale
+        for course in share.each():
+            if not course.begun:
+                course.begin(start, self.base or 1.0)
+
+    def rates(self, groups: Iterable[Group]) -> list[tuple[Group, float]]:
+        """Return what is due for each group that follows; refuse what no training can use."""
+        due = []
+        for position, group in enumerate(groups):
+            if self.mult in group:
+                rate = self.value(group) * as_float(group[self.mult])
+                if not (isfinite(rate) and rate >= 0):
+                    raise ConfigError(
+                        f"The {self.key} of {_label(group, position)} would be {rate:g}: the "
+                        f"base rate is {self.value(group):g} and its {self.mult} "
+                        f"{as_float(group[self.mult]):g}. Both have to be finite and not negative."
+                    )
+                due.append((group, rate))
+        return due
 
     def write(self, groups: Iterable[Group]) -> None:
         """Put the present base rate, times its multiplier, into each group."""
-        base, written = self.value(), set()
-        for group in groups:
-            if self.mult not in group:
+        put(self.key, self.rates(groups))
+
+    def adopt(self, groups: Iterable[Group]) -> None:
+        """Give groups that were added later, or written into since, the multiplier they show."""
+        for position, group in enumerate(groups):
+            rate, base = as_float(group[self.key]), self.value(group)
+            if self.mult in group and (
+                self.mult in group.get(ORIGIN, group)  # the code gave it one
+                or isclose(rate, base * group[self.mult], rel_tol=1e-6)
+            ):
                 continue
-            rate, old = base * group[self.mult], group.get(self.key)
-            if not isinstance(old, Tensor):
-                group[self.key] = rate
-            elif id(old) in written:  # several groups share one tensor: give this one its own
-                group[self.key] = torch.full_like(old, rate)
-            else:
-                old.fill_(rate)  # in place, for compiled steps
-            written.add(id(old))
+            if not base > 0:
+                raise ConfigError(
+                    f"{_label(group, position)} was added while the base rate is 0: its ratio "
+                    f"cannot be told from its {self.key} of {rate:g}. Set group[{self.mult!r}]."
+                )
+            group.setdefault(ORIGIN, as_built(group))
+            group[self.mult] = rate / base
+            group.setdefault(f"initial_{self.key}", self.base * group[self.mult])
 
-    def cycle(self, groups: Iterable[Group]) -> None:
-        """Write momentum, or betas, into the groups that had the optimizer's own value.
+    def unmatched(self, groups: Iterable[Group]) -> list[str]:
+        """Return the patterns of current courses that match no group."""
+        groups = list(groups)
+        return [
+            pattern
+            for share in self.current
+            for pattern in share.courses
+            if not any(matches(pattern, group) for group in groups)
+        ]
 
-        Which groups these are is noted in the groups, and so saved with the optimizer: in the
-        middle of a cycle it cannot be seen.
-        """
-        for key in _CYCLED:
-            if key not in self.group:
-                continue
-            value, start = _first(self.group[key]), _first(self.proxy.defaults[key])
-            if value == start and key not in self._cycled:
-                continue
-            own_values = {start, self._cycled.get(key, start)}
-            for group in groups:
-                if key in group and group.setdefault(
-                    f"cycles_{key}", _first(group[key]) in own_values
-                ):
-                    group[key] = (value, *group[key][1:]) if key == "betas" else value
-            self._cycled[key] = value
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what schedulers have changed, as plain values."""
-        changed = {
-            key: value
-            for key, value in self.group.items()
-            if key == "lr" or key in self._cycled or key not in self.proxy.defaults
-        }
-        changed.pop("params")
-        return {"group": changed, "base": self.base, "scale": self.scale}
+def put(key: str, due: Iterable[tuple[Group, float]]) -> None:
+    """Write rates into groups; tensors are filled in place, for compiled steps."""
+    written = set()
+    for group, rate in due:
+        old = group.get(key)
+        if not isinstance(old, Tensor):
+            group[key] = rate
+        elif id(old) in written:  # several groups share one tensor: give this one its own
+            group[key] = torch.full_like(old, rate)
+        else:
+            old.fill_(rate)
+        written.add(id(old))
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        self.group.update(state["group"])
-        self.base, self.scale = state["base"], state["scale"]
-        self._cycled = {
-            key: _first(value) for key, value in state["group"].items() if key in _CYCLED
-        }
+
+def cycle(optimizer: Optimizer, rate: BaseRate) -> None:
+    """Write momentum, or betas, that a course cycles into the groups built with the default."""
+    for share in rate.current:
+        if any(course.cycled for course in share.each()):
+            for group in optimizer.param_groups:
+                course = share.of(group)
+                for key in course.cycled if course is not None else ():
+                    if follows_default(optimizer, group, key):
+                        set_first(group, key, first_of(course.group[key]))  # type: ignore[union-attr]
+
+
+def follows_default(optimizer: Optimizer, group: Mapping[str, Any], key: str) -> bool:
+    """Whether a group was built with the optimizer's own momentum or betas."""
+    origin = group.get(ORIGIN, group)
+    default = optimizer.defaults.get(key)
+    return key in group and key in origin and bool(first_of(origin[key]) == first_of(default))
+
+
+def set_first(group: Group, key: str, value: object) -> None:
+    """Set momentum, or the first of the betas."""
+    group[key] = (value, *group[key][1:]) if isinstance(group[key], tuple | list) else value
+
+
+def matches(pattern: str, group: Mapping[str, Any]) -> bool:
+    """Whether a pattern is meant for a group, by its name or its algorithm."""
+    if pattern == EVERY_GROUP:
+        return True
+    labels = (group.get("name"), group.get("algorithm"))
+    return any(isinstance(label, str) and fnmatchcase(label, pattern) for label in labels)
 
 
 # The base rates of each optimizer that has a schedule.
 _RATES: Final[WeakKeyDictionary[Optimizer, dict[str, BaseRate]]] = WeakKeyDictionary()
 
 
-def base_rate(optimizer: Optimizer, key: str) -> BaseRate:
-    """Return the base rate that an optimizer's schedulers share, or a new one."""
-    return scheduled(optimizer).get(key) or BaseRate(optimizer, key)
-
-
-def remember(optimizer: Optimizer, rates: Iterable[BaseRate]) -> None:
-    """Note that an optimizer follows these base rates."""
-    _RATES[optimizer] = {**scheduled(optimizer), **{rate.key: rate for rate in rates}}
+def follow(optimizer: Optimizer, rates: Mapping[str, BaseRate]) -> None:
+    """Note that an optimizer follows these base rates, and no others."""
+    _RATES[optimizer] = dict(rates)
 
 
 def scheduled(optimizer: Optimizer) -> Mapping[str, BaseRate]:
@@ -139,14 +212,20 @@ def scheduled(optimizer: Optimizer) -> Mapping[str, BaseRate]:
     return _RATES.get(optimizer, {})
 
 
-def rebase(optimizer: Optimizer, before: Mapping[str, Any]) -> None:
-    """Scale the schedules of a regrouped optimizer from its defaults before, and write."""
+def rebase(optimizer: Optimizer) -> None:
+    """Have the schedules of a regrouped optimizer go on from its new base rates, and write."""
     for key, rate in scheduled(optimizer).items():
-        old, new = (as_float(bases.get(key)) for bases in (before, optimizer.defaults))
-        rate.move(old, new)
+        base = as_float(optimizer.defaults.get(key))
+        rate.base = rate.base if base is None else base
+        if unmatched := rate.unmatched(optimizer.param_groups):
+            warn(
+                f"The schedule has courses for groups that are not there any more: "
+                f"{listed(map(repr, unmatched))}. Groups without a course have a constant rate; "
+                "build the schedule again for the new groups."
+            )
         rate.write(optimizer.param_groups)
         if key == "lr":
-            rate.cycle(optimizer.param_groups)
+            cycle(optimizer, rate)
 
 
 def runs_step_hooks(optimizer: Optimizer) -> bool:
@@ -166,50 +245,24 @@ def as_float(value: object) -> float:
     return value.item() if isinstance(value, Tensor) else cast(float, value)
 
 
-def _first(value: Any) -> Any:  # noqa: ANN401 - momentum or betas
-    """Return momentum, or the first of the betas."""
-    return value[0] if isinstance(value, tuple | list) else value
-
-
-def _base(optimizer: Optimizer, key: str, mult: str) -> float:
-    """Return the rate that multipliers refer to; write multipliers if no group has one."""
-    groups = optimizer.param_groups
-    start = f"initial_{key}"
-    for position, group in enumerate(groups):
-        if key not in group:
-            raise NnlrError(f"Group {position} of the optimizer has no {key!r} to schedule.")
-    rates = [as_float(group[key]) for group in groups]
-    if any(mult in group for group in groups):
-        base = _agreed(optimizer, key, mult)
-    else:
-        base = max(rates)
-        for group, rate in zip(groups, rates, strict=True):
-            group[mult] = rate / base if base else 0.0
-            group[start] = rate
-    if not base > 0:
-        raise NnlrError(f"Every group of the optimizer has {key}=0: nothing to schedule.")
-    for group in groups:
-        if mult in group:
-            group.setdefault(start, base * group[mult])
-    return base
-
-
-def _agreed(optimizer: Optimizer, key: str, mult: str) -> float:
-    """Return the base of groups with multipliers: the optimizer's default, or else their own."""
-    # Where each group starts, and its multiplier.
-    starts = [
-        (as_float(group.get(f"initial_{key}", group[key])), group[mult])
-        for group in optimizer.param_groups
-        if mult in group
+def moments(rates: Mapping[str, BaseRate], courses: Iterable[Course]) -> list[Any]:
+    """Return what has to be put back to undo steps and loads of courses and base rates."""
+    return [
+        [(course, course.moment()) for course in courses],
+        [(rate, rate.base, rate.scale) for rate in rates.values()],
     ]
-    rate_of_largest, largest = max(starts, key=lambda start: start[1])
-    for base in (as_float(optimizer.defaults.get(key)), rate_of_largest / (largest or 1.0)):
-        if base is not None and all(
-            isclose(rate, base * multiplier, rel_tol=1e-6) for rate, multiplier in starts
-        ):
-            return base
-    pairs = ", ".join(f"{rate:g} with {mult}={multiplier:g}" for rate, multiplier in starts[:3])
-    raise ConfigError(
-        f"The groups do not start at one base rate: {key} is {pairs}. Write {key} = base * "
-        f"{mult} into every group, as plan.optimizer does, or leave {mult} out."
-    )
+
+
+def put_back(moments: list[Any]) -> None:
+    """Undo steps and loads."""
+    course: Course
+    moment: Moment
+    for course, moment in moments[0]:
+        course.put_back(moment)
+    for rate, base, scale in moments[1]:
+        rate.base, rate.scale = base, scale
+
+
+def _label(group: Mapping[str, Any], position: int) -> str:
+    """Return the name of a group in messages."""
+    return repr(group["name"]) if "name" in group else f"group {position}"

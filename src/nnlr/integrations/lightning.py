@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from nnlr._plan import Plan
 from nnlr._schedule.keep_ratios import keep_ratios as keep_ratios_of
 from nnlr._schedule.rate_summary import rate_summary
-from nnlr._schedule.schedule import Factory
+from nnlr._schedule.schedule import Courses
 from nnlr._schedule.schedule import schedule as schedule_of
 from nnlr._text import listed, shown
 from nnlr.errors import NnlrError
@@ -46,8 +46,8 @@ def configure(
     plan: Plan,
     cls: Callable[..., Optimizer],
     *,
-    schedule: Factory | None = None,
-    decay_schedule: Factory | None = None,
+    schedule: Courses | None = None,
+    decay_schedule: Courses | None = None,
     interval: Literal["step", "epoch"] | None = None,
     frequency: int = 1,
     monitor: str | None = None,

@@ -1,0 +1,145 @@
+"""Where a new schedule starts: at the base rate, with the settings that the code built."""
+
+from collections.abc import Mapping
+from math import isclose
+from typing import Any
+
+from torch.optim import Optimizer
+
+from nnlr._schedule.base_rate import (
+    MULTIPLIERS,
+    BaseRate,
+    Share,
+    as_float,
+    follows_default,
+    scheduled,
+    set_first,
+)
+from nnlr._schedule.course import CYCLED, first_of
+from nnlr._schedule.origin import ORIGIN, note_origin
+from nnlr._text import listed, plural, warn
+from nnlr.errors import ConfigError, NnlrError
+
+
+def starting_base(optimizer: Optimizer, key: str) -> float:
+    """Return the rate that multipliers refer to; nothing is changed."""
+    mult = MULTIPLIERS[key]
+    groups = optimizer.param_groups
+    for position, group in enumerate(groups):
+        if key not in group:
+            raise NnlrError(f"Group {position} of the optimizer has no {key!r} to schedule.")
+    earlier = scheduled(optimizer).get(key)
+    if not any(mult in group for group in groups):
+        base = max(as_float(group[key]) for group in groups)
+    elif earlier is not None:
+        base = earlier.base
+    else:
+        base = _agreed(optimizer, key, mult)
+    if not base > 0:
+        raise NnlrError(f"Every group of the optimizer has {key}=0: nothing to schedule.")
+    return base
+
+
+def _agreed(optimizer: Optimizer, key: str, mult: str) -> float:
+    """Return the base of groups with multipliers: the optimizer's default, or else their own."""
+    marked = [group for group in optimizer.param_groups if mult in group]
+    # Where each group starts, and its multiplier.
+    starts = [
+        (as_float(group.get(f"initial_{key}", group[key])), as_float(group[mult]))
+        for group in marked
+    ]
+    default = as_float(optimizer.defaults.get(key))
+    for base in (default, _of_largest(starts)):
+        if base is not None and _fit(starts, base):
+            return base
+    # A multiplier that was changed in training: groups have it now, and the notes agree.
+    now = [(as_float(group[key]), as_float(group[mult])) for group in marked]
+    notes = [group.get(ORIGIN, {}) for group in marked]
+    if all(key in note and mult in note for note in notes) and _fit(now, _of_largest(now)):
+        built = [(note[key], note[mult]) for note in notes]
+        for base in (default, _of_largest(built)):
+            if base is not None and _fit(built, base):
+                return base
+    pairs = ", ".join(f"{rate:g} with {mult}={multiplier:g}" for rate, multiplier in starts[:3])
+    raise ConfigError(
+        f"The groups do not start at one base rate: {key} is {pairs}. Write {key} = base * "
+        f"{mult} into every group, as plan.optimizer does, or leave {mult} out."
+    )
+
+
+def _of_largest(pairs: list[tuple[float, float]]) -> float:
+    """Return the base rate of the group with the largest multiplier."""
+    rate, largest = max(pairs, key=lambda pair: pair[1])
+    return rate / (largest or 1.0)
+
+
+def _fit(pairs: list[tuple[float, float]], base: float) -> bool:
+    """Whether all rates are the base rate times their multiplier."""
+    return all(isclose(rate, base * mult, rel_tol=1e-6) for rate, mult in pairs)
+
+
+def mark(optimizer: Optimizer, rate: BaseRate) -> None:
+    """Write multipliers if no group has one, and where each group starts."""
+    groups, start = optimizer.param_groups, f"initial_{rate.key}"
+    if not any(rate.mult in group for group in groups):
+        for group in groups:
+            group[rate.mult] = as_float(group[rate.key]) / rate.base
+            group[start] = as_float(group[rate.key])
+    for group in groups:
+        if rate.mult in group:
+            group.setdefault(start, rate.base * group[rate.mult])
+
+
+def note_groups(optimizer: Optimizer) -> None:
+    """Note the settings of groups that have no note, such as those of a checkpoint of 0.1.
+
+    Version 0.1 noted which settings it cycled; these were built with the optimizer's default.
+    """
+    for group in optimizer.param_groups:
+        if ORIGIN not in group:
+            note_origin([group])
+            for key in CYCLED:
+                if group.pop(f"cycles_{key}", None):
+                    group[ORIGIN][key] = optimizer.defaults[key]
+
+
+def renew(optimizer: Optimizer, rates: Mapping[str, BaseRate], share: Share) -> None:
+    """Replace an earlier schedule: give back what it moved and the new one does not move."""
+    earlier = scheduled(optimizer)
+    kinds = listed([type(course.scheduler).__name__ for course in share.each()])
+    for rate in earlier.values():
+        rate.replaced_by = kinds
+    for key in MULTIPLIERS.keys() - rates.keys():
+        before, start = earlier.get(key), f"initial_{key}"
+        for group in optimizer.param_groups:
+            if start in group:
+                due = group.pop(start)
+                if before is not None and before.mult in group:
+                    due = before.base * group[before.mult]
+                group[key] = due
+    for key in CYCLED:
+        _give_back(optimizer, key, earlier.get("lr"), share)
+
+
+def _give_back(optimizer: Optimizer, key: str, earlier: BaseRate | None, new: Share) -> None:
+    """Give a cycled setting its origin back; a value that a hand wrote stays."""
+    groups = [group for group in optimizer.param_groups if follows_default(optimizer, group, key)]
+    values = {first_of(group[key]) for group in groups}
+    moved = [g for g in groups if first_of(g[key]) != first_of(g[ORIGIN][key])]
+    left = _values(earlier, key) if earlier is not None else []
+    alike = len(values) == 1  # as a cycle leaves them; a hand may write into some
+    back = [group for group in moved if first_of(group[key]) in left or (alike and not left)]
+    if back and not left and not any(key in course.cycled for course in new.each()):
+        warn(
+            f"{key} of {plural(len(back), 'group')} was {first_of(back[0][key]):g} and is "
+            f"{first_of(back[0][ORIGIN][key]):g} again, as built: a new schedule starts from "
+            "there. To have another value set it after the schedule is built."
+        )
+    for group in back:
+        set_first(group, key, first_of(group[ORIGIN][key]))
+
+
+def _values(rate: BaseRate, key: str) -> list[Any]:
+    """Return the values that the courses of a base rate have for a cycled setting."""
+    courses = [course for turn in rate.turns for share in turn for course in share.each()]
+    return [first_of(course.group[key]) for course in courses if key in course.cycled]
