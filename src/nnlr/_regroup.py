@@ -117,7 +117,7 @@ def regroup(
             key: filled(group["lr"] * relative, tensor_lr)
             for key, relative in (scheduled or {"lr": 1.0}).items()
         }
-        origin = as_built({**optimizer.defaults, **group}) | shared_origin
+        origin = as_built({**optimizer.defaults, **shared_origin, **group})
         new_groups.append({**shared, **group, **rates, ORIGIN: origin})
     if any("initial_weight_decay" in group for group in old_groups):
         for group in new_groups:  # a schedule of weight decay goes on from the plan's value
@@ -125,9 +125,8 @@ def regroup(
 
     _replace(optimizer, new_groups, _state_by_name(optimizer, new_groups))
     learn_names(optimizer, named_tensors(fit.located))
-    old_defaults = dict(optimizer.defaults)
     set_bases(optimizer.defaults, fit.bases)
-    base_rate.rebase(optimizer, old_defaults)
+    base_rate.rebase(optimizer)
     fit.locks.apply()
 
 

@@ -216,8 +216,8 @@ class TestSchedules:
         second = build(model, scheme)
         second.load_state_dict(*through_a_file(first.state_dict()))
         assert before == (rates(second), [g["betas"] for g in second.param_groups])
-        assert {(False, (0.5, 0.9)), (True, before[1][1])} == {
-            (group["cycles_betas"], group["betas"]) for group in second.param_groups
+        assert {((0.5, 0.9), (0.5, 0.9)), ((0.9, 0.999), before[1][1])} == {
+            (group["origin"]["betas"], group["betas"]) for group in second.param_groups
         }
 
     def test_an_option_that_the_code_gives_ends_the_cycling(self):
@@ -231,10 +231,10 @@ class TestSchedules:
         second.load_state_dict(first.state_dict())
         head, body = second.param_groups
         assert (0.5, 0.9) == head["betas"]
-        assert "cycles_betas" not in head
-        assert (first.param_groups[1]["betas"], True) == (
+        assert (0.5, 0.9) == head["origin"]["betas"]
+        assert (first.param_groups[1]["betas"], (0.9, 0.999)) == (
             body["betas"],
-            body["cycles_betas"],
+            body["origin"]["betas"],
         )
 
 
@@ -849,9 +849,9 @@ def test_states_of_old_and_of_groups_of_ones_own_are_taken_as_they_are():
     """Where nothing says what the default was, or it is not the base, it says nothing."""
     model = two_layers()
     first, second = (two_rates(model, lr=lr).optimizer(torch.optim.SGD) for lr in (LR, 0.1))
+    of_then = ("scheduler", "group", "base", "scale")  # what version 0.1 saved
     state = halved(first).state_dict()
-    for each in state.values():
-        del each["default"]
+    state = {name: {key: each[key] for key in of_then} for name, each in state.items()}
     scheduler = halved(second)
     scheduler.load_state_dict(state)
     assert LR == scheduler.base_lr

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from nnlr._schedule.identity import Attributes, entries, name_of, objects, other_python, same
-from nnlr._text import shown
+from nnlr._text import listed, shown
 from nnlr.errors import ConfigError, NnlrError
 
 Factory = Callable[..., LRScheduler]
@@ -147,12 +147,12 @@ class Course:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, as plain values, with an inventory of its keys."""
-        kept = ("params", *self.proxy.defaults.keys() - {"lr", *self.cycled})
+        unchanged = ("params", *self.proxy.defaults.keys() - {"lr", *self.cycled})
         state: dict[str, Any] = {
             "name": name_of(self.scheduler),
             "settings": dict(self.settings),
             "scheduler": self.scheduler.state_dict(),
-            "group": {key: value for key, value in self.group.items() if key not in kept},
+            "group": {key: value for key, value in self.group.items() if key not in unchanged},
             "steps": self.steps,
             "start": self.start,
             "unit": self.unit,
@@ -172,7 +172,7 @@ class Course:
             needed = (*_OF_0_1, "keys") if "name" in state else _OF_0_1
             lacking = [key for key in needed if key not in state]
         if lacking:
-            raise ConfigError(f"{', '.join(map(repr, lacking[:3]))} is missing: it is torn")
+            raise ConfigError(f"{listed(map(repr, lacking), 3)} is missing: it is torn")
         name = name_of(self.scheduler)
         if (saved := state.get("name", name)) != name:
             raise ConfigError(

@@ -139,7 +139,9 @@ def _function_name(function: Callable[..., object]) -> str:
     if isinstance(function, partial):
         arguments = ["_"] * len(function.args) + sorted(function.keywords)
         return f"{_function_name(function.func)}({', '.join(arguments)})"
-    return cast(str, getattr(function, "__qualname__", type(function).__qualname__))
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    # It matters little in which function a lambda was written.
+    return "<lambda>" if name.endswith("<lambda>") else cast(str, name)
 
 
 def _of_function(function: Callable[..., object], prefix: str, key: str) -> Iterator[Entry]:

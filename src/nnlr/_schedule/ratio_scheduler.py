@@ -174,7 +174,8 @@ class _Ratios:
             for key, course, state in states:
                 rate = self._rates[key]
                 base, scale = _rates_in(state)
-                if not by_code:
+                tells = "name" in state or state.get("default")
+                if not (by_code and tells):
                     rate.base = base
                 rate.scale = scale
                 differs = rate.base != base

@@ -188,16 +188,17 @@ class Fitting:
             return
         if key in _OF_SCHEDULERS:
             return
-        if target.group.get(f"cycles_{key}"):
+        if _moved(key, target.group):
             saved = [group[key] for group in self.saved if key in group]
-            cycled = any(group.get(f"cycles_{key}") for group in self.saved)
+            cycled = any(_moved(key, group) for group in self.saved)
             if cycled or not _all_same(saved) or same(saved[0], self.defaults.get(key)):
                 return  # the schedule writes it itself
-            settings[f"cycles_{key}"] = False  # it was one value, not the default
+            self._as_saved(key, target, sources, settings)  # one value, not the default
         winner = "code"
         if agree and key not in _OF_THE_CODE and not self._is_option(key, target, sources):
             winner = "checkpoint"
             settings[key] = values[0]
+            self._as_saved(key, target, sources, settings)
             if isinstance(target.group[key], tuple) and isinstance(values[0], list):
                 settings[key] = tuple(values[0])
         # None leaves the choice to the optimizer, and some then write it into the group.
@@ -206,6 +207,15 @@ class Fitting:
             for at, names in target.names.items():
                 if key in self.saved[at]:
                     self._differ(key, names, self.saved[at][key], target.group[key], winner)
+
+    @staticmethod
+    def _as_saved(
+        key: str, target: Target, sources: Sequence[Group], settings: dict[str, Any]
+    ) -> None:
+        """Note a setting that could be cycled as built with the value of the checkpoint."""
+        cycled = any(_moved(key, group) for group in sources)
+        if key in _CYCLED and ORIGIN in target.group and not cycled:
+            settings[ORIGIN] = {**target.group[ORIGIN], key: sources[0][key]}
 
     def _is_option(self, key: str, target: Target, sources: Sequence[Group]) -> bool:
         """Whether a plan made a setting for some groups, so that the code's value counts.
@@ -274,9 +284,15 @@ def _counters(optimizer: Optimizer) -> set[str]:
 
 def _cycles(key: str, groups: Iterable[Group]) -> bool:
     """Whether a scheduler cycles a setting of these groups."""
-    return key in _CYCLED and any(
-        "max_momentum" in group or group.get(f"cycles_{key}") for group in groups
-    )
+    return key in _CYCLED and any("max_momentum" in group or _moved(key, group) for group in groups)
+
+
+def _moved(key: str, group: Group) -> bool:
+    """Whether a schedule of ours cycles a setting of a group."""
+    if key not in _CYCLED or "max_momentum" in group:  # torch's own schedulers note that
+        return False
+    moved = not same(group.get(key), group.get(ORIGIN, group).get(key))
+    return moved or bool(group.get(f"cycles_{key}"))
 
 
 def _all_same(values: Sequence[object]) -> bool:
