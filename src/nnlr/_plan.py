@@ -350,7 +350,7 @@ class Plan:
         groups = fit.param_groups(names=as_pairs, tensor_lr=as_tensors, eps=eps)
         optimizer = build(cls, signature, settings, fit, groups)
         match_on_load(optimizer, self._model(model), fit.located, resume)
-        fit.locks.apply()
+        fit.locks.apply(optimizer)
         return optimizer
 
     def fit(

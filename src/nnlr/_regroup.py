@@ -127,7 +127,7 @@ def regroup(
     learn_names(optimizer, named_tensors(fit.located))
     set_bases(optimizer.defaults, fit.bases)
     base_rate.rebase(optimizer)
-    fit.locks.apply()
+    fit.locks.apply(optimizer)
 
 
 # Settings that the new groups never take from the old ones. `eps` is among them, since

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import textwrap
 
 import pytest
 import torch
@@ -445,3 +446,98 @@ class TestMismatch:
             plan.lock()
         net = network()
         assert ["0.weight", "0.bias"] == plan.lock(net)
+
+
+def stepped(optimizer, net):
+    """The optimizer, after a step on all gradients that there are."""
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+class TestOtherOptimizers:
+    """A plan that takes tensors away from another living optimizer says so."""
+
+    @pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}])
+    def test_locking_what_another_has_stepped_is_a_warning(self, settings):
+        """With both named; with or without state. It is no error: cells are run twice."""
+        net = network()
+        first = stepped(resolved(net).optimizer(torch.optim.SGD, **settings), net)
+        plan = resolved(net, "0.*")
+        message = (
+            r"A living SGD trains 2 parameters that the plan of this AdamW locks: 0\.weight, "
+            r"0\.bias\. From now on nothing trains them"
+        )
+        with pytest.warns(nnlr.NnlrWarning, match=message) as caught:
+            plan.optimizer(torch.optim.AdamW)
+        assert [__file__] == [warning.filename for warning in caught]
+        assert not net[0].weight.requires_grad
+        del first
+
+    def test_plan_lock_says_so_too(self):
+        """Also for a part of them; what it turns into an error locks nothing."""
+        net = network()
+        first = stepped(resolved(net).optimizer(torch.optim.SGD), net)
+        with pytest.raises(nnlr.NnlrWarning, match=r"1 parameter that this plan locks: 0\.bias"):
+            resolved(net, "0.bias").lock()
+        assert net[0].bias.requires_grad
+        assert 1 == len(first.param_groups)
+
+    def test_two_halves_of_a_model_are_told_before_any_step(self):
+        """Each locks what the other is to train."""
+        net = network()
+        weights = resolved(net, "*.bias").optimizer(torch.optim.SGD)
+        with pytest.warns(nnlr.NnlrWarning, match="A living SGD trains 3 parameters that"):
+            resolved(net, "*.weight").optimizer(torch.optim.AdamW)
+        assert 3 == len(weights.param_groups[0]["params"])
+
+    def test_an_optimizer_that_is_replaced_or_gone_is_no_matter(self):
+        """One that has not begun, one that was deleted, the same plan again, a regroup."""
+        net = network()
+        unused = resolved(net).optimizer(torch.optim.SGD)
+        plan = resolved(net, "0.*")
+        used = stepped(plan.optimizer(torch.optim.SGD, momentum=0.9), net)
+        again = plan.optimizer(torch.optim.SGD)
+        nnlr.regroup(used, resolved(net, "[01].*"))
+        assert unused is not again
+        with pytest.warns(nnlr.NnlrWarning, match="A living SGD trains 2 parameters"):
+            resolved(net, "[02].*").lock()
+        del used
+        schedule = nnlr.schedule(again, torch.optim.lr_scheduler.StepLR, step_size=1)
+        stepped(again, net)
+        del again, schedule  # refer to each other
+        resolved(net, "2.weight").lock()
+
+    def test_tensors_without_a_version_are_compared_by_state(self):
+        """Torch does not count changes of inference tensors."""
+        with torch.inference_mode():
+            tensors = {name: nn.Parameter(torch.ones(2)) for name in ("a", "b")}
+            first = nnlr.resolve(tensors, lr=0.1, weight_decay=0)
+            optimizer = first.optimizer(torch.optim.SGD, model=tensors)
+            nnlr.resolve(tensors, nnlr.rule("a", lr_mult=0), lr=0.1, weight_decay=0).lock(tensors)
+        assert 1 == len(optimizer.param_groups)
+
+
+def test_the_advice_to_split_a_model_trains_all_of_it():
+    """What Muon's refusal says to do, done: nothing is locked, each tensor in one optimizer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    plan = nnlr.resolve(model, nnlr.rule("1.*", lr_mult=0.5), lr=0.02, weight_decay=0.1)
+    with pytest.raises(nnlr.ConfigError, match="Muon trains matrices only, and 4") as caught:
+        plan.optimizer(torch.optim.Muon)
+    advice = str(caught.value).partition("lock nothing:\n")[2]
+    names = {"plan": plan, "model": model, "torch": torch}
+    exec(textwrap.dedent(advice), names)  # noqa: S102 - what a user would paste
+    muon, adamw = names["muon"], names["adamw"]
+    held = [name for o in (muon, adamw) for g in o.param_groups for name in g["param_names"]]
+    assert sorted(held) == sorted(name for name, _ in model.named_parameters())
+    assert {0.02, 0.01} == {group["lr"] for group in muon.param_groups}
+    assert {1e-3, 5e-4} == {group["lr"] for group in adamw.param_groups}
+    before = {name: param.detach().clone() for name, param in model.named_parameters()}
+    model(torch.arange(5)).square().sum().backward()
+    muon.step()
+    adamw.step()
+    assert not [
+        name for name, param in model.named_parameters() if torch.equal(param, before[name])
+    ]
+    assert not [f for f in nnlr.check(model, [muon, adamw]) if f.severity != "note"]

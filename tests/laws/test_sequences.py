@@ -5,6 +5,7 @@ which shares no code with it, and everything is compared after each. A sequence 
 printed with the few operations that it takes: paste them and play them.
 """
 
+import warnings
 from collections import Counter
 
 import pytest
@@ -169,7 +170,7 @@ def restarted_schedule(patch):
 
 def forgotten_locks(patch):
     """What the plan locks goes on having gradients."""
-    patch.setattr(Locks, "apply", lambda _: [])
+    patch.setattr(Locks, "apply", lambda *_: [])
 
 
 def early_locks(patch):
@@ -178,7 +179,8 @@ def early_locks(patch):
 
     def mutant(*args, **kwargs):
         fitted = original(*args, **kwargs)
-        fitted.locks.apply()
+        with warnings.catch_warnings(action="ignore"):  # of whom it is locked for
+            fitted.locks.apply()
         return fitted
 
     patch.setattr(nnlr.Plan, "fit", mutant)
