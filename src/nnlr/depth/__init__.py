@@ -8,6 +8,7 @@ Data flow: ModelInfo -> indexer -> one Layer, or None, for each parameter.
 """
 
 from nnlr.depth._auto import auto as auto
+from nnlr.depth._flow import flow as flow
 from nnlr.depth._given import INDEXERS as INDEXERS
 from nnlr.depth._given import _ByFunction, _ByPattern  # noqa: F401 - pickled here by 0.1
 from nnlr.depth._given import as_indexer as as_indexer

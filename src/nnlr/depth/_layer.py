@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._text import plural, shown
 from nnlr.errors import NnlrError
@@ -66,6 +67,14 @@ class Indexer(ABC):
         Raises:
             NnlrError: If this indexer finds no depth in the model.
         """
+
+    def basis(self, model: ModelInfo) -> str:
+        """What the layers of this model were read from, for traces; nothing by default."""
+        return ""
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """What is to be pointed out about the layers of this model; nothing by default."""
+        return ()
 
     def __repr__(self) -> str:
         """The indexer as a user would write it."""

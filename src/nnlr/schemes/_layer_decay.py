@@ -116,14 +116,15 @@ class LayerDecay(Scheme):
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """One factor for each layer of each tower; 1 outside every tower."""
         layers = self.layers(model)
-        factor_of = {layer: self._factor(layer) for layer in set(layers)}
+        basis = self.indexer.basis(model)
+        factor_of = {layer: self._factor(layer, basis) for layer in set(layers)}
         return [factor_of[layer] for layer in layers]
 
-    def _factor(self, layer: Layer | None) -> Factor:
+    def _factor(self, layer: Layer | None, basis: str) -> Factor:
         if layer is None:
             return Factor(why="outside every tower")
         mult = self.decay**layer.below
-        why = f"{self.decay:g}^{layer.below}, {layer}"
+        why = f"{self.decay:g}^{layer.below}, {layer}{basis and f' {basis}'}"
         if mult < self.min_mult:
             mult = self.min_mult
             why += f", not below {self.min_mult:g}"
@@ -152,10 +153,11 @@ class LayerDecay(Scheme):
         }
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """Arguments for a part that the indexer finds nowhere; parameters in no layer."""
+        """The indexer's; arguments for a part that it finds nowhere; parameters in no layer."""
         layers = self.layers(model)
         parts = {layer.part for layer in layers if layer}
-        findings = [
+        findings = [*self.indexer.findings(model)]
+        findings += [
             warning(
                 "layer-decay-without-effect",
                 (),
