@@ -16,8 +16,8 @@ from nnlr._arguments import Call, choice
 from nnlr._findings import Finding, note
 from nnlr._model.describe import ModelInfo
 from nnlr._text import plural, shown
-from nnlr.depth._flow_order import Order, Towers, order_of
-from nnlr.depth._flow_record import Recording, record
+from nnlr.depth._forward.order import Order, Towers, order_of
+from nnlr.depth._forward.record import Recording, record
 from nnlr.depth._layer import Indexer, Layers
 from nnlr.errors import NnlrError
 
@@ -208,7 +208,7 @@ def _findings(model: ModelInfo, recording: Recording, order: Order) -> Iterator[
             f"the forward in {mode} mode did not apply {plural(len(order.unused), 'parameter')} "
             "to its input; they have the layer of what is around them, or none",
             "If training uses them, pass an example that does, or call model.train() before "
-            "resolve.",
+            "resolve; what has gone through numpy is not seen.",
         )
     if order.dropped:
         yield note(

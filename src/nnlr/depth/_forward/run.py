@@ -247,11 +247,7 @@ class WithoutValues:
         self._mode = self._fake.FakeTensorMode()  # the old one remembers the tensors it made
         if len(self._results):
             gc.collect()
-        for tensor in list(self._results):
-            for holder in gc.get_referrers(tensor):
-                if hasattr(holder, "cache_clear"):  # functools.cache
-                    holder.cache_clear()
-            del tensor, holder
+        _empty_caches(self._results)
         if not len(self._results):
             return
         tensor = next(iter(self._results))
@@ -263,6 +259,16 @@ class WithoutValues:
             "keeps tensors outside of its modules, and its next forward may use them.\n"
             "  In a new process, run it with values: nnlr.depth.flow(..., fake=False)."
         )
+
+
+def _empty_caches(tensors: WeakIdKeyDictionary) -> None:
+    """Empty the caches of functions (``functools.cache``) that hold one of these tensors."""
+    for tensor in list(tensors):
+        for holder in gc.get_referrers(tensor):
+            outer = gc.get_referrers(holder) if isinstance(holder, dict) else ()
+            for each in (holder, *outer):
+                if hasattr(each, "cache_clear"):
+                    each.cache_clear()
 
 
 def forget_frames(error: BaseException) -> None:

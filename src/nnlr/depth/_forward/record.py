@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import wrapped_attrs
-from nnlr.depth._flow_run import (
+from nnlr.depth._forward.run import (
     Storages,
     WithoutValues,
     WithValues,

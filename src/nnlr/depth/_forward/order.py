@@ -1,0 +1,206 @@
+"""The layers of a model, from what one forward has shown.
+
+The exponent of layer decay is the longest way from a unit to the output, counted in layers:
+parallel towers, heads at half height and connections that skip blocks need no rule of their own.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nnlr._model.describe import ModelInfo, ParamInfo
+from nnlr.depth._forward.record import Recording
+from nnlr.depth._forward.units import FlowUnit, bits_of, is_layer, ones, ordered_units
+from nnlr.depth._layer import Layer, stem_part
+from nnlr.errors import NnlrError
+
+Towers = Literal["apart", "chain"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Where the parameters of a model are, by one forward."""
+
+    layers: list[Layer | None]
+    unused: list[int] = field(default_factory=list)  # positions of what the forward did not use
+    dropped: list[int] = field(default_factory=list)  # of what reaches no output
+    circles: list[list[int]] = field(default_factory=list)  # of units that are before one another
+
+
+def order_of(model: ModelInfo, recording: Recording, towers: Towers) -> Order:
+    """Number the layers.
+
+    Raises:
+        NnlrError: If no parameter meets an input, or all are in one layer.
+    """
+    before = recording.before
+    if not before:
+        raise NnlrError(
+            f"nnlr.depth.flow finds no parameter of {model.label} that the forward applies to "
+            "its inputs. Pass tensors that the model computes with."
+        )
+    units, circles = ordered_units(model, before)
+    from_top = sorted(units, key=lambda unit: unit.after.bit_count())
+    if towers == "apart":
+        for lower, upper in _towers_apart(units, model, before):
+            _cut(units, lower, upper)
+    _set_parts(model, units)
+    _count(model, units, from_top)
+    last = max(unit.exponent for unit in units if any(at in before for at in unit.params))
+    if not last:
+        raise NnlrError(
+            f"nnlr.depth.flow finds 1 layer in the {len(model.params)} parameters of "
+            f"{model.label}: none of them is after another."
+        )
+    layers: list[Layer | None] = [None] * len(model.params)
+    for unit in units:
+        if any(at in before for at in unit.params):
+            for at in unit.params:
+                layers[at] = _layer(model.params[at], unit, last)
+    unused = [at for at in range(len(layers)) if at not in before]
+    dropped = [at for at in before if not recording.touched >> at & 1]
+    return Order(layers, unused, sorted(dropped), circles)
+
+
+def _layer(param: ParamInfo, unit: FlowUnit, last: int) -> Layer:
+    part = unit.part or "block"
+    if part == "stem":
+        part = stem_part(param)
+    return Layer(max(last - unit.exponent, 0), last, part=part)
+
+
+# --- towers
+
+
+def _towers_apart(
+    units: list[FlowUnit], model: ModelInfo, before: dict[int, int]
+) -> list[tuple[int, int]]:
+    """Pairs of units, as bits: what is below a tower with an input of its own, and the tower.
+
+    Such a tower looks something up that nothing below it does, or its first block takes an
+    input that later ones do not take.
+    """
+    blocks = bits_of(at for at, unit in enumerate(units) if unit.blocks)
+    own = bits_of(at for at in ones(blocks) if _has_own_input(units, model, before, at, blocks))
+    starts = 0
+    for at in ones(own):
+        related = (units[at].before | units[at].after) & blocks
+        if 2 * (related & own).bit_count() <= related.bit_count():
+            starts |= 1 << at
+    for unit in units:
+        lookups = any(model.params[at].role == "embedding" for at in unit.params)
+        if lookups and not unit.blocks and not unit.before & blocks:
+            above = unit.after & blocks
+            starts |= bits_of(at for at in ones(above) if not units[at].before & above)
+    pairs = []
+    for at in ones(starts):
+        below = units[at].before & blocks
+        if not below:
+            continue
+        tower = 1 << at | units[at].after
+        related = below
+        for each in ones(below):
+            related |= units[each].before | units[each].after
+        pairs.append((related & ~tower, tower))
+    return pairs
+
+
+def _has_own_input(
+    units: list[FlowUnit], model: ModelInfo, before: dict[int, int], at: int, blocks: int
+) -> bool:
+    """Whether a block takes something that has gone through no layer below other blocks.
+
+    What has only been looked up counts: towers may share the table.
+    """
+    through = 0  # units below the blocks below it, and other blocks
+    for block in ones(units[at].before & blocks):
+        through |= units[block].before
+    through |= blocks & ~(1 << at)
+    layers = 0
+    for each in ones(through):
+        layers |= bits_of(
+            param
+            for param in units[each].params
+            if is_layer(model.params[param]) and model.params[param].role != "embedding"
+        )
+    return any(
+        is_layer(model.params[param]) and not before.get(param, layers) & layers
+        for param in units[at].params
+    )
+
+
+def _cut(units: list[FlowUnit], lower: int, upper: int) -> None:
+    """Forget that some units are before others."""
+    for at in ones(lower):
+        units[at].after &= ~upper
+    for at in ones(upper):
+        units[at].before &= ~lower
+
+
+# --- layers
+
+
+def _set_parts(model: ModelInfo, units: list[FlowUnit]) -> None:
+    """Say what is stem and head; what is between blocks, or beside all, stays without a part."""
+    blocks = bits_of(at for at, unit in enumerate(units) if unit.blocks)
+    for unit in units:
+        if unit.blocks:
+            unit.part = "block"
+        elif unit.after & blocks and not unit.before & blocks:
+            unit.part = "stem"
+        elif unit.before & blocks and not unit.after & blocks:
+            unit.part = "head"
+    heads = [unit for unit in units if unit.part == "head"]
+    others = [unit for unit in heads if not _is_norm(model, unit)]
+    bits = bits_of(at for at, unit in enumerate(units) if unit in others)
+    for unit in heads:
+        if unit not in others and not unit.before & bits and not _is_with(model, unit, others):
+            unit.part = "final_norm"
+
+
+def _is_with(model: ModelInfo, norm: FlowUnit, others: list[FlowUnit]) -> bool:
+    """Whether a norm and one of other units are all that a module holds, or a part of it."""
+    path = model.params[norm.params[0]].owner.rpartition(".")[0]
+    prefix = f"{path}."
+    inside = {at for at, param in enumerate(model.params) if param.name.startswith(prefix)}
+    members = {at for unit in others for at in unit.params}
+    return bool(path) and bool(inside & members) and inside <= members.union(norm.params)
+
+
+def _is_norm(model: ModelInfo, unit: FlowUnit) -> bool:
+    return all(model.params[at].role == "norm" for at in unit.params)
+
+
+def _count(model: ModelInfo, units: list[FlowUnit], from_top: list[FlowUnit]) -> None:
+    """Give each unit its exponent: the largest number of layers that come after it."""
+    blocks = bits_of(at for at, unit in enumerate(units) if unit.blocks)
+    outside: list[FlowUnit] = []  # between blocks, and norms after the last
+    for unit in from_top:
+        between = unit.part is None and unit.after & blocks
+        if between or unit.part == "final_norm":
+            outside.append(unit)
+        elif unit.part != "head":
+            later = [units[at] for at in ones(unit.after)]
+            unit.exponent = max((_counted(model, each, blocks) for each in later), default=0)
+    others = bits_of(
+        at for at, unit in enumerate(units) if unit in outside and not _is_norm(model, unit)
+    )
+    for unit in outside:
+        above, below = unit.after & blocks, unit.before & blocks
+        last = min(ones(below), key=lambda at: units[at].exponent)
+        # Whether something stands between the block before it and this norm, or beside it.
+        joins_next = unit.before & others & units[last].after or _is_with(
+            model, unit, [units[at] for at in ones(others)]
+        )
+        if above and (not _is_norm(model, unit) or joins_next):
+            unit.exponent = max(units[at].exponent for at in ones(above))
+        else:
+            unit.exponent = units[last].exponent
+
+
+def _counted(model: ModelInfo, unit: FlowUnit, blocks: int) -> int:
+    """The layers from a unit on, with it."""
+    if unit.part == "head":
+        return 1
+    plain = unit.part is None and not unit.after & blocks
+    layer = unit.blocks or (plain and any(is_layer(model.params[at]) for at in unit.params))
+    return unit.exponent + bool(layer)

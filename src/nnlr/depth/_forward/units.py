@@ -1,0 +1,230 @@
+"""Units, parameters that are in one layer, and which of them are before which.
+
+Blocks are those that :func:`nnlr.depth.auto` finds, if the forward runs them in series; outside
+of blocks the layers are units.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from torch import nn
+
+from nnlr._model.describe import ModelInfo, ParamInfo
+from nnlr.depth._blocks.layout import TowerLayout
+from nnlr.depth._blocks.stacks import BlockFinder
+from nnlr.depth._blocks.towers import split_into_towers
+from nnlr.depth._blocks.tree import BlockGroup, Bundle, ModelStep, Tree
+from nnlr.depth._layer import Part
+
+_MAPS: Final = frozenset({"embedding", "matrix", "conv", "head", "router", "lora_a", "lora_b"})
+
+
+@dataclass(slots=True)
+class FlowUnit:
+    """Parameters that are in one layer."""
+
+    params: list[int]  # positions
+    blocks: int = 0  # how many blocks they are
+    bits: int = 0  # the parameters, one bit each
+    before: int = 0  # the units before it, one bit each
+    after: int = 0  # the units after it
+    part: Part | None = None  # None between blocks, and beside all of them
+    exponent: int = 0
+
+
+def ordered_units(
+    model: ModelInfo, before: dict[int, int]
+) -> tuple[list[FlowUnit], list[list[int]]]:
+    """The units of a model and their order; and what had to be joined, as it is in a circle."""
+    members = _blocks(model, before)
+    blocks = len(members)
+    members += _layers_outside(model, {at for block in members for at in block})
+    parts = [set(params) for params in members]
+    earlier = closure(parts, before)
+    groups: list[int] = []  # the first unit of each circle, for each unit
+    for at, bits in enumerate(earlier):
+        mutual = (each for each in ones(bits) if each < at and earlier[each] >> at & 1)
+        groups.append(next(mutual, at))
+    units = []
+    circles = []
+    for first in dict.fromkeys(groups):
+        joined = [at for at, group in enumerate(groups) if group == first]
+        params = sorted(param for at in joined for param in members[at])
+        units.append(FlowUnit(params, blocks=sum(at < blocks for at in joined)))
+        # A bare parameter that acts inside a block is in no circle with it.
+        if len(joined) > 1 and units[-1].blocks != 1:
+            circles.append(params)
+    earlier = closure([set(unit.params) for unit in units], before)
+    for at, unit in enumerate(units):
+        unit.bits = bits_of(unit.params)
+        unit.before = earlier[at] & ~(1 << at)
+        for each in ones(unit.before):
+            units[each].after |= 1 << at
+    return units, circles
+
+
+def closure(members: list[set[int]], before: dict[int, int]) -> list[int]:
+    """For each of several sets of parameters those that are before it, also by way of others."""
+    owner = {at: number for number, params in enumerate(members) for at in params}
+    earlier = []
+    for number, params in enumerate(members):
+        bits = 0
+        for at in params:
+            bits |= before.get(at, 0)
+        units = bits_of({owner[at] for at in ones(bits) if at in owner} - {number})
+        earlier.append(units)
+    for via, bits in enumerate(earlier):
+        for number in range(len(earlier)):
+            if earlier[number] >> via & 1:
+                earlier[number] |= bits
+    return earlier
+
+
+def ones(bits: int) -> Iterator[int]:
+    """The positions of the ones of a number.
+
+    Examples:
+        >>> list(ones(0b1010))
+        [1, 3]
+    """
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest
+
+
+def bits_of(positions: Iterable[int]) -> int:
+    """The number with ones at these positions.
+
+    Examples:
+        >>> bin(bits_of([1, 3]))
+        '0b1010'
+    """
+    bits = 0
+    for position in positions:
+        bits |= 1 << position
+    return bits
+
+
+def _layers_outside(model: ModelInfo, inside: set[int]) -> list[list[int]]:
+    """The parameters outside of blocks: those of a layer together, bare ones each by itself."""
+    around = {path for param in model.params for path, _ in param.ancestors[:-1]}
+    layers: dict[str, list[int]] = {}
+    for at, param in enumerate(model.params):
+        if at in inside:
+            continue
+        path = param.owner
+        if path in around or not path:
+            path = param.name if param.owner_type is None or path in around else path
+        for outer, cls in param.ancestors:
+            if issubclass(cls, nn.MultiheadAttention):
+                path = outer
+        layers.setdefault(path, []).append(at)
+    return list(layers.values())
+
+
+def _blocks(model: ModelInfo, before: dict[int, int]) -> list[list[int]]:
+    """The parameters of each block; blocks of lists that take turns are joined."""
+    if model.module is None:
+        return []
+    tree = Tree(model, model.module)
+    stacks = list(_stacks(tree, before))
+    joined = True
+    while joined:
+        joined = False
+        for at, stack in enumerate(stacks):
+            for other in stacks[at + 1 :]:
+                if _take_turns(stack, other, before):
+                    stack[:] = [[*a, *b] for a, b in zip(stack, other, strict=True)]
+                    stacks = [each for each in stacks if each is not other]
+                    joined = True
+                    break
+            if joined:
+                break
+    seen: set[int] = set()
+    blocks = []
+    for block in (block for stack in stacks for block in stack):
+        if params := [at for at in block if at not in seen]:
+            seen.update(params)
+            blocks.append(params)
+    return blocks
+
+
+def _stacks(tree: Tree, before: dict[int, int]) -> Iterator[list[list[int]]]:
+    """The lists of blocks that run in series; members that stand side by side are looked into."""
+    for siblings in (False, True):
+        finder = BlockFinder(tree, siblings=siblings)
+        group = finder.blocks_of_model()
+        if group and len(group.blocks()) > 1:
+            break
+    else:
+        return
+    for tower in split_into_towers(tree, group):
+        TowerLayout(tree, tower, single_layers=False)  # takes small lists in stem and head out
+    pending = [group]
+    while pending:
+        for members in _innermost_lists(pending.pop()):
+            params = [step.params for step in members]
+            if _in_series(params, before):
+                yield params
+                continue
+            for step in members:
+                inner = finder._group(step.unit) if step.whole else None
+                if inner is not None:
+                    pending.append(inner)
+
+
+def _innermost_lists(group: BlockGroup) -> Iterator[list[ModelStep]]:
+    """The blocks of a group, list by list; those of lists of one length are not joined yet."""
+    lists: dict[str, list[ModelStep]] = {}
+    for item in group.items:
+        if not isinstance(item, ModelStep) or not item.block:
+            continue
+        if item.unit.cls is Bundle:
+            for kid in item.unit.kids:
+                path = kid.path.rpartition(".")[0]
+                lists.setdefault(path, []).append(ModelStep.of(kid, block=True))
+        else:
+            lists.setdefault("", []).append(item)
+    yield from lists.values()
+    for item in group.items:
+        if isinstance(item, BlockGroup):
+            yield from _innermost_lists(item)
+
+
+def _in_series(members: list[list[int]], before: dict[int, int]) -> bool:
+    """Whether one of several parts is before another; so is a part that is alone."""
+    everything = bits_of(at for params in members for at in params)
+    return len(members) == 1 or any(
+        _before(params, before) & everything & ~bits_of(params) for params in members
+    )
+
+
+def _before(params: Iterable[int], before: dict[int, int]) -> int:
+    """The parameters before any of several ones."""
+    bits = 0
+    for at in params:
+        bits |= before.get(at, 0)
+    return bits
+
+
+def _take_turns(one: list[list[int]], other: list[list[int]], before: dict[int, int]) -> bool:
+    """Whether the members of two lists of one length alternate, as under ``zip``."""
+    if len(one) != len(other) or len(one) < 2:
+        return False
+    for first, second in ((one, other), (other, one)):
+        in_turn = [each for pair in zip(first, second, strict=True) for each in pair]
+        if all(
+            _before(after, before) & bits_of(params)
+            and not _before(params, before) & bits_of(after)
+            for params, after in pairwise(in_turn)
+        ):
+            return True
+    return False
+
+
+def is_layer(param: ParamInfo) -> bool:
+    """Whether it is more than a vector; a linear map to one number is."""
+    return param.role in _MAPS or sum(size > 1 for size in param.shape) > 1
