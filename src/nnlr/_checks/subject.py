@@ -15,7 +15,7 @@ from nnlr._model.names import Slot, Source, slots
 from nnlr._plan import Plan
 from nnlr._schedule.base_rate import scheduled
 from nnlr._schedule.origin import ORIGIN
-from nnlr._schedule.schedule import RatioPlateau, RatioScheduler
+from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 
