@@ -8,10 +8,12 @@ from typing import Final, ParamSpec, TypeVar
 from torch import Tensor, nn
 
 from nnlr._apply.param_groups import ParamGroup
+from nnlr._arguments import is_listing
 from nnlr._declare.factor import Factor, Step, Trace
 from nnlr._declare.on_modules import declarations
 from nnlr._declare.scheme import Scheme, as_schemes, merge
 from nnlr._declare.ties import check_settled, settle
+from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, check_role, describe, uncollected, with_roles
 from nnlr._model.names import Source, inside_ddp, unwrapping
 from nnlr._plan import Plan, Reference
@@ -120,8 +122,20 @@ def resolve(
     rows = make_rows(info.params, traces, bases)
     findings = [*plan_findings(rows, info)]
     for scheme in schemes:
-        findings += scheme.findings(info)
+        findings += _findings_of(scheme, info)
     return Plan(rows, bases, info.label, tuple(findings), _reference(model, info))
+
+
+def _findings_of(scheme: Scheme, info: ModelInfo) -> list[Finding]:
+    """The findings of a scheme, which may be of a user's own."""
+    findings = scheme.findings(info)
+    if not is_listing(findings) or not all(isinstance(item, Finding) for item in findings):
+        raise NnlrError(
+            f"{scheme!r} gave {shown(findings)}: findings(model) returns a list of findings, "
+            "which may be empty.",
+            value=findings,
+        )
+    return list(findings)
 
 
 def _with_user_roles(info: ModelInfo, roles: object) -> ModelInfo:

@@ -72,7 +72,7 @@ class Selector(ABC):
             f"others), and by no other sign: {both}."
         )
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse_sign
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __xor__ = __rxor__ = _refuse_sign
 
     @abstractmethod
     def __repr__(self) -> str:
@@ -96,11 +96,15 @@ def as_selector(value: object, where: str) -> Selector:
     )
 
 
-def glob(pattern: str) -> Selector:
+def glob(pattern: str, *more: object) -> Selector:
     """Choose by name: ``*`` stands for anything, dots too, ``?`` for one character.
 
     Args:
         pattern: Compared with the whole canonical name, case-sensitive.
+        *more: Nothing: patterns are joined with ``|``.
+
+    Raises:
+        NnlrError: If it is no pattern, or there are several.
 
     Examples:
         >>> import nnlr
@@ -110,19 +114,35 @@ def glob(pattern: str) -> Selector:
         >>> [row.lr_mult for row in plan.rows]
         [1.0, 2.0, 1.0, 2.0]
     """
+    _refuse_more("glob", pattern, *more)
     if not isinstance(pattern, str) or not pattern:
         got = f"{shown(pattern)}.{selector_hint(pattern)}"
         raise NnlrError(f"glob needs a pattern such as 'head.*', got {got}", value=pattern)
     return Glob(pattern)
 
 
-def regex(pattern: str) -> Selector:
+def _refuse_more(function: str, *patterns: object) -> None:
+    """Refuse more than one pattern, and say how to join them."""
+    if len(patterns) > 1:
+        joined = " | ".join(f"{function}({shown(pattern)})" for pattern in patterns)
+        raise CallError(f"{function} takes one pattern, got {len(patterns)}. Join them: {joined}.")
+
+
+def regex(pattern: str, *more: object) -> Selector:
     r"""Choose by name: a regular expression that must match the whole canonical name.
+
+    Args:
+        pattern: The expression, as Python's ``re`` has it.
+        *more: Nothing: patterns are joined with ``|``.
+
+    Raises:
+        NnlrError: If it is no regular expression, or there are several.
 
     Examples:
         >>> regex(r"blocks\.([0-5])\..*")
         regex('blocks\\.([0-5])\\..*')
     """
+    _refuse_more("regex", pattern, *more)
     if not isinstance(pattern, str):
         raise NnlrError(
             f"regex needs a string such as r'blocks\\.[0-5]\\..*', got {shown(pattern)}.",
@@ -329,8 +349,19 @@ class _Predicate(Selector):
     test: Callable[[ParamInfo], bool]
 
     def matches(self, model: ModelInfo) -> Indices:
-        test = self.test
-        return frozenset([i for i, param in enumerate(model.params) if test(param)])
+        return frozenset([i for i, param in enumerate(model.params) if self._holds(param)])
+
+    def _holds(self, param: ParamInfo) -> bool:
+        """What the function says, which must be true or false, or something like it."""
+        answer = self.test(param)
+        try:
+            return bool(answer)
+        except (TypeError, ValueError, RuntimeError):  # of an array or a tensor of several
+            raise NnlrError(
+                f"{self!r} must return True or False, and returns {shown(answer)} for "
+                f"{param.name!r}.",
+                value=answer,
+            ) from None
 
     def __repr__(self) -> str:
         return f"predicate({getattr(self.test, '__name__', repr(self.test))})"

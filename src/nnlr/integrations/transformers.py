@@ -15,11 +15,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._apply.signature import Signature
-from nnlr._arguments import number
+from nnlr._arguments import choice, flag, instance, number
 from nnlr._declare.scheme import Scheme, as_schemes
 from nnlr._plan import Plan
 from nnlr._resolve import resolve
-from nnlr._rows.rates import Decay
+from nnlr._rows.rates import DECAYS, Decay
 from nnlr._schedule.keep_ratios import keep_ratios
 from nnlr._schedule.rate_summary import rate_summary
 from nnlr._schedule.schedule import schedule
@@ -179,6 +179,11 @@ def optimizer(
         number(lr, "lr", above=0)
     if weight_decay is not None:
         number(weight_decay, "weight_decay")
+    choice(decay, "decay", DECAYS)
+    flag(keep_ratios, "keep_ratios")
+    for name, value in (("tied", tied), ("roles", roles)):
+        if value is not None:
+            instance(value, name, Mapping)
     if args is None:
         required = {"cls": cls, **rates}
         if missing := [name for name, value in required.items() if value is None]:
@@ -238,7 +243,7 @@ class RateCallback(TrainerCallback):
     """
 
     def __init__(self, *, groups: bool = False) -> None:
-        self.groups = groups
+        self.groups = flag(groups, "groups")
         self._rates: dict[str, float] = {}
 
     def on_train_begin(self, *_: object, **run: Any) -> None:

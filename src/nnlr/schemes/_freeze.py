@@ -82,8 +82,8 @@ def freeze(
             )
         if isinstance(selector, Integral) and not isinstance(selector, bool):
             raise NnlrError(
-                f"freeze({selector!r}) is no selector. To freeze by depth: "
-                f"freeze(below={selector!r})."
+                f"freeze({shown(selector)}) is no selector. To freeze by depth: "
+                f"freeze(below={shown(selector)})."
             )
         chosen = as_selector(selector, "freeze")
     else:
