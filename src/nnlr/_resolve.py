@@ -8,7 +8,7 @@ from typing import Final, ParamSpec, TypeVar
 from torch import Tensor, nn
 
 from nnlr._apply.param_groups import ParamGroup
-from nnlr._arguments import is_listing
+from nnlr._arguments import is_listing, optional_mapping
 from nnlr._declare.factor import Factor, Step, Trace
 from nnlr._declare.on_modules import declarations
 from nnlr._declare.scheme import Scheme, as_schemes, merge
@@ -21,7 +21,7 @@ from nnlr._rows.findings import plan_findings
 from nnlr._rows.groups import Locked
 from nnlr._rows.rates import Decay, make_bases
 from nnlr._rows.row import make_rows
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import shown
 from nnlr.errors import CallError, NnlrError
@@ -110,8 +110,8 @@ def resolve(
             "model.named_parameters() can be read once only; pass the model.",
             value=model,
         )
-    info = _with_user_roles(info, {} if roles is None else roles)
-    overruled = check_settled({} if tied is None else tied, info)
+    info = _with_user_roles(info, roles)
+    overruled = check_settled(tied, info)
 
     # What is declared about each parameter: its trace, one step for each factor.
     parts = [_sparse(info), declarations(info, overruled)]
@@ -140,8 +140,7 @@ def _findings_of(scheme: Scheme, info: ModelInfo) -> list[Finding]:
 
 def _with_user_roles(info: ModelInfo, roles: object) -> ModelInfo:
     """The same model with the roles of ``resolve(..., roles={selector: role})``."""
-    if not isinstance(roles, Mapping):
-        raise NnlrError(f"roles must be a mapping {{selector: role}}, got {shown(roles)}.")
+    roles = optional_mapping(roles, "roles", "{selector: role}")
     chosen: dict[int, str] = {}
     for selector, role in roles.items():
         entry = f"roles={{{shown(selector)}: {shown(role)}}}"

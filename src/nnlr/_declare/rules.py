@@ -16,7 +16,7 @@ from nnlr._arguments import options as checked_options
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace, settings_of
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo
-from nnlr._select.selectors import Indices, Selector, as_selector
+from nnlr._select.selector import Indices, Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
 from nnlr.errors import CallError, CoverageError, NnlrError, PatternError

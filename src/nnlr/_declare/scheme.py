@@ -17,7 +17,7 @@ from nnlr._arguments import flag
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, with_roles
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import plural, shown
 from nnlr.errors import CallError, NnlrError, PatternError

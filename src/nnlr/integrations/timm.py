@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from nnlr._apply.param_groups import ParamGroup
-from nnlr._arguments import choice, flag, instance
+from nnlr._arguments import choice, flag, optional_mapping
 from nnlr._declare.scheme import Scheme, as_schemes
 from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._resolve import resolve
 from nnlr._rows.groups import Locked
 from nnlr._rows.rates import Decay, make_bases
-from nnlr._select.selectors import Selector
+from nnlr._select.selector import Selector
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 
@@ -131,9 +131,8 @@ def param_group_fn(
     as_schemes(schemes)
     make_bases(lr, weight_decay, decay)
     flag(names, "names")
-    for name, value in (("tied", tied), ("roles", roles)):
-        if value is not None:
-            instance(value, name, Mapping)
+    optional_mapping(tied, "tied", "{alias: name}")
+    optional_mapping(roles, "roles", "{selector: role}")
     choice(locked, "locked", ("drop", "keep"))
 
     def groups(model: nn.Module) -> list[ParamGroup]:

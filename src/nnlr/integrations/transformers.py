@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._apply.signature import Signature
-from nnlr._arguments import choice, flag, instance, number
+from nnlr._arguments import choice, flag, number, optional_mapping
 from nnlr._declare.scheme import Scheme, as_schemes
 from nnlr._plan import Plan
 from nnlr._resolve import resolve
@@ -23,7 +23,7 @@ from nnlr._rows.rates import DECAYS, Decay
 from nnlr._schedule.keep_ratios import keep_ratios
 from nnlr._schedule.rate_summary import rate_summary
 from nnlr._schedule.schedule import schedule
-from nnlr._select.selectors import Selector
+from nnlr._select.selector import Selector
 from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.integrations._installed import installed
@@ -181,9 +181,8 @@ def optimizer(
         number(weight_decay, "weight_decay")
     choice(decay, "decay", DECAYS)
     flag(keep_ratios, "keep_ratios")
-    for name, value in (("tied", tied), ("roles", roles)):
-        if value is not None:
-            instance(value, name, Mapping)
+    optional_mapping(tied, "tied", "{alias: name}")
+    optional_mapping(roles, "roles", "{selector: role}")
     if args is None:
         required = {"cls": cls, **rates}
         if missing := [name for name, value in required.items() if value is None]:

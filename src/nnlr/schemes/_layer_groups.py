@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nnlr._arguments import is_listing
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import unwrap
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
 from nnlr.depth._auto import auto
