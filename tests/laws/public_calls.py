@@ -267,6 +267,7 @@ SAMPLES: dict[str, Callable[[World], object]] = {
     "optimizer.decay": lambda w: "sqrt",
     "configure.schedule": lambda w: lambda base: torch.optim.lr_scheduler.StepLR(base, 2),
     "configure.interval": lambda w: "step",
+    "inputs": lambda w: torch.ones(1, 2),
     "as_indexer.value": lambda w: "auto",
     # Arguments that are optional each, of which one is needed.
     "annotate.lr_mult": lambda w: 0.5,
