@@ -6,6 +6,7 @@ A case is a function of ``ill``: whether the mistake is made. It returns the arg
 
 import copy
 import json
+import math
 import threading
 import warnings
 from collections import defaultdict
@@ -26,6 +27,9 @@ LR = 0.1
 # The models of the case that was built last: plans hold theirs weakly.
 MODELS = []
 
+# What a script has beside what check was given; lines to paste speak of it.
+SCRIPT = {}
+
 
 def case(kind):
     """Register a case of a kind."""
@@ -45,7 +49,9 @@ def network(*layers):
 
 
 def resolved(model, *schemes, lr=LR, weight_decay=0.0):
-    return nnlr.resolve(model, *schemes, lr=lr, weight_decay=weight_decay)
+    SCRIPT.update(scheme=math.prod(schemes, start=nnlr.rule("*")), lr=lr, wd=weight_decay)
+    SCRIPT["plan"] = nnlr.resolve(model, SCRIPT["scheme"], lr=lr, weight_decay=weight_decay)
+    return SCRIPT["plan"]
 
 
 def layered(model, cls=torch.optim.AdamW, mult=0.01, **settings):
@@ -577,6 +583,84 @@ def too_long_to_run(ill):
     return net, optimizer, (Endless if ill else lrs.StepLR)(optimizer, 10**6)
 
 
+@case("rates-stay-zero")
+def after_the_end(ill):
+    net = network()
+    plan, optimizer = layered(net, torch.optim.SGD)
+    scheduler = lrs.PolynomialLR(optimizer, 4)
+    for _ in range(4 if ill else 3):
+        optimizer.step()
+        scheduler.step()
+    return plan, optimizer, scheduler
+
+
+@case("rates-stay-zero")
+def nothing_to_multiply(ill):
+    """A scheduler of torch on rates that an earlier one has brought to 0."""
+    net = network()
+    plan, optimizer = layered(net, torch.optim.SGD)
+    for group in optimizer.param_groups if ill else ():
+        group["lr"] = 0.0
+    return plan, optimizer, lrs.ExponentialLR(optimizer, 0.9)
+
+
+@case("rates-stay-zero")
+def built_at_zero(ill):
+    net = network()
+    return net, torch.optim.SGD(net.parameters(), lr=0.0 if ill else LR)
+
+
+@case("unscheduled")
+def one_of_two(ill):
+    net = network()
+    both = [torch.optim.SGD(net[at].parameters(), lr=LR) for at in (0, 2)]
+    schedulers = [lrs.StepLR(each, 5) for each in both]
+    return net, both, schedulers[:1] if ill else schedulers
+
+
+# --- state
+
+
+def trained(net, cls=torch.optim.AdamW):
+    plan, optimizer = layered(net, cls)
+    backward(net)
+    optimizer.step()
+    optimizer.zero_grad()
+    return plan, optimizer
+
+
+@case("wrong-state")
+def resized_in_place(ill):
+    """As resize_token_embeddings does: the Parameter stays, its data are others."""
+    net = network()
+    _, optimizer = trained(net)
+    if ill:
+        net[2].weight.data = torch.ones(3, 6)
+        net[2].bias.data = torch.ones(3)
+    return net, optimizer
+
+
+@case("wrong-state")
+def at_the_wrong_position(ill):
+    net = network()
+    plan, optimizer = trained(net)
+    if ill:
+        one, other = net[0].weight, net[2].weight
+        state = optimizer.state
+        state[one], state[other] = state[other], state[one]
+    return plan, optimizer
+
+
+@case("wrong-state")
+def of_another_class(ill):
+    net = network()
+    plan, optimizer = trained(net)
+    if ill:
+        for tensor in net.parameters():
+            optimizer.state[tensor] = {"momentum_buffer": torch.zeros_like(tensor)}
+    return plan, optimizer
+
+
 # --- configurations of DeepSpeed
 
 
@@ -658,6 +742,24 @@ def lost_decay(ill):
         for group in optimizer.param_groups:
             del group["weight_decay"]
     return plan, optimizer
+
+
+@case("tiny-rate")
+def deep_decay(ill):
+    """The patches of a net of 12 blocks, at 0.5 ** 13 of the base."""
+    net = nn.Module()
+    net.embed = nn.Linear(2, 2)
+    net.blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(12))
+    net.head = nn.Linear(2, 2)
+    MODELS.append(net)
+    plan = resolved(net, nnlr.layer_decay(0.5 if ill else 0.75))
+    return plan, plan.optimizer(torch.optim.AdamW)
+
+
+@case("tiny-rate")
+def deep_steps(ill):
+    net = network(*[nn.Linear(4, 4) for _ in range(10)])
+    return resolved(net, nnlr.discriminative(20 if ill else 1.5)), None
 
 
 @case("decayed-norm")

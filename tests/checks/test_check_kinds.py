@@ -2,15 +2,19 @@
 
 import ast
 import re
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
+from torch.optim import lr_scheduler as lrs
 
 import nnlr
 from nnlr._checks.check import LOOKS
 from nnlr._findings import SEVERITIES
-from tests.checks.cases import CASES, MODELS, arguments
+from nnlr._schedule import keep_ratios
+from tests.checks.cases import CASES, LR, MODELS, SCRIPT, arguments
 from tests.frozen_state import state_of
 
 SOURCES = Path(nnlr.__file__).parent
@@ -54,6 +58,7 @@ def alone(tmp_path):
 def checked(build, *, ill):
     """The findings of a case; nothing that it holds may change."""
     MODELS.clear()
+    SCRIPT.clear()
     args, kwargs = arguments(build(ill))
     before = state_of(MODELS, args, kwargs)
     found = nnlr.check(*args, **kwargs)
@@ -69,6 +74,84 @@ def test_each_finding_is_produced_and_its_twin_is_clean(kind, build):
     assert kind in found
     assert found[kind].severity in emitted()[kind]
     assert "nothing found" == str(checked(build, ill=False))
+
+
+def pasted(code, script):
+    """Run a line that a message offers, in a script that has built what it speaks of."""
+    with warnings.catch_warnings(action="ignore"):  # of resumed state that is dropped, say
+        exec(code, script)  # noqa: S102 - it is offered to be pasted
+
+
+def script_of(args, deepspeed):
+    """The variables of a script that has made such a call."""
+    checked, optimizers, schedulers = args
+    optimizers = list(optimizers) if isinstance(optimizers, list | tuple) else [optimizers]
+    return {
+        **vars(torch.optim),
+        **vars(lrs),
+        "scheme": nnlr.rule("*"),
+        "lr": LR,
+        "wd": 0.0,
+        **SCRIPT,
+        "nnlr": nnlr,
+        "torch": torch,
+        "model": MODELS[-1],
+        "optimizers": optimizers,
+        "optimizer": optimizers[0],
+        "scheduler": schedulers,
+        "config": deepspeed,
+        **({"plan": checked} if isinstance(checked, nnlr.Plan) else {}),
+    }
+
+
+def again(args, script):
+    """The arguments of the call after the line was run."""
+    checked, optimizers, schedulers = args
+    new = script["plan"] if isinstance(checked, nnlr.Plan) else checked
+    if isinstance(optimizers, list | tuple):
+        made = script["scheduler"]
+        if made is not schedulers:
+            made = [*schedulers, made]
+        return new, script["optimizers"], made
+    return new, None if optimizers is None else script["optimizer"], script["scheduler"]
+
+
+# Findings whose fix is to be thought about, or is done elsewhere.
+PROSE = {"unprobed", "rule-on-frozen", "looks-absolute", "restored", "lr-scale-alone"}
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(("kind", "build"), [pair for pair in PAIRS if pair.values[0] not in PROSE])
+def test_each_fix_is_run_and_mends(kind, build):
+    """The line behind the last colon; then rates are as planned and nothing of it is found."""
+    MODELS.clear()
+    SCRIPT.clear()
+    args, kwargs = arguments(build(True))
+    before = nnlr.check(*args, **kwargs)
+    fix = next(finding.fix for finding in before if finding.kind == kind)
+    script = script_of(args, kwargs["deepspeed"])
+    pasted(fix.rpartition(": ")[2], script)
+    args = again(args, script)
+    kinds = {finding.kind for finding in nnlr.check(*args, deepspeed=script["config"])}
+    assert kind not in kinds
+    assert kinds <= {finding.kind for finding in before}
+    optimizer, plan = args[1], script.get("plan")
+    if plan is None or optimizer is None or isinstance(optimizer, list | tuple):
+        return
+    if keep_ratios.keeps_ratios(optimizer):  # before the next step
+        with warnings.catch_warnings(action="ignore"):
+            optimizer.step()
+    rates = {
+        id(tensor): float(group["lr"]) * group.get("lr_scale", 1.0) ** ("lr_mult" not in group)
+        for group in optimizer.param_groups
+        for tensor in group["params"]
+    }
+    names = {id(tensor): name for name, tensor in MODELS[-1].named_parameters()}
+    due = {row.name: row.lr for row in plan if row.trainable}
+    known = [(rates[key], due[names[key]]) for key in rates if names.get(key) in due]
+    highest = max((rate / lr for rate, lr in known if lr), default=0)
+    for rate, lr in known:
+        assert rate == pytest.approx(lr * highest, rel=1e-4)
 
 
 def test_every_kind_has_a_pair():

@@ -207,6 +207,33 @@ class TestCourses:
         train(net, optimizer, second)
         assert "nothing found" == findings(plan, optimizer, second)
 
+    def test_courses_beside_and_after_each_other_and_by_groups(self):
+        """A warm-up beside a plateau; SWA built up front; a bias warm-up; a constant group."""
+        net = network()
+        plan = slow_first(net, weight_decay=0.0)
+        optimizer = plan.optimizer(torch.optim.SGD, momentum=0.9)
+        plateau = nnlr.schedule(optimizer, lrs.ReduceLROnPlateau, patience=0)
+        warmup = nnlr.schedule(optimizer, ALL["LambdaLR"], beside=plateau)
+        for _ in range(4):
+            assert "nothing found" == findings(plan, optimizer, [plateau, warmup])
+            train(net, optimizer, warmup, steps=1)
+            plateau.step(1.0)
+        optimizer = plan.optimizer(torch.optim.SGD)
+        cosine = nnlr.schedule(optimizer, lrs.CosineAnnealingLR, T_max=9)
+        swa = nnlr.schedule(optimizer, SWALR, swa_lr=0.05, after=cosine)
+        for scheduler in (cosine, swa):
+            train(net, optimizer, scheduler)
+            assert "nothing found" == findings(plan, optimizer, [cosine, swa])
+        name = optimizer.param_groups[-1]["name"]
+        for rest in (lambda opt: lrs.LinearLR(opt, 0.1, total_iters=5), None):
+            optimizer = plan.optimizer(torch.optim.SGD)
+            courses = {name: lambda opt: lrs.ExponentialLR(opt, 0.9), "*": rest}
+            scheduler = nnlr.schedule(optimizer, courses)
+            for steps in (0, 3):
+                train(net, optimizer, scheduler, steps)
+                assert "nothing found" == findings(plan, optimizer, scheduler)
+                assert "nothing found" == findings(plan, optimizer)
+
     def test_multipliers_edited_by_hand(self):
         """As the schedule's documentation says; the rate follows at the next step."""
         net = network()

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._arguments import choice
-from nnlr._checks import groups, model, optimizer, plan, schedule, trainer
+from nnlr._checks import groups, model, optimizer, plan, schedule, state, trainer
 from nnlr._checks.subject import Scheduling, Subject, unwrapped_optimizers, unwrapped_schedulers
 from nnlr._findings import SEVERITIES, Finding, Findings, Severity
 from nnlr._model.names import Source
@@ -23,6 +23,7 @@ LOOKS: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
     plan.mismatched,
     plan.differing,
     plan.decayed_norms,
+    plan.tiny_rates,
     model.stale,
     model.left_out,
     model.not_trained,
@@ -38,6 +39,9 @@ LOOKS: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
     groups.drift,
     groups.zero_rates,
     groups.lr_scales,
+    state.misfits,
+    schedule.asleep,
+    schedule.unscheduled,
     optimizer.probed,
     optimizer.hookless,
     optimizer.unresumable,

@@ -6,16 +6,20 @@ import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Final
+from numbers import Number
+from typing import Final, cast
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
+from nnlr._checks.fixes import frozen, regrouped, resolve_again
 from nnlr._checks.optimizer_probe import step_needs
 from nnlr._checks.schedule_rehearsal import has_own_functions
-from nnlr._checks.subject import SettingsOfGroup, Subject, labelled, rate, start
+from nnlr._checks.subject import SettingsOfGroup, Subject, as_built, labelled, rate, start
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.base_rate import MULTIPLIERS
+from nnlr._schedule.keep_ratios import keeps_ratios
 from nnlr._schedule.origin import ORIGIN
 from nnlr._text import plural, shown
 
@@ -40,7 +44,8 @@ def empty_or_alike(subject: Subject) -> Iterator[Finding]:
             empty,
             cause=f"{plural(len(empty), 'group', 'hold')} no parameter; distributed checkpoints "
             "(set_optimizer_state_dict) refuse them",
-            fix="Leave them out; a plan has none: plan.param_groups()",
+            fix="Leave them out: optimizer.param_groups[:] = [group for group in "
+            "optimizer.param_groups if group['params']]",
         )
     for optimizer in subject.optimizers:
         names = [str(group["name"]) for group in optimizer.param_groups if "name" in group]
@@ -58,23 +63,30 @@ def empty_or_alike(subject: Subject) -> Iterator[Finding]:
 
 def bad_values(subject: Subject) -> Iterator[Finding]:
     """Values that make a step wrong, and values that trainers cannot load from a checkpoint."""
-    bad, unsafe = {}, {}
+    bad, unsafe = {}, {}  # what to call it -> the code that mends it
     loads: dict[type, bool] = {}  # whether torch.load takes the type; each is tried once
-    for label, group in subject.groups:
-        for key, value in group.items():
-            if key in ("params", "param_names"):
-                continue
-            if _is_bad(key, value):
-                bad[f"{label}: {key}={shown(value)}"] = label
-            elif not _is_safe(value, loads):
-                unsafe[f"{label}: {key}={shown(value, typed=True)}"] = label
+    for number, optimizer in enumerate(subject.optimizers):
+        which = "optimizer" if len(subject.optimizers) == 1 else f"optimizers[{number}]"
+        for position, (label, group) in enumerate(labelled(optimizer)):
+            for key, value in group.items():
+                if key in ("params", "param_names"):
+                    continue
+                place = f"{which}.param_groups[{position}][{key!r}]"
+                if _is_bad(key, value):
+                    good = _good(optimizer, group, key)
+                    bad[f"{label}: {key}={shown(value)}"] = f"{place} = {good!r}"
+                elif not _is_safe(value, loads):
+                    made = _plain_type(value)
+                    unsafe[f"{label}: {key}={shown(value, typed=True)}"] = (
+                        f"{place} = {made}({place})"
+                    )
     if bad:
         yield error(
             "bad-value",
             bad,
             cause=f"{plural(len(bad), 'setting', 'are')} NaN, infinite, negative or no "
             "number; torch checks only what its constructor gets as default",
-            fix="Write a finite number >= 0: group['lr'] = 1e-3",
+            fix=f"Write a finite number >= 0: {'; '.join(bad.values())}",
         )
     if unsafe:
         yield warning(
@@ -83,7 +95,7 @@ def bad_values(subject: Subject) -> Iterator[Finding]:
             cause=f"{plural(len(unsafe), 'setting', 'are')} of types that "
             "torch.load(weights_only=True) refuses, so a checkpoint of this optimizer "
             "cannot be resumed by most trainers",
-            fix="Write plain Python values: group['lr'] = float(group['lr'])",
+            fix=f"Write plain Python values: {'; '.join(unsafe.values())}",
         )
 
 
@@ -100,13 +112,32 @@ def _is_bad(key: str, value: object) -> bool:
     return not 0 <= value < math.inf
 
 
+def _good(optimizer: Optimizer, group: SettingsOfGroup, key: str) -> float:
+    """A value in place of a bad one: that which the code built, or else the default."""
+    factor = rate(group, MULTIPLIERS.get(key, "")) if key in MULTIPLIERS else 1.0
+    default = rate(optimizer.defaults, key)
+    built = rate(as_built(group), key)
+    values = (built, None if default is None else default * (1.0 if factor is None else factor))
+    return next((value for value in values if value is not None and value >= 0), 1e-3)
+
+
+def _plain_type(value: object) -> str:
+    """The built-in type that a value of another is to be written in."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind.__name__
+    return "float" if isinstance(value, Number) else "str"
+
+
 def _is_safe(value: object, loads: dict[type, bool]) -> bool:
     """Whether ``torch.load(weights_only=True)`` takes a value; tried once for each type."""
     kind = type(value)
     if kind in _PLAIN:
         return True
-    if isinstance(value, list | tuple) and kind in (list, tuple):
-        return all(_is_safe(item, loads) for item in value)
+    if kind in (list, tuple):
+        return all(_is_safe(item, loads) for item in cast(Sequence[object], value))
+    if kind is dict:
+        return all(_is_safe(item, loads) for item in cast(dict[object, object], value).values())
     if kind not in loads:
         file = io.BytesIO()
         try:
@@ -141,7 +172,11 @@ def missing_settings(subject: Subject) -> Iterator[Finding]:
             cause=f"{plural(len(missing), 'group', 'lack')} settings that the step reads: "
             f"{first!r} has no {', '.join(keys)}. Distributed checkpoints leave them out where "
             "groups have changed",
-            fix="Give the groups of the plan: nnlr.regroup(optimizer, plan)",
+            fix=f"Give it the groups of the plan: {regrouped(subject)}"
+            if subject.plan
+            else "Give them what the optimizer was built with, and rates of their own where they "
+            "had some: [group.setdefault(key, value) for group in optimizer.param_groups "
+            "for key, value in optimizer.defaults.items()]",
         )
 
 
@@ -158,7 +193,9 @@ def shared_rates(subject: Subject) -> Iterator[Finding]:
                 (label for label, _ in members),
                 cause=f"{plural(len(members), 'group')} of different lr_mult hold one and the "
                 "same tensor as lr: what is written for one is the rate of all",
-                fix="Give each its own: plan.optimizer(cls, tensor_lr=True)",
+                fix="Give each its own: [group.update(lr=torch.tensor("
+                "float(optimizer.defaults['lr']) * group.get('lr_mult', 1))) "
+                "for group in optimizer.param_groups]",
             )
 
 
@@ -196,10 +233,11 @@ def drift(subject: Subject) -> Iterator[Finding]:
     """Rates that no longer stand in the ratio of their multipliers."""
     for optimizer, (key, mult) in product(subject.optimizers, MULTIPLIERS.items()):
         if key == "lr" and (
-            subject.is_scheduled_by_us(optimizer)
+            keeps_ratios(optimizer)
+            or subject.is_scheduled_by_us(optimizer)
             or any(map(has_own_functions, subject.schedulers_of(optimizer)))
         ):
-            continue  # each step of the schedule writes the rates that its courses give
+            continue  # they are written before each step, or with its courses after it
         rates = [
             (label, factor, now)
             for label, group in labelled(optimizer)
@@ -218,10 +256,11 @@ def drift(subject: Subject) -> Iterator[Finding]:
                 cause=f"{plural(len(off), 'group', 'have')} left the ratio of their {mult}: "
                 f"{label!r} has {key} {now:.3g} and {mult} {factor:.3g}, where {reference[0]!r} "
                 f"has {reference[2]:.3g} and {reference[1]:.3g}",
-                fix="Have the base rate scheduled: nnlr.schedule(optimizer, YourScheduler, ...), "
-                "or mend it before each step: nnlr.keep_ratios(optimizer)"
+                fix="Build the scheduler by nnlr.schedule, or mend what it does before each step: "
+                "nnlr.keep_ratios(optimizer)"
                 if key == "lr"
-                else f"Write it again: group[{key!r}] = {base:g} * group[{mult!r}]",
+                else f"Write it again: [group.update({key}={base:g} * group.get({mult!r}, 1)) "
+                "for group in optimizer.param_groups]",
             )
 
 
@@ -244,8 +283,16 @@ def zero_rates(subject: Subject) -> Iterator[Finding]:
             cause=f"{plural(len(still), 'group', 'are')} kept at rate 0: they cost gradients and "
             "state, gradient clipping counts them, and a scheduler with a floor would "
             "make them train",
-            fix="Lock them instead, which is the default: plan.optimizer(cls, locked='drop')",
+            fix=f"Lock them instead: {regrouped(subject)}"
+            if subject.plan
+            else "Freeze them instead, and leave them out: "
+            f"{resolve_again(subject, frozen(_names_in(subject, still), subject.names))}",
         )
+
+
+def _names_in(subject: Subject, labels: Sequence[str]) -> list[str]:
+    """The parameters of some groups."""
+    return [member.name for member in subject.members if member.label in labels]
 
 
 def lr_scales(subject: Subject) -> Iterator[Finding]:
@@ -264,7 +311,8 @@ def lr_scales(subject: Subject) -> Iterator[Finding]:
             names,
             cause=f"{plural(len(names), 'group', 'have')} lr_scale beside a rate that is "
             "multiplied already: a scheduler of timm multiplies once more, and squares it",
-            fix="Drop one of the two: group.pop('lr_scale')",
+            fix="Drop it, and use no scheduler of timm: "
+            "[group.pop('lr_scale', None) for group in optimizer.param_groups]",
         )
     elif not subject.schedulers:
         yield note(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from nnlr._apply.sandbox import undisturbed
+from nnlr._checks.fixes import frozen, regrouped, resolve_again
 from nnlr._checks.optimizer_probe import Probe
 from nnlr._checks.subject import Member, Subject, peak
 from nnlr._findings import Finding, error, note, warning
@@ -37,7 +38,7 @@ def stale(subject: Subject) -> Iterator[Finding]:
             "a merge or removed parametrizations put others in their place, and steps "
             "go to tensors that nobody uses",
             fix="Build the optimizer after that, or give it the new tensors: "
-            "nnlr.regroup(optimizer, nnlr.resolve(model, scheme, lr=lr, weight_decay=wd))",
+            f"{resolve_again(subject)}",
         )
 
 
@@ -64,8 +65,8 @@ def left_out(subject: Subject) -> Iterator[Finding]:
             cause=f"{plural(len(missing), 'trainable parameter', 'are')} in no group: "
             "they stay as they are, and the gradients that they get add up from step to step, "
             "which gradient clipping counts",
-            fix="Build the optimizer from a plan of the whole model, or freeze them. If "
-            "another optimizer trains them, pass both: nnlr.check(model, [one, other])",
+            fix="If another optimizer trains them, pass both in a list; if nothing should, freeze "
+            f"them; else give the optimizer groups of the whole model: {resolve_again(subject)}",
         )
     if unlocked:
         yield warning(
@@ -111,7 +112,8 @@ def not_trained(subject: Subject) -> Iterator[Finding]:
             driven,
             cause=f"{plural(len(driven), 'frozen parameter', 'have')} a "
             "gradient left, which the next step applies; with momentum or decay, later ones too",
-            fix="Clear it: optimizer.zero_grad(set_to_none=True)",
+            fix="Clear it, and leave them out: optimizer.zero_grad(set_to_none=True); "
+            f"{resolve_again(subject)}",
         )
     if locked := [member.name for member in without if member.locked]:
         yield warning(
@@ -120,7 +122,8 @@ def not_trained(subject: Subject) -> Iterator[Finding]:
             cause=f"{plural(len(locked), 'parameter', 'are')} in groups though nnlr locked them: "
             "the optimizer was not built from the plan that did. They do not train, whatever "
             "rate their group shows",
-            fix="Leave them out, state kept: nnlr.regroup(optimizer, plan)",
+            fix="Leave them out, by the plan that locked them; the others keep their state: "
+            f"{regrouped(subject)}",
         )
     if frozen := [member.name for member in without if not member.locked]:
         yield note(
@@ -128,7 +131,8 @@ def not_trained(subject: Subject) -> Iterator[Finding]:
             frozen,
             cause=f"{plural(len(frozen), 'frozen parameter', 'are')} in "
             "groups (requires_grad is False); they do not train, whatever rate is shown",
-            fix="Unfreeze them, or leave them out: nnlr.regroup(optimizer, plan)",
+            fix="If they should train, unfreeze them; else leave them out: "
+            f"{resolve_again(subject)}",
         )
 
 
@@ -143,7 +147,11 @@ def repeated(subject: Subject) -> Iterator[Finding]:
         dict.fromkeys(twice),
         cause=f"{plural(len(twice), 'place')} in the groups hold a parameter that another "
         "holds too: each step moves it as often as it is there",
-        fix="Put each parameter into one group: plan.param_groups()",
+        fix=f"Have each parameter in one group: {resolve_again(subject)}"
+        if len(subject.optimizers) == 1
+        else "Leave what one optimizer has to it: optimizers[1] = type(optimizers[1])([tensor for "
+        "tensor in model.parameters() if not any(tensor is other for group in "
+        "optimizers[0].param_groups for other in group['params'])], **optimizers[1].defaults)",
     )
 
 
@@ -162,7 +170,7 @@ def mixed_meshes(subject: Subject) -> Iterator[Finding]:
             cause=f"{plural(len(mixed), 'group', 'hold')} both sharded and plain parameters, or "
             "several meshes: foreach and fused steps and clip_grad_norm_ raise on them",
             fix="Build the groups after sharding, which splits them by mesh: "
-            "plan.optimizer(cls, model=model)",
+            "optimizer = plan.optimizer(type(optimizer), model=model)",
         )
 
 
@@ -186,7 +194,8 @@ def gradients(subject: Subject) -> Iterator[Finding]:
             cause=f"{len(without)} of {plural(len(trained), 'trained parameter')} got no "
             "gradient in the last backward: the loss does not depend on them, or they "
             "are not the tensors that the model computes with",
-            fix="Freeze what is not used, for example by the scheme: nnlr.freeze('name.*')",
+            fix="Freeze what is not used: "
+            f"{resolve_again(subject, frozen(without, subject.names))}",
         )
     # A shard of zeros says nothing about the other shards, so only whole tensors count; in the
     # first step zeros are the rule behind a layer of zeros, such as LoRA's B.
@@ -212,8 +221,8 @@ def gradients(subject: Subject) -> Iterator[Finding]:
             cause=f"the gradient of {len(zero)} of {plural(len(trained), 'trained parameter')} "
             "is 0 everywhere, after steps have been taken: what follows them lets nothing "
             "through, or did not take part in the last backward",
-            fix="Look at what follows them; freeze what is not used, for example by the scheme: "
-            "nnlr.freeze('name.*')",
+            fix="Look at what follows them; freeze what is not used: "
+            f"{resolve_again(subject, frozen(zero, subject.names))}",
         )
 
 
@@ -254,7 +263,8 @@ def vanishing_updates(subject: Subject) -> Iterator[Finding]:
             f"{unit:.2g} or not at all, and steps of the optimizer are about as large as its "
             f"rate of {lr:.2g}",
             fix="Have the weights in float32 and compute in half precision: "
-            "model.float(); context = torch.autocast('cuda', torch.bfloat16)",
+            f"model.float(); context = torch.autocast({first.tensor.device.type!r}, "
+            f"{first.tensor.dtype})",
         )
 
 

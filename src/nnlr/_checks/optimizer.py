@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from nnlr import checkpoint
 from nnlr._apply.sandbox import undisturbed
+from nnlr._checks.fixes import rebuilt
 from nnlr._checks.optimizer_probe import SLOWER, Probe, ProbeError, RefusalError, is_read
 from nnlr._checks.subject import SettingsOfGroup, Subject, labelled, peak, rate
 from nnlr._findings import Finding, error, note, warning
@@ -48,25 +49,30 @@ def probed(subject: Subject) -> Iterator[Finding]:
         options = _options(optimizer, subject)
         if len(rates) > 1 or any(decays) or options:
             with undisturbed():
-                findings = list(_try(optimizer, len(rates) > 1, max(decays, default=0.0), options))
+                several, decay = len(rates) > 1, max(decays, default=0.0)
+                findings = list(_try(subject, optimizer, several, decay, options))
             yield from findings
 
 
 def _try(
-    optimizer: Optimizer, several_rates: bool, decay: float, options: list[_Option]
+    subject: Subject,
+    optimizer: Optimizer,
+    several_rates: bool,
+    decay: float,
+    options: list[_Option],
 ) -> Iterator[Finding]:
     """Findings about one optimizer: whether it reads rates, the weight decay, the options."""
-    name = type(optimizer).__name__
+    name, build, planned = type(optimizer).__name__, rebuilt(subject), subject.plan is not None
     try:
         probe = Probe(optimizer)
     except RefusalError as why:
-        yield _refuses(name, why)
+        yield _refuses(name, why, build)
         return
     except Exception as why:  # noqa: BLE001 - anyone's optimizer
         yield _untried(name, "what its groups say", why)
         return
     if several_rates:
-        yield from _try_rates(name, probe)
+        yield from _try_rates(name, probe, build)
     if decay:
         decayed = [pair for pair in labelled(optimizer) if rate(pair[1], "weight_decay")]
         labels = tuple(label for label, _ in decayed)
@@ -85,7 +91,10 @@ def _try(
                 option.labels,
                 cause=f"{name} does not read weight_decay, which {setters} (up to {decay:g}): its "
                 "step does not look it up, and two tensors moved alike with and without",
-                fix="Drop it, or use an optimizer that decays: plan.optimizer(torch.optim.AdamW)",
+                fix=f"Drop it, or use an optimizer that decays: {build}"
+                if planned
+                else "Use an optimizer that decays, or drop it: "
+                "[group.update(weight_decay=0.0) for group in optimizer.param_groups]",
             )
         else:
             yield warning(
@@ -93,16 +102,17 @@ def _try(
                 option.labels,
                 cause=f"{name} does not read {option.key} from its groups, and {setters} it: its "
                 "step does not look it up, and two tensors moved alike whatever it was",
-                fix=f"Drop it, or use an optimizer that reads it: group.pop({option.key!r})",
+                fix=f"Use an optimizer that reads it, or drop it: [{_dropped(option)} "
+                "for group in optimizer.param_groups]",
             )
 
 
-def _try_rates(name: str, probe: Probe) -> Iterator[Finding]:
+def _try_rates(name: str, probe: Probe, build: str) -> Iterator[Finding]:
     """A finding if the optimizer does not train groups of different rates."""
     try:
         ratio = probe.ratio()
     except RefusalError as why:
-        yield _refuses(name, why)
+        yield _refuses(name, why, build)
     except ProbeError as why:
         yield _untried(name, "different rates", why)
     else:
@@ -112,18 +122,25 @@ def _try_rates(name: str, probe: Probe) -> Iterator[Finding]:
                 (),
                 cause=f"{name} does not go by the rates of its groups: tried on two tensors, one "
                 f"at {SLOWER:g} of the rate of the other, that one moved {ratio:.3g} times as far",
-                fix="Use an optimizer that reads them: plan.optimizer(torch.optim.AdamW)",
+                fix=f"Use an optimizer that reads them: {build}",
             )
 
 
-def _refuses(name: str, why: Exception) -> Finding:
+def _refuses(name: str, why: Exception, build: str) -> Finding:
     """The finding about an optimizer that raises on groups of different rates."""
     return error(
         "refuses-rates",
         (),
         cause=f"{name} does not train groups of different rates, and will say so ({why})",
-        fix="Use an optimizer that does: plan.optimizer(torch.optim.AdamW)",
+        fix=f"Use an optimizer that does: {build}",
     )
+
+
+def _dropped(option: _Option) -> str:
+    """The code that takes an option out of a group, or puts the default back."""
+    if option.default is ...:
+        return f"group.pop({option.key!r}, None)"
+    return f"group.update({option.key}=optimizer.defaults[{option.key!r}])"
 
 
 def _untried(name: str, setting: str, why: Exception) -> Finding:
@@ -188,8 +205,17 @@ def hookless(subject: Subject) -> Iterator[Finding]:
                 (),
                 cause=f"{name} skips the constructor of torch's Optimizer, so nobody runs its "
                 "hooks: those of keep_ratios, and of whoever else registers some",
-                fix="Pass the optimizer that it wraps: nnlr.keep_ratios(inner)",
+                fix=_inside(optimizer),
             )
+
+
+def _inside(optimizer: Optimizer) -> str:
+    """Where a wrapper has the optimizer that runs the hooks."""
+    attributes = vars(optimizer).items()
+    name = next((key for key, value in attributes if isinstance(value, Optimizer)), None)
+    if name is None:
+        return "Pass what it wraps to keep_ratios and to whoever registers hooks."
+    return f"Pass what it wraps, to whoever registers hooks too: optimizer = optimizer.{name}"
 
 
 def unresumable(subject: Subject) -> Iterator[Finding]:

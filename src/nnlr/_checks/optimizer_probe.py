@@ -46,6 +46,9 @@ _NOTES: Final = frozenset(
     }
 )
 
+# Elements of a tensor that is filled with zeros for a trial.
+_MOST: Final = 2**16
+
 _PLAIN: Final = (bool, int, float, str, type(None))
 
 
@@ -197,6 +200,34 @@ class Probe:
         (moved,) = self._try([{"lr": tiny}], kind=kind, gradient=0.0, start=1.5).moves
         return bool(moved.any())
 
+    def raises_with(
+        self, tensor: Tensor, group: SettingsOfGroup, state: Mapping[str, Any]
+    ) -> str | None:
+        """What the next step of a parameter says of its state; ``None`` if it runs.
+
+        Tried without values, and on small tensors with zeros where a class needs some. If not
+        even a state of its own can be tried so, nothing is said.
+        """
+        for device in ("meta", "cpu"):
+            if device == "cpu" and tensor.numel() > _MOST:
+                return None
+            param = torch.nn.Parameter(torch.zeros(tensor.shape, dtype=tensor.dtype, device=device))
+            settings = {"lr": self._lr, **_settings_of(group)}
+            try:
+                optimizer = self._cls([{"params": [param], **settings}], **self._settings)
+                getattr(optimizer, "train", lambda: None)()
+                _step_with(optimizer, param, None)
+                _step_with(optimizer, param, optimizer.state[param])
+                values = _without_values(state, device)
+            except Exception:  # noqa: BLE001, S112 - anyone's optimizer
+                continue
+            try:
+                _step_with(optimizer, param, values)
+            except Exception as error:  # noqa: BLE001 - anyone's optimizer
+                return f"{type(error).__name__}: {error}"
+            return None
+        return None
+
     def _try(self, groups: Sequence[_Settings], *, kind: _Kind | None = None, **trial: Any) -> _Run:
         """Run on groups of different settings; what it refuses is told."""
         try:
@@ -261,6 +292,31 @@ class Probe:
                 optimizer.step(loss)
         moves = [tensor.detach() - begin for tensor in tensors]
         return _Run(moves, set().union(*(group.read for group in watched)))
+
+
+def _step_with(
+    optimizer: Optimizer, param: torch.nn.Parameter, state: Mapping[str, Any] | None
+) -> None:
+    """Step one parameter that has this state, or begins."""
+    if state is not None:
+        optimizer.state[param] = _without_values(state, param.device.type)
+    param.grad = torch.zeros_like(param)
+    optimizer.step()
+
+
+def _without_values(state: Any, device: str) -> Any:  # noqa: ANN401 - a part of a state
+    """A state on another device: tensors of the same shapes, numbers with their values."""
+    if isinstance(state, Mapping):
+        return {key: _without_values(value, device) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_without_values(value, device) for value in state)
+    if not isinstance(state, Tensor):
+        if not isinstance(state, _PLAIN):
+            raise ProbeError(f"a state of {type(state).__name__}")
+        return state
+    if not state.ndim and not state.is_meta:
+        return state.detach().to("cpu", copy=True)
+    return torch.zeros(state.shape, dtype=state.dtype, device=device)
 
 
 def _settings_of(group: SettingsOfGroup) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnlr._apply.locate import locate_slots
+from nnlr._checks.fixes import frozen, regrouped, resolve_again
 from nnlr._checks.subject import SettingsOfGroup, Subject, as_built, rate, start
 from nnlr._findings import Finding, error, note
 from nnlr._model.describe import describe
@@ -20,6 +21,9 @@ from nnlr.errors import PlanMismatchError
 
 # Roles that most recipes do not decay.
 _UNDECAYED: Final = ("norm", "bias")
+
+# Relative rates under this are as good as none.
+_TINY: Final = 1e-3
 
 # What regrouping does not do.
 _AGAIN: Final = ", and build the scheduler again"
@@ -52,7 +56,12 @@ def mismatched(subject: Subject) -> Iterator[Finding]:
             "plan-mismatch",
             (str(refusal.name),),
             cause=f"the model is not the one that the plan was made for: {first}".rstrip("."),
-            fix=advice.strip() or "Resolve it again: plan = nnlr.resolve(model, scheme, ...)",
+            fix=(
+                "If it is one stage or shard of that model, pass partial=True. Else resolve it "
+                if "partial" in f"{first}{advice}"
+                else "Resolve it "
+            )
+            + f"again: {resolve_again(subject)}",
         )
 
 
@@ -94,7 +103,7 @@ def _mended(subject: Subject, pairs: Sequence[tuple[PlanRow, SettingsOfGroup]]) 
             f"lr_scale in, and the scheduler again{again and ' on it'}: optimizer = {cls}("
             "nnlr.integrations.timm.to_timm(plan), lr=plan.lr, weight_decay=plan.weight_decay)"
         )
-    return f"Give the optimizer the groups of this plan{again}: nnlr.regroup(optimizer, plan)"
+    return f"Give the optimizer the groups of this plan{again}: {regrouped(subject)}"
 
 
 def _timm(group: SettingsOfGroup) -> bool:
@@ -189,8 +198,39 @@ def decayed_norms(subject: Subject) -> Iterator[Finding]:
             names,
             cause=f"decay reaches norms and biases ({len(names)} of them), which most recipes "
             "leave out: it pulls a norm's gain to 0, and not to 1",
-            fix="Multiply a scheme in: scheme = scheme * nnlr.no_weight_decay()"
-            if plan
-            else "Build the optimizer from a plan: plan = nnlr.resolve(model, "
-            "nnlr.no_weight_decay(), lr=lr, weight_decay=wd)",
+            fix="If that is not meant, multiply a scheme in: "
+            f"{resolve_again(subject, 'nnlr.no_weight_decay()')}",
         )
+
+
+def tiny_rates(subject: Subject) -> Iterator[Finding]:
+    """Layers that a recipe by depth leaves with next to no rate."""
+    deep = {}
+    for row in subject.plan or ():
+        by_layer = [step for step in row.trace if step.factor.layer is not None]
+        factor = math.prod(step.factor.lr_mult for step in by_layer if not step.explicit)
+        if row.trainable and row.lr_mult < _TINY and 0 < factor < _TINY:
+            deep[row.name] = row, by_layer[-1].source
+    named = {name: pair for name, pair in deep.items() if "min_mult" not in pair[1]}
+    if named:
+        row, source = min(named.values(), key=lambda pair: pair[0].lr_mult)
+        yield note(
+            "tiny-rate",
+            named,
+            cause=f"{source} trains {plural(len(named), 'parameter')} at less than {_TINY:g} of "
+            f"the base rate, down to {row.lr_mult:.2g}: they cost gradients and state, and hardly "
+            "move",
+            fix=_shallower(subject, source, [row for row, _ in named.values()]),
+        )
+
+
+def _shallower(subject: Subject, source: str, rows: Sequence[PlanRow]) -> str:
+    """How to end a decay by depth earlier, or freeze what it leaves with next to no rate."""
+    code = resolve_again(subject)
+    if source.startswith("layer_decay("):
+        return (
+            f"If that is not meant, end the decay there: scheme = nnlr.{source[:-1]}, "
+            f"min_mult={_TINY:g}); {code}"
+        )
+    freeze = frozen([row.name for row in rows], [row.name for row in subject.plan or ()])
+    return f"If that is not meant, decay less, or freeze them: scheme = scheme * {freeze}; {code}"

@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 
 from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.groups import premultiplied
-from nnlr._checks.schedule_rehearsal import Rehearsal, has_own_functions
+from nnlr._checks.schedule_rehearsal import Rehearsal, has_own_functions, is_over
 from nnlr._checks.subject import Scheduling, Subject, labelled, rate, start
-from nnlr._findings import Finding, error, note
+from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule import keep_ratios
 from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._text import plural
@@ -65,7 +65,8 @@ def attached(subject: Subject) -> Iterator[Finding]:
                 (),
                 cause=f"{_name(scheduler)} schedules another optimizer than the one given, as "
                 "after a copy or a rebuild: the rates of this one stay where they are",
-                fix="Build the scheduler on the optimizer that steps.",
+                fix="Build it on the optimizer that steps, where it begins anew: "
+                f"{_call(scheduler)}",
             )
 
 
@@ -96,6 +97,90 @@ def rehearsed(subject: Subject) -> Iterator[Finding]:
             yield _unread_scale(scheduler, names)
 
 
+def asleep(subject: Subject) -> Iterator[Finding]:
+    """Optimizers whose rates are all 0, and stay so: no warm-up brings them up."""
+    for optimizer in subject.optimizers:
+        groups = [group for group in optimizer.param_groups if group["params"]]
+        meant = all(rate(group, "lr_mult") == 0 for group in groups)  # kept locks
+        if not groups or meant or any(rate(group, "lr") != 0 for group in groups):
+            continue
+        schedulers = subject.schedulers_of(optimizer)
+        began = any(start(group) for group in groups)
+        if not schedulers and began and not optimizer.state:
+            continue  # the warm-up of a scheduler that was not passed
+        rises = [_rises(subject, scheduler, optimizer) for scheduler in schedulers]
+        if any(rises):
+            continue
+        name = type(optimizer).__name__
+        # What a scheduler of torch takes for the start is noted in the groups.
+        starts = any(rate(group, "initial_lr") for group in groups)
+        written = "" if starts else f"{_rates_written(optimizer, 'lr', 'initial_lr')}; "
+        if schedulers and all(map(is_over, schedulers)):
+            yield warning(
+                "rates-stay-zero",
+                (),
+                cause=f"{_name(schedulers[-1])} has come to its end, and every rate of {name} is "
+                "0: steps from now on train nothing",
+                fix=f"To go on, begin a new course: {_call(schedulers[-1])}",
+            )
+        elif schedulers:
+            yield error(
+                "rates-stay-zero",
+                (),
+                cause=f"every rate of {name} is 0, and {_name(schedulers[-1])} leaves it there: "
+                "steps train nothing",
+                fix=f"Begin a new course at the base rate: {written}{_call(schedulers[-1])}",
+            )
+        else:
+            yield Finding(
+                severity="warning" if began else "error",
+                kind="rates-stay-zero",
+                names=(),
+                cause=f"every rate of {name} is 0, and no scheduler was given that would raise "
+                "it: with these rates, steps train nothing",
+                fix="Pass the scheduler too, if there is one. Else write the rates: "
+                f"{_rates_written(optimizer, 'lr')}",
+            )
+
+
+def _rates_written(optimizer: Optimizer, *keys: str) -> str:
+    """The code that writes the default rate, times its multiplier, into each group."""
+    base = "optimizer.defaults['lr']" if rate(optimizer.defaults, "lr") else "1e-3"
+    values = ", ".join(f"{key}={base} * group.get('lr_mult', 1)" for key in keys)
+    return f"[group.update({values}) for group in optimizer.param_groups]"
+
+
+def _rises(subject: Subject, scheduler: Scheduling, optimizer: Optimizer) -> bool:
+    """Whether a scheduler will give a group a rate; also where that cannot be seen."""
+    rates, incomplete = _rehearsal(subject, scheduler, optimizer)
+    return incomplete is not None or any(any(now) for _, now in rates)
+
+
+def unscheduled(subject: Subject) -> Iterator[Finding]:
+    """Optimizers that stay at their rates while another is scheduled."""
+    resting = [
+        position
+        for position, optimizer in enumerate(subject.optimizers)
+        if not subject.schedulers_of(optimizer) and not subject.is_scheduled_by_us(optimizer)
+    ]
+    moving = [
+        scheduler
+        for optimizer in subject.optimizers
+        for scheduler in subject.schedulers_of(optimizer)
+    ]
+    if not moving or not resting:
+        return
+    names = [type(subject.optimizers[position]).__name__ for position in resting]
+    call = _call(moving[0]).replace("(optimizer,", f"(optimizers[{resting[0]}],")
+    yield warning(
+        "unscheduled",
+        names,
+        cause=f"{plural(len(resting), 'optimizer', 'are')} scheduled by none of the schedulers "
+        f"given, while {_name(moving[0])} moves the rates of another: theirs stay as they are",
+        fix=f"Schedule it too, and pass that in the list of schedulers: {call}",
+    )
+
+
 def _unread_scale(scheduler: Scheduling, names: Sequence[str]) -> Finding:
     """The finding about a scheduler that does not multiply ``lr_scale`` in."""
     return error(
@@ -113,18 +198,10 @@ def _rehearse(subject: Subject, scheduler: Scheduling, optimizer: Optimizer) -> 
     ratios = _ratios(optimizer)
     if ratios is None or (ratios.key != "lr_scale" and has_own_functions(scheduler)):
         return  # all alike, or each group has the course that its author wrote for it
-    shared = [slot.tensor for slot in subject.slots.values()]
-    shared += [member.tensor for member in subject.members]
-    models = [subject.source] if isinstance(subject.source, nn.Module) else []
-    with undisturbed():
-        try:
-            rehearsal = Rehearsal(scheduler, optimizer, [*shared, *models])
-            rates, incomplete = list(rehearsal.rates()), rehearsal.incomplete
-        except Exception as error:  # noqa: BLE001 - anyone's scheduler
-            rates, incomplete = [], f"it cannot be copied ({type(error).__name__}: {error})"
+    rates, incomplete = _rehearsal(subject, scheduler, optimizer)
     unread = ratios.key == "lr_scale" and bool(_deviations(ratios, rates[:1]))
     yield from _judge(scheduler, optimizer, ratios, _deviations(ratios, rates), unread=unread)
-    if incomplete is not None:
+    if incomplete is not None and not keep_ratios.watches_ratios(optimizer):
         yield note(
             "unrehearsed",
             (),
@@ -133,6 +210,21 @@ def _rehearse(subject: Subject, scheduler: Scheduling, optimizer: Optimizer) -> 
             fix="Watch them in the run, which warns once and changes nothing: "
             "nnlr.keep_ratios(optimizer, correct=False)",
         )
+
+
+def _rehearsal(
+    subject: Subject, scheduler: Scheduling, optimizer: Optimizer
+) -> tuple[list[tuple[int, list[float]]], str | None]:
+    """The rates of all groups in the steps to come, and why these do not go to the end."""
+    shared = [slot.tensor for slot in subject.slots.values()]
+    shared += [member.tensor for member in subject.members]
+    models = [subject.source] if isinstance(subject.source, nn.Module) else []
+    with undisturbed():
+        try:
+            rehearsal = Rehearsal(scheduler, optimizer, [*shared, *models])
+            return list(rehearsal.rates()), rehearsal.incomplete
+        except Exception as error:  # noqa: BLE001 - anyone's scheduler
+            return [], f"it cannot be copied ({type(error).__name__}: {error})"
 
 
 def _ratios(optimizer: Optimizer) -> _Ratios | None:
@@ -221,12 +313,16 @@ def _judge(
 
 
 def _name(scheduler: object) -> str:
-    """The class of a scheduler."""
+    """The class of a scheduler; of ours that of the one inside."""
+    if isinstance(scheduler, RatioScheduler | RatioPlateau):
+        return f"the schedule of {type(scheduler.scheduler).__name__}"
     return type(scheduler).__name__
 
 
 def _call(scheduler: Scheduling) -> str:
     """The call that keeps the ratios, with the user's class and arguments as far as seen."""
+    if isinstance(scheduler, RatioScheduler | RatioPlateau):
+        scheduler = scheduler.scheduler
     cls = type(scheduler)
     if hasattr(scheduler, "_schedulers"):
         return f"scheduler = nnlr.schedule(optimizer, lambda opt: {cls.__name__}(opt, ...))"

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler
 
 from nnlr._checks.subject import Scheduling
 from nnlr._schedule.base_rate import Proxy, as_float
+from nnlr._schedule.origin import ORIGIN
 
 # Steps, times groups, that are run one by one: about a tenth of a second. Where positions can
 # be jumped over, fewer will do.
@@ -60,7 +61,7 @@ class Rehearsal:
         """A copy of the scheduler on a stand-in for the optimizer, and its groups."""
         settings = copy.deepcopy(
             [
-                {k: v for k, v in group.items() if k not in ("params", "param_names")}
+                {k: v for k, v in group.items() if k not in ("params", "param_names", ORIGIN)}
                 for group in self._optimizer.param_groups
             ],
             dict(self._shared),
@@ -194,6 +195,12 @@ def has_own_functions(scheduler: Scheduling) -> bool:
     """Whether groups have functions of their own, as ``LambdaLR`` takes in a list."""
     functions = (getattr(part, "lr_lambdas", ()) for _, part in _started(scheduler))
     return any(len(set(map(id, each))) > 1 for each in functions)
+
+
+def is_over(scheduler: Scheduling) -> bool:
+    """Whether a scheduler is at the last position that it knows."""
+    inner = getattr(scheduler, "scheduler", scheduler)  # of ours
+    return 0 < _horizon(inner)[0] <= _done(inner)
 
 
 def _can_jump(scheduler: Scheduling) -> bool:

@@ -72,6 +72,11 @@ class Subject:
             first.setdefault(id(slot.tensor), slot)
         return first
 
+    @property
+    def names(self) -> list[str]:
+        """The name of each parameter of the model."""
+        return [slot.name for slot in self.slots.values()]
+
     @cached_property
     def groups(self) -> tuple[tuple[str, SettingsOfGroup], ...]:
         """The groups of all optimizers and what to call them."""

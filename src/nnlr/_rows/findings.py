@@ -120,7 +120,8 @@ def _running_statistics(rows: Sequence[PlanRow], model: nn.Module) -> Iterator[F
             dict.fromkeys(moving),
             cause="locked BatchNorm layers still update their running statistics in train mode, "
             "so the layers under them change what they compute",
-            fix="Call .eval() on them after model.train() if they must stay as they are.",
+            fix="If they must stay as they are, after each model.train(): "
+            f"[model.get_submodule(name).eval() for name in {list(dict.fromkeys(moving))}]",
         )
 
 

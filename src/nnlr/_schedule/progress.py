@@ -28,10 +28,7 @@ def progress(groups: Iterable[Mapping[str, Any]]) -> dict[str, float] | None:
     """
     for group in groups:
         if high := peak(group):
-            # An optimizer may use one of these keys for itself, and have None there.
-            return {
-                key: float(group[key]) / high for key in SCHEDULED if group.get(key) is not None
-            }
+            return {key: float(group[key]) / high for key in SCHEDULED if key in group}
     return None
 
 

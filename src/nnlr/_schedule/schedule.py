@@ -117,9 +117,8 @@ def schedule(
     for rate in rates.values():
         mark(optimizer, rate)
     note_groups(optimizer)
-    given_back = None
     if earlier is None:
-        given_back = renew(optimizer, rates, shares["lr"])
+        renew(optimizer, rates, shares["lr"])
     else:
         earlier._rates.update(rates)  # each of both writes the rates of both
         rates = earlier._rates
@@ -132,7 +131,7 @@ def schedule(
             rates[key].turns[-1].append(share)
     every = [course for share in shares.values() for course in share.each()]
     kind = RatioPlateau if any(course.takes_metric for course in every) else RatioScheduler
-    return kind(optimizer, rates, shares, adopts=adopts, given_back=given_back)
+    return kind(optimizer, rates, shares, adopts=adopts)
 
 
 def _earlier(
