@@ -142,6 +142,16 @@ def test_the_whole_text(name, golden):
     golden(f"error_{name}", f"{type(caught.value).__name__}: {caught.value}")
 
 
+class Forgetful(nnlr.Scheme):
+    """A scheme of a user's own, whose findings end without a return."""
+
+    def factors(self, model):
+        return [nnlr.Factor() for _ in model.params]
+
+    def findings(self, model):
+        return None
+
+
 RATES = {"lr": 0.1, "weight_decay": 0.1}
 
 
@@ -242,6 +252,30 @@ SLIPS = {
     ),
     "either-of-schemes": (lambda: nnlr.rule("a") | nnlr.rule("b"), r"Schemes multiply, and no"),
     "sum-of-many-schemes": (lambda: sum([nnlr.rule("a")]), r"with schemes only, got 0\."),
+    "scheme-and-scheme": (
+        lambda: nnlr.rule("a") and nnlr.rule("b"),
+        r"not true or false: schemes multiply, a \* b\.",
+    ),
+    "not-a-scheme": (lambda: ~nnlr.rule("a"), r"~ is for selectors: write it inside"),
+    "difference-of-schemes": (lambda: nnlr.rule("a") - nnlr.rule("b"), r"Schemes multiply, and no"),
+    "two-globs": (
+        lambda: nnlr.glob("a", "b"),
+        r"glob takes one pattern, got 2\. Join them: glob\('a'\) \| glob\('b'\)\.$",
+    ),
+    "two-expressions": (lambda: nnlr.regex("a", "b"), r"Join them: regex\('a'\) \| regex\('b'\)"),
+    "rules-one-by-one": (
+        lambda: nnlr.rules(nnlr.rule("a"), nnlr.rule("b")),
+        r"takes a list of rules: nnlr\.rules\(\[rule\('a'\), rule\('b'\)\]\)\.$",
+    ),
+    "row-by-position": (lambda: plan_of(NET)[0], r"no parameter 0\. Rows by position: plan\.rows"),
+    "array-as-answer": (
+        lambda: nnlr.resolve(NET, nnlr.rule(nnlr.predicate(lambda p: torch.ones(2))), **RATES),
+        r"must return True or False, and returns tensor\(\[1\., 1\.\]\) for 'blocks\.0\.norm1",
+    ),
+    "scheme-without-findings": (
+        lambda: nnlr.resolve(NET, Forgetful(), **RATES),
+        r"gave None: findings\(model\) returns a list",
+    ),
     "number-times-scheme": (
         lambda: 0.5 * nnlr.rule("a"),
         r"is one more scheme: nnlr\.rule\('\*', lr_mult=0\.5\)\.$",

@@ -165,6 +165,20 @@ def instance(value: object, what: str, kind: type[Kind], fix: str = "") -> Kind:
     return value
 
 
+def optional_mapping(value: object, what: str, example: str) -> Mapping[Any, Any]:
+    """Return a mapping, which is empty for None, or refuse anything else.
+
+    Examples:
+        >>> optional_mapping(None, "roles", "{selector: role}")
+        {}
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise NnlrError(f"{what} must be a mapping {example}, got {shown(value)}.", value=value)
+    return value
+
+
 def function(value: object, what: str, example: str) -> Callable[..., Any]:
     """Return something that can be called, or refuse it; ``example`` is such a function.
 

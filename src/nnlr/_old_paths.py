@@ -17,7 +17,7 @@ _MOVED: Final = {
     "names": "_model.names",
     "describe": "_model.describe",
     "surroundings": "_model.scopes",
-    "select": "_select.selectors",
+    "select": "_select.selectors _select.selector",
     "layers": "depth._layer",
     "towers": "depth._auto",
     "indexers": "depth._timm",

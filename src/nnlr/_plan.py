@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from numbers import Integral
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -98,7 +99,9 @@ class Plan:
         if canonical is None:
             text = shown(name).strip("'\"")
             hint = nearest_hint(text, self._by_name)
-            if inside := [param for param in self._by_name if param.startswith(f"{text}.")]:
+            if isinstance(name, Integral | slice):
+                hint = "Rows by position: plan.rows[...]."
+            elif inside := [param for param in self._by_name if param.startswith(f"{text}.")]:
                 hint = f"Below that: {listed(inside)}."
             raise NnlrError(
                 f"The plan for {self.label} has no parameter {shown(name)}. {hint}".rstrip(),

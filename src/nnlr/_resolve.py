@@ -8,10 +8,12 @@ from typing import Final, ParamSpec, TypeVar
 from torch import Tensor, nn
 
 from nnlr._apply.param_groups import ParamGroup
+from nnlr._arguments import is_listing, optional_mapping
 from nnlr._declare.factor import Factor, Step, Trace
 from nnlr._declare.on_modules import declarations
 from nnlr._declare.scheme import Scheme, as_schemes, merge
 from nnlr._declare.ties import check_settled, settle
+from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, check_role, describe, uncollected, with_roles
 from nnlr._model.names import Source, inside_ddp, unwrapping
 from nnlr._plan import Plan, Reference
@@ -19,7 +21,7 @@ from nnlr._rows.findings import plan_findings
 from nnlr._rows.groups import Locked
 from nnlr._rows.rates import Decay, make_bases
 from nnlr._rows.row import make_rows
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import shown
 from nnlr.errors import CallError, NnlrError
@@ -108,8 +110,8 @@ def resolve(
             "model.named_parameters() can be read once only; pass the model.",
             value=model,
         )
-    info = _with_user_roles(info, {} if roles is None else roles)
-    overruled = check_settled({} if tied is None else tied, info)
+    info = _with_user_roles(info, roles)
+    overruled = check_settled(tied, info)
 
     # What is declared about each parameter: its trace, one step for each factor.
     parts = [_sparse(info), declarations(info, overruled)]
@@ -120,14 +122,25 @@ def resolve(
     rows = make_rows(info.params, traces, bases)
     findings = [*plan_findings(rows, info)]
     for scheme in schemes:
-        findings += scheme.findings(info)
+        findings += _findings_of(scheme, info)
     return Plan(rows, bases, info.label, tuple(findings), _reference(model, info))
+
+
+def _findings_of(scheme: Scheme, info: ModelInfo) -> list[Finding]:
+    """The findings of a scheme, which may be of a user's own."""
+    findings = scheme.findings(info)
+    if not is_listing(findings) or not all(isinstance(item, Finding) for item in findings):
+        raise NnlrError(
+            f"{scheme!r} gave {shown(findings)}: findings(model) returns a list of findings, "
+            "which may be empty.",
+            value=findings,
+        )
+    return list(findings)
 
 
 def _with_user_roles(info: ModelInfo, roles: object) -> ModelInfo:
     """The same model with the roles of ``resolve(..., roles={selector: role})``."""
-    if not isinstance(roles, Mapping):
-        raise NnlrError(f"roles must be a mapping {{selector: role}}, got {shown(roles)}.")
+    roles = optional_mapping(roles, "roles", "{selector: role}")
     chosen: dict[int, str] = {}
     for selector, role in roles.items():
         entry = f"roles={{{shown(selector)}: {shown(role)}}}"

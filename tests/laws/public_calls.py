@@ -8,13 +8,14 @@ says by its name what to pass where the annotation does not.
 import inspect
 import json
 import random
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType, UnionType
+from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import torch
@@ -49,9 +50,14 @@ str(nnlr.resolve(nn.Linear(1, 1), lr=1.0, weight_decay=0.0))
 
 
 class World:
-    """A model, a plan, an optimizer and what else the calls need, all of them fresh."""
+    """A model, a plan, an optimizer and what else the calls need, all of them fresh.
 
-    def __init__(self) -> None:
+    Args:
+        modules: Where to look for public functions.
+    """
+
+    def __init__(self, modules: Sequence[ModuleType] = MODULES) -> None:
+        self.modules = modules
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Tanh(), nn.Linear(3, 1))
         self.scheme = nnlr.rule("0.*", lr_mult=0.1, options={"momentum": 0.5})
@@ -67,7 +73,7 @@ class World:
     @cached_property
     def calls(self) -> "dict[str, Call]":
         """Every call, on the objects of this world."""
-        return _calls(self.objects())
+        return _calls(self.objects(), self.modules)
 
     def objects(self) -> dict[str, object]:
         """One of each object whose methods users call."""
@@ -154,6 +160,23 @@ def _studies() -> dict[str, object]:
     }
 
 
+@cache
+def _accelerator() -> object:
+    """Accelerate's, on the CPU."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=True)
+
+
+@cache
+def _trainer() -> object:
+    """One of transformers'."""
+    from transformers import Trainer, TrainingArguments
+
+    args = TrainingArguments(report_to=[], use_cpu=True, output_dir=tempfile.mkdtemp())
+    return Trainer(model=nn.Linear(1, 1), args=args)
+
+
 # Signs between objects.
 _SIGNS = {
     "Plan": ("__getitem__", "__contains__", "__eq__"),
@@ -234,6 +257,17 @@ SAMPLES: dict[str, Callable[[World], object]] = {
     "severity": lambda w: "note",
     "Scheme.__mul__.other": lambda w: w.scheme,
     **{f"Selector.{sign}.other": lambda w: "3.*" for sign in _SIGNS["Selector"]},
+    "accelerator": lambda w: _accelerator(),
+    "trainer": lambda w: _trainer(),
+    "optimizer.schemes": lambda w: nnlr.rule("0.*", lr_mult=0.1),
+    "optimizer.cls": lambda w: torch.optim.SGD,
+    "optimizer.lr": lambda w: 0.1,
+    "optimizer.weight_decay": lambda w: 0.0,
+    "param_group_fn.decay": lambda w: "sqrt",
+    "optimizer.decay": lambda w: "sqrt",
+    "configure.schedule": lambda w: lambda base: torch.optim.lr_scheduler.StepLR(base, 2),
+    "configure.interval": lambda w: "step",
+    "inputs": lambda w: torch.ones(1, 2),
     "as_indexer.value": lambda w: "auto",
     # Arguments that are optional each, of which one is needed.
     "annotate.lr_mult": lambda w: 0.5,
@@ -282,10 +316,10 @@ class Call:
         return f"{self.name.rpartition('.')[2] if is_function else self.name}.{parameter}"
 
 
-def _calls(objects: Mapping[str, object]) -> dict[str, Call]:
-    """Every public function, and every public method of the objects."""
+def _calls(objects: Mapping[str, object], modules: Sequence[ModuleType]) -> dict[str, Call]:
+    """Every public function of the modules, and every public method of the objects."""
     functions: dict[str, Callable[..., object]] = {"nnlr.Factor": nnlr.Factor}
-    for module in MODULES:
+    for module in modules:
         for name in public_names(module):
             value = getattr(module, name)
             home = getattr(value, "__module__", "")

@@ -5,6 +5,7 @@ should pass. A call is refused with an NnlrError and leaves everything as it was
 accepted: then the argument was of the annotated kind, and what came of it makes sense.
 """
 
+import importlib
 import inspect
 import math
 import random
@@ -20,7 +21,7 @@ import nnlr
 from nnlr._model.roles import ROLES
 from tests.laws.hostile_values import LABELS, NoiseError, hostile
 from tests.laws.mutate import mutated
-from tests.laws.public_calls import World, fits
+from tests.laws.public_calls import MODULES, World, fits
 
 pytestmark = pytest.mark.no_cover
 
@@ -155,38 +156,54 @@ def nonsense_of_groups(groups):
     return None
 
 
-def run(numbers):
+def run(numbers, modules=MODULES):
     """All faults among some numbers of hostile calls."""
-    world = World()
+    world = World(modules)
     troubles = []
     for number in numbers:
         before = world.fingerprint()
         if trouble := faults(number, world):
             troubles.append(trouble)
         if world.fingerprint() != before:
-            world = World()
+            world = World(modules)
     return troubles
+
+
+def samples_work(world):
+    """Make every call with its samples."""
+    before = world.fingerprint()
+    for name in sorted(world.calls):
+        call = world.calls[name]
+        args, kwargs = arguments(call, world, {}, ())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            call.function(*args, **kwargs)
+        if world.fingerprint() != before:
+            world = World(world.modules)
 
 
 def test_every_call_works_with_its_samples(tmp_path, monkeypatch):
     """So that a hostile argument is the only reason to refuse a call."""
     monkeypatch.chdir(tmp_path)
     world = World()
-    names = sorted(world.calls)
-    assert len(names) > 60
-    before = world.fingerprint()
-    for name in names:
-        call = world.calls[name]
-        args, kwargs = arguments(call, world, {}, ())
-        call.function(*args, **kwargs)
-        if world.fingerprint() != before:
-            world = World()
+    assert len(world.calls) > 60
+    samples_work(world)
 
 
 def test_hostile_calls_are_refused_or_make_sense(tmp_path, monkeypatch):
     """A sample of what `make full` tries."""
     monkeypatch.chdir(tmp_path)
     assert [] == run(range(SAMPLE))
+
+
+@pytest.mark.full
+def test_hostile_calls_of_the_integrations(tmp_path, monkeypatch):
+    """The functions for trainers too."""
+    monkeypatch.chdir(tmp_path)
+    trainers = ("accelerate", "lightning", "timm", "transformers")
+    modules = [importlib.import_module(f"nnlr.integrations.{name}") for name in trainers]
+    samples_work(World(modules))
+    assert [] == run(range(1000), modules)
 
 
 @pytest.mark.full

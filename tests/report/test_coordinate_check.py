@@ -545,3 +545,39 @@ def test_names_of_the_package():
         assert name == getattr(nnlr.report, name).__name__
     with pytest.raises(AttributeError, match=r"'nnlr\.report' has no attribute 'tabel'"):
         _ = nnlr.report.tabel
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"prepare": 3}, r"prepare must be a function such as def prepare\(width\)"),
+        ({"loss": 3}, "loss must be a function such as lambda model"),
+        ({"progress": "no"}, "progress must be True or False"),
+        ({"label": 3}, "label must be a string"),
+        ({"steps": True}, "steps must be a whole number >= 1, got True"),
+        ({"seeds": "01"}, "seeds must be different whole numbers"),
+        ({"device": "meta"}, "A model on the meta device has no values to measure"),
+        ({"device": "meta", "modules": ["bias*"]}, "matches no module"),
+    ],
+)
+def test_arguments_are_named(changed, message):
+    """Before anything is trained, where that can be."""
+    device = changed.pop("device", "cpu")
+
+    def prepare(width):
+        model = nn.Linear(2, width, device=device)
+        return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def loss(model):
+        return model(torch.ones(1, 2, device=device)).sum()
+
+    arguments = {"prepare": prepare, "widths": [1, 2], "loss": loss, "seeds": [0]} | changed
+    with pytest.raises(NnlrError, match=message):
+        coordinate_check(**arguments)
+
+
+def test_pictures_of_results_only(tmp_path):
+    """Anything beside the check is refused before it is drawn."""
+    check = CoordinateCheck("x", ())
+    with pytest.raises(NnlrError, match="each of others must be a CoordinateCheck, got 3"):
+        check.plot(tmp_path / "a.png", 3)

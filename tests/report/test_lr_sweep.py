@@ -212,3 +212,41 @@ class TestPicture:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         with pytest.raises(NnlrError, match=r"pip install 'nnlr\[plot\]'"):
             lr_sweep(staying, [2, 4], LRS).plot(tmp_path / "none.png")
+
+
+class TestArguments:
+    SWEEP = lr_sweep(lambda width, lr: lr, [1, 2], [0.1, 0.2, 0.4], seeds=[0])
+
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda s: s.losses(3), r"No run has the width 3; widths: \(1, 2\)"),
+            (lambda s: s.losses(True), "width must be a whole number, got True"),
+            (lambda s: s.best_of_seeds(3), "No run has the width 3"),
+            (lambda s: s.regret("1"), "width must be a whole number, got '1'"),
+            (lambda s: s.plot(None), "path must be that of a picture"),
+            (lambda s: s.plot("a.png", 3), r"each of others must be a LrSweep, got 3"),
+        ],
+    )
+    def test_of_the_result(self, call, message):
+        """A width is one of those that were run."""
+        with pytest.raises(NnlrError, match=message):
+            call(self.SWEEP)
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"train": 3}, r"train must be a function such as def train\(width, lr\)"),
+            ({"train": lambda width, lr: torch.zeros((), device="meta")}, "final loss as a number"),
+            ({"widths": [1.5, 2]}, r"each of widths must be a whole number >= 1, got 1\.5"),
+            ({"lrs": torch.tensor(1.0)}, r"lrs must be 3 or more positive numbers, got tensor"),
+            ({"label": 3}, "label must be a string"),
+            ({"progress": "no"}, "progress must be True or False, got 'no'"),
+            ({"seeds": [2**70]}, "seeds must be different whole numbers"),
+        ],
+    )
+    def test_of_the_sweep(self, changed, message):
+        """Before anything is trained."""
+        arguments = {"train": lambda w, lr: lr, "widths": [1, 2], "lrs": [0.1, 0.2, 0.4]} | changed
+        with pytest.raises(NnlrError, match=message):
+            lr_sweep(**arguments)

@@ -345,3 +345,37 @@ def test_a_layer_that_diverged_is_not_said_to_have_been_zeros():
 def labels(axes):
     """What stands beside the layers."""
     return [text.get_text() for text in axes.get_yticklabels()]
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda m: m.table(3), r"other must be a Movement, got 3 \(int\)"),
+            (lambda m: m.table(width="a"), "width must be a whole number >= 48, got 'a'"),
+            (lambda m: m.table(width=47), "width must be a whole number >= 48, got 47"),
+            (lambda m: m.table(title=3), r"title must be a string, got 3 \(int\)"),
+            (lambda m: m.plot(3), "path must be that of a picture, such as 'rates.png', got 3"),
+            (lambda m: m.plot("a.abc"), "no pictures in the format 'abc'; it writes .*png"),
+            (lambda m: m.plot(None, "x"), "other must be a Movement, got 'x'"),
+            (lambda m: m.plot(title=None), "title must be a string, got None"),
+        ],
+    )
+    def test_each_is_named(self, call, message):
+        """Nothing is drawn or written."""
+        net = nn.Linear(2, 1)
+        plan = nnlr.resolve(net, lr=0.1, weight_decay=0)
+        with pytest.raises(nnlr.NnlrError, match=message):
+            call(movement(copy.deepcopy(net.state_dict()), net, plan))
+
+    def test_of_the_measurement(self):
+        """A label that is none, a plan that is none, weights that are nowhere."""
+        net = nn.Linear(2, 1)
+        plan = nnlr.resolve(net, lr=0.1, weight_decay=0)
+        before = copy.deepcopy(net.state_dict())
+        with pytest.raises(nnlr.NnlrError, match="label must be a string, got 3"):
+            movement(before, net, plan, label=3)
+        with pytest.raises(nnlr.NnlrError, match="plan must be a Plan, got Linear"):
+            movement(before, net, net)
+        with pytest.raises(nnlr.NnlrError, match="weight, bias of after are on the meta device"):
+            movement(before, nn.Linear(2, 1, device="meta"), plan)

@@ -208,3 +208,40 @@ def test_what_cannot_be_held_is_refused():
 
     with pytest.raises(nnlr.ConfigError, match="Hooked runs no step hooks"):
         keep_ratios(Hooked())
+
+
+@pytest.mark.parametrize(
+    ("position", "key", "bad", "says"),
+    [
+        (1, "lr", float("nan"), "group 0 would be nan: the rate of the reference group is nan"),
+        (1, "lr", float("inf"), "group 0 would be inf"),
+        (1, "lr", -1.0, r"group 0 would be -0\.1"),
+        (3, "lr_mult", float("nan"), "group 3 would be nan"),
+        (0, "lr_mult", -0.1, r"group 0 would be -0\.05"),
+    ],
+)
+def test_a_rate_that_no_training_can_use_is_not_spread(position, key, bad, says):
+    """Before the step, and nothing is changed."""
+    optimizer = optimizer_of()
+    keep_ratios(optimizer)
+    optimizer.param_groups[position][key] = bad
+    before = repr(rates(optimizer))
+    with pytest.raises(nnlr.ConfigError, match=says):
+        optimizer.step()
+    assert before == repr(rates(optimizer))
+
+
+def test_a_rate_of_another_group_that_is_nan_is_corrected():
+    """The reference group is believed."""
+    optimizer = optimizer_of()
+    keep_ratios(optimizer)
+    optimizer.param_groups[0]["lr"] = float("nan")
+    with pytest.warns(nnlr.NnlrWarning, match="group 0 had nan instead"):
+        optimizer.step()
+    assert [0.05, 0.5, 0.0, 1.0] == pytest.approx(rates(optimizer))
+
+
+def test_the_switch_is_a_switch():
+    """Text is not taken for True."""
+    with pytest.raises(nnlr.NnlrError, match="correct must be True or False, got 'no'"):
+        keep_ratios(optimizer_of(), correct="no")

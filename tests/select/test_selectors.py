@@ -9,7 +9,7 @@ from torch import nn
 
 import nnlr
 from nnlr._model.describe import describe
-from nnlr._select.selectors import Selector
+from nnlr._select.selector import Selector
 from tests.cost import calls
 
 

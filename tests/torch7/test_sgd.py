@@ -432,3 +432,32 @@ class TestSgdRefusals:
         """A module or a list is the likely mistake."""
         with pytest.raises(NnlrError, match=message):
             sgd(lambda x: (0.0, x), x, {})
+
+
+class TestVectorsThatCannotBeStepped:
+    @pytest.mark.parametrize(
+        ("x", "message"),
+        [
+            (torch.ones(2, device="meta"), "on the meta device"),
+            (torch.ones(1).expand(2), "is expanded: several elements share one place"),
+            (torch.inference_mode()(lambda: torch.ones(2))(), "was made in torch.inference_mode"),
+            (torch.ones(2, 2).to_sparse(), "must be a dense tensor"),
+        ],
+        ids=["meta", "expanded", "inference", "sparse"],
+    )
+    def test_they_are_refused_before_the_function_is_called(self, x, message):
+        """Torch would raise in the middle of the step."""
+        called = []
+        with pytest.raises(NnlrError, match=message):
+            sgd(called.append, x)
+        assert not called
+
+    def test_a_function_is_needed(self):
+        """Not its result."""
+        with pytest.raises(NnlrError, match=r"opfunc must be a function such as def opfunc\(x\)"):
+            sgd(3.0, torch.ones(2))
+
+    def test_a_counter_that_no_run_reaches(self):
+        """Nor would it fit into a number."""
+        with pytest.raises(NnlrError, match="eval_counter counts the steps done"):
+            sgd(lambda x: (0.0, x), torch.ones(2), {"eval_counter": 10**400})

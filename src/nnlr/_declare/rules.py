@@ -16,7 +16,7 @@ from nnlr._arguments import options as checked_options
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace, settings_of
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo
-from nnlr._select.selectors import Indices, Selector, as_selector
+from nnlr._select.selector import Indices, Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
 from nnlr.errors import CallError, CoverageError, NnlrError, PatternError
@@ -189,11 +189,12 @@ class Rules(_Claims):
         return as_call(rules, list(self.members), complete=self.complete)
 
 
-def rules(members: Iterable[Scheme], *, complete: bool = False) -> Scheme:
+def rules(members: Iterable[Scheme], *more: object, complete: bool = False) -> Scheme:
     """An ordered list of rules of which the first that matches a parameter claims it.
 
     Args:
-        members: Results of :func:`rule`.
+        members: Results of :func:`rule`, in a list.
+        *more: Nothing: all of them are in the list.
         complete: Whether every trainable parameter must be claimed.
 
     Raises:
@@ -209,8 +210,9 @@ def rules(members: Iterable[Scheme], *, complete: bool = False) -> Scheme:
         >>> plan["0.bias"].lr_mult, plan["0.weight"].lr_mult
         (2.0, 0.5)
     """
-    if isinstance(members, Scheme):
-        raise NnlrError(f"rules takes a list of rules: nnlr.rules([{shown(members)}]).")
+    if more or isinstance(members, Scheme):
+        written = ", ".join(map(shown, (members, *more)))
+        raise CallError(f"rules takes a list of rules: nnlr.rules([{written}]).")
     if not is_listing(members):
         raise NnlrError(
             f"rules takes a list of rules: nnlr.rules([nnlr.rule(...)]), got {shown(members)}."

@@ -17,7 +17,7 @@ from nnlr._arguments import flag
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, with_roles
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import plural, shown
 from nnlr.errors import CallError, NnlrError, PatternError
@@ -121,7 +121,21 @@ class Scheme:
             members += scheme.members if isinstance(scheme, Product) else [scheme]
         return Product(tuple(members))
 
-    def _refuse_sign(self, other: object) -> NoReturn:
+    def __bool__(self) -> bool:
+        """Refused: ``and`` and ``or`` would drop one side without a word."""
+        raise CallError(
+            f"{self!r} is not true or false: schemes multiply, a * b. To see whether there is one, "
+            "compare with None."
+        )
+
+    def __invert__(self) -> "Scheme":
+        """Refused: only a selector can be turned round."""
+        raise CallError(
+            f"~ is for selectors: write it inside, as in nnlr.rule(~nnlr.glob('head.*'), ...), and "
+            f"not ~{_bracketed(self)}."
+        )
+
+    def _refuse_sign(self, other: object, *_: object) -> NoReturn:
         """Refuse what a scheme is not combined with, or not by such a sign."""
         if isinstance(other, Scheme):
             both = f"{_bracketed(self)} * {_bracketed(other)}"
@@ -133,7 +147,8 @@ class Scheme:
             f"{self!r} can be combined with schemes only, got {shown(other)}.{hint}", value=other
         )
 
-    __rmul__ = __add__ = __radd__ = __or__ = __ror__ = __and__ = __rand__ = _refuse_sign
+    __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __pow__ = _refuse_sign
+    __matmul__ = __or__ = __ror__ = __and__ = __rand__ = __xor__ = _refuse_sign
 
     def __repr__(self) -> str:
         """The scheme as a user would write it."""

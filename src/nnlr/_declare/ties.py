@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any, Final
 
+from nnlr._arguments import optional_mapping
 from nnlr._declare.factor import NEUTRAL, Step, Trace
 from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._text import nearest_hint, shown
@@ -16,8 +17,7 @@ _SETTINGS: Final = (("lr_mult", "lr"), ("wd_mult", "weight_decay"))
 
 def check_settled(tied: object, model: ModelInfo) -> dict[str, str]:
     """Return ``resolve(..., tied={alias: name})``, or refuse it."""
-    if not isinstance(tied, Mapping):
-        raise NnlrError(f"tied must be a mapping {{alias: name}}, got {shown(tied)}.")
+    tied = optional_mapping(tied, "tied", "{alias: name}")
     if not tied:
         return {}
     by_name = {name: param for param in model.params for name in param.names}

@@ -176,7 +176,7 @@ class Course:
         name = name_of(self.scheduler)
         if (saved := state.get("name", name)) != name:
             raise ConfigError(
-                f"it is of {shown(saved)}, and this is {name!r}. If only the name has changed, "
+                f"it is of {saved!r:.200}, and this is {name!r}. If only the name has changed, "
                 f"write it into the state: 'name': {name!r}"
             )
         if "name" not in state:  # version 0.1: what can be seen

@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from numbers import Real
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Final, NamedTuple, cast
 
@@ -91,7 +92,7 @@ def plain(value: object) -> Any:  # noqa: ANN401 - a setting's value
         return value.tolist() if value.numel() == 1 else ...
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, int | float):  # of numpy, and enumerations
+    if isinstance(value, Real):  # of numpy, and enumerations
         return float(value)
     if isinstance(value, Mapping):
         items = {plain(key): plain(item) for key, item in value.items()}

@@ -6,13 +6,14 @@ right, and the other groups are given theirs from it before each step.
 """
 
 from collections.abc import Iterable
-from math import isclose
+from math import isclose, isfinite
 from typing import Final
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from nnlr._arguments import flag
 from nnlr._schedule.base_rate import Group, runs_step_hooks
 from nnlr._schedule.rate_summary import reference_group
 from nnlr._text import listed, shown, warn
@@ -47,7 +48,9 @@ def keep_ratios(optimizer: Optimizer, *, correct: bool = True) -> RemovableHandl
         of the optimizer: call it again on those.
 
     Raises:
-        ConfigError: If no group carries ``lr_mult``, or the optimizer runs no hooks.
+        ConfigError: If no group carries ``lr_mult``, or the optimizer runs no hooks. Later on,
+            before the step, if the rate of the reference group or a multiplier is NaN,
+            infinite or negative.
 
     Examples:
         >>> import torch
@@ -70,6 +73,7 @@ def keep_ratios(optimizer: Optimizer, *, correct: bool = True) -> RemovableHandl
             f"{type(optimizer).__name__} runs no step hooks. Call keep_ratios on the optimizer "
             "that it wraps, or schedule it with nnlr.schedule."
         )
+    flag(correct, "correct")
     _drifted(optimizer)
     warned = False
 
@@ -116,11 +120,18 @@ def _drifted(optimizer: Optimizer) -> list[_Drift]:
             "No group of the optimizer has an 'lr_mult' above 0, so there are no ratios to "
             "keep. Build it with plan.optimizer, or set group['lr_mult']."
         )
-    base = float(reference["lr"]) / reference["lr_mult"]
+    base = float(reference["lr"]) / float(reference["lr_mult"])
     drifted: list[_Drift] = []
     for position, group in enumerate(optimizer.param_groups):
         if "lr_mult" in group:
-            rate, due = float(group["lr"]), base * group["lr_mult"]
+            rate, due = float(group["lr"]), base * float(group["lr_mult"])
+            if not (isfinite(due) and due >= 0):
+                raise ConfigError(
+                    f"The lr of {group.get('name', f'group {position}')} would be {due:g}: the "
+                    f"rate of the reference group is {float(reference['lr']):g}, and the lr_mult "
+                    f"{float(group['lr_mult']):g}. Both have to be finite and not negative; "
+                    "nothing was changed."
+                )
             if not isclose(rate, due, rel_tol=_NOISE):
                 drifted.append((group, group.get("name", f"group {position}"), rate, due))
     return drifted

@@ -28,7 +28,10 @@ def progress(groups: Iterable[Mapping[str, Any]]) -> dict[str, float] | None:
     """
     for group in groups:
         if high := peak(group):
-            return {key: float(group[key]) / high for key in SCHEDULED if key in group}
+            # An optimizer may use one of these keys for itself, and have None there.
+            return {
+                key: float(group[key]) / high for key in SCHEDULED if group.get(key) is not None
+            }
     return None
 
 

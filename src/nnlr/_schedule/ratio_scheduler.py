@@ -23,9 +23,9 @@ from nnlr._schedule.base_rate import (
     runs_step_hooks,
 )
 from nnlr._schedule.course import Course, inventory
-from nnlr._schedule.start import note_groups
+from nnlr._schedule.start import GivenBack, note_groups
 from nnlr._text import listed, shown, warn
-from nnlr.errors import ConfigError
+from nnlr.errors import ConfigError, NnlrError
 
 # Schedulers of timm step after every update by this method, and after every epoch by step.
 _ALSO_STEPS: Final = {"step_update"}
@@ -38,6 +38,7 @@ class _Ratios:
     _rates: dict[str, BaseRate]  # what the groups follow, by key
     _shares: dict[str, Share]  # this schedule's courses
     _adopts: bool  # whether groups that are added later get multipliers
+    _given_back: GivenBack | None = None  # what is said if the run is not a resumed one
     _warned: bool = False  # whether groups without a multiplier have been reported
     _stepped: bool  # whether the optimizer has taken a step
     _watching: RemovableHandle | None  # the hook that waits for it
@@ -49,6 +50,7 @@ class _Ratios:
         shares: dict[str, Share],
         *,
         adopts: bool,
+        given_back: GivenBack | None,
     ) -> None:
         # Not super().__init__: it would step, and overwrite the groups' initial rates.
         self.__setstate__(
@@ -60,11 +62,14 @@ class _Ratios:
                 "_stepped": False,
             }
         )
+        self._given_back = given_back
         self._write()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all attributes except the hook in the optimizer, which cannot be copied."""
-        return {key: value for key, value in self.__dict__.items() if key != "_watching"}
+        state = dict(self.__dict__)
+        del state["_watching"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the attributes, of a new schedule too, and hook into the optimizer."""
@@ -135,6 +140,9 @@ class _Ratios:
         """
         self._refuse_to_go_on()
         self._watch_order()
+        if self._given_back is not None:
+            warn(self._given_back.words)
+            self._given_back = None
         metric = isinstance(self, ReduceLROnPlateau)
 
         def advance() -> None:
@@ -169,6 +177,10 @@ class _Ratios:
         hooks = getattr(self.optimizer, "_optimizer_load_state_dict_pre_hooks", {}).values()
         by_code = any(getattr(hook, "policy", None) == "code" for hook in hooks)
         changes: dict[str, tuple[Any, Any]] = {}
+
+        if self._given_back is not None:
+            self._given_back.undo(self.optimizer)
+            self._given_back = None
 
         def load() -> None:
             for key, course, state in states:
@@ -319,7 +331,7 @@ class _Ratios:
                     try:
                         course.refuse_foreign(state[pattern])
                         _rates_in(state[pattern])
-                    except ConfigError as error:
+                    except NnlrError as error:
                         raise ConfigError(
                             f"{_NOT_ITS_STATE}: {error}. The schedule is as it was."
                         ) from None

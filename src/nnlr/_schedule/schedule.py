@@ -117,8 +117,9 @@ def schedule(
     for rate in rates.values():
         mark(optimizer, rate)
     note_groups(optimizer)
+    given_back = None
     if earlier is None:
-        renew(optimizer, rates, shares["lr"])
+        given_back = renew(optimizer, rates, shares["lr"])
     else:
         earlier._rates.update(rates)  # each of both writes the rates of both
         rates = earlier._rates
@@ -131,7 +132,7 @@ def schedule(
             rates[key].turns[-1].append(share)
     every = [course for share in shares.values() for course in share.each()]
     kind = RatioPlateau if any(course.takes_metric for course in every) else RatioScheduler
-    return kind(optimizer, rates, shares, adopts=adopts)
+    return kind(optimizer, rates, shares, adopts=adopts, given_back=given_back)
 
 
 def _earlier(

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from math import isclose
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
 
 from nnlr._schedule.base_rate import (
     MULTIPLIERS,
     BaseRate,
+    Group,
     Share,
     as_float,
     follows_default,
@@ -17,7 +18,7 @@ from nnlr._schedule.base_rate import (
 )
 from nnlr._schedule.course import CYCLED, first_of
 from nnlr._schedule.origin import ORIGIN, note_origin
-from nnlr._text import listed, plural, warn
+from nnlr._text import listed, plural
 from nnlr.errors import ConfigError, NnlrError
 
 
@@ -103,8 +104,24 @@ def note_groups(optimizer: Optimizer) -> None:
                     group[ORIGIN][key] = optimizer.defaults[key]
 
 
-def renew(optimizer: Optimizer, rates: Mapping[str, BaseRate], share: Share) -> None:
-    """Replace an earlier schedule: give back what it moved and the new one does not move."""
+class GivenBack(NamedTuple):
+    """Cycled settings that a new schedule has given their origin back, and a word about it."""
+
+    words: str
+    moved: list[tuple[Group, str, Any]]
+
+    def undo(self, optimizer: Optimizer) -> None:
+        """Put the values back that stood before: the run is a resumed one, and no new phase."""
+        for group, key, value in self.moved:
+            if any(group is present for present in optimizer.param_groups):
+                set_first(group, key, value)
+
+
+def renew(optimizer: Optimizer, rates: Mapping[str, BaseRate], share: Share) -> GivenBack | None:
+    """Replace an earlier schedule: give back what it moved and the new one does not move.
+
+    Returns what may have been moved by a hand.
+    """
     earlier = scheduled(optimizer)
     kinds = listed([type(course.scheduler).__name__ for course in share.each()])
     for rate in earlier.values():
@@ -117,29 +134,39 @@ def renew(optimizer: Optimizer, rates: Mapping[str, BaseRate], share: Share) -> 
                 if before is not None and before.mult in group:
                     due = before.base * group[before.mult]
                 group[key] = due
+    uncertain: list[tuple[Group, str, Any]] = []
     for key in CYCLED:
-        _give_back(optimizer, key, earlier.get("lr"), share)
+        by_cycle = _values(earlier.get("lr"), key)
+        moved = _give_back(optimizer, key, by_cycle)
+        if not by_cycle and not any(key in course.cycled for course in share.each()):
+            uncertain += moved
+    if not uncertain:
+        return None
+    first, key, value = uncertain[0]
+    words = (
+        f"{key} of {plural(len(uncertain), 'group')} was {value:g} and is "
+        f"{first_of(first[key]):g} again, as built: a new schedule starts from there. To have "
+        "another value set it after the schedule is built."
+    )
+    return GivenBack(words, uncertain)
 
 
-def _give_back(optimizer: Optimizer, key: str, earlier: BaseRate | None, new: Share) -> None:
-    """Give a cycled setting its origin back; a value that a hand wrote stays."""
+def _give_back(optimizer: Optimizer, key: str, by_cycle: list[Any]) -> list[tuple[Group, str, Any]]:
+    """Give a cycled setting its origin back; what a hand wrote into some groups stays."""
     groups = [group for group in optimizer.param_groups if follows_default(optimizer, group, key)]
-    values = {first_of(group[key]) for group in groups}
-    moved = [g for g in groups if first_of(g[key]) != first_of(g[ORIGIN][key])]
-    left = _values(earlier, key) if earlier is not None else []
-    alike = len(values) == 1  # as a cycle leaves them; a hand may write into some
-    back = [group for group in moved if first_of(group[key]) in left or (alike and not left)]
-    if back and not left and not any(key in course.cycled for course in new.each()):
-        warn(
-            f"{key} of {plural(len(back), 'group')} was {first_of(back[0][key]):g} and is "
-            f"{first_of(back[0][ORIGIN][key]):g} again, as built: a new schedule starts from "
-            "there. To have another value set it after the schedule is built."
-        )
-    for group in back:
-        set_first(group, key, first_of(group[ORIGIN][key]))
+    alike = len({first_of(group[key]) for group in groups}) == 1  # as a cycle leaves them
+    back: list[tuple[Group, str, Any]] = []
+    for group in groups:
+        value, origin = first_of(group[key]), first_of(group[ORIGIN][key])
+        if value != origin and (value in by_cycle or (alike and not by_cycle)):
+            set_first(group, key, origin)
+            back.append((group, key, value))
+    return back
 
 
-def _values(rate: BaseRate, key: str) -> list[Any]:
+def _values(rate: BaseRate | None, key: str) -> list[Any]:
     """Return the values that the courses of a base rate have for a cycled setting."""
+    if rate is None:
+        return []
     courses = [course for turn in rate.turns for share in turn for course in share.each()]
     return [first_of(course.group[key]) for course in courses if key in course.cycled]

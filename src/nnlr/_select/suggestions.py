@@ -9,7 +9,8 @@ from typing import Final
 
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import PREFIXES
-from nnlr._select.selectors import Glob, Indices, Regex, Role, Selector
+from nnlr._select.selector import Glob, Indices, Selector
+from nnlr._select.selectors import Regex, Role
 from nnlr._text import beginnings, listed, plural
 from nnlr.errors import PatternError
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from nnlr._arguments import choice
 from nnlr._model.describe import ModelInfo, ParamInfo
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
 from nnlr.depth._auto import auto

@@ -4,8 +4,7 @@ A plan needs nothing from here: build the optimizer and the schedule on the bare
 ``accelerator.prepare(model, optimizer, scheduler)``.
 """
 
-from numbers import Integral
-
+from nnlr._arguments import whole
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 from nnlr.integrations._installed import installed
@@ -41,7 +40,6 @@ def schedule_steps(accelerator: Accelerator, steps: int) -> int:
     """
     if not isinstance(accelerator, Accelerator):
         raise NnlrError(f"schedule_steps needs an Accelerator first, got {shown(accelerator)}.")
-    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 1:
-        raise NnlrError(f"steps must be a whole number above 0, got {shown(steps)}.")
+    steps = whole(steps, "steps", minimum=1)
     once = accelerator.split_batches or not accelerator.step_scheduler_with_optimizer
-    return int(steps) if once else int(steps) * accelerator.num_processes
+    return steps if once else steps * accelerator.num_processes

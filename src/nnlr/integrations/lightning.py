@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
+from nnlr._arguments import flag, function, instance, text, whole
 from nnlr._plan import Plan
 from nnlr._schedule.keep_ratios import keep_ratios as keep_ratios_of
 from nnlr._schedule.rate_summary import rate_summary
@@ -99,6 +100,13 @@ def configure(
             "configure(self, nnlr.resolve(self.net, scheme, lr=self.lr, weight_decay=0.05), "
             "torch.optim.AdamW)"
         )
+    instance(module, "module", nn.Module)
+    flag(keep_ratios, "keep_ratios")
+    if monitor is not None:
+        text(monitor, "monitor", "val_loss")
+    for name, factory in (("schedule", schedule), ("decay_schedule", decay_schedule)):
+        if factory is not None:
+            function(factory, name, "lambda opt: StepLR(opt, 10)")
     if schedule is None:
         of_schedule = {
             "interval": interval is not None,
@@ -109,14 +117,13 @@ def configure(
         for name, passed in of_schedule.items():
             if passed:
                 raise NnlrError(f"{name}= needs a schedule=.")
-    elif interval not in ("step", "epoch"):
+    elif not isinstance(interval, str) or interval not in {"step", "epoch"}:
         raise NnlrError(
             "Say when the schedule is stepped: interval='step' if it counts optimizer steps, "
             "interval='epoch' if it counts epochs or follows a metric of them; got "
             f"{shown(interval)}."
         )
-    if not isinstance(frequency, int) or isinstance(frequency, bool) or frequency < 1:
-        raise NnlrError(f"frequency must be a whole number above 0, got {shown(frequency)}.")
+    whole(frequency, "frequency", minimum=1)
     _refuse_other_module(module, plan, settings)
     agree_if_whole(plan, module)
     optimizer = plan.optimizer(cls, **settings)

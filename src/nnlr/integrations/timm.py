@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from nnlr._apply.param_groups import ParamGroup
-from nnlr._arguments import number
+from nnlr._arguments import choice, flag, optional_mapping
 from nnlr._declare.scheme import Scheme, as_schemes
 from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._resolve import resolve
 from nnlr._rows.groups import Locked
-from nnlr._rows.rates import Decay
-from nnlr._select.selectors import Selector
+from nnlr._rows.rates import Decay, make_bases
+from nnlr._select.selector import Selector
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 
@@ -129,8 +129,11 @@ def param_group_fn(
             "param_group_fn=lambda model: to_timm(plan, model)."
         )
     as_schemes(schemes)
-    number(lr, "lr", above=0)
-    number(weight_decay, "weight_decay")
+    make_bases(lr, weight_decay, decay)
+    flag(names, "names")
+    optional_mapping(tied, "tied", "{alias: name}")
+    optional_mapping(roles, "roles", "{selector: role}")
+    choice(locked, "locked", ("drop", "keep"))
 
     def groups(model: nn.Module) -> list[ParamGroup]:
         plan = resolve(

@@ -15,15 +15,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._apply.signature import Signature
-from nnlr._arguments import number
+from nnlr._arguments import choice, flag, number, optional_mapping
 from nnlr._declare.scheme import Scheme, as_schemes
 from nnlr._plan import Plan
 from nnlr._resolve import resolve
-from nnlr._rows.rates import Decay
+from nnlr._rows.rates import DECAYS, Decay
 from nnlr._schedule.keep_ratios import keep_ratios
 from nnlr._schedule.rate_summary import rate_summary
 from nnlr._schedule.schedule import schedule
-from nnlr._select.selectors import Selector
+from nnlr._select.selector import Selector
 from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.integrations._installed import installed
@@ -179,6 +179,10 @@ def optimizer(
         number(lr, "lr", above=0)
     if weight_decay is not None:
         number(weight_decay, "weight_decay")
+    choice(decay, "decay", DECAYS)
+    flag(keep_ratios, "keep_ratios")
+    optional_mapping(tied, "tied", "{alias: name}")
+    optional_mapping(roles, "roles", "{selector: role}")
     if args is None:
         required = {"cls": cls, **rates}
         if missing := [name for name, value in required.items() if value is None]:
@@ -238,7 +242,7 @@ class RateCallback(TrainerCallback):
     """
 
     def __init__(self, *, groups: bool = False) -> None:
-        self.groups = groups
+        self.groups = flag(groups, "groups")
         self._rates: dict[str, float] = {}
 
     def on_train_begin(self, *_: object, **run: Any) -> None:

@@ -166,15 +166,19 @@ class Movement:
             The figure, of matplotlib; in a notebook it shows itself.
 
         Raises:
-            NnlrError: If matplotlib is not installed, or ``other`` has other layers.
+            NnlrError: If an argument is none of these, matplotlib is not installed, or ``other``
+                has other layers.
+            OSError: If the file cannot be written.
         """
         from nnlr.report._movement_picture import draw_movement
+        from nnlr.report._scaling.pictures import as_path
 
+        place = None if path is None else as_path(path)
         runs = self._runs(other)
         labels = [self.label] if other is None else [self.label, other.label]
         figure = draw_movement(runs, labels, text(title, "title"))
-        if path is not None:
-            figure.savefig(path)
+        if place is not None:
+            figure.savefig(place)
         return figure
 
     def _runs(self, other: "Movement | None") -> list[list[MovedLayer]]:

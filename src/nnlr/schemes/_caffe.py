@@ -13,7 +13,8 @@ from nnlr._arguments import Call, number
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo
-from nnlr._select.selectors import Indices, Role, Selector, as_selector
+from nnlr._select.selector import Indices, Selector, as_selector
+from nnlr._select.selectors import Role
 from nnlr._select.suggestions import must_match
 from nnlr.errors import ConfigError
 

@@ -17,7 +17,7 @@ from nnlr._declare.rules import Rule
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note
 from nnlr._model.describe import ModelInfo
-from nnlr._select.selectors import Indices, Selector, as_selector
+from nnlr._select.selector import Indices, Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
 from nnlr.errors import NnlrError, PatternError
@@ -82,8 +82,8 @@ def freeze(
             )
         if isinstance(selector, Integral) and not isinstance(selector, bool):
             raise NnlrError(
-                f"freeze({selector!r}) is no selector. To freeze by depth: "
-                f"freeze(below={selector!r})."
+                f"freeze({shown(selector)}) is no selector. To freeze by depth: "
+                f"freeze(below={shown(selector)})."
             )
         chosen = as_selector(selector, "freeze")
     else:

@@ -17,7 +17,7 @@ from nnlr._declare.factor import Factor, Step, Trace
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import ModelInfo, ParamInfo
-from nnlr._select.selectors import Selector
+from nnlr._select.selector import Selector
 from nnlr._text import plural
 from nnlr.depth._given import INDEXERS, as_indexer
 from nnlr.depth._layer import (

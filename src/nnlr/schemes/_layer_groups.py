@@ -12,9 +12,10 @@ from typing import Any, Final, NamedTuple
 
 from torch import Tensor, nn
 
+from nnlr._arguments import is_listing
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import unwrap
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
 from nnlr.depth._auto import auto
@@ -211,7 +212,7 @@ class _Split(Groups):
                 f"The splitter {self!r} was called with {model.label} and failed: {error}. "
                 f"{_SPLITTER}"
             ) from error
-        if not isinstance(groups, Iterable) or isinstance(groups, str | Tensor):
+        if not is_listing(groups) or isinstance(groups, Tensor):
             raise NnlrError(f"The splitter {self!r} gave {shown(groups, typed=True)}. {_SPLITTER}")
         index_of = {id(places[0].tensor): i for i, places in enumerate(model.places)}
         taken: dict[int, int] = {}
@@ -244,7 +245,7 @@ class _Split(Groups):
             yield from part.parameters()
         elif isinstance(part, Tensor):
             yield part
-        elif isinstance(part, Iterable) and not isinstance(part, str):
+        elif is_listing(part):
             for item in part:
                 yield from self._tensors(item, position)
         else:

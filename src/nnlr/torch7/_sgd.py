@@ -209,6 +209,15 @@ def _check_arguments(config: object, state: object, x: object) -> None:
             f"x of sgd must be a tensor, got {type(x).__name__}. Flatten a module with "
             "flat, flat_grad = nnlr.torch7.get_parameters(module)."
         )
+    if x.is_meta:
+        raise NnlrError("x of sgd is on the meta device and has no values.")
+    if x.is_inference() and not torch.is_inference_mode_enabled():
+        raise NnlrError(
+            "x of sgd was made in torch.inference_mode() and cannot be changed in place: make it "
+            "outside, or clone it."
+        )
+    if any(step == 0 and size > 1 for size, step in zip(x.shape, _strides(x), strict=True)):
+        raise NnlrError("x of sgd is expanded: several elements share one place. Clone it.")
     if x.layout is not torch.strided or not (x.is_floating_point() or x.is_complex()):
         raise NnlrError(
             "x of sgd must be a dense tensor of floating point numbers, got "
@@ -216,10 +225,15 @@ def _check_arguments(config: object, state: object, x: object) -> None:
         )
 
 
+def _strides(x: Tensor) -> tuple[int, ...]:
+    """The strides of a tensor; ones where its layout has none."""
+    return x.stride() if x.layout is torch.strided else (1,) * x.ndim
+
+
 def _read_state(state: Mapping[str, Any], x: Tensor) -> tuple[int, Tensor | None]:
     """Return the number of steps done before this one, and the momentum buffer."""
     steps = state.get("eval_counter", 0)
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+    if not isinstance(steps, int) or isinstance(steps, bool) or not 0 <= steps < 2**63:
         raise NnlrError(
             f"eval_counter counts the steps done: an int >= 0, got {shown(steps)}. Leave it "
             "out to start from step 0."

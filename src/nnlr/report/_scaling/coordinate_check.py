@@ -125,7 +125,8 @@ def _run(  # noqa: PLR0917  a call of coordinate_check, with one width and one s
         seed_all(batch_seed)
         with watching(matching_modules(model, patterns), first) as outputs:
             value = loss(model)
-        if not (isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad):
+        differentiable = isinstance(value, Tensor) and value.requires_grad and not value.is_meta
+        if not differentiable or value.numel() != 1:
             raise NnlrError(
                 "loss must return one number that can be differentiated, got "
                 f"{shown(value)}. For example: lambda model: F.cross_entropy(model(x), y)",

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Final, Literal
 
-from nnlr._arguments import number
+from nnlr._arguments import instance, number
 from nnlr._text import plural
 from nnlr.report._scaling.runs import power
 from nnlr.report._text import WIDTH, at_dots, rate, render
@@ -168,6 +168,7 @@ class CoordinateCheck:
         from rich.table import Table
         from rich.text import Text
 
+        tolerance = number(tolerance, "tolerance")
         faults = self.faults(tolerance)
         low, high = self.widths[0], self.widths[-1]
         titles = [f"size\n{low}", f"\n{high}", "\nexp."]
@@ -236,11 +237,13 @@ class CoordinateCheck:
             *others: Further checks to draw below, on the same scale.
 
         Raises:
-            NnlrError: If matplotlib is not installed.
+            NnlrError: If an argument is none of these, or matplotlib is not installed.
+            OSError: If the file cannot be written.
         """
-        from nnlr.report._scaling.pictures import draw_coordinates
+        from nnlr.report._scaling.pictures import as_path, draw_coordinates
 
-        draw_coordinates([self, *others], Path(path))
+        checks = [instance(check, "each of others", CoordinateCheck) for check in (self, *others)]
+        draw_coordinates(checks, as_path(path))
 
 
 def _summaries(growth: Iterable[Growth]) -> list[tuple[Growth, Growth]]:

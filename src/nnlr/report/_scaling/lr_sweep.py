@@ -14,7 +14,7 @@ from statistics import fmean
 
 from torch import Tensor
 
-from nnlr._arguments import flag, function, text, whole
+from nnlr._arguments import flag, function, instance, text, whole
 from nnlr._text import listed, plural, shown
 from nnlr.errors import NnlrError
 from nnlr.report._scaling.runs import ascending, own_randomness, seed_all, seeds_of, tracked
@@ -161,11 +161,13 @@ class LrSweep:
             *others: Further sweeps to draw beside it, on the same scale.
 
         Raises:
-            NnlrError: If matplotlib is not installed.
+            NnlrError: If an argument is none of these, or matplotlib is not installed.
+            OSError: If the file cannot be written.
         """
-        from nnlr.report._scaling.pictures import draw_sweeps
+        from nnlr.report._scaling.pictures import as_path, draw_sweeps
 
-        draw_sweeps([self, *others], Path(path))
+        sweeps = [instance(sweep, "each of others", LrSweep) for sweep in (self, *others)]
+        draw_sweeps(sweeps, as_path(path))
 
 
 def lr_sweep(
@@ -222,7 +224,7 @@ def lr_sweep(
 
 def _loss(value: object) -> float:
     """A loss as a float, infinite if it is NaN."""
-    if isinstance(value, Tensor) and value.numel() == 1:
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise NnlrError(

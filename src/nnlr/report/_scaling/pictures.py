@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from os import PathLike
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
+from nnlr._text import shown
 from nnlr.errors import NnlrError
 
 if TYPE_CHECKING:
@@ -246,6 +248,22 @@ def new_figure(size: tuple[float, float]) -> "Figure":
             package="matplotlib",
         ) from error
     return Figure(figsize=size, dpi=150, layout="constrained")
+
+
+def as_path(path: object) -> Path:
+    """Where to save a picture, or refuse it before it is drawn."""
+    if not isinstance(path, str | PathLike):
+        raise NnlrError(
+            f"path must be that of a picture, such as 'rates.png', got {shown(path)}.", value=path
+        )
+    formats = new_figure((1, 1)).canvas.get_supported_filetypes()
+    if (suffix := Path(path).suffix.removeprefix(".").lower()) and suffix not in formats:
+        raise NnlrError(
+            f"path: matplotlib writes no pictures in the format {suffix!r}; it writes "
+            f"{', '.join(sorted(formats))}.",
+            value=path,
+        )
+    return Path(path)
 
 
 def _logarithmic(axes: "Axes") -> None:

@@ -84,5 +84,7 @@ def _tensors(name: str, output: object) -> Iterator[tuple[str, Tensor]]:
 
 def _mean(x: Tensor) -> float:
     """The mean absolute value."""
+    if x.is_meta:
+        raise NnlrError("A model on the meta device has no values to measure: build it on another.")
     wide = torch.promote_types(x.dtype, torch.float32)
     return x.detach().abs().mean(dtype=wide).item()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nnlr._arguments import number, text
+from nnlr._arguments import is_listing, number, text
 from nnlr._declare.factor import Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note
@@ -150,7 +150,7 @@ def big_vision(
 
 def _pairs(pairs: object, what: str, *, written: bool = True) -> tuple[Patterns, list[Any]]:
     """The patterns of a list of pairs, and their values."""
-    if isinstance(pairs, str) or like_mapping(pairs) or not isinstance(pairs, Iterable):
+    if like_mapping(pairs) or not is_listing(pairs):
         raise ConfigError(f"{what} must be a list of (pattern, value) pairs, got {shown(pairs)}.")
     patterns, values = [], []
     for pair in pairs:

@@ -21,7 +21,7 @@ from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import ModelInfo
-from nnlr._select.selectors import Indices, Selector
+from nnlr._select.selector import Indices, Selector
 from nnlr._text import shown
 from nnlr.errors import ConfigError
 from nnlr.schemes._frameworks.claims import Claims, Imported, Watch, mapping

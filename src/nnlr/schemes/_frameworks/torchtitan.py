@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 
-from nnlr._arguments import number, options
+from nnlr._arguments import is_listing, number, options
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding
@@ -79,8 +79,7 @@ def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme
         [(0.0008, 0.1), (0.001, 0.0)]
     """
     watch = Watch("torchtitan", strict=strict)
-    listed_up = isinstance(param_groups, Iterable) and not isinstance(param_groups, str)
-    if not listed_up or like_mapping(param_groups):
+    if not is_listing(param_groups) or like_mapping(param_groups):
         raise ConfigError(f"torchtitan needs a list of entries, got {shown(param_groups)}.")
     items = list(param_groups)
     entries = [_entry(item, at, watch) for at, item in enumerate(items)]

@@ -26,7 +26,7 @@ from nnlr._arguments import as_call, choice, number
 from nnlr._declare.factor import Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo, describe
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
 from nnlr.depth._given import INDEXERS, as_indexer

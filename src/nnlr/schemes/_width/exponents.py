@@ -24,7 +24,7 @@ from torch import nn
 from nnlr._declare.factor import Factor, Update
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import Slot, lineage
-from nnlr._select.selectors import Selector
+from nnlr._select.selector import Selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural
 from nnlr.errors import NnlrError

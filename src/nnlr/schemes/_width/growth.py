@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from nnlr._model.describe import ModelInfo, ParamInfo
-from nnlr._select.selectors import Selector
+from nnlr._select.selector import Selector
 from nnlr._select.suggestions import must_match
 from nnlr.errors import NnlrError
 from nnlr.schemes._width.base import Base, Mults

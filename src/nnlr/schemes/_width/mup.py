@@ -20,7 +20,7 @@ from nnlr._arguments import Call, choice, flag
 from nnlr._declare.factor import UPDATES, Factor, Update
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo
-from nnlr._select.selectors import Selector
+from nnlr._select.selector import Selector
 from nnlr.schemes._width.base import AnyBase, Base, as_base, shapes
 from nnlr.schemes._width.exponents import Scales
 from nnlr.schemes._width.growth import AnyFanIn, FanIn

@@ -14,7 +14,7 @@ from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._model.marks import init_applied
 from nnlr._model.names import nodes, unwrap
-from nnlr._select.selectors import Selector, as_selector
+from nnlr._select.selector import Selector, as_selector
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 from nnlr.schemes._width.base import Base, base_dims, head_size, spread
