@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from nnlr._apply.optimizer import (
     named_tensors,
+    schemes_of,
     set_bases,
     warn_about_decay,
     without_decay,
@@ -22,9 +23,11 @@ from nnlr._rows.groups import Locked
 from nnlr._schedule import base_rate
 from nnlr._schedule.origin import ORIGIN, as_built
 from nnlr._schedule.progress import SCHEDULED, filled, progress
-from nnlr._text import warn
-from nnlr.checkpoint._hook import learn_names
-from nnlr.checkpoint._names import matched
+from nnlr._text import listed, plural, warn
+from nnlr.checkpoint._hook import hook_of, learn_names, learn_schemes, lineage
+from nnlr.checkpoint._names import KIND, SHAPE, matched, names_of
+from nnlr.checkpoint._settings import Source as Saved
+from nnlr.checkpoint._state import Judge
 from nnlr.errors import ConfigError, NnlrError
 
 
@@ -40,12 +43,13 @@ def regroup(
     """Apply a new plan to an optimizer in use; it keeps the state of each parameter.
 
     State follows a parameter's tensor, or its name where the tensor was replaced, and is
-    dropped for parameters that the plan locks. Settings the plan does not speak of keep their
-    values, also those that the old plan's options gave to all groups; where groups differ,
-    they are the optimizer's defaults again. If a scheduler has begun, its progress carries
-    over: one of ``nnlr.schedule`` goes on, others have to be built again, which a warning says.
-    ``ReduceLROnPlateau`` and rates set by hand leave no note of that, and the new plan's rates
-    replace theirs.
+    dropped for parameters that the plan locks, or that have another shape now, which a warning
+    says. Settings the plan does not speak of are the optimizer's own, unless training or a hand
+    has moved them from what the old plan built, in all groups alike: then they stay.
+
+    If a scheduler has begun, its progress carries over: one of ``nnlr.schedule`` goes on, others
+    have to be built again, which a warning says. ``ReduceLROnPlateau`` and rates set by hand
+    leave no note of that, and the new plan's rates replace theirs.
 
     Args:
         optimizer: The optimizer; it is changed in place, or not at all.
@@ -107,9 +111,9 @@ def regroup(
 
     # Settings of the new groups: those that all old groups share, then the plan's, then the
     # plan's rates as far as a scheduler has moved the old ones.
-    shared = _agreed_settings(old_groups)
-    origins = _agreed_settings([group.get(ORIGIN, {}) for group in old_groups])
-    shared_origin = {key: value for key, value in origins.items() if key in shared}
+    shared = _continued(old_groups, optimizer.defaults)
+    origins = _agreed([group.get(ORIGIN, {}) for group in old_groups])
+    moved = {key: value for key, value in origins.items() if key in shared}
     tensor_lr = next((g["lr"] for g in old_groups if isinstance(g["lr"], Tensor)), None)
     new_groups = []
     for group in without_decay(plan_groups, signature):
@@ -117,14 +121,21 @@ def regroup(
             key: filled(group["lr"] * relative, tensor_lr)
             for key, relative in (scheduled or {"lr": 1.0}).items()
         }
-        origin = as_built({**optimizer.defaults, **shared_origin, **group})
+        origin = as_built({**optimizer.defaults, **moved, **group})
         new_groups.append({**shared, **group, **rates, ORIGIN: origin})
     if any("initial_weight_decay" in group for group in old_groups):
         for group in new_groups:  # a schedule of weight decay goes on from the plan's value
             group["initial_weight_decay"] = group["weight_decay"]
 
-    _replace(optimizer, new_groups, _state_by_name(optimizer, new_groups))
+    state, misfits = _state_by_name(optimizer, new_groups)
+    if misfits:
+        warn(
+            f"The optimizer's state of {plural(len(misfits), 'parameter')} does not fit (any "
+            f"more) and is dropped, so that they start afresh: {listed(misfits)}."
+        )
+    _replace(optimizer, new_groups, state)
     learn_names(optimizer, named_tensors(fit.located))
+    learn_schemes(optimizer, schemes_of(fit.located))
     set_bases(optimizer.defaults, fit.bases)
     base_rate.rebase(optimizer)
     fit.locks.apply(optimizer)
@@ -140,11 +151,21 @@ _RENEWED: Final = {
 }
 
 
-def _agreed_settings(groups: Sequence[ParamGroup]) -> dict[str, Any]:
-    """Return the settings and schedulers' notes, other than rates, that all groups share.
+def _continued(groups: Sequence[ParamGroup], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings and schedulers' notes, other than rates, that go on in new groups.
 
-    A setting in which they differ will be the optimizer's default.
+    All old groups share them, and they have moved since they were built, or nobody knows.
     """
+    return {
+        key: value
+        for key, value in _agreed(groups).items()
+        if key not in defaults
+        or any(Saved(group, group.get(ORIGIN, {})).moved(key) for group in groups)
+    }
+
+
+def _agreed(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that all groups share, other than those that a plan renews."""
     first, *others = groups
     return {
         key: value
@@ -158,27 +179,39 @@ def _agreed_settings(groups: Sequence[ParamGroup]) -> dict[str, Any]:
     }
 
 
-def _state_by_name(optimizer: Optimizer, new_groups: Sequence[ParamGroup]) -> dict[Tensor, Any]:
-    """Return the optimizer's state of each parameter in the new groups.
+def _state_by_name(
+    optimizer: Optimizer, new_groups: Sequence[ParamGroup]
+) -> tuple[dict[Tensor, Any], list[str]]:
+    """Return the optimizer's state of each parameter in the new groups, and whose does not fit.
 
     State follows the tensor, or its name where the tensor was replaced.
     """
-    state = optimizer.state
+    state, hook = optimizer.state, hook_of(optimizer)
     new_tensors = dict(pair for group in new_groups for pair in group["params"])
+    names = names_of(optimizer, [] if hook is None else hook.pairs())
     old_tensors = {
-        name: tensor
+        names.name_of[id(tensor)]: tensor
         for group in optimizer.param_groups
-        for name, tensor in zip(group.get("param_names", ()), group["params"], strict=False)
+        for tensor in group["params"]
+        if id(tensor) in names.name_of
     }
     old_names = {new: old for old, new in matched(list(old_tensors), new_tensors).items()}
-    new_state = {}
-    for name, tensor in new_tensors.items():
-        source = tensor
-        if tensor not in state and name in old_names:
-            source = old_tensors[old_names[name]]
-        if source in state and source.shape == tensor.shape:
-            new_state[tensor] = state[source]
-    return new_state
+    judge = Judge(optimizer, lineage(optimizer), any_state=False)
+    new_state, misfits = {}, []
+    for group in new_groups:
+        settings = {**optimizer.defaults, **group}
+        for name, tensor in group["params"]:
+            source = tensor
+            if tensor not in state and name in old_names:
+                source = old_tensors[old_names[name]]
+            if source not in state:
+                continue
+            verdict = judge.verdict(state[source], tensor, settings, whole=False)
+            if verdict.state is not None:
+                new_state[tensor] = verdict.state
+            elif verdict.reason in {SHAPE, KIND}:
+                misfits.append(name)
+    return new_state, misfits
 
 
 def _replace(

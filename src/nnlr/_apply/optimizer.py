@@ -18,7 +18,7 @@ from nnlr._rows.rates import Bases
 from nnlr._schedule.origin import note_origin
 from nnlr._text import nearest_hint, warn
 from nnlr.checkpoint import Policy, on_load
-from nnlr.checkpoint._hook import runs_hooks
+from nnlr.checkpoint._hook import learn_schemes, runs_hooks
 from nnlr.errors import ConfigError
 
 Opt = TypeVar("Opt", bound=Optimizer)
@@ -132,9 +132,16 @@ def match_on_load(
     """
     if resume is None or not runs_hooks(optimizer):
         return
+    located = list(located)
     source = model if isinstance(model, nn.Module) else named_tensors(located)
     with contextlib.suppress(ConfigError):
         on_load(optimizer, model=source, policy=resume)
+    learn_schemes(optimizer, schemes_of(located))
+
+
+def schemes_of(located: Iterable[Located]) -> list[str]:
+    """The schemes that gave parameters a factor, as a user would write them."""
+    return [step.source for param in located for step in param.row.trace]
 
 
 def named_tensors(located: Iterable[Located]) -> list[tuple[str, Tensor]]:

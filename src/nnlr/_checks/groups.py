@@ -18,9 +18,8 @@ from nnlr._checks.optimizer_probe import step_needs
 from nnlr._checks.schedule_rehearsal import has_own_functions
 from nnlr._checks.subject import SettingsOfGroup, Subject, as_built, labelled, rate, start
 from nnlr._findings import Finding, error, note, warning
-from nnlr._schedule.base_rate import MULTIPLIERS
 from nnlr._schedule.keep_ratios import keeps_ratios
-from nnlr._schedule.origin import ORIGIN
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN
 from nnlr._text import plural, shown
 
 # Settings that have to be finite and >= 0 where they are numbers.

@@ -7,7 +7,7 @@ course after another takes its place, and groups may have courses of their own. 
 needed: this works with anyone's groups.
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import isclose, isfinite
@@ -20,14 +20,11 @@ from torch.optim import Optimizer
 
 from nnlr._schedule.course import Course, Moment, first_of
 from nnlr._schedule.course import Proxy as Proxy  # noqa: PLC0414 # where version 0.1 had it
-from nnlr._schedule.origin import ORIGIN, as_built
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built
 from nnlr._text import listed, warn
 from nnlr.errors import ConfigError
 
 Group = MutableMapping[str, Any]
-
-# The settings that can be scheduled, and the groups' keys for their multipliers.
-MULTIPLIERS: Final = {"lr": "lr_mult", "weight_decay": "wd_mult"}
 
 EVERY_GROUP: Final = "*"
 
@@ -167,11 +164,11 @@ def put(key: str, due: Iterable[tuple[Group, float]]) -> None:
         written.add(id(old))
 
 
-def cycle(optimizer: Optimizer, rate: BaseRate) -> None:
+def cycle(optimizer: Optimizer, rate: BaseRate, groups: Sequence[Group] = ()) -> None:
     """Write momentum, or betas, that a course cycles into the groups built with the default."""
     for share in rate.current:
         if any(course.cycled for course in share.each()):
-            for group in optimizer.param_groups:
+            for group in groups or optimizer.param_groups:
                 course = share.of(group)
                 for key in course.cycled if course is not None else ():
                     if follows_default(optimizer, group, key):
@@ -226,6 +223,14 @@ def rebase(optimizer: Optimizer) -> None:
         rate.write(optimizer.param_groups)
         if key == "lr":
             cycle(optimizer, rate)
+
+
+def rewrite(optimizer: Optimizer, groups: Sequence[Group]) -> None:
+    """Write the present rates of an optimizer's schedules into groups that it is to have."""
+    for key, rate in scheduled(optimizer).items():
+        rate.write(groups)
+        if key == "lr":
+            cycle(optimizer, rate, groups)
 
 
 def runs_step_hooks(optimizer: Optimizer) -> bool:

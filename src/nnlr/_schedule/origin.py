@@ -5,12 +5,17 @@ its counters, a hand anything. What differs from the note has been moved since. 
 starts from the note, and a resumed run continues what had moved and takes the rest from the code.
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 from torch import Tensor
 
+from nnlr._schedule.progress import peak
+
 ORIGIN: Final = "origin"
+
+# The settings that can be scheduled, and the groups' keys for their multipliers.
+MULTIPLIERS: Final = {"lr": "lr_mult", "weight_decay": "wd_mult"}
 
 # They say which parameters a group holds, not how these are trained.
 _OF_THE_GROUP: Final = {"params", "param_names", "name", ORIGIN}
@@ -29,11 +34,49 @@ def as_built(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def note_origin(groups: Iterable[MutableMapping[str, Any]]) -> None:
-    """Note the settings of groups that have no note yet."""
+def note_origin(groups: Sequence[MutableMapping[str, Any]]) -> None:
+    """Note the settings of groups that have no note yet.
+
+    Rates that a schedule moves already are noted as where they started.
+    """
+    bases = bases_of(group[ORIGIN] for group in groups if ORIGIN in group)
     for group in groups:
         if ORIGIN not in group:
-            group[ORIGIN] = as_built(group)
+            group[ORIGIN] = as_built(group) | starts(group, bases)
+
+
+def bases_of(origins: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the base rates of noted groups that have multipliers."""
+    bases: dict[str, float] = {}
+    for origin in origins:
+        for key, mult in MULTIPLIERS.items():
+            start, factor = number(origin, key), number(origin, mult)
+            if factor and start is not None:
+                bases.setdefault(key, start / factor)
+    return bases
+
+
+def starts(group: Mapping[str, Any], bases: Mapping[str, float]) -> dict[str, float]:
+    """Return where the rates of a group started: where a scheduler noted it, or at a base.
+
+    A group that was added later goes by the base of the others; else the rate is as it started.
+    """
+    rates: dict[str, float] = {}
+    for key, mult in MULTIPLIERS.items():
+        if number(group, key) is None:
+            continue
+        noted = peak(group) if key == "lr" else number(group, f"initial_{key}")
+        factor = number(group, mult)
+        if noted is None and key in bases and factor is not None:
+            noted = bases[key] * factor
+        rates[key] = plain(group[key]) if noted is None else noted
+    return rates
+
+
+def number(group: Mapping[str, Any], key: str) -> float | None:
+    """Return a rate or multiplier as a float; ``None`` where a group has none."""
+    value = group.get(key)
+    return None if value is None else float(value)
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - a setting's value

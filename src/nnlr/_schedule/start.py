@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from torch.optim import Optimizer
 
 from nnlr._schedule.base_rate import (
-    MULTIPLIERS,
     BaseRate,
     Group,
     Share,
@@ -17,7 +16,7 @@ from nnlr._schedule.base_rate import (
     set_first,
 )
 from nnlr._schedule.course import CYCLED, first_of
-from nnlr._schedule.origin import ORIGIN, note_origin
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, note_origin
 from nnlr._text import listed, plural
 from nnlr.errors import ConfigError, NnlrError
 

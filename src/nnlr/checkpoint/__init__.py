@@ -6,16 +6,14 @@ multipliers in the checkpoint win over those in the code. Here state is matched 
 parameter name, and a *policy* says whose rates count:
 
 ``"code"``
-    Rates, static multipliers and a plan's options are the code's. A schedule's progress
-    carries over: ``new_base * saved_rate / saved_base``. Betas, momentum and the like are the
-    checkpoint's, and so is what an optimizer counts in its groups.
+    What training moved continues; what the code wrote is the code's. Each group notes its
+    settings as built under ``origin``: a saved value that equals the saved note gives way to
+    the code's, one that had moved continues. A rate is base times multiplier, judged apart; the
+    base continues as ``new_base * saved / saved_origin``.
 ``"checkpoint"``
-    Rates and multipliers too are the checkpoint's, parameter by parameter.
+    All is the checkpoint's, parameter by parameter.
 
-Multipliers that move during training are always the checkpoint's. A scheme or callback that
-moves them names them in the group, ``group["moving"] = ("lr_mult",)``, a tuple of keys, and
-that travels with the checkpoint. Which class and kernels run (``fused``, ``foreach``, ...) is
-always decided by the code.
+Which class and kernels run (``fused``, ``foreach``, ...) is always decided by the code.
 
 :func:`on_load` makes ``optimizer.load_state_dict`` do so; ``plan.optimizer`` calls it.
 :func:`fit_state` and :func:`fit_named_state` are the same as functions, and

@@ -1,73 +1,120 @@
 """Put saved state into the groups that an optimizer has now."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
+from nnlr._schedule import base_rate
 from nnlr._text import listed, nearest_hint
-from nnlr.checkpoint._groups import Fitting, Present, Target
-from nnlr.checkpoint._hook import Policy
-from nnlr.checkpoint._names import GONE, SHAPE, Match, match
-from nnlr.checkpoint._rates import NOTE
+from nnlr.checkpoint._hook import Policy, hook_of
+from nnlr.checkpoint._names import GONE, Match, Names, match, paired
+from nnlr.checkpoint._refuse import refuse_bad_values
 from nnlr.checkpoint._report import Report
 from nnlr.checkpoint._saved import Saved
-from nnlr.checkpoint._tensors import fits, placed
+from nnlr.checkpoint._settings import Group, Settings, Source, Target
+from nnlr.checkpoint._state import MISSING, MOVED, Judge, Verdict, kept
+from nnlr.checkpoint._tensors import placed
+from nnlr.checkpoint._unnoted import origin_of_code, origins
 from nnlr.errors import ConfigError
 
 
 def fitted(
-    saved: Saved, present: Present, policy: Policy, *, whole: bool = False
+    saved: Saved, optimizer: Optimizer, names: Names, policy: Policy, *, whole: bool = False
 ) -> tuple[dict[str, Any], Report]:
     """Return a state dict that fits an optimizer as it is grouped now, and a report.
 
     ``whole`` leaves whole tensors whole where the parameter is sharded.
     """
-    optimizer, names = present.optimizer, present.names
-    groups = optimizer.param_groups
+    groups, hook = optimizer.param_groups, hook_of(optimizer)
+    refuse_bad_values(saved.groups, groups)
     matching = match(saved.names, names, groups)
     # Whether one history of all parameters is kept, laid end to end.
     flat = isinstance(optimizer, torch.optim.LBFGS)
-    _refuse_unmatched(saved, matching, present, flat=flat)
+    _refuse_unmatched(saved, matching, optimizer, names, flat=flat)
+    built = origins(saved.groups)
+    everything = [Source(*pair) for pair in zip(saved.groups, built, strict=True)]
+    targets = []
+    for position, group in enumerate(groups):
+        label = f"Group {group.get('name', position)!r}"
+        members = _members(group, saved, matching, names)
+        sources = [Source(saved.groups[at], built[at], each) for at, each in members.items()]
+        targets.append(Target(group, origin_of_code(group), label, sources))
+    settings = Settings(targets, everything, policy)
+    packed = [settings.group(target) for target in targets]
+    if policy == "code":
+        base_rate.rewrite(optimizer, packed)
     ids = set(saved.ids)
     state = {key: value for key, value in saved.state.items() if key not in ids}
-    moved, fresh, targets, params = [], [], [], []
+    judge = Judge(
+        optimizer,
+        saved.classes,
+        any_state=any(kept(saved.state.get(param_id)) for param_id in saved.ids),
+    )
+    moved: list[str] = []
+    fresh: list[str] = []
+    first = 0
+    partly: dict[str, Sequence[str]] = {}
     unused = dict(matching.unused)
-    index = 0
-    for position, group in enumerate(groups):
-        sources: dict[int, list[str]] = {}
+    for group, new in zip(groups, packed, strict=True):
         # As state_dict has it: with positions in place of tensors.
-        params.append({"params": list(range(index, index + len(group["params"])))})
+        new["params"] = list(range(first, first + len(group["params"])))
+        first += len(group["params"])
         if "param_names" in group:
-            params[-1]["param_names"] = list(group["param_names"])
-        for tensor in group["params"]:
+            new["param_names"] = paired(group, names)
+        for index, tensor in zip(new["params"], group["params"], strict=True):
             name = names.name_of[id(tensor)]
             source = matching.source.get(id(tensor))
             if source is None:
                 fresh.append(name)
-            else:
-                sources.setdefault(saved.group_of[source], []).append(name)
-                tensor_state = saved.state.get(saved.ids[source])
-                if not (flat or fits(tensor_state, tensor)):
-                    fresh.append(name)
-                    unused[source] = SHAPE
-                else:
-                    moved.append(name)
-                    if tensor_state is not None:
-                        state[index] = tensor_state if whole else placed(tensor_state, tensor)
-            index += 1
-        label = repr(group["name"]) if "name" in group else f"{position}"
-        noted = {**group, NOTE: present.bases}
-        targets.append(Target(noted, f"Group {label}", dict(sorted(sources.items()))))
-    fitting = Fitting(targets, saved.groups, present, policy)
-    reasons = {saved.names[source]: unused[source] for source in sorted(unused)}
-    packed = [fitting.group(position) | members for position, members in enumerate(params)]
-    report = Report(tuple(moved), tuple(fresh), reasons, fitting.differences())
+                continue
+            tensor_state = saved.state.get(saved.ids[source])
+            verdict = (
+                Verdict(MOVED, tensor_state)
+                if flat
+                else judge.verdict(tensor_state, tensor, new, whole=whole)
+            )
+            (moved if verdict.reason == MOVED else fresh).append(name)
+            if verdict.reason not in {MOVED, MISSING}:
+                unused[source] = verdict.reason
+            if verdict.begun:
+                partly[name] = verdict.begun
+            if verdict.state is not None:
+                state[index] = verdict.state if whole else placed(verdict.state, tensor)
+    report = Report(
+        moved=tuple(moved),
+        fresh=tuple(fresh),
+        unused={saved.names[source]: unused[source] for source in sorted(unused)},
+        differences=settings.differences(),
+        partly=partly,
+        made_by=saved.classes[0] if judge.other and state else "",
+        scheme=_change(saved.schemes, [] if hook is None else hook.schemes),
+    )
     return {"state": state, "param_groups": packed}, report
 
 
-def _refuse_unmatched(saved: Saved, matching: Match, present: Present, *, flat: bool) -> None:
+def _change(before: Sequence[str], after: Sequence[str]) -> str:
+    """Write which schemes became which, where plans of both are known."""
+    old = " * ".join(scheme for scheme in before if scheme not in after)
+    new = " * ".join(scheme for scheme in after if scheme not in before)
+    calls = old.endswith(")") and new.endswith(")")  # what a rule gives is not in its name
+    return f"{old} -> {new}" if calls else ""
+
+
+def _members(group: Group, saved: Saved, matching: Match, names: Names) -> dict[int, list[str]]:
+    """Return the names of a group's parameters by the position of their saved group."""
+    members: dict[int, list[str]] = {}
+    for tensor in group["params"]:
+        if (source := matching.source.get(id(tensor))) is not None:
+            members.setdefault(saved.group_of[source], []).append(names.name_of[id(tensor)])
+    return dict(sorted(members.items()))
+
+
+def _refuse_unmatched(
+    saved: Saved, matching: Match, optimizer: Optimizer, names: Names, *, flat: bool
+) -> None:
     """Refuse a checkpoint of which no name is known, or a flat history in another order."""
-    optimizer, names = present.optimizer, present.names
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     if saved.names and set(matching.unused.values()) == {GONE} and not matching.source:
         trained = [names.name_of[id(tensor)] for tensor in tensors]

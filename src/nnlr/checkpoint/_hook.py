@@ -1,8 +1,7 @@
 """Hooks of an optimizer that let its state be saved and loaded by name."""
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from math import isclose
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from torch import Tensor, nn
@@ -10,10 +9,9 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from nnlr._model.names import Source
-from nnlr._schedule.base_rate import MULTIPLIERS, scheduled
-from nnlr.checkpoint._names import Pairs, names_of, pairs_of
-from nnlr.checkpoint._rates import NOISE, NOTE
+from nnlr.checkpoint._names import Pairs, names_of, paired, pairs_of
 from nnlr.checkpoint._report import Report
+from nnlr.checkpoint._settings import NOTE
 
 StateDict = dict[str, Any]
 
@@ -32,19 +30,19 @@ class Hook:
 
     def __init__(
         self,
-        optimizer: Optimizer,
         model: Source | None,
         saved_names: Sequence[str] | None,
         policy: Policy,
-        load: "Callable[[Hook, Optimizer, StateDict], StateDict | None]",
+        load: "Callable[[Hook, Optimizer, StateDict], StateDict]",
     ) -> None:
         self._model = weakref.ref(model) if isinstance(model, nn.Module) else None
         # In case the module is deleted: it may be a wrapper that nobody else refers to.
         self._names: list[tuple[str, weakref.ref[Tensor]]] = []
         self.saved_names = None if saved_names is None else list(saved_names)
-        self.policy, self._load = policy, load
-        self._based = [key for key in MULTIPLIERS if _follows(optimizer, key)]
+        self.policy, self.fit = policy, load
+        self.schemes: Sequence[str] = ()  # of the plan that made the groups
         self.report: Report | None = None  # on the state that was loaded last
+        self.has_fitted = False  # whether what is being loaded fits already
 
     def learn(self, pairs: Pairs) -> None:
         """Remember names of tensors, before the earlier ones."""
@@ -63,32 +61,33 @@ class Hook:
         remembered = [(name, tensor) for name, tensor in tensors if tensor is not None]
         return [*pairs_of(model), *remembered]
 
-    def bases(self, optimizer: Optimizer) -> dict[str, float]:
-        """Return the base rates of the groups: the defaults, if they were built on them."""
-        return {key: float(optimizer.defaults[key]) for key in self._based}
-
     def note(self, optimizer: Optimizer, state_dict: StateDict) -> None:
-        """Add base rates and names to a state dict; ``state_dict`` calls this last."""
+        """Add names and the optimizer's class to a state dict; ``state_dict`` calls this last."""
         self.mark(optimizer, state_dict["param_groups"], fitted=False)
 
     def mark(self, optimizer: Optimizer, packed: Sequence[StateDict], *, fitted: bool) -> None:
-        """Note in each group of a state dict where its rates start, and names if it has none.
+        """Note in each group of a state dict the class, and names if it has none.
 
         Groups that are ``fitted`` to this optimizer will be loaded as they are.
         """
-        # Always the same keys: distributed checkpoints miss those that come and go.
-        bases = {**dict.fromkeys(MULTIPLIERS), **self.bases(optimizer)}
-        all_named = all("param_names" in group for group in optimizer.param_groups)
-        names = {} if all_named and not fitted else names_of(optimizer, self.pairs()).name_of
+        names = names_of(optimizer, self.pairs())
         for group, saved in zip(optimizer.param_groups, packed, strict=True):
-            saved[NOTE] = {"fitted": in_order(group, names) if fitted else None, **bases}
-            group_names = [names.get(id(tensor)) for tensor in group["params"]]
-            if "param_names" not in group and None not in group_names:
+            # Always the same keys: distributed checkpoints miss those that come and go.
+            saved[NOTE] = {
+                "fitted": in_order(group, names.name_of) if fitted else None,
+                "classes": " ".join(lineage(optimizer)),
+                "schemes": "\n".join(self.schemes),
+            }
+            if "param_names" in group:
+                saved["param_names"] = paired(group, names)
+                continue
+            group_names = [names.name_of.get(id(tensor)) for tensor in group["params"]]
+            if None not in group_names:
                 saved[NOTE]["names"] = group_names
 
     def __call__(self, optimizer: Optimizer, state_dict: StateDict) -> StateDict | None:
-        """Make the state fit."""
-        return self._load(self, optimizer, state_dict)
+        """Make the state fit, unless that was done before."""
+        return None if self.has_fitted else self.fit(self, optimizer, state_dict)
 
     def install(self, optimizer: Optimizer) -> RemovableHandle:
         """Hook into an optimizer, in the place of an earlier one."""
@@ -105,24 +104,10 @@ def in_order(group: StateDict, names: Mapping[int, str]) -> str:
     return " ".join(names.get(id(tensor), "?") for tensor in group["params"])
 
 
-def _follows(optimizer: Optimizer, key: str) -> bool:
-    """Whether the groups start at the optimizer's default of a rate times their multipliers."""
-    mult, base = MULTIPLIERS[key], float(optimizer.defaults.get(key) or 0.0)
-    marked = [group for group in optimizer.param_groups if mult in group]
-    rate = scheduled(optimizer).get(key)
-    # A group that was added to a schedule begins at the base rate of that moment.
-    now = base if rate is None else rate.value()
-    initial = f"initial_{key}"
-    return bool(marked and base) and all(
-        any(
-            isclose(
-                float(group.get(initial, group[key])), start * float(group[mult]), rel_tol=NOISE
-            )
-            for start in ((base,) if initial in group else (base, now))
-        )
-        for group in marked
-        if key in group
-    )
+def lineage(optimizer: object) -> list[str]:
+    """Return the names of an optimizer's class and of those that it derives from."""
+    bases = type(optimizer).mro()
+    return [cls.__name__ for cls in bases[: bases.index(Optimizer)]]
 
 
 def hook_of(optimizer: Optimizer) -> Hook | None:
@@ -141,3 +126,10 @@ def learn_names(optimizer: Optimizer, pairs: Pairs) -> None:
     hook = hook_of(optimizer)
     if hook is not None:
         hook.learn(pairs)
+
+
+def learn_schemes(optimizer: Optimizer, sources: Iterable[str]) -> None:
+    """Tell an installed hook the schemes of the plan that made the groups."""
+    hook = hook_of(optimizer)
+    if hook is not None:
+        hook.schemes = sorted(set(sources))

@@ -17,7 +17,7 @@ from nnlr._text import listed, shown
 from nnlr.checkpoint._fit import fitted
 from nnlr.checkpoint._hook import Policy, hook_of
 from nnlr.checkpoint._names import matched, names_of, pairs_of, require_names
-from nnlr.checkpoint._on_load import check, mark, present
+from nnlr.checkpoint._on_load import check, mark
 from nnlr.checkpoint._report import Report, warn_about
 from nnlr.checkpoint._saved import read_named
 from nnlr.checkpoint._tensors import replicated
@@ -126,13 +126,13 @@ def load_dcp(
     require_names(optimizer, names)
     if partial:
         saved = saved.only(matched(saved.names, names.id_of))
-    state_dict, report = fitted(saved, present(optimizer, names), policy, whole=True)
+    state_dict, report = fitted(saved, optimizer, names, policy, whole=True)
     buffers: dict[str, Any] = {}  # to read into, by the checkpoint's keys
     key_of = {id(value): name for name, value in outline.items()}
 
     def allocated(value: Any, tensor: Tensor | None) -> Any:  # noqa: ANN401 - any state
         """Return state with a buffer in place of each empty tensor."""
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and id(value) in key_of:
             buffer = buffers[key_of[id(value)]] = _buffer(value, tensor)
             return buffer
         if isinstance(value, Mapping):

@@ -17,6 +17,7 @@ Pairs = list[tuple[str, Tensor]]
 GONE: Final = "gone"
 FROZEN: Final = "frozen"
 SHAPE: Final = "shape"
+KIND: Final = "kind"
 TIED: Final = "tied"
 
 
@@ -53,6 +54,23 @@ def names_of(optimizer: Optimizer, pairs: Pairs) -> Names:
     ]
     names.add(pairs_of(in_groups))
     return names
+
+
+def paired(group: dict[str, Any], names: Names) -> list[str]:
+    """Return the names of a group's tensors, in their order, as the group spells them.
+
+    An optimizer may have sorted its tensors and not their names.
+    """
+    spelled, tensors = list(group["param_names"]), group["params"]
+    canonical = [names.name_of.get(id(tensor)) for tensor in tensors]
+    if canonical == spelled:
+        return spelled
+    meant = matched(spelled, names.id_of)
+    spelling = {names.id_of[name]: spelt for spelt, name in meant.items()}
+    return [
+        spelling.get(id(tensor), name or spelt if spelt in meant else spelt)
+        for tensor, name, spelt in zip(tensors, canonical, spelled, strict=True)
+    ]
 
 
 def require_names(optimizer: Optimizer, names: Names) -> None:

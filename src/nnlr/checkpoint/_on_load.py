@@ -10,16 +10,15 @@ from torch.utils.hooks import RemovableHandle
 
 from nnlr._arguments import choice
 from nnlr._model.names import Source
-from nnlr._schedule import base_rate
 from nnlr._schedule.origin import note_origin
 from nnlr._text import shown
 from nnlr.checkpoint._fit import fitted
-from nnlr.checkpoint._groups import Present
+from nnlr.checkpoint._guard import guard, undo_if_refused
 from nnlr.checkpoint._hook import Hook, Policy, StateDict, hook_of, in_order, runs_hooks
 from nnlr.checkpoint._names import Names, Pairs, names_of, pairs_of, require_names
-from nnlr.checkpoint._rates import NOTE
 from nnlr.checkpoint._report import Report, warn_about
 from nnlr.checkpoint._saved import Saved, by_position, fqns, read_indexed, read_named
+from nnlr.checkpoint._settings import NOTE
 from nnlr.errors import ConfigError, NnlrError
 
 POLICIES: Final = ("code", "checkpoint")
@@ -139,7 +138,7 @@ def fit_named_state(
     names = Names()
     names.add(pairs_of(model))
     require_names(optimizer, names)
-    result, report = fitted(saved, present(optimizer, names), policy, whole=full)
+    result, report = fitted(saved, optimizer, names, policy, whole=full)
     groups = zip(result["param_groups"], optimizer.param_groups, strict=True)
     if full:
         result["param_groups"] = [
@@ -197,9 +196,10 @@ def on_load(
         )
     pairs = pairs_of(model)
     require_names(optimizer, names_of(optimizer, pairs))
-    hook = Hook(optimizer, model, saved_names, policy, _load)
+    hook = Hook(model, saved_names, policy, _load)
     hook.learn(pairs)
     note_origin(optimizer.param_groups)
+    guard(optimizer)
     return hook.install(optimizer)
 
 
@@ -214,22 +214,29 @@ def last_report(optimizer: Optimizer) -> Report | None:
     return None if hook is None else hook.report
 
 
-def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict | None:
-    """Make a state dict fit before the optimizer loads it; called by the hook."""
+def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict:
+    """Make a state dict fit before the optimizer loads it; the hook keeps the report."""
     if not _is_state(state_dict):
-        return None
+        raise ConfigError(
+            f"{type(optimizer).__name__} was given a state without 'state' and 'param_groups', got "
+            f"{shown(state_dict)}: it cannot be matched by name. Pass what optimizer.state_dict() "
+            "gave. Where the class has a form of its own, build it with "
+            "plan.optimizer(..., resume=None), which leaves loading to it."
+        )
     pairs = hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, hook.saved_names, hook.policy)
     groups = state_dict["param_groups"]
-    fitted_for = [group.get(NOTE, {}).get("fitted") for group in groups]
+    fitted_for = [(group.get(NOTE) or {}).get("fitted") for group in groups]
     names = names_of(optimizer, pairs).name_of
     if any(fitted_for) and fitted_for == [in_order(g, names) for g in optimizer.param_groups]:
         # A call of fit_state has made it fit and warned, perhaps by another policy.
-        hook.report = replace(report, differences=())
+        report = replace(report, differences=(), partly={}, made_by="")
         without_note = [{k: v for k, v in group.items() if k != NOTE} for group in groups]
-        return {**state_dict, "param_groups": without_note}
+        result = {**state_dict, "param_groups": without_note}
+    else:
+        warn_about(report)
     hook.report = report
-    warn_about(report)
+    undo_if_refused(optimizer)
     return result
 
 
@@ -272,20 +279,8 @@ def _fit_indexed(
         require_names(optimizer, names)
     else:
         saved, names = by_position(saved, optimizer, names)
-    result, report = fitted(saved, present(optimizer, names), policy)
+    result, report = fitted(saved, optimizer, names, policy)
     return {**state_dict, **result}, report
-
-
-def present(optimizer: Optimizer, names: Names) -> Present:
-    """Return the optimizer with the names of its tensors and its base rates."""
-    hook = hook_of(optimizer)
-    scheduled = base_rate.scheduled(optimizer)
-    return Present(
-        optimizer,
-        names,
-        {} if hook is None else hook.bases(optimizer),
-        {key: rate.value() for key, rate in scheduled.items()},
-    )
 
 
 def _refuse_unloadable(saved: Saved, optimizer: Optimizer) -> None:

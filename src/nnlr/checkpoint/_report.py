@@ -1,13 +1,13 @@
 """The report on loaded optimizer state, and the one warning about it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import fill
-from typing import Any, Final
+from typing import Any
 
+from nnlr._schedule.origin import MULTIPLIERS, plain
 from nnlr._text import listed, plural, warn
 from nnlr.checkpoint._names import FROZEN
-from nnlr.checkpoint._rates import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,19 @@ class Report:
             parameter; ``"frozen"``: the optimizer does not train it; ``"shape"``: it has
             another shape now; ``"tied"``: it is one tensor now with another that was saved.
         differences: Settings that checkpoint and code disagree about, and who won.
+        partly: Parameters that go on and of whose state a part starts afresh, such as that of a
+            setting that the code switches on: name and the keys of that part.
+        made_by: The class that saved the state, if it is another one that keeps the same.
+        scheme: What the plan's schemes were and are, where plans of both are known and differ.
     """
 
     moved: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
     unused: Mapping[str, str] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
+    partly: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    made_by: str = ""
+    scheme: str = ""
 
     def __str__(self) -> str:
         """Return all of it, names capped, in lines of at most 80 columns."""
@@ -75,17 +82,35 @@ class Report:
     def _details(self, *, only_troubles: bool) -> list[str]:
         """Return what to print below the counts, an entry each."""
         lines = [f"fresh: {listed(self.fresh)}"] if self.fresh and not only_troubles else []
+        if self.made_by:
+            lines.append(
+                f"{self.made_by} made this state; the optimizer keeps the same of each parameter, "
+                "so it goes on"
+            )
         for reason in dict.fromkeys(self.unused.values()):
             names = [name for name, why in self.unused.items() if why == reason]
             if not (only_troubles and reason == FROZEN):
                 lines.append(f"unused ({reason}): {listed(names)}")
-        shown = [str(difference) for difference in self.differences[:_SHOWN]]
-        if more := self.differences[_SHOWN:]:
-            shown.append(f"and {plural(len(more), 'difference')} more")
-        return lines + shown
+        for keys in dict.fromkeys(map(tuple, self.partly.values())):
+            names = [name for name, begun in self.partly.items() if tuple(begun) == keys]
+            lines.append(f"{', '.join(keys)} starts afresh: {listed(names)}")
+        return lines + self._settings()
 
-
-_SHOWN: Final = 8  # differences; of more there is a count
+    def _settings(self) -> list[str]:
+        """Return a line for each setting that differs, and for who won."""
+        lines = []
+        for setting, winner in dict.fromkeys((d.setting, d.winner) for d in self.differences):
+            several = [d for d in self.differences if (d.setting, d.winner) == (setting, winner)]
+            by_scheme = self.scheme and setting in MULTIPLIERS.values() and winner == "code"
+            if len(several) == 1 and not by_scheme:
+                lines.append(str(several[0]))
+                continue
+            count = plural(sum(len(d.names) for d in several), "parameter")
+            values = [f"{short(d.old)} -> {short(d.new)} ({listed(d.names, 1)})" for d in several]
+            what = self.scheme if by_scheme else listed(values, 3)
+            whose = "those of the code count" if winner == "code" else "the checkpoint's count"
+            lines.append(f"{setting} of {count}: {what}; {whose}")
+        return lines
 
 
 def warn_about(report: Report) -> None:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from nnlr._model.names import DDP, lineage, slots, wrapped_attrs
 from nnlr._text import shown
 from nnlr.checkpoint._names import Names
-from nnlr.checkpoint._rates import NOTE, same
+from nnlr.checkpoint._settings import NOTE, same
 from nnlr.checkpoint._tensors import fits
 from nnlr.errors import ConfigError, NnlrError
 
@@ -28,6 +28,18 @@ class Saved:
     groups: Sequence[Mapping[str, Any]]
     state: Mapping[Any, Any]  # of the parameters by id, and state that belongs to no parameter
     named: bool = True  # whether the names are known; otherwise they are positions
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the optimizer's class and of its bases; none if nobody noted them."""
+        notes = [group.get(NOTE) or {} for group in self.groups]
+        return next((note["classes"].split() for note in notes if "classes" in note), ())
+
+    @property
+    def schemes(self) -> Sequence[str]:
+        """The schemes of the plan that made the groups; none if nobody noted them."""
+        notes = [group.get(NOTE) or {} for group in self.groups]
+        return next((note["schemes"].splitlines() for note in notes if note.get("schemes")), ())
 
     def only(self, names: Collection[str]) -> "Saved":
         """Return the part that belongs to some parameters, or to none."""

@@ -1,0 +1,93 @@
+"""Which state an optimizer's class makes of a parameter: one step of it on the meta device.
+
+A saved state without what the next step reads, or with it in another shape, would fail there.
+"""
+
+import contextlib
+import inspect
+import io
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, plain
+from nnlr._schedule.progress import SCHEDULED
+from nnlr.checkpoint._settings import NOTE, Group
+
+# Settings of how a step is computed, off for the trial: they ask for certain devices.
+_PLAIN_STEP: Final = {"fused": None, "foreach": False, "capturable": False, "differentiable": False}
+
+# What a step does not read, or has no part in which state there is.
+_OF_NO_STATE: Final = {
+    *("params", "param_names", "name", "triton", ORIGIN, NOTE),
+    *SCHEDULED,
+    *MULTIPLIERS,
+    *MULTIPLIERS.values(),
+}
+
+
+class Maker:
+    """Makes the state of parameters that an optimizer would make in its first step."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        lineage = type(optimizer).mro()
+        # A class of torch below it keeps the same state, if its own kernels run elsewhere only.
+        self._classes = [
+            cls
+            for cls in lineage[: lineage.index(Optimizer)]
+            if cls is lineage[0] or cls.__module__.startswith("torch.optim.")
+        ]
+        self._defaults = optimizer.defaults
+        self._made: dict[object, Mapping[str, Any] | None] = {}
+
+    def made(self, settings: Group, tensor: Tensor, *, device: str = "meta") -> Any:  # noqa: ANN401 - a state or None
+        """Return the state of a parameter after one step without a gradient.
+
+        ``None`` if that cannot be tried.
+        """
+        chosen = {key: plain(settings[key]) for key in settings.keys() - _OF_NO_STATE}
+        shape, dtype = tuple(tensor.shape), tensor.dtype
+        key = (shape, dtype, device, repr(sorted(chosen.items())))
+        if key not in self._made:
+            self._made[key] = None
+            for cls in self._classes:
+                with contextlib.suppress(Exception):
+                    self._made[key] = self._step(cls, chosen, shape, dtype, device)
+                    break
+        return self._made[key]
+
+    def _step(
+        self,
+        cls: type[Optimizer],
+        settings: Group,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: str,
+    ) -> Mapping[str, Any]:
+        """Take one step with an optimizer of a class, and return the state that it made."""
+        parameter = torch.nn.Parameter(torch.ones(shape, dtype=dtype, device=device))
+        accepted = inspect.signature(cls).parameters
+        defaults = {**self._defaults, **_PLAIN_STEP}
+        arguments = {key: plain(value) for key, value in defaults.items() if key in accepted}
+        group = {"params": [parameter], **settings}
+        group |= {key: value for key, value in _PLAIN_STEP.items() if key in group}
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(io.StringIO()),
+            torch.random.fork_rng(devices=[]),
+            torch.no_grad(),
+        ):
+            optimizer = cls([group], **arguments)
+            getattr(optimizer, "train", lambda: None)()  # schedule-free ones ask for it
+            parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+        return dict(optimizer.state[parameter])
+
+
+def is_whole(value: object, tensor: Tensor) -> bool:
+    """Whether a part of a state has the shape of its parameter."""
+    return isinstance(value, Tensor) and tensor.ndim > 0 and value.shape == tensor.shape

@@ -1,0 +1,81 @@
+"""Refuse saved groups with values that no training can make, before anything is changed."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite, isnan
+from typing import Any, Final
+
+from torch import Tensor
+
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, number
+from nnlr._schedule.progress import SCHEDULED
+from nnlr._text import shown
+from nnlr.checkpoint._settings import Group, values_in
+from nnlr.errors import ConfigError
+
+# Rates and multipliers: finite numbers of at least 0.
+_RATES: Final = {*SCHEDULED, *MULTIPLIERS, *MULTIPLIERS.values(), "initial_weight_decay"}
+
+# Other settings that are never negative.
+_NOT_NEGATIVE: Final = {*_RATES, "momentum", "betas", "eps", "alpha", "rho"}
+
+
+def refuse_bad_values(groups: Sequence[Group], present: Sequence[Group]) -> None:
+    """Refuse saved groups with rates or settings that are no result of training."""
+    # Some optimizers have settings that are infinite or NaN from the start.
+    odd = {key for group in present for key, value in values_in(group) if not _is_finite(value)}
+    for position, group in enumerate(groups):
+        origin = group.get(ORIGIN, {})
+        if not isinstance(origin, Mapping):
+            raise _error(group, position, ORIGIN, origin, "a dictionary of settings")
+        for settings in (group, origin):
+            for key in _RATES & settings.keys():
+                if not _is_number(settings[key]):
+                    raise _error(group, position, key, settings[key], "a number")
+            for key, value in values_in(settings):
+                if key not in odd and not _is_finite(value):
+                    raise _error(group, position, key, value, "finite")
+                if key in _NOT_NEGATIVE and isinstance(value, int | float) and value < 0:
+                    raise _error(group, position, key, value, "at least 0")
+        for key in MULTIPLIERS:
+            _refuse_zero(group, position, groups, key)
+
+
+def _refuse_zero(group: Group, position: int, groups: Sequence[Group], key: str) -> None:
+    """Refuse a rate without its multiplier, or a 0 that no schedule made."""
+    mult = MULTIPLIERS[key]
+    rate, factor = number(group, key), number(group, mult)
+    if factor == 0 and rate:
+        raise _error(group, position, mult, 0.0, f"above 0, since {key} is {rate:g}")
+    by_scheduler = f"initial_{key}" in group
+    start = number(group.get(ORIGIN, {}), key)
+    others = any(number(other, key) for other in groups)
+    if rate == 0 and factor and others and start != 0 and not by_scheduler:
+        if start is None and key == "weight_decay":
+            return  # nothing says what it was
+        why = f"above 0, since {mult} is {factor:g} and no scheduler was there"
+        raise _error(group, position, key, 0.0, why)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether a value is no NaN and not infinite."""
+    return not isinstance(value, float) or isfinite(value)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number, a tensor of one, or ``None``."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _error(group: Group, position: int, key: str, value: Any, need: str) -> ConfigError:  # noqa: ANN401 - anything
+    """Return the error that names a saved group and the key."""
+    label = repr(group["name"]) if "name" in group else f"{position}"
+    is_nan = isinstance(value, float) and isnan(value)
+    return ConfigError(
+        f"Group {label} of the checkpoint has {key}={'nan' if is_nan else shown(value)}, which "
+        f"must be {need}. The checkpoint is damaged or was edited: load an earlier one, or put "
+        "the value right in its 'param_groups'. Nothing was loaded.",
+        key=key,
+        group=group.get("name", position),
+    )

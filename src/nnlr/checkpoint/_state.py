@@ -1,0 +1,137 @@
+"""Which saved state goes on in a parameter: that which the optimizer's next step can read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nnlr.checkpoint._hook import lineage
+from nnlr.checkpoint._made import Maker, is_whole
+from nnlr.checkpoint._names import KIND, SHAPE
+from nnlr.checkpoint._settings import Group
+from nnlr.checkpoint._tensors import fits
+
+# No state was saved, though the optimizer keeps some: the parameter starts afresh.
+MISSING: Final = "missing"
+
+MOVED: Final = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a saved state: why it does not go on, or what of it does.
+
+    ``reason`` is ``"moved"``, ``"shape"``, ``"kind"`` (of another optimizer) or ``"missing"``;
+    ``begun`` are the keys of the part that starts afresh.
+    """
+
+    reason: str
+    state: Any = None
+    begun: Sequence[str] = ()
+
+
+class Judge:
+    """Decides which saved state goes on, and in which part.
+
+    ``classes`` are the names of the class that saved it and of its bases, as far as known;
+    ``any_state`` says whether it kept state of any parameter.
+    """
+
+    def __init__(self, optimizer: Optimizer, classes: Sequence[str], *, any_state: bool) -> None:
+        self._maker, self._any = Maker(optimizer), any_state
+        related = not set(classes).isdisjoint(lineage(optimizer))
+        self.other, self._same = bool(classes) and not related, related
+
+    def verdict(self, state: object, tensor: Tensor, settings: Group, *, whole: bool) -> Verdict:
+        """Return what becomes of a state.
+
+        ``whole`` says that tensors stay whole where the parameter is sharded.
+        """
+        made = self._maker.made(settings, tensor)
+        parts = kept(state)
+        if not parts:
+            keeps = self._any if made is None else bool(made)
+            return Verdict(MISSING if keeps else MOVED)
+        if made is None:
+            reason = self._by_sight(parts, tensor, settings)
+        else:
+            reason = self._by_trial(parts, made, tensor)
+        lacking = [] if made is None else [key for key in made if key not in parts]
+        if reason == MOVED and lacking:
+            if not self._start_at_0(lacking, made, parts, tensor, settings):
+                return Verdict(KIND)
+            zeros = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+            fresh = zeros if whole else torch.zeros_like(tensor.detach())
+            state = {**parts, **{key: fresh.clone() for key in lacking}}
+        return Verdict(reason, state if reason == MOVED else None, lacking)
+
+    def _by_trial(self, parts: Group, made: Group, tensor: Tensor) -> str:
+        """Compare a state with what the optimizer makes of the parameter."""
+        of_another = self.other and parts.keys() != made.keys()
+        # A class that is not known may keep more than this one, but not instead of it.
+        if of_another or (not made and not self._same):
+            return KIND
+        there = [(parts[key], value) for key, value in made.items() if key in parts]
+        if not all(_is_alike(saved, value) for saved, value in there):
+            return KIND
+        fitting = all(_has_room(saved, value, tensor) for saved, value in there)
+        return MOVED if fitting and (there or fits(parts, tensor)) else SHAPE
+
+    def _by_sight(self, parts: Group, tensor: Tensor, settings: Group) -> str:
+        """Judge a state by its shapes and keys alone, where no step can be tried as it is."""
+        made = self._maker.made(settings, _small(tensor), device="cpu")
+        if self.other or (made and not self._same and made.keys().isdisjoint(parts)):
+            return KIND
+        return MOVED if fits(parts, tensor) else SHAPE
+
+    def _start_at_0(
+        self, lacking: Sequence[str], made: Group, parts: Group, tensor: Tensor, settings: Group
+    ) -> bool:
+        """Whether a state lacks only what starts at 0, such as that of a setting switched on.
+
+        What it has of the parameter's shape must be of this optimizer: one average may not be
+        continued as another.
+        """
+        moments = {key for key, value in parts.items() if is_whole(value, tensor)}
+        if not moments or not moments <= made.keys():
+            return False
+        small = _small(tensor)
+        fresh = self._maker.made(settings, small, device="cpu") or {}
+        return all(
+            is_whole(made[key], tensor) and is_whole(fresh.get(key), small) and not fresh[key].any()
+            for key in lacking
+        )
+
+
+def kept(state: object) -> dict[Any, Any]:
+    """Return what there is of a state; some optimizers note ``None`` where nothing is yet."""
+    items = state.items() if isinstance(state, Mapping) else ()
+    return {key: value for key, value in items if value is not None}
+
+
+def _small(tensor: Tensor) -> Tensor:
+    """Return a small tensor with as many axes."""
+    return torch.ones([2 + axis for axis in range(tensor.ndim)], dtype=tensor.dtype)
+
+
+def _is_alike(saved: object, made: object) -> bool:
+    """Whether a part of a saved state is a tensor where the optimizer keeps one, and so on."""
+    if isinstance(made, Tensor):
+        return isinstance(saved, Tensor) or (made.numel() == 1 and isinstance(saved, int | float))
+    if isinstance(made, bool | int | float):
+        return isinstance(saved, int | float) or (isinstance(saved, Tensor) and saved.numel() == 1)
+    return made is None or isinstance(saved, Mapping) == isinstance(made, Mapping)
+
+
+def _has_room(saved: object, made: object, tensor: Tensor) -> bool:
+    """Whether a part of a saved state has the shape that the optimizer makes.
+
+    Counters may be saved with an axis, and what is not of the parameter's shape may grow.
+    """
+    if not isinstance(made, Tensor) or not isinstance(saved, Tensor) or saved.shape == made.shape:
+        return True
+    counts = made.numel() == 1 and saved.numel() == 1
+    return counts or (not is_whole(made, tensor) and fits({"part": saved}, tensor))

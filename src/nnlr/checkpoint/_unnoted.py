@@ -1,0 +1,41 @@
+"""What stands for the note of a group that has none: torch's, and those of version 0.1.
+
+Rates start where a scheduler noted it, or at the base that version 0.1 added to what it saved;
+multipliers are taken as they are. Of everything else nothing is known, so that it is as if
+training had moved it: the checkpoint's value counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built, bases_of, number, plain, starts
+from nnlr.checkpoint._settings import NOTE, Group
+
+# Multipliers that others than nnlr keep in groups (timm, DINOv2): they are the code's.
+_SCALES: Final = ("lr_scale", "lr_multiplier", "wd_multiplier")
+
+
+def origin_of_code(group: Group) -> Group:
+    """Return the settings of a group of the code as it was built."""
+    if ORIGIN in group:
+        return group[ORIGIN]  # type: ignore[no-any-return] # it is ours
+    return {**as_built(group), **starts(group, {})}
+
+
+def origins(groups: Sequence[Group]) -> list[Mapping[str, Any]]:
+    """Return the settings of saved groups as they were built, as far as known."""
+    bases = bases_of(group.get(ORIGIN, {}) for group in groups)
+    for group in groups:  # version 0.1 noted the base itself
+        noted = {key: number(group.get(NOTE) or {}, key) for key in MULTIPLIERS}
+        bases |= {key: base for key, base in noted.items() if base is not None}
+    return [group.get(ORIGIN) or _assumed(group, bases) for group in groups]
+
+
+def _assumed(group: Group, bases: Mapping[str, float]) -> dict[str, Any]:
+    """Return what is known of the start of a saved group without a note."""
+    unmoved = {key: plain(group[key]) for key in _SCALES if key in group}
+    for mult in MULTIPLIERS.values():
+        if mult in group:
+            # Version 0.1 asked schemes to name multipliers that move.
+            unmoved[mult] = None if mult in group.get("moving", ()) else plain(group[mult])
+    return unmoved | starts(group, bases)
