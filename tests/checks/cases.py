@@ -810,11 +810,65 @@ def locked_under_moving_statistics(ill):
     return plan, optimizer
 
 
+# --- the order of computation
+
+
+def ordered(model, indexer, inputs):
+    """A plan by an indexer, and what the model is called with."""
+    MODELS.append(model)
+    return resolved(model, nnlr.layer_decay(0.5, indexer)), None, None, None, inputs
+
+
+@case("order-inverted")
+def numbered_backwards(ill):
+    """The last layer is said to be the first."""
+    layers = {"0.*": 1, "2.*": 0} if ill else {"0.*": 0, "2.*": 1}
+    return ordered(network(), layers, (torch.zeros(2, 4),))
+
+
+class ActorCritic(nn.Module):
+    """Two towers on one input."""
+
+    def __init__(self):
+        super().__init__()
+        self.actor, self.critic = nn.Linear(4, 2), nn.Linear(4, 1)
+
+    def forward(self, state):
+        return self.actor(state), self.critic(state)
+
+
+@case("order-parallel")
+def critic_above_the_actor(ill):
+    """The critic is said to stand on the actor."""
+    both = nn.ModuleDict({"stem": nn.Linear(3, 4), "towers": ActorCritic()})
+    both.forward = lambda state: both["towers"](both["stem"](state))
+    layers = {"stem.*": 0, "towers.actor.*": 1, "towers.critic.*": 2 if ill else 1}
+    return ordered(both, layers, {"state": torch.zeros(2, 3)})
+
+
+@case("order-straddles")
+def middle_outside(ill):
+    """The first and the last layer are one, and the middle is another."""
+    net = network(*(nn.Linear(4, 4) for _ in range(3)))
+    layers = {"0.*": 0, "1.*": 1, "2.*": 0 if ill else 2}
+    return ordered(net, layers, torch.zeros(2, 4))
+
+
+@case("order-of-towers")
+def encoder_apart(ill):
+    """An encoder whose top learns faster than the decoder that it feeds."""
+    net = nn.Transformer(4, 2, 2, 2, 8, batch_first=True)
+    inputs = nnlr.depth.flow(
+        torch.zeros(1, 3, 4), torch.zeros(1, 2, 4), towers="apart" if ill else "chain"
+    )
+    return ordered(net, inputs, inputs)
+
+
 def arguments(made):
     """What a case returned as arguments of check."""
     plan, optimizer, *rest = made
-    scheduler, deepspeed = [*rest, None, None][:2]
-    return (plan, optimizer, scheduler), {"deepspeed": deepspeed}
+    scheduler, deepspeed, inputs = [*rest, None, None, None][:3]
+    return (plan, optimizer, scheduler), {"deepspeed": deepspeed, "inputs": inputs}
 
 
 def as_file(configuration, folder):

@@ -8,12 +8,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._arguments import choice
-from nnlr._checks import groups, model, optimizer, plan, schedule, state, trainer
+from nnlr._checks import groups, model, optimizer, order, plan, schedule, state, trainer
 from nnlr._checks.subject import Scheduling, Subject, unwrapped_optimizers, unwrapped_schedulers
 from nnlr._findings import SEVERITIES, Finding, Findings, Severity
 from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._text import shown
+from nnlr.depth._flow import as_example
 from nnlr.errors import ConfigError, NnlrError
 
 # The functions that look, each for the findings of one sort.
@@ -24,6 +25,7 @@ LOOKS: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
     plan.differing,
     plan.decayed_norms,
     plan.tiny_rates,
+    order.contradictions,
     model.stale,
     model.left_out,
     model.not_trained,
@@ -60,6 +62,7 @@ def check(
     model: Source | None = None,
     partial: bool = False,
     deepspeed: Mapping[str, Any] | str | PathLike[str] | None = None,
+    inputs: object = None,
     raise_on: Severity | None = None,
 ) -> Findings:
     """Look for what makes layer-wise rates go wrong in silence, before the run or in it.
@@ -77,6 +80,9 @@ def check(
         model: The model, for a plan that was loaded or copied.
         partial: The model is one stage or shard of the plan's.
         deepspeed: A DeepSpeed configuration, or the path to its JSON file.
+        inputs: What the model is called with: a tuple, a mapping of named arguments, or
+            ``nnlr.depth.flow(...)``. The model is run once, as that indexer does it, and the
+            plan's layers are compared with the order of computation.
         raise_on: ``"error"``, ``"warning"`` or ``"note"``: raise if something is found that
             is at least as severe.
 
@@ -85,7 +91,8 @@ def check(
 
     Raises:
         ConfigError: With ``raise_on``; the findings are its attribute ``findings``.
-        NnlrError: If an argument is of another kind, or the plan knows no model.
+        NnlrError: If an argument is of another kind, the plan knows no model, or the model
+            cannot be called with ``inputs``.
 
     Examples:
         >>> import nnlr, torch
@@ -120,6 +127,12 @@ def check(
             "nnlr.check(plan, optimizer, scheduler).",
             argument="plan_or_model",
         )
+    if inputs is not None and given_plan is None:
+        raise NnlrError(
+            "inputs= is for comparing the order of computation with the layers of a plan: pass "
+            "the plan, nnlr.check(plan, inputs=inputs).",
+            argument="inputs",
+        )
     subject = Subject(
         source=source,
         plan=given_plan,
@@ -127,6 +140,7 @@ def check(
         optimizers=unwrapped_optimizers(optimizer),
         schedulers=unwrapped_schedulers(scheduler),
         deepspeed=trainer.configuration(deepspeed),
+        example=None if inputs is None else as_example(inputs),
     )
     if not subject.slots and given_plan is None:  # or an error if it is no model
         raise NnlrError(

@@ -17,6 +17,7 @@ from nnlr._schedule.base_rate import scheduled
 from nnlr._schedule.origin import ORIGIN
 from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._text import shown
+from nnlr.depth._flow import Flow
 from nnlr.errors import NnlrError
 
 SettingsOfGroup = Mapping[str, Any]
@@ -58,6 +59,7 @@ class Subject:
     optimizers: tuple[Optimizer, ...]  # without what trainers wrap around them
     schedulers: tuple[Scheduling, ...]  # likewise
     deepspeed: Mapping[str, Any] | None  # its configuration
+    example: Flow | None = None  # what the model is called with
 
     @cached_property
     def places(self) -> tuple[Slot, ...]:

@@ -7,7 +7,7 @@ No value is computed, if it can be helped: the forward runs on tensors that have
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Final, get_args
+from typing import Final, cast, get_args
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -175,6 +175,30 @@ def recorded(model: ModelInfo, example: Flow) -> Recording:
             "  Pass what it is called with: flow(*inputs, **kwargs); or say how to call it: "
             "flow(x, forward=lambda model, x: model.encode(x))."
         ) from error
+
+
+def as_example(value: object) -> Flow:
+    """An example of what a model is called with, from what a user passes as ``inputs=``.
+
+    Examples:
+        >>> import torch
+        >>> as_example((torch.zeros(1, 4), 3)), as_example({"ids": torch.zeros(1, 8)})
+        (flow(Tensor[1, 4], 3), flow(ids=Tensor[1, 8]))
+    """
+    if isinstance(value, Flow):
+        return value
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        return cast(Flow, flow(**value))
+    if isinstance(value, list | tuple):
+        return cast(Flow, flow(*value))
+    if isinstance(value, Tensor):
+        return cast(Flow, flow(value))
+    raise NnlrError(
+        "inputs must be what the model is called with: a tuple such as (images,), a mapping of "
+        "named arguments such as {'input_ids': ids}, or nnlr.depth.flow(...); got "
+        f"{shown(value, typed=True)}.",
+        value=value,
+    )
 
 
 def sketch(value: object) -> str:

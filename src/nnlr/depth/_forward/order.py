@@ -5,9 +5,10 @@ parallel towers, heads at half height and connections that skip blocks need no r
 """
 
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Literal
 
-from nnlr._model.describe import ModelInfo, ParamInfo
+from nnlr._model.describe import ModelInfo
 from nnlr.depth._forward.record import Recording
 from nnlr.depth._forward.units import FlowUnit, bits_of, is_layer, ones, ordered_units
 from nnlr.depth._layer import Layer, stem_part
@@ -40,32 +41,30 @@ def order_of(model: ModelInfo, recording: Recording, towers: Towers) -> Order:
         )
     units, circles = ordered_units(model, before)
     from_top = sorted(units, key=lambda unit: unit.after.bit_count())
-    if towers == "apart":
-        for lower, upper in _towers_apart(units, model, before):
-            _cut(units, lower, upper)
+    cuts = _towers_apart(units, model, before) if towers == "apart" else []
+    for lower, upper in cuts:
+        _cut(units, lower, upper)
     _set_parts(model, units)
     _count(model, units, from_top)
-    last = max(unit.exponent for unit in units if any(at in before for at in unit.params))
-    if not last:
+    used = [unit for unit in units if any(at in before for at in unit.params)]
+    tower_of = _named_towers(model, used, [_cut_off(units, upper) for _, upper in cuts], units)
+    lasts: dict[str, int] = {}
+    for unit, tower in zip(used, tower_of, strict=True):
+        lasts[tower] = max(unit.exponent, lasts.get(tower, 0))
+    if not any(lasts.values()):
         raise NnlrError(
             f"nnlr.depth.flow finds 1 layer in the {len(model.params)} parameters of "
             f"{model.label}: none of them is after another."
         )
     layers: list[Layer | None] = [None] * len(model.params)
-    for unit in units:
-        if any(at in before for at in unit.params):
-            for at in unit.params:
-                layers[at] = _layer(model.params[at], unit, last)
+    for unit, tower in zip(used, tower_of, strict=True):
+        for at in unit.params:
+            part = unit.part or "block"
+            part = stem_part(model.params[at]) if part == "stem" else part
+            layers[at] = Layer(lasts[tower] - unit.exponent, lasts[tower], tower, part)
     unused = [at for at in range(len(layers)) if at not in before]
     dropped = [at for at in before if not recording.touched >> at & 1]
     return Order(layers, unused, sorted(dropped), circles)
-
-
-def _layer(param: ParamInfo, unit: FlowUnit, last: int) -> Layer:
-    part = unit.part or "block"
-    if part == "stem":
-        part = stem_part(param)
-    return Layer(max(last - unit.exponent, 0), last, part=part)
 
 
 # --- towers
@@ -134,6 +133,34 @@ def _cut(units: list[FlowUnit], lower: int, upper: int) -> None:
         units[at].after &= ~upper
     for at in ones(upper):
         units[at].before &= ~lower
+
+
+def _cut_off(units: list[FlowUnit], upper: int) -> int:
+    """A tower that was cut off, with what leads to it alone."""
+    return upper | bits_of(at for at, unit in enumerate(units) if unit.after & upper)
+
+
+def _named_towers(
+    model: ModelInfo, used: list[FlowUnit], cut_off: list[int], units: list[FlowUnit]
+) -> list[str]:
+    """The tower of each unit: the module around the blocks of what was counted together."""
+    if not cut_off:
+        return [""] * len(used)
+    members: dict[tuple[bool, ...], list[FlowUnit]] = {}
+    keys = []
+    for at, unit in enumerate(units):
+        if unit in used:
+            keys.append(tuple(bool(bits >> at & 1) for bits in cut_off))
+            members.setdefault(keys[-1], []).append(unit)
+    paths = {}
+    for key, each in members.items():
+        blocks = [unit for unit in each if unit.blocks] or each
+        owners = [model.params[at].owner.split(".") for unit in blocks for at in unit.params]
+        shared = takewhile(lambda names: len(set(names)) == 1, zip(*owners, strict=False))
+        paths[key] = ".".join(names[0] for names in shared)
+    if len(set(paths.values())) < len(paths):
+        return [""] * len(used)
+    return [paths[key] for key in keys]
 
 
 # --- layers
