@@ -20,7 +20,6 @@ unexport PYTHONDONTWRITEBYTECODE
 # One thread in each: two that both use all cores wait for each other.
 JOBS       ?= 2
 PYTEST      = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
-TYPED       = src $(wildcard tests/typing/*.py)
 BENCHMARKS  = $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
@@ -86,8 +85,9 @@ fmt-check: $(VENV)/.dev  ## is the code formatted?
 lint: $(VENV)/.dev  ## ruff
 	@$(BIN)/ruff check
 
-type: $(VENV)/.dev  ## mypy --strict on the sources and tests/typing
-	@$(BIN)/mypy $(TYPED)
+type: $(VENV)/.dev  ## mypy --strict: sources, users' calls, code in README and docs
+	@$(BIN)/mypy src tests/typing/calls.py
+	@$(BIN)/python tests/typing/pages.py
 
 layers: $(VENV)/.dev  ## who may import whom
 	@$(BIN)/lint-imports --no-logo

@@ -14,6 +14,8 @@ Every message says what happened, where, why, and what to do. The facts in it ar
 attributes of the exception too, so that a caller need not parse the text.
 """
 
+from typing import Any
+
 
 class NnlrError(ValueError):
     """A value, name or call that nnlr cannot accept.
@@ -34,7 +36,7 @@ class NnlrError(ValueError):
         for name, fact in facts.items():
             setattr(self, name, fact)
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a fact of any type
         # Reached only for names that __init__ did not set.
         raise AttributeError(f"{type(self).__name__} has no fact {name!r}")
 

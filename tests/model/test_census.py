@@ -107,10 +107,10 @@ def short(name):
 
 
 def test_of_transformers(golden):
-    """At least 600 architectures in 1,450 classes; what does not build is counted."""
+    """Over 600 architectures in over 1,400 classes; what does not build is counted."""
     built, failed, text = census(of_transformers())
     assert len(built) > 600
-    assert len(failed) < 30
+    assert len(failed) < 40
     golden("roles_of_transformers", text)
 
 

@@ -29,8 +29,11 @@ _INNER: Final = ("optimizer", "_optimizer")
 class Scheduling(Protocol):
     """A scheduler, of torch or of any other library."""
 
-    optimizer: Any
-    step: Callable[..., Any]
+    @property
+    def optimizer(self) -> Any: ...  # noqa: ANN401 - others wrap it
+
+    @property
+    def step(self) -> Callable[..., Any]: ...
 
 
 class Member(NamedTuple):

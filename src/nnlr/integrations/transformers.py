@@ -120,7 +120,7 @@ def optimizer(
     roles: Mapping[str | Selector, str] | None = None,
     keep_ratios: bool = False,
     **settings: Any,
-) -> tuple[OptimizerFactory, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]]:  # the Trainer's type for a factory is a class of optimizers
     """An optimizer for the Trainer to build: ``Trainer(optimizer_cls_and_kwargs=...)``.
 
     When the Trainer asks for it, the schemes are resolved on the model that it has, and the
