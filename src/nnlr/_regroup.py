@@ -1,6 +1,6 @@
 """Give an optimizer that has been training the groups of a new plan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -121,8 +121,9 @@ def regroup(
             key: filled(group["lr"] * relative, tensor_lr)
             for key, relative in (scheduled or {"lr": 1.0}).items()
         }
-        origin = as_built({**optimizer.defaults, **moved, **group})
-        new_groups.append({**shared, **group, **rates, ORIGIN: origin})
+        own = _undeclared(optimizer, group)
+        origin = as_built({**optimizer.defaults, **moved, **own, **group})
+        new_groups.append({**shared, **own, **group, **rates, ORIGIN: origin})
     if any("initial_weight_decay" in group for group in old_groups):
         for group in new_groups:  # a schedule of weight decay goes on from the plan's value
             group["initial_weight_decay"] = group["weight_decay"]
@@ -164,19 +165,35 @@ def _continued(groups: Sequence[ParamGroup], defaults: Mapping[str, Any]) -> dic
     }
 
 
-def _agreed(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _agreed(
+    groups: Sequence[Mapping[str, Any]], renewed: Collection[str] = _RENEWED
+) -> dict[str, Any]:
     """Return the settings that all groups share, other than those that a plan renews."""
     first, *others = groups
     return {
         key: value
         for key, value in first.items()
-        if key not in _RENEWED
+        if key not in renewed
         and all(
             key in group
             and (group[key] is value or (not isinstance(value, Tensor) and group[key] == value))
             for group in others
         )
     }
+
+
+def _undeclared(optimizer: Optimizer, new_group: ParamGroup) -> dict[str, Any]:
+    """Return the settings without a default that the old groups of a new one's tensors share.
+
+    Where the optimizer has no default to put in, they go with the tensors.
+    """
+    tensors = {id(tensor) for _, tensor in new_group["params"]}
+    before = [
+        {key: value for key, value in group.items() if key not in optimizer.defaults}
+        for group in optimizer.param_groups
+        if not tensors.isdisjoint(map(id, group["params"]))
+    ]
+    return _agreed(before, renewed=_RENEWED - {"eps"}) if before else {}
 
 
 def _state_by_name(

@@ -116,13 +116,13 @@ class TestValues:
                 super().__init__(params, **settings)
 
         def count(model, *schemes):
-            plan = nnlr.resolve(model, *schemes, lr=0.1, weight_decay=0)
+            plan = nnlr.resolve(model, *schemes, lr=0.1, weight_decay=0.1)
             built.clear()
             plan.optimizer(Counted)
             return len(built)
 
         model = network()
-        halves = nnlr.rule("*.bias", lr_mult=0.5)
+        halves = nnlr.rule("*.bias", wd_mult=0.5)
         assert 1 == count(model, halves)
         assert 2 == count(model, halves, nnlr.rule("*", options={"momentum": 0.5}))
         assert 3 == count(
@@ -343,3 +343,89 @@ class TestUndeclared:
                 plan.optimizer(Plain)
         else:
             assert "weight_decay" not in plan.optimizer(Plain).param_groups[0]
+
+
+class OneRate(torch.optim.SGD):
+    """Raises at its first step where groups have different rates, as Prodigy does."""
+
+    def step(self, closure=None):
+        if len({group["lr"] for group in self.param_groups} - {0.0}) > 1:
+            raise RuntimeError("different lr values are not supported")
+        return super().step(closure)
+
+
+class TestRates:
+    """A class whose step raises on different rates is refused before it is used."""
+
+    def test_different_rates_are_refused(self):
+        """With what the step says; nothing is locked."""
+        model = network()
+        lock = nnlr.rule("1.bias", lr_mult=0)
+        plan = nnlr.resolve(model, nnlr.rule("0.*", lr_mult=0.5), lock, lr=0.1, weight_decay=0)
+        with pytest.raises(
+            nnlr.ConfigError,
+            match=r"^OneRate cannot step with groups of different rates \(RuntimeError: different",
+        ):
+            plan.optimizer(OneRate)
+        assert model[1].bias.requires_grad
+
+    def test_one_rate_is_not(self):
+        """Nor are groups that are kept at 0."""
+        model = network()
+        keep = nnlr.rule("0.*", lr_mult=0)
+        plan = nnlr.resolve(model, keep, lr=0.1, weight_decay=0)
+        assert 2 == len(plan.optimizer(OneRate, locked="keep").param_groups)
+
+    def test_a_class_that_steps_at_no_rates_at_all_is_built(self):
+        """Its rates are not what it fails on."""
+        plan = planned(network(), {"flap": True})
+        with pytest.warns(nnlr.NnlrWarning, match="Together declares no setting"):
+            plan.optimizer(Together)
+
+
+class AdamOrMomentum(torch.optim.Optimizer):
+    """Groups of two kinds, each with settings of its own and no defaults, as in Muon."""
+
+    def __init__(self, params):
+        for group in params:
+            group.setdefault("weight_decay", 0.0)
+            if group["adam"]:
+                group.setdefault("betas", (0.9, 0.95))
+                group.setdefault("eps", 1e-10)
+            else:
+                group.setdefault("momentum", 0.95)
+        super().__init__(params, {})
+
+    def step(self):
+        for group in self.param_groups:
+            for tensor in group["params"]:
+                state = self.state[tensor]
+                if not state:
+                    state["mean"] = torch.zeros_like(tensor)
+                beta = group["betas"][0] - group["eps"] if group["adam"] else group["momentum"]
+                state["mean"].lerp_(tensor.grad, 1 - beta)
+                tensor.data.mul_(1 - group["lr"] * group["weight_decay"])
+                tensor.data.sub_(state["mean"], alpha=group["lr"])
+
+
+def test_regroup_keeps_settings_without_default_with_their_tensors():
+    """Where there is no default to put in, the next step would have to do without."""
+    net = network()
+    kinds = nnlr.rule("*.weight", options={"adam": False}) * nnlr.rule(
+        "*.bias", options={"adam": True, "betas": (0.8, 0.9)}
+    )
+    optimizer = nnlr.resolve(net, kinds, lr=0.1, weight_decay=0).optimizer(AdamOrMomentum)
+    stepped(optimizer, net)
+    new = nnlr.resolve(net, kinds, nnlr.rule("0.*", lr_mult=0.5), lr=0.1, weight_decay=0)
+    nnlr.regroup(optimizer, new)
+    assert 4 == len(optimizer.param_groups)
+    for group in optimizer.param_groups:
+        own = {"betas": (0.8, 0.9), "eps": 1e-10} if group["adam"] else {"momentum": 0.95}
+        assert own == {key: group[key] for key in ("betas", "eps", "momentum") if key in group}
+    stepped(optimizer, net)
+
+
+def stepped(optimizer, net):
+    """A step on all gradients that there are."""
+    net(torch.ones(1, 4)).sum().backward()
+    optimizer.step()

@@ -1,4 +1,4 @@
-"""Judge the options of a plan's groups by the optimizer's own class, once it is built.
+"""Judge the settings of a plan's groups by the optimizer's own class, once it is built.
 
 No constructor looks at settings that stand in a group, and any key may stand there. So each
 distinct set of options is handed to the class as arguments of a small optimizer, which also
@@ -21,6 +21,9 @@ from nnlr._text import listed, nearest_hint, shown, warn
 from nnlr.errors import ConfigError
 
 _Settings = Mapping[str, Any]
+
+# Packages whose optimizers train groups at any rates.
+_OF_ANY_RATES: Final = {"nnlr", "torch"}
 
 
 @dataclass(frozen=True)
@@ -66,21 +69,43 @@ def judge_options(
     declared = getattr(optimizer, "defaults", None)
     if not isinstance(optimizer, Optimizer) or not isinstance(declared, dict):
         return
-    missing = [] if "lr" in declared else ["lr"]
-    if "weight_decay" not in declared and any(group.weight_decay for group in groups):
-        missing.append("weight_decay")
-    if not missing and not any(group.options for group in groups):
-        return
     cls = type(optimizer)
     arguments = arguments_of(cls, optimizer)
     arguments |= {key: settings[key] for key in settings if key in _accepted(cls)}
+    missing = [] if "lr" in declared else ["lr"]
+    if "weight_decay" not in declared and any(group.weight_decay for group in groups):
+        missing.append("weight_decay")
+    cases = _cases(groups, located, missing)
+    _judge_rates(cls, arguments, groups, cases[0])
     reads: dict[str, bool | None] = {}
-    for case in _cases(groups, located, missing):
+    for case in cases:
+        if not case.rates and not case.options:
+            continue
         outcome = _tried(cls, arguments, case)
         undeclared = {**case.rates, **case.options}.keys() - declared.keys()
         for key in undeclared:
             reads[key] = _better(reads.get(key, False), _is_read(cls, key, outcome, missing))
     _refuse_unread(optimizer, reads, groups)
+
+
+def _judge_rates(
+    cls: type[Optimizer], arguments: _Settings, groups: Sequence[Group], case: _Case
+) -> None:
+    """Refuse different rates where a step of the class raises on them; torch's do not."""
+    lrs = list(dict.fromkeys(group.lr for group in groups if group.lr))
+    if len(lrs) == 1 or cls.__module__.partition(".")[0] in _OF_ANY_RATES:
+        return
+
+    def fares(lrs: Sequence[float]) -> Trial:
+        settings = [{**case.rates, **case.options, "lr": lr} for lr in lrs]
+        return try_settings(cls, arguments, settings, small(case.tensors))
+
+    outcome = fares(lrs[:2])
+    if not outcome.stepped and (fault := _fault(outcome, fares(lrs[:1] * 2), {})):
+        raise ConfigError(
+            f"{cls.__name__} {fault.replace('an option', 'groups of different rates')}. Give "
+            "all parameters one rate, or use an optimizer that trains them at their own."
+        ) from outcome.error
 
 
 def _accepted(cls: type) -> set[str]:
@@ -113,7 +138,7 @@ def _tried(cls: type[Optimizer], arguments: _Settings, case: _Case) -> Trial:
 
     def fares(options: _Settings, like: Sequence[Tensor]) -> Trial:
         as_arguments = {key: options[key] for key in options if key in _accepted(cls)}
-        return try_settings(cls, {**arguments, **as_arguments}, {**case.rates, **options}, like)
+        return try_settings(cls, {**arguments, **as_arguments}, [{**case.rates, **options}], like)
 
     needed = {key: case.options[key] for key in case.options if key not in _accepted(cls)}
     error, fault = None, None

@@ -91,8 +91,9 @@ class Signature:
 
     @classmethod
     def of_live(cls, optimizer: Optimizer) -> "Signature":
-        """What the groups of an optimizer that exists may hold."""
-        return cls(type(optimizer), type(optimizer).__name__, optimizer.defaults)
+        """What the groups of an optimizer that exists may hold: what is declared, or is there."""
+        present = {key: None for group in optimizer.param_groups for key in group}
+        return cls(type(optimizer), type(optimizer).__name__, {**present, **optimizer.defaults})
 
     def knows(self, setting: str) -> bool:
         """Whether it takes a setting; ``True`` also where only building it can tell."""

@@ -116,10 +116,10 @@ def _smallest(tensors: Sequence[Tensor]) -> list[Tensor]:
 def try_settings(
     cls: type[Optimizer],
     arguments: Mapping[str, Any],
-    group: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
     like: Sequence[Tensor],
 ) -> Trial:
-    """Build an optimizer of one group on random tensors, and let it step.
+    """Build an optimizer of groups of random tensors, like these in each, and let it step.
 
     Where processes train together it does not step: another process might not, and a step may
     wait for it.
@@ -134,22 +134,27 @@ def try_settings(
     built = stepped = finite = moved = False
     error: Exception | None = None
     with undisturbed(), _without_compiling():
-        params = [nn.Parameter(noise(tensor)) for tensor in like]
-        start = [param.detach().clone() for param in params]
+        params = [nn.Parameter(noise(tensor)) for _ in groups for tensor in like]
+        before = [param.detach().clone() for param in params]
         try:
-            recorded = [_Recorded({"params": list(params), **group})]
+            count = len(like)
+            recorded = [
+                _Recorded({"params": params[start : start + count], **group})
+                for start, group in zip(range(0, len(params), count), groups, strict=True)
+            ]
             optimizer = cls(recorded, **copy.deepcopy(dict(arguments)))
-            recorded[0].opaque = False  # what a constructor copies, it puts into the group
             built = True
+            for each in recorded:
+                each.opaque = False  # what a constructor copies, it puts into its groups
             if not _together():
-                for position, made in enumerate(optimizer.param_groups):
-                    if made is not recorded[0]:
-                        recorded.append(_Recorded(made))
+                for position, copied in enumerate(optimizer.param_groups):
+                    if not isinstance(copied, _Recorded):
+                        recorded.append(_Recorded(copied))
                         optimizer.param_groups[position] = recorded[-1]
                 _steps(optimizer, params, noise)
                 stepped = True
                 finite = all(bool(param.isfinite().all()) for param in params)
-                moved = not all(map(torch.equal, params, start))
+                moved = not all(map(torch.equal, params, before))
         except Exception as failure:  # noqa: BLE001 - anyone's optimizer
             error = failure
     read = frozenset().union(*(each.read for each in recorded))
