@@ -28,7 +28,8 @@ class Matrices(nn.Module):
 
 def rates(extra=None):
     scheme = nnlr.rule("b", lr_mult=0.1) * nnlr.rule("c", lr_mult=0.01)
-    return scheme * nnlr.rule("locked", lr_mult=0) * (extra or nnlr.rule("*"))
+    scheme *= nnlr.rule("locked", lr_mult=0)
+    return scheme if extra is None else scheme * extra
 
 
 # A plan remembers its model weakly; the tests do not want to.
