@@ -82,7 +82,7 @@ def pasted(code, script):
         exec(code, script)  # noqa: S102 - it is offered to be pasted
 
 
-def script_of(args, deepspeed):
+def script_of(args, deepspeed, inputs=None):
     """The variables of a script that has made such a call."""
     checked, optimizers, schedulers = args
     optimizers = list(optimizers) if isinstance(optimizers, list | tuple) else [optimizers]
@@ -92,6 +92,9 @@ def script_of(args, deepspeed):
         "scheme": nnlr.rule("*"),
         "lr": LR,
         "wd": 0.0,
+        "decay": 0.5,
+        "inputs": getattr(inputs, "inputs", inputs if isinstance(inputs, tuple) else (inputs,)),
+        "kwargs": inputs,
         **SCRIPT,
         "nnlr": nnlr,
         "torch": torch,
@@ -129,10 +132,13 @@ def test_each_fix_is_run_and_mends(kind, build):
     args, kwargs = arguments(build(True))
     before = nnlr.check(*args, **kwargs)
     fix = next(finding.fix for finding in before if finding.kind == kind)
-    script = script_of(args, kwargs["deepspeed"])
+    script = script_of(args, kwargs["deepspeed"], kwargs["inputs"])
     pasted(fix.rpartition(": ")[2], script)
     args = again(args, script)
-    kinds = {finding.kind for finding in nnlr.check(*args, deepspeed=script["config"])}
+    kinds = {
+        finding.kind
+        for finding in nnlr.check(*args, deepspeed=script["config"], inputs=kwargs["inputs"])
+    }
     assert kind not in kinds
     assert kinds <= {finding.kind for finding in before}
     optimizer, plan = args[1], script.get("plan")

@@ -14,11 +14,6 @@ from nnlr.depth._forward.units import bits_of, is_layer
 # What may be far from where it acts: learned rows that are added or appended.
 _ADDED: Final = ("token", "position")
 
-_FIX: Final = (
-    "If that is not meant, take the order from the forward: nnlr.layer_decay(decay, "
-    "nnlr.depth.flow(*inputs))"
-)
-
 
 class _PlanLayer(NamedTuple):
     """One layer of one tower, with the parameters by which its place is judged."""
@@ -61,6 +56,12 @@ def contradictions(subject: Subject) -> Iterator[Finding]:
         for two in layers:
             if one.tower != two.tower and one.feeds(two):
                 between.setdefault((one.tower, two.tower), (one, two))
+    by_kind = [("*inputs", subject.example.inputs), ("**kwargs", subject.example.kwargs)]
+    arguments = ", ".join(text for text, value in by_kind if value)
+    fix = (
+        "If that is not meant, take the order from the forward: plan = nnlr.resolve(model, "
+        f"nnlr.layer_decay(decay, nnlr.depth.flow({arguments})), lr=lr, weight_decay=wd)"
+    )
     if inverted:
         one, two = inverted[0]
         yield warning(
@@ -68,7 +69,7 @@ def contradictions(subject: Subject) -> Iterator[Finding]:
             _names(inverted),
             f"{plural(len(inverted), 'pair')} of layers are computed in the opposite order: "
             f"{two} before {one}",
-            _FIX,
+            fix,
         )
     if parallel:
         one, two = parallel[0]
@@ -77,7 +78,7 @@ def contradictions(subject: Subject) -> Iterator[Finding]:
             _names(parallel),
             f"{plural(len(parallel), 'pair')} of neighbouring layers run side by side, neither "
             f"takes what the other gives: {one} and {two}",
-            _FIX,
+            fix,
         )
     if straddling:
         one, two = straddling[0]
@@ -86,7 +87,7 @@ def contradictions(subject: Subject) -> Iterator[Finding]:
             _names(straddling),
             f"in {plural(len(straddling), 'pair')} of layers each is partly before the other: "
             f"{one} and {two}",
-            _FIX,
+            fix,
         )
     if between:
         one, two = next(iter(between.values()))
