@@ -21,8 +21,8 @@ def test_the_words():
         "warning [order-inverted]: 1 pair of layers are computed in the opposite order:\n"
         "  layer 1 (0.weight) before layer 0 (2.weight) (2.weight, 0.weight).\n"
         "  If that is not meant, take the order from the forward: plan =\n"
-        "    nnlr.resolve(model, nnlr.layer_decay(decay, nnlr.depth.flow(*inputs)), lr=lr,\n"
-        "    weight_decay=wd)"
+        "    nnlr.resolve(model, nnlr.layer_decay(decay, nnlr.depth.flow(*inputs)),\n"
+        "    lr=lr, weight_decay=wd)"
     )
 
 

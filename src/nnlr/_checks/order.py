@@ -96,8 +96,9 @@ def contradictions(subject: Subject) -> Iterator[Finding]:
             dict.fromkeys(tower or "the rest" for pair in between for tower in pair),
             f"one tower feeds another, and each counts its own layers: {one} is before {two}, "
             "and may have the higher rate",
-            "For an encoder and a decoder that is usual. To count through both: "
-            'nnlr.layer_decay(decay, nnlr.depth.flow(*inputs, towers="chain"))',
+            "For an encoder and a decoder that is usual. To count through both: plan = "
+            f"nnlr.resolve(model, nnlr.layer_decay(decay, nnlr.depth.flow({arguments}, "
+            'towers="chain")), lr=lr, weight_decay=wd)',
         )
 
 

@@ -152,14 +152,20 @@ def _named_towers(
         if unit in used:
             keys.append(tuple(bool(bits >> at & 1) for bits in cut_off))
             members.setdefault(keys[-1], []).append(unit)
-    paths = {}
+    around = {}
     for key, each in members.items():
         blocks = [unit for unit in each if unit.blocks] or each
         owners = [model.params[at].owner.split(".") for unit in blocks for at in unit.params]
         shared = takewhile(lambda names: len(set(names)) == 1, zip(*owners, strict=False))
-        paths[key] = ".".join(names[0] for names in shared)
-    if len(set(paths.values())) < len(paths):
-        return [""] * len(used)
+        around[key] = [names[0] for names in shared]
+    paths = {}
+    for key, path in around.items():
+        others = [other for each, other in around.items() if each != key]
+        if path in others:
+            return [""] * len(used)
+        ends = range(len(path))
+        end = next((end for end in ends if path[:end] not in [o[:end] for o in others]), len(path))
+        paths[key] = ".".join(path[:end])
     return [paths[key] for key in keys]
 
 
