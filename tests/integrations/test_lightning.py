@@ -449,6 +449,18 @@ class TestRateMonitor:
         assert expected[-1]["lr"] == pytest.approx(run.callback_metrics["lr"].item())
 
 
+class Backbone(Module):
+    """What BackboneFinetuning freezes and unfreezes is the body."""
+
+    @property
+    def backbone(self):
+        return self.net.body
+
+    def on_train_start(self):
+        if self.current_epoch > 1:  # Lightning restores its group, and leaves it frozen
+            self.backbone.requires_grad_(True)
+
+
 class Finder(callbacks.LearningRateFinder):
     """Hands what Lightning's callback suggests to the schedule; as docs/trainers says."""
 
@@ -544,32 +556,59 @@ class TestCallbacks:
         trainer(callbacks=[ema()]).fit(resumed, loader(), ckpt_path=path)
         assert same_weights(averaged.module, resumed.net)
 
-    def test_backbone_finetuning_wants_plain_tensors(self):
-        """It adds a group without names and without a multiplier, which is left alone."""
+    @pytest.mark.parametrize("interval", ["epoch", "step"])
+    def test_backbone_finetuning_from_the_first_epoch_to_the_last(self, tmp_path, interval):
+        """Its group is adopted; a run that is interrupted after that equals the whole one."""
 
-        class Backbone(Module):
-            @property
-            def backbone(self):
-                return self.net.body
-
-        def finetune(module):
+        def finetuned(epochs, path=None, **settings):
             callback = callbacks.BackboneFinetuning(
                 unfreeze_backbone_at_epoch=1,
                 lambda_func=lambda _: 1.5,
-                backbone_initial_lr=1e-4,
+                backbone_initial_lr=1e-3,
                 should_align=False,
             )
-            trainer(3, callbacks=[callback]).fit(module, loader())
+            module = Backbone(
+                nnlr.rule("head.*", lr_mult=0.5), schedule=floor, interval=interval, adopt=True
+            )
+            run = trainer(epochs, callbacks=[callback], **settings)
+            run.fit(module, loader(), ckpt_path=path)
+            return module, run
 
-        scheme = nnlr.rule("head.*", lr_mult=0.5)
-        settings = {"schedule": floor, "interval": "epoch"}
-        module = Backbone(scheme, names=False, **settings)
-        finetune(module)
-        last = module.rates[-1]
-        assert [0.5, 1.5e-4] == pytest.approx([last[1] / last[0], last[2]])
-        assert [2, 3, 3] == [len(rates) for rates in module.rates[::BATCHES]]
-        with pytest.raises(ValueError, match="with/without names"):
-            finetune(Backbone(scheme, **settings))
+        whole, run = finetuned(4)
+        assert [2, 3, 3, 3] == [len(rates) for rates in whole.rates[::BATCHES]]
+        assert 0.5 == pytest.approx(whole.rates[-1][1] / whole.rates[-1][0])
+        due = [1e-3, 1.5e-3, 2.25e-3]  # the callback's own
+        assert due == pytest.approx([rates[2] for rates in whole.rates[BATCHES::BATCHES]])
+        base = [rates[0] for rates in whole.rates]
+        for at in range(BATCHES + 1, 4 * BATCHES):
+            if at % BATCHES:
+                moved = whole.rates[at][2] / whole.rates[at - 1][2]
+                assert base[at] / base[at - 1] == pytest.approx(moved)
+        _, run = finetuned(3)
+        run.save_checkpoint(tmp_path / "three.ckpt")
+        resumed, _ = finetuned(4, tmp_path / "three.ckpt")
+        for one, other in zip(whole.rates[-BATCHES:], resumed.rates, strict=True):
+            assert one == pytest.approx(other, rel=1e-12)
+        for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+            assert torch.allclose(one, other, rtol=1e-6)
+
+    def test_backbone_finetuning_is_refused_at_the_start_without_it(self):
+        """Torch would fail at the epoch at which the group is added."""
+        module = Backbone(schedule=floor, interval="epoch")
+        finetuning = callbacks.BackboneFinetuning(unfreeze_backbone_at_epoch=1)
+        with pytest.raises(nnlr.NnlrError, match=r"BackboneFinetuning will add .* adopt=True"):
+            trainer(2, callbacks=[finetuning]).fit(module, loader())
+        assert [] == module.rates
+
+    def test_without_a_schedule_its_group_is_let_in_too(self):
+        """`adopt=True` or `names=False`: the rates are the callback's."""
+        for settings in ({"adopt": True}, {"names": False}):
+            module = Backbone(nnlr.rule("head.*", lr_mult=0.5), **settings)
+            finetuning = callbacks.BackboneFinetuning(
+                unfreeze_backbone_at_epoch=1, backbone_initial_lr=1e-3
+            )
+            trainer(2, callbacks=[finetuning]).fit(module, loader())
+            assert [BASE, BASE / 2, 1e-3] == module.rates[-1]
 
     def test_regroup_unfreezes_at_an_epoch(self):
         """The way of nnlr: another plan, the same optimizer, state and schedule."""
@@ -620,13 +659,60 @@ def test_lightning_forgets_one_step_of_a_plateau(tmp_path, settings):
     assert [BASE, BASE, 3e-3] == pytest.approx(late)
 
 
+class TestTwice:
+    def test_a_second_fit_starts_at_the_base_rate(self):
+        """Also where the module keeps its optimizer, and only the schedule is new."""
+
+        class Keeping(Module):
+            def configure_optimizers(self):
+                if not hasattr(self, "kept"):
+                    plan = nnlr.resolve(self.net, self.scheme, lr=self.lr, weight_decay=0.1)
+                    self.kept = [plan.optimizer(self.cls)]
+                scheduler = nnlr.schedule(self.kept[0], peak)
+                step = {"scheduler": scheduler, "interval": "step"}
+                return {"optimizer": self.kept[0], "lr_scheduler": step}
+
+        for module in (Module(schedule=peak, interval="step"), Keeping()):
+            for _ in range(2):
+                trainer().fit(module, loader())
+            half = len(module.rates) // 2
+            assert module.rates[:half] == module.rates[half:]
+
+    def test_a_warm_up_each_step_and_a_plateau_each_epoch(self):
+        """Two schedulers of one optimizer, at intervals of their own; no loop by hand does it."""
+
+        class Both(Module):
+            def configure_optimizers(self):
+                plan = nnlr.resolve(self.net, self.scheme, lr=self.lr, weight_decay=0.1)
+                optimizer = plan.optimizer(self.cls)
+                warm_up = nnlr.schedule(optimizer, lrs.LinearLR, start_factor=0.1, total_iters=12)
+                falling = nnlr.schedule(
+                    optimizer, lrs.ReduceLROnPlateau, patience=0, factor=0.5, beside=warm_up
+                )
+                return [optimizer], [
+                    {"scheduler": warm_up, "interval": "step"},
+                    {"scheduler": falling, "interval": "epoch", "monitor": "score"},
+                ]
+
+        module = Both()
+        trainer(6).fit(module, loader(), loader())
+        due = [min(0.1 + 0.9 * step / 12, 1.0) * BASE for step in range(36)]
+        worse = [0, 0, 0, 1, 1, 2]  # epochs of SCORES that were no better, before each epoch
+        due = [rate * 0.5 ** worse[step // 6] for step, rate in enumerate(due)]
+        assert due == pytest.approx([rates[0] for rates in module.rates])
+        assert [0.1 * rate for rate in due] == pytest.approx([rates[2] for rates in module.rates])
+
+
 class TestPackages:
     def test_the_older_package_gives_the_base_where_it_is_in_use(self, monkeypatch):
         """Whichever of the two has been imported; without either, what is installed."""
         older = ModuleType("pytorch_lightning")
         older.Callback = type("Callback", (), {})
+        older.callbacks = ModuleType("pytorch_lightning.callbacks")
+        older.callbacks.BaseFinetuning = type("BaseFinetuning", (), {})
         monkeypatch.setitem(sys.modules, "lightning", None)
         monkeypatch.setitem(sys.modules, "pytorch_lightning", older)
+        monkeypatch.setitem(sys.modules, "pytorch_lightning.callbacks", older.callbacks)
         loaded = runpy.run_path(nnlr.integrations.lightning.__file__)
         assert (older.Callback,) == loaded["RateMonitor"].__bases__
         assert (callbacks.Callback,) == RateMonitor.__bases__

@@ -139,6 +139,7 @@ class _Ratios:
                 would be NaN, infinite or negative: nothing is changed then.
         """
         self._refuse_to_go_on()
+        self._adopt()
         self._watch_order()
         if self._given_back is not None:
             warn(self._given_back.words)
@@ -211,6 +212,7 @@ class _Ratios:
 
         def step(*args: Any, **kwargs: Any) -> None:
             self._refuse_to_go_on()
+            self._adopt()
             course = self._shares["lr"].each()[0]
             self._change(lambda: course.advance(value, *args, **kwargs))
 
@@ -238,11 +240,14 @@ class _Ratios:
                 "all is well.)"
             )
 
-    def _change(self, change: Callable[[], None]) -> None:
-        """Change courses and write their rates, or leave everything as it was."""
-        if self._adopts and not self._over():
+    def _adopt(self) -> None:
+        """Give groups that were added, or written into, the multipliers that they show."""
+        if self._adopts:
             for rate in self._rates.values():
                 rate.adopt(self.optimizer.param_groups)
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Change courses and write their rates, or leave everything as it was."""
         courses = [course for share in self._shares.values() for course in share.each()]
         before = moments(self._rates, courses)
         try:
@@ -261,7 +266,7 @@ class _Ratios:
         due = {key: rate.rates(groups) for key, rate in self._rates.items()}
         for key, rate in self._rates.items():
             unmarked = sum(rate.mult not in group for group in groups)
-            if unmarked and not self._warned:
+            if unmarked and not self._warned and not self._adopts:
                 self._warned = True
                 warn(
                     f"{unmarked} of {len(groups)} groups have no {rate.mult!r} and are not "

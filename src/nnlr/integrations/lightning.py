@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 if TYPE_CHECKING or _package() == _NEWER:
     with installed(_NEWER):
         from lightning import Callback
+        from lightning.pytorch.callbacks import BaseFinetuning
 else:
     from pytorch_lightning import Callback
+    from pytorch_lightning.callbacks import BaseFinetuning
 
 
 def configure(
@@ -53,6 +55,7 @@ def configure(
     frequency: int = 1,
     monitor: str | None = None,
     keep_ratios: bool = False,
+    adopt: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """What ``configure_optimizers`` returns: the plan's optimizer, and its schedule.
@@ -61,9 +64,9 @@ def configure(
         module: The ``LightningModule``, ``self``.
         plan: The plan, of the whole module or of a part of it.
         cls: The optimizer class.
-        schedule: A function of an optimizer that returns a scheduler, or a class that needs
-            nothing else; it is passed through :func:`nnlr.schedule`. ``None`` for constant
-            rates.
+        schedule: A function of an optimizer that returns a scheduler, a class that needs
+            nothing else, or a mapping of such functions for groups; it is passed through
+            :func:`nnlr.schedule`. ``None`` for constant rates.
         decay_schedule: Likewise for the weight decay; it needs a ``schedule``.
         interval: When the schedule is stepped. There is no default: a schedule that counts
             steps and is stepped per epoch, or the other way round, is a frequent mistake.
@@ -71,6 +74,9 @@ def configure(
         monitor: The logged metric that a plateau schedule follows.
         keep_ratios: Call :func:`nnlr.keep_ratios`, for callbacks that write one rate into all
             groups: ``LearningRateFinder`` and ``StochasticWeightAveraging``.
+        adopt: For callbacks that add groups while training, ``BackboneFinetuning`` among
+            them: the groups are built without names, which torch would ask of the added ones
+            too, and the schedule adopts what is added (``nnlr.schedule(..., adopt=True)``).
         **settings: Other arguments of ``plan.optimizer``: ``betas=``, ``tensor_lr=``.
 
     Returns:
@@ -79,8 +85,9 @@ def configure(
 
     Raises:
         NnlrError: If there is a schedule without ``interval`` or the reverse, if the plan is
-            of a network that is not in the module, or if it would lock parameters of a module
-            that Lightning has already wrapped in DDP.
+            of a network that is not in the module, if it would lock parameters of a module
+            that Lightning has already wrapped in DDP, or if the trainer has a callback that
+            adds groups, which would fail at its epoch.
         PlanMismatchError: If the plans of several processes differ; see :func:`nnlr.agree`.
 
     Examples:
@@ -124,6 +131,9 @@ def configure(
             f"{shown(interval)}."
         )
     whole(frequency, "frequency", minimum=1)
+    if flag(adopt, "adopt"):
+        settings.setdefault("names", False)
+    _refuse_finetuning(module, named=bool(settings.get("names", True)))
     _refuse_other_module(module, plan, settings)
     agree_if_whole(plan, module)
     optimizer = plan.optimizer(cls, **settings)
@@ -131,7 +141,7 @@ def configure(
         keep_ratios_of(optimizer)
     if schedule is None:
         return {"optimizer": optimizer}
-    scheduler = schedule_of(optimizer, schedule, weight_decay=decay_schedule)
+    scheduler = schedule_of(optimizer, schedule, weight_decay=decay_schedule, adopt=adopt)
     config: dict[str, Any] = {
         "scheduler": scheduler,
         "interval": interval,
@@ -140,6 +150,20 @@ def configure(
     if monitor is not None:
         config["monitor"] = monitor
     return {"optimizer": optimizer, "lr_scheduler": config}
+
+
+def _refuse_finetuning(module: nn.Module, *, named: bool) -> None:
+    """Raise now for what torch would refuse at the epoch at which a callback adds its group."""
+    # Not the property `trainer`, which raises where there is none.
+    callbacks = getattr(getattr(module, "_trainer", None), "callbacks", ())
+    adding = [type(each).__name__ for each in callbacks if isinstance(each, BaseFinetuning)]
+    if adding and named:
+        raise NnlrError(
+            f"{listed(adding)} will add groups without names to the optimizer, which torch "
+            "refuses beside the named ones of a plan. Pass adopt=True to configure: groups have "
+            "no names then, and the schedule takes the added ones in. Or unfreeze by "
+            "nnlr.regroup, which keeps the names."
+        )
 
 
 def _refuse_other_module(module: nn.Module, plan: Plan, settings: dict[str, Any]) -> None:
