@@ -324,10 +324,10 @@ class TestConfigure:
             ({"monitor": "score"}, "monitor= needs a schedule="),
             ({"frequency": 2}, "frequency= needs a schedule="),
             ({"schedule": floor, "interval": "batch"}, "follows .*; got 'batch'"),
-            ({"schedule": floor, "interval": "step", "frequency": 0}, "number above 0"),
-            ({"schedule": floor, "interval": "step", "frequency": "1"}, "above 0"),
-            ({"schedule": floor, "interval": "step", "frequency": 0.5}, "above 0"),
-            ({"schedule": floor, "interval": "step", "frequency": True}, "above 0"),
+            ({"schedule": floor, "interval": "step", "frequency": 0}, ">= 1"),
+            ({"schedule": floor, "interval": "step", "frequency": "1"}, ">= 1"),
+            ({"schedule": floor, "interval": "step", "frequency": 0.5}, ">= 1"),
+            ({"schedule": floor, "interval": "step", "frequency": True}, ">= 1"),
             ({"decay_schedule": floor}, "decay_schedule= needs a schedule="),
             ({"betas": (0.9, 0.9), "nesterov": True}, "no argument 'nesterov'"),
         ],
@@ -599,6 +599,13 @@ class TestCallbacks:
         with pytest.raises(nnlr.NnlrError, match=r"BackboneFinetuning will add .* adopt=True"):
             trainer(2, callbacks=[finetuning]).fit(module, loader())
         assert [] == module.rates
+
+    def test_groups_may_have_courses_of_their_own(self):
+        """A mapping goes through to nnlr.schedule."""
+        module = Module(schedule={"lr0.1*": floor}, interval="step")
+        trainer().fit(module, loader())
+        assert {BASE} == {rates[0] for rates in module.rates}
+        assert 6e-4 > module.rates[-1][2]
 
     def test_without_a_schedule_its_group_is_let_in_too(self):
         """`adopt=True` or `names=False`: the rates are the callback's."""

@@ -4,7 +4,7 @@ For ``lightning.pytorch`` and for ``pytorch_lightning``, whichever is in use.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,7 +112,7 @@ def configure(
     if monitor is not None:
         text(monitor, "monitor", "val_loss")
     for name, factory in (("schedule", schedule), ("decay_schedule", decay_schedule)):
-        if factory is not None:
+        if factory is not None and not isinstance(factory, Mapping):
             function(factory, name, "lambda opt: StepLR(opt, 10)")
     if schedule is None:
         of_schedule = {
