@@ -160,6 +160,27 @@ class TestState:
         assert net[0].weight in optimizer.state
         steps(net, optimizer)
 
+    def test_a_tensor_whose_data_was_resized_starts_afresh(self):
+        """A vocabulary that grew in the same parameter: its averages would not fit."""
+        net = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 1))
+        optimizer = resolved(net).optimizer(torch.optim.Adam)
+        net(torch.arange(3)).sum().backward()
+        optimizer.step()
+        weight = net[0].weight
+        weight.data = torch.cat([weight.data, torch.ones(2, 3)])
+        weight.grad = None
+        plan = resolved(net)
+        before = snapshot(optimizer, net)
+        with pytest.raises(nnlr.NnlrWarning, match="state of 1 parameter does not fit"):
+            nnlr.regroup(optimizer, plan)
+        unchanged(before, snapshot(optimizer, net))
+        with pytest.warns(nnlr.NnlrWarning, match=r"dropped, so that .* afresh: 0\.weight"):
+            nnlr.regroup(optimizer, plan)
+        assert weight not in optimizer.state
+        assert net[1].weight in optimizer.state
+        net(torch.arange(7)).sum().backward()
+        optimizer.step()
+
     def test_locked_parameters_are_dropped_with_their_state(self):
         """No gradient, no state."""
         net = network()

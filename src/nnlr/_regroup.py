@@ -24,7 +24,7 @@ from nnlr._schedule import base_rate
 from nnlr._schedule.origin import ORIGIN, as_built
 from nnlr._schedule.progress import SCHEDULED, filled, progress
 from nnlr._text import listed, plural, warn
-from nnlr.checkpoint._hook import hook_of, learn_names, learn_schemes, lineage
+from nnlr.checkpoint._hook import hook_of, learn_names, learn_schemes
 from nnlr.checkpoint._names import KIND, SHAPE, matched, names_of
 from nnlr.checkpoint._settings import Source as Saved
 from nnlr.checkpoint._state import Judge
@@ -206,14 +206,13 @@ def _state_by_name(
     state, hook = optimizer.state, hook_of(optimizer)
     new_tensors = dict(pair for group in new_groups for pair in group["params"])
     names = names_of(optimizer, [] if hook is None else hook.pairs())
+    old = [(tensor, group) for group in optimizer.param_groups for tensor in group["params"]]
+    group_of = {id(tensor): group for tensor, group in old}
     old_tensors = {
-        names.name_of[id(tensor)]: tensor
-        for group in optimizer.param_groups
-        for tensor in group["params"]
-        if id(tensor) in names.name_of
+        names.name_of[id(tensor)]: tensor for tensor, _ in old if id(tensor) in names.name_of
     }
     old_names = {new: old for old, new in matched(list(old_tensors), new_tensors).items()}
-    judge = Judge(optimizer, lineage(optimizer), any_state=False)
+    judge = Judge(optimizer, other=False, same=True)
     new_state, misfits = {}, []
     for group in new_groups:
         settings = {**optimizer.defaults, **group}
@@ -223,7 +222,8 @@ def _state_by_name(
                 source = old_tensors[old_names[name]]
             if source not in state:
                 continue
-            verdict = judge.verdict(state[source], tensor, settings, whole=False)
+            was = group_of.get(id(source), settings)
+            verdict = judge.verdict(state[source], tensor, settings, was, whole=False)
             if verdict.state is not None:
                 new_state[tensor] = verdict.state
             elif verdict.reason in {SHAPE, KIND}:

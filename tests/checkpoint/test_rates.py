@@ -35,7 +35,7 @@ def slower(by=0.1, **head):
 
 
 def build(model, scheme=None, cls=torch.optim.AdamW, *, lr=LR, wd=DECAY, **settings):
-    plan = nnlr.resolve(model, scheme or slower(), lr=lr, weight_decay=wd)
+    plan = nnlr.resolve(model, slower() if scheme is None else scheme, lr=lr, weight_decay=wd)
     return plan.optimizer(cls, **settings)
 
 

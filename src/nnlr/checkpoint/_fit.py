@@ -14,7 +14,7 @@ from nnlr.checkpoint._refuse import refuse_bad_values
 from nnlr.checkpoint._report import Report
 from nnlr.checkpoint._saved import Saved
 from nnlr.checkpoint._settings import Group, Settings, Source, Target
-from nnlr.checkpoint._state import MISSING, MOVED, Judge, Verdict, kept
+from nnlr.checkpoint._state import MISSING, MOVED, Judge, Verdict
 from nnlr.checkpoint._tensors import placed
 from nnlr.checkpoint._unnoted import origin_of_code, origins
 from nnlr.errors import ConfigError
@@ -41,17 +41,14 @@ def fitted(
         members = _members(group, saved, matching, names)
         sources = [Source(saved.groups[at], built[at], each) for at, each in members.items()]
         targets.append(Target(group, origin_of_code(group), label, sources))
-    settings = Settings(targets, everything, policy)
+    related = saved.is_of(optimizer)
+    settings = Settings(targets, everything, policy, other=related is False)
     packed = [settings.group(target) for target in targets]
     if policy == "code":
         base_rate.rewrite(optimizer, packed)
     ids = set(saved.ids)
     state = {key: value for key, value in saved.state.items() if key not in ids}
-    judge = Judge(
-        optimizer,
-        saved.classes,
-        any_state=any(kept(saved.state.get(param_id)) for param_id in saved.ids),
-    )
+    judge = Judge(optimizer, other=related is False, same=related is True)
     moved: list[str] = []
     fresh: list[str] = []
     first = 0
@@ -70,10 +67,11 @@ def fitted(
                 fresh.append(name)
                 continue
             tensor_state = saved.state.get(saved.ids[source])
+            was = saved.groups[saved.group_of[source]]
             verdict = (
                 Verdict(MOVED, tensor_state)
                 if flat
-                else judge.verdict(tensor_state, tensor, new, whole=whole)
+                else judge.verdict(tensor_state, tensor, new, was, whole=whole)
             )
             (moved if verdict.reason == MOVED else fresh).append(name)
             if verdict.reason not in {MOVED, MISSING}:
@@ -88,7 +86,7 @@ def fitted(
         unused={saved.names[source]: unused[source] for source in sorted(unused)},
         differences=settings.differences(),
         partly=partly,
-        made_by=saved.classes[0] if judge.other and state else "",
+        made_by=saved.classes[0] if saved.classes and related is False and state else "",
         scheme=_change(saved.schemes, [] if hook is None else hook.schemes),
     )
     return {"state": state, "param_groups": packed}, report

@@ -75,7 +75,7 @@ class Hook:
             # Always the same keys: distributed checkpoints miss those that come and go.
             saved[NOTE] = {
                 "fitted": in_order(group, names.name_of) if fitted else None,
-                "classes": " ".join(lineage(optimizer)),
+                "classes": " ".join(classes_of(optimizer)),
                 "schemes": "\n".join(self.schemes),
             }
             if "param_names" in group:
@@ -104,7 +104,7 @@ def in_order(group: StateDict, names: Mapping[int, str]) -> str:
     return " ".join(names.get(id(tensor), "?") for tensor in group["params"])
 
 
-def lineage(optimizer: object) -> list[str]:
+def classes_of(optimizer: object) -> list[str]:
     """Return the names of an optimizer's class and of those that it derives from."""
     bases = type(optimizer).mro()
     return [cls.__name__ for cls in bases[: bases.index(Optimizer)]]

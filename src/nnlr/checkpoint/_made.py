@@ -73,6 +73,7 @@ class Maker:
         accepted = inspect.signature(cls).parameters
         defaults = {**self._defaults, **_PLAIN_STEP}
         arguments = {key: plain(value) for key, value in defaults.items() if key in accepted}
+        arguments |= {"weight_decay": 0.0} if "weight_decay" in accepted else {}
         group = {"params": [parameter], **settings}
         group |= {key: value for key, value in _PLAIN_STEP.items() if key in group}
         with (

@@ -9,8 +9,9 @@ from torch.optim import Optimizer
 
 from nnlr._model.names import DDP, lineage, slots, wrapped_attrs
 from nnlr._text import shown
+from nnlr.checkpoint._hook import classes_of
 from nnlr.checkpoint._names import Names
-from nnlr.checkpoint._settings import NOTE, same
+from nnlr.checkpoint._settings import APART, NOTE, OF_THE_CODE, same
 from nnlr.checkpoint._tensors import fits
 from nnlr.errors import ConfigError, NnlrError
 
@@ -34,6 +35,19 @@ class Saved:
         """The names of the optimizer's class and of its bases; none if nobody noted them."""
         notes = [group.get(NOTE) or {} for group in self.groups]
         return next((note["classes"].split() for note in notes if "classes" in note), ())
+
+    def is_of(self, optimizer: Optimizer) -> bool | None:
+        """Whether an optimizer of this class, or a related one, saved it; ``None`` if unknown.
+
+        Where nobody noted the class, settings tell: another one has some that this one has not,
+        and lacks some of this.
+        """
+        if self.classes:
+            return not set(self.classes).isdisjoint(classes_of(optimizer))
+        saved = {key for group in self.groups for key in group} - OF_THE_CODE
+        present = {key for group in optimizer.param_groups for key in group} - OF_THE_CODE
+        foreign, lacking = saved - present - APART, optimizer.defaults.keys() - OF_THE_CODE - saved
+        return False if foreign and lacking else None
 
     @property
     def schemes(self) -> Sequence[str]:

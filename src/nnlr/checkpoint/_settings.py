@@ -38,7 +38,7 @@ _CYCLED: Final = {"momentum", "betas"}
 _NOTES: Final = {"lr": SCHEDULED[1:], "weight_decay": ("initial_weight_decay",)}
 
 # Settings that say which parameters a group has, or are decided as rates.
-_APART: Final = {
+APART: Final = {
     *("params", "param_names", "name", NOTE, ORIGIN),
     *("cycles_momentum", "cycles_betas"),  # notes of version 0.1
     *MULTIPLIERS,
@@ -74,6 +74,11 @@ class Source:
             was, now = tuple(was), tuple(now)
         return not (was is now or (type(was) is not Tensor and was == now))
 
+    def started_elsewhere(self, key: str, code: object) -> bool:
+        """Whether a setting was built with another value than in the code, as far as known."""
+        was = self.origin.get(key, self.group[key])
+        return was is not None and not same(was, code)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -92,8 +97,10 @@ class Target:
 class Settings:
     """Decides the settings of all groups, and collects the differences."""
 
-    def __init__(self, targets: Sequence[Target], saved: Sequence[Source], policy: str) -> None:
-        self.targets, self.policy = targets, policy
+    def __init__(
+        self, targets: Sequence[Target], saved: Sequence[Source], policy: str, *, other: bool
+    ) -> None:
+        self.policy, self._other = policy, other  # whether another class saved them
         self._rates = [_Rate(key, targets, saved) for key in MULTIPLIERS]
         # The names and the facts of each difference.
         self._merged: dict[object, tuple[list[str], tuple[str, Any, Any, str]]] = {}
@@ -103,7 +110,7 @@ class Settings:
         settings = {k: v for k, v in target.group.items() if k not in {"params", "param_names"}}
         keys = [*target.group, *(key for source in target.sources for key in source.group)]
         for key in dict.fromkeys(keys):
-            if key not in _APART:
+            if key not in APART:
                 self._setting(key, target, settings)
         for rate in self._rates:
             if self.policy == "checkpoint":
@@ -125,10 +132,12 @@ class Settings:
             return
         if code is not ... and key in target.group and not same(target.group[key], code):
             settings[key] = code  # it goes back, if the checkpoint says nothing else
-        if not sources:
+        if not sources or self._other:
             return
         agree = all(same(sources[0].group[key], source.group[key]) for source in sources[1:])
-        if self.policy == "checkpoint":
+        if not _is_of_a_kind(sources[0].group[key], code):
+            counts = False
+        elif self.policy == "checkpoint":
             counts = agree
         else:
             counts = agree and all(_continues(key, source, target) for source in sources)
@@ -140,8 +149,7 @@ class Settings:
             changed = [
                 source
                 for source in sources
-                if not same(source.origin.get(key, source.group[key]), code)
-                or (not counts and source.moved(key))
+                if source.started_elsewhere(key, code) or (not counts and source.moved(key))
             ]
             self._tell(key, changed, code, "checkpoint" if counts else "code")
 
@@ -198,7 +206,7 @@ class Settings:
         origin = dict(target.group[ORIGIN])
         if self.policy == "checkpoint":
             for source in target.sources[:1]:
-                origin |= {k: v for k, v in source.origin.items() if k in origin or k in _APART}
+                origin |= {k: v for k, v in source.origin.items() if k in origin or k in APART}
         return origin
 
     def _tell_rate(self, rate: "_Rate", target: Target) -> None:
@@ -376,7 +384,18 @@ def _continues(key: str, source: Source, target: Target) -> bool:
     if not source.moved(key):
         return False
     ours, theirs = target.origin.get(key), source.origin.get(key)
-    return key not in _CYCLED or key not in source.origin or same(ours, theirs)
+    return key not in _CYCLED or theirs is None or same(ours, theirs)
+
+
+def _is_of_a_kind(saved: object, code: object) -> bool:
+    """Whether a value can stand for another: a number for a number, a pair for a pair."""
+    saved, code = plain(saved), plain(code)
+    if code is ... or code is None or saved is None:
+        return True
+    if isinstance(code, tuple | list) or isinstance(saved, tuple | list):
+        both = isinstance(code, tuple | list) and isinstance(saved, tuple | list)
+        return both and len(saved) == len(code)  # type: ignore[arg-type] # both are
+    return isinstance(saved, int | float) == isinstance(code, int | float)
 
 
 def _own(value: Any) -> Any:  # noqa: ANN401 - a setting's value

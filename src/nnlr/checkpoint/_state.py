@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr.checkpoint._hook import lineage
 from nnlr.checkpoint._made import Maker, is_whole
 from nnlr.checkpoint._names import KIND, SHAPE
 from nnlr.checkpoint._settings import Group
@@ -36,41 +35,45 @@ class Verdict:
 class Judge:
     """Decides which saved state goes on, and in which part.
 
-    ``classes`` are the names of the class that saved it and of its bases, as far as known;
-    ``any_state`` says whether it kept state of any parameter.
+    ``other`` and ``same`` say whether another class saved it, or the same, as far as known.
     """
 
-    def __init__(self, optimizer: Optimizer, classes: Sequence[str], *, any_state: bool) -> None:
-        self._maker, self._any = Maker(optimizer), any_state
-        related = not set(classes).isdisjoint(lineage(optimizer))
-        self.other, self._same = bool(classes) and not related, related
+    def __init__(self, optimizer: Optimizer, *, other: bool, same: bool) -> None:
+        self._maker, self._other, self._same = Maker(optimizer), other, same
 
-    def verdict(self, state: object, tensor: Tensor, settings: Group, *, whole: bool) -> Verdict:
-        """Return what becomes of a state.
+    def verdict(
+        self, state: object, tensor: Tensor, settings: Group, was: Group, *, whole: bool
+    ) -> Verdict:
+        """Return what becomes of a state under the settings of its group, that ``was`` another.
 
         ``whole`` says that tensors stay whole where the parameter is sharded.
         """
         made = self._maker.made(settings, tensor)
         parts = kept(state)
         if not parts:
-            keeps = self._any if made is None else bool(made)
-            return Verdict(MISSING if keeps else MOVED)
+            if made is None:
+                made = self._maker.made(settings, _small(tensor), device="cpu")
+            return Verdict(MISSING if made else MOVED)
         if made is None:
             reason = self._by_sight(parts, tensor, settings)
         else:
             reason = self._by_trial(parts, made, tensor)
+        if reason != MOVED:
+            return Verdict(reason)
         lacking = [] if made is None else [key for key in made if key not in parts]
-        if reason == MOVED and lacking:
-            if not self._start_at_0(lacking, made, parts, tensor, settings):
-                return Verdict(KIND)
-            zeros = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-            fresh = zeros if whole else torch.zeros_like(tensor.detach())
-            state = {**parts, **{key: fresh.clone() for key in lacking}}
-        return Verdict(reason, state if reason == MOVED else None, lacking)
+        if not lacking:
+            return Verdict(MOVED, state)
+        before = self._maker.made(was, tensor)
+        switched_on = self._same and before is not None and before.keys().isdisjoint(lacking)
+        if not switched_on or not self._starts_at_0(lacking, tensor, settings):
+            return Verdict(KIND)
+        zeros = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+        fresh = zeros if whole else torch.zeros_like(tensor.detach())
+        return Verdict(MOVED, {**parts, **{key: fresh.clone() for key in lacking}}, lacking)
 
     def _by_trial(self, parts: Group, made: Group, tensor: Tensor) -> str:
         """Compare a state with what the optimizer makes of the parameter."""
-        of_another = self.other and parts.keys() != made.keys()
+        of_another = self._other and parts.keys() != made.keys()
         # A class that is not known may keep more than this one, but not instead of it.
         if of_another or (not made and not self._same):
             return KIND
@@ -83,27 +86,15 @@ class Judge:
     def _by_sight(self, parts: Group, tensor: Tensor, settings: Group) -> str:
         """Judge a state by its shapes and keys alone, where no step can be tried as it is."""
         made = self._maker.made(settings, _small(tensor), device="cpu")
-        if self.other or (made and not self._same and made.keys().isdisjoint(parts)):
+        if self._other or (made and not self._same and not made.keys() <= parts.keys()):
             return KIND
         return MOVED if fits(parts, tensor) else SHAPE
 
-    def _start_at_0(
-        self, lacking: Sequence[str], made: Group, parts: Group, tensor: Tensor, settings: Group
-    ) -> bool:
-        """Whether a state lacks only what starts at 0, such as that of a setting switched on.
-
-        What it has of the parameter's shape must be of this optimizer: one average may not be
-        continued as another.
-        """
-        moments = {key for key, value in parts.items() if is_whole(value, tensor)}
-        if not moments or not moments <= made.keys():
-            return False
+    def _starts_at_0(self, lacking: Sequence[str], tensor: Tensor, settings: Group) -> bool:
+        """Whether parts of a state are of the parameter's shape and start at 0."""
         small = _small(tensor)
         fresh = self._maker.made(settings, small, device="cpu") or {}
-        return all(
-            is_whole(made[key], tensor) and is_whole(fresh.get(key), small) and not fresh[key].any()
-            for key in lacking
-        )
+        return all(is_whole(fresh.get(key), small) and not fresh[key].any() for key in lacking)
 
 
 def kept(state: object) -> dict[Any, Any]:

@@ -38,4 +38,7 @@ def _assumed(group: Group, bases: Mapping[str, float]) -> dict[str, Any]:
         if mult in group:
             # Version 0.1 asked schemes to name multipliers that move.
             unmoved[mult] = None if mult in group.get("moving", ()) else plain(group[mult])
+    for key in ("momentum", "betas"):
+        if key in group and ("max_momentum" in group or group.get(f"cycles_{key}")):
+            unmoved[key] = None  # a scheduler cycles it, and it started elsewhere
     return unmoved | starts(group, bases)
