@@ -439,6 +439,36 @@ class TestTowers:
         chain = exponents(net, *example, towers="chain")
         assert [4, 3, 2] == [chain[f"{n}"] for n in ("vision.0.fc", "vision.1.fc", "projector")]
 
+    def test_names_of_towers(self, translator):
+        """By the module around them; none where that does not tell them apart."""
+        layers = flow(IDS, IDS).layers(describe(translator))
+        assert {"body.encoder", "body.decoder"} == {layer.tower for layer in layers}
+
+        def run(m, image, ids):
+            for block in (*m.low, *m.high):
+                image = block(image)
+            x = torch.cat([image, m.words(ids)], 1)
+            for block in (*m.first, *m.second):
+                x = block(x)
+            return x
+
+        lists = {
+            name: nn.ModuleList(zoo.Block(4) for _ in range(2))
+            for name in ("low", "high", "first", "second")
+        }
+        net = Calls(run, words=nn.Embedding(9, 4), spare=nn.Linear(4, 4), **lists)
+        info = describe(net)
+        layers = dict(
+            zip(
+                (p.name for p in info.params),
+                flow(torch.zeros(1, 2, 4), IDS).layers(info),
+                strict=True,
+            )
+        )
+        assert {"", None} == {layer and layer.tower for layer in layers.values()}
+        names = ("low.0.fc", "high.1.fc", "words", "first.0.fc", "second.1.fc")
+        assert [3, 0, 4, 3, 0] == [layers[f"{name}.weight"].below for name in names]
+
 
 class TestKindsOfModels:
     """What the model is made of, or made into, makes no difference."""
@@ -506,6 +536,9 @@ class TestKindsOfModels:
         assert [2, 1, 0] == [found[name] for name in names]
         assert all(param.is_meta and type(param) is nn.Parameter for param in net.parameters())
         assert all(each.is_meta for each in net.rnn._flat_weights)
+        with torch.device("meta"):
+            chain.forward = lambda x: chain[3](chain[2](chain[1](chain[0](x) + torch.arange(4.0))))
+            assert self.EXPECTED == self.of(chain, torch.zeros(2, 4, device="cpu"))
 
     def test_parametrized(self, chain):
         """Weight norms, old and new, are where the weight is used."""
@@ -538,6 +571,44 @@ class TestKindsOfModels:
             out=nn.Linear(4, 2),
         )
         assert [{"twice"}, {"between"}, {"out"}] == by_layer(net, VECTOR)
+
+    def test_a_block_in_two_places(self):
+        """It counts once."""
+        block = zoo.Block(4)
+        net = nn.Sequential(nn.Linear(3, 4), block, zoo.Block(4), block, nn.Linear(4, 2))
+        found = exponents(net, torch.zeros(2, 3))
+        assert [3, 2, 1, 0] == [found[name] for name in ("0", "1.fc", "2.fc", "4")]
+
+    def test_models_side_by_side(self):
+        """An ensemble in a list: each member is looked into."""
+        net = Calls(
+            lambda m, ids: sum(each(ids) for each in m.members),
+            members=nn.ModuleList(zoo.plain() for _ in range(3)),
+        )
+        found = exponents(net, IDS)
+        for at in range(3):
+            names = ("embed", "blocks.0.fc", "blocks.1.fc", "head")
+            assert [3, 2, 1, 0] == [found[f"members.{at}.{name}"] for name in names]
+
+    def test_encoders_side_by_side(self):
+        """Equal ones in a list could be blocks, if they were in a row."""
+
+        class Encoder(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.blocks = nn.ModuleList(zoo.Block(4) for _ in range(2))
+
+            def forward(self, x):
+                return self.blocks[1](self.blocks[0](x))
+
+        members = nn.ModuleList(Encoder() for _ in range(3))
+        beside = Calls(lambda m, x: sum(each(x) for each in m.members), members=members)
+        names = [f"members.{at}.blocks.{i}.fc" for at in range(3) for i in range(2)]
+        found = exponents(beside, VECTOR)
+        assert [1, 0, 1, 0, 1, 0] == [found[name] for name in names]
+        row = Calls(lambda m, x: members[2](members[1](members[0](x))), members=members)
+        found = exponents(row, VECTOR)
+        assert found[names[0]] > found[names[2]] > found[names[4]]
 
     def test_recurrent_steps(self):
         """A cell in a loop."""

@@ -5,6 +5,7 @@ import gc
 import pickle
 import random
 import re
+import sys
 
 import numpy
 import pytest
@@ -158,6 +159,41 @@ class TestNothingChanges:
         assert before == state_of(net)
         assert not hasattr(net, "state")
 
+    def test_objects_in_attributes(self, fake):
+        """A cache that is an object of its own is as before, what it holds too."""
+
+        class Cache:
+            def __init__(self):
+                self.keys, self.steps, self.model = [], 0, None
+
+        def run(m, x):
+            x = m.first(x)
+            m.cache.keys.append(x)
+            m.cache.steps += 1
+            return m.last(m.cache.keys[-1])
+
+        net = Calls(run, **chain(cache=Cache()))
+        net.cache.model = net
+        assert [{"first"}, {"last"}] == by_layer(net, VECTOR, fake=fake)
+        assert [[], 0, net] == list(vars(net.cache).values())
+
+    def test_without_other_modules(self, fake, monkeypatch):
+        """Where numpy is not loaded it has no state to restore; and no compiler to switch off."""
+        monkeypatch.setitem(sys.modules, "numpy", None)
+        monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+        net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        assert [{"0"}, {"1"}] == by_layer(net, VECTOR, fake=fake)
+
+    def test_sparse(self, fake):
+        """Tensors without a storage can be written into, too."""
+
+        def run(m, x, graph):
+            graph = graph.clone().mul_(2)
+            return m.last(torch.sparse.mm(graph, m.first(x)))
+
+        graph = torch.eye(2).to_sparse()
+        assert [{"first"}, {"last"}] == by_layer(Calls(run, **chain()), VECTOR, graph, fake=fake)
+
 
 class TestLeftovers:
     def test_a_cached_function_is_emptied(self):
@@ -206,11 +242,15 @@ class TestLeftovers:
         """Neither the model nor the indexer nor the plan holds a tensor of the run."""
         from torch._subclasses.fake_tensor import FakeTensor
 
+        def count():
+            gc.collect()
+            return sum(type(each) is FakeTensor for each in gc.get_objects())
+
         net = Remembers()
+        before = count()
         plan = nnlr.resolve(net, nnlr.layer_decay(0.5, flow(VECTOR)), lr=1, weight_decay=0)
-        gc.collect()
         assert plan
-        assert not [each for each in gc.get_objects() if type(each) is FakeTensor]
+        assert count() == before
 
 
 class TestValues:
@@ -388,6 +428,18 @@ class TestFindings:
         assert [2, 0, None] == [found[name] for name in ("blocks.0.adapter", "head", "spare")]
         assert "eval mode did not apply 8" in findings(net.eval(), VECTOR)["flow-unused"].cause
 
+    @pytest.mark.parametrize("cls", [nn.Linear, None])
+    def test_how_bad_unused_ones_are(self, cls):
+        """A layer that the example leaves out learns at the full rate: a warning."""
+        net = Calls(lambda m, x: m.last(m.first(x)), **chain())
+        if cls is None:
+            net.mask_token = nn.Parameter(torch.zeros(1, 1, 4))
+        else:
+            net.spare = cls(4, 4)
+        assert findings(net, VECTOR)["flow-unused"].severity == (
+            "note" if cls is None else "warning"
+        )
+
     def test_lost(self):
         """What is computed and dropped: LLaVA takes the last but one layer of its tower."""
 
@@ -465,6 +517,14 @@ class TestRefusals:
         net = zoo.plain()
         with pytest.raises(NnlrError, match="runs the model, and tensors have none"):
             findings(dict(net.named_parameters()), IDS)
+
+    def test_operations_on_functions(self):
+        """torch.cond and its like cannot be looked into."""
+        from torch._higher_order_ops.cond import cond
+
+        net = Calls(lambda m, x: m.last(cond(x.sum() > 0, m.first, m.first, (x,))), **chain())
+        with pytest.raises(NnlrError, match="cannot look into cond"):
+            findings(net, VECTOR)
 
     def test_lazy(self):
         """Lazy modules say what to do, as everywhere."""

@@ -7,8 +7,10 @@ from typing import Final, NamedTuple
 from nnlr._checks.subject import Subject
 from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import describe
+from nnlr._model.names import Source
+from nnlr._plan import Plan
 from nnlr._text import plural
-from nnlr.depth._flow import recorded
+from nnlr.depth._flow import Flow, recorded
 from nnlr.depth._forward.units import bits_of, is_layer
 
 # What may be far from where it acts: learned rows that are added or appended.
@@ -35,9 +37,9 @@ class _PlanLayer(NamedTuple):
 
 def contradictions(subject: Subject) -> Iterator[Finding]:
     """Layers that one forward computes side by side, or in another order."""
-    if subject.example is None:
+    if subject.example is None or subject.plan is None:
         return
-    layers = _layers(subject)
+    layers = _layers(subject.plan, subject.source, subject.example)
     inverted: list[tuple[_PlanLayer, _PlanLayer]] = []
     parallel: list[tuple[_PlanLayer, _PlanLayer]] = []
     straddling: list[tuple[_PlanLayer, _PlanLayer]] = []
@@ -102,13 +104,11 @@ def contradictions(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _layers(subject: Subject) -> list[_PlanLayer]:
+def _layers(plan: Plan, source: Source, example: Flow) -> list[_PlanLayer]:
     """The layers of the plan, as far as the forward uses them, from the input on."""
-    if subject.plan is None or subject.example is None:
-        return []
-    model = describe(subject.source)
-    before = recorded(model, subject.example).before
-    rows = {row.name: row for row in subject.plan.rows}
+    model = describe(source)
+    before = recorded(model, example).before
+    rows = {row.name: row for row in plan.rows}
     members: dict[tuple[str, int], list[int]] = {}
     for at, param in enumerate(model.params):
         row = rows.get(param.name)

@@ -13,11 +13,12 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from nnlr._arguments import Call, choice
-from nnlr._findings import Finding, note
+from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import ModelInfo
 from nnlr._text import plural, shown
 from nnlr.depth._forward.order import Order, Towers, order_of
 from nnlr.depth._forward.record import Recording, record
+from nnlr.depth._forward.units import is_layer
 from nnlr.depth._layer import Indexer, Layers
 from nnlr.errors import NnlrError
 
@@ -226,7 +227,12 @@ def _findings(model: ModelInfo, recording: Recording, order: Order) -> Iterator[
     names = [param.name for param in model.params]
     mode = "train" if recording.training else "eval"
     if order.unused:
-        yield note(
+        # What is more than a learned token and in no layer learns at the full rate.
+        outside = [
+            at for at in order.unused if order.layers[at] is None and is_layer(model.params[at])
+        ]
+        make = warning if any(model.params[at].role != "token" for at in outside) else note
+        yield make(
             "flow-unused",
             [names[at] for at in order.unused],
             f"the forward in {mode} mode did not apply {plural(len(order.unused), 'parameter')} "

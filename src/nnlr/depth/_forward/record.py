@@ -145,6 +145,8 @@ def _watched(
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps the trail of every tensor in a forward."""
 
+    supports_higher_order_operators = True  # to refuse them in our own words
+
     def __init__(
         self,
         model: ModelInfo,
@@ -171,12 +173,18 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self,
-        func: OpOverload,
+        func: object,
         types: object,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         """Run an operation, and note what flows into its results."""
+        if not isinstance(func, OpOverload):
+            raise NnlrError(
+                f"nnlr.depth.flow cannot look into {func}, an operation that is given functions "
+                "(torch.cond, flex_attention). Switch it off for this forward, or say which "
+                "layer is which with a mapping of patterns."
+            )
         kwargs = kwargs or {}
         tensors = list(tensors_in([*args, *kwargs.values()]))
         written = list(_written(func, args, kwargs)) if func._schema.is_mutable else []

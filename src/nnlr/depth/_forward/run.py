@@ -15,6 +15,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from inspect import isframe
+from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
 import torch
@@ -33,6 +34,8 @@ _SMALL: Final = 2**16
 _READS: Final = ("aten::_local_scalar_dense", "aten::equal")
 
 Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
+_OPAQUE: Final = (nn.Module, Tensor, type, ModuleType, FunctionType)
+_MANY: Final = 1000  # containers that are looked for in one attribute
 _CONTAINERS: Final = (dict, list, set, OrderedDict, defaultdict, deque)
 
 
@@ -299,7 +302,7 @@ def untouched(module: nn.Module) -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings(action="ignore"))
         stack.enter_context(_layer_by_layer())
         stack.enter_context(_quiet())
-        if "torch._dynamo" in sys.modules:
+        if sys.modules.get("torch._dynamo"):  # without it nothing is compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
             yield
@@ -345,11 +348,15 @@ def _quiet() -> Iterator[None]:
 
 
 def containers_in(value: object) -> Iterator[Container]:
-    """The dictionaries, lists and sets in an attribute, and those inside of others."""
+    """The dictionaries, lists and sets in an attribute, those in others and in objects too."""
     stack, seen = [value], set[int]()
-    while stack:
+    while stack and len(seen) < _MANY:
         item = stack.pop()
-        if type(item) not in _CONTAINERS or id(item) in seen:
+        if type(item) not in _CONTAINERS:
+            if isinstance(item, _OPAQUE) or not hasattr(item, "__dict__"):
+                continue
+            item = vars(item)
+        if id(item) in seen:
             continue
         seen.add(id(item))
         container = cast(Container, item)
@@ -358,7 +365,13 @@ def containers_in(value: object) -> Iterator[Container]:
 
 
 def _refill(container: Container, items: Container) -> None:
-    """Give a container back what was in it."""
+    """Give a container back what was in it, if that has changed."""
+    pairs = zip(
+        *(each.values() if isinstance(each, dict) else each for each in (container, items)),
+        strict=False,
+    )
+    if len(container) == len(items) and all(now is then for now, then in pairs):
+        return
     container.clear()
     if isinstance(container, list | deque):
         container.extend(items)

@@ -7,7 +7,7 @@ of blocks the layers are units.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, cast
 
 from torch import nn
 
@@ -115,9 +115,7 @@ def _layers_outside(model: ModelInfo, inside: set[int]) -> list[list[int]]:
     for at, param in enumerate(model.params):
         if at in inside:
             continue
-        path = param.owner
-        if path in around or not path:
-            path = param.name if param.owner_type is None or path in around else path
+        path = param.name if param.owner in around else param.owner
         for outer, cls in param.ancestors:
             if issubclass(cls, nn.MultiheadAttention):
                 path = outer
@@ -127,22 +125,16 @@ def _layers_outside(model: ModelInfo, inside: set[int]) -> list[list[int]]:
 
 def _blocks(model: ModelInfo, before: dict[int, int]) -> list[list[int]]:
     """The parameters of each block; blocks of lists that take turns are joined."""
-    if model.module is None:
-        return []
-    tree = Tree(model, model.module)
+    tree = Tree(model, cast(nn.Module, model.module))
     stacks = list(_stacks(tree, before))
-    joined = True
-    while joined:
-        joined = False
-        for at, stack in enumerate(stacks):
-            for other in stacks[at + 1 :]:
-                if _take_turns(stack, other, before):
-                    stack[:] = [[*a, *b] for a, b in zip(stack, other, strict=True)]
-                    stacks = [each for each in stacks if each is not other]
-                    joined = True
-                    break
-            if joined:
-                break
+    at = 0
+    while at < len(stacks):
+        turn = next((s for s in stacks[at + 1 :] if _take_turns(stacks[at], s, before)), None)
+        if turn is None:
+            at += 1
+        else:
+            stacks.remove(turn)
+            stacks[at] = [[*a, *b] for a, b in zip(stacks[at], turn, strict=True)]
     seen: set[int] = set()
     blocks = []
     for block in (block for stack in stacks for block in stack):
