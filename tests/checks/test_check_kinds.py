@@ -45,12 +45,14 @@ def emitted():
     return kinds
 
 
-@pytest.fixture
-def alone(tmp_path):
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
     """A process group of one, for the cases that shard."""
     if not dist.is_available() or not dist.is_gloo_available():
         pytest.skip("needs gloo")
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path_factory.mktemp('alone')}/meet", rank=0, world_size=1
+    )
     yield
     dist.destroy_process_group()
 

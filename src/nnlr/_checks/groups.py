@@ -161,7 +161,7 @@ def missing_settings(subject: Subject) -> Iterator[Finding]:
         for optimizer in subject.optimizers
         for label, group in labelled(optimizer)
         if (absent := sorted(optimizer.defaults.keys() - group.keys()))
-        and (needed := step_needs(optimizer, absent))
+        and (needed := step_needs(subject, optimizer, absent))
     }
     if missing:
         first, keys = next(iter(missing.items()))

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.fixes import frozen, regrouped, resolve_again
-from nnlr._checks.optimizer_probe import Probe
+from nnlr._checks.optimizer_probe import probe_of
 from nnlr._checks.subject import Member, Subject, peak
 from nnlr._findings import Finding, error, note, warning
 from nnlr._model.names import Source
@@ -281,7 +281,7 @@ def _loses_small_steps(subject: Subject, member: Member) -> bool:
         if any(group is member.group for group in optimizer.param_groups):
             with undisturbed():
                 try:
-                    probe = Probe(optimizer)
+                    probe = probe_of(subject, optimizer)
                     return probe.step_is_the_rate() and not probe.adds_up(member.tensor.dtype)
                 except Exception:  # noqa: BLE001 - anyone's optimizer
                     return False

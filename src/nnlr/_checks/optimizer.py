@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from nnlr import checkpoint
 from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.fixes import rebuilt
-from nnlr._checks.optimizer_probe import SLOWER, Probe, ProbeError, RefusalError, is_read
+from nnlr._checks.optimizer_probe import SLOWER, Probe, ProbeError, RefusalError, is_read, probe_of
 from nnlr._checks.subject import SettingsOfGroup, Subject, labelled, peak, rate
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.base_rate import runs_step_hooks
@@ -64,7 +64,7 @@ def _try(
     """Findings about one optimizer: whether it reads rates, the weight decay, the options."""
     name, build, planned = type(optimizer).__name__, rebuilt(subject), subject.plan is not None
     try:
-        probe = Probe(optimizer)
+        probe = probe_of(subject, optimizer)
     except RefusalError as why:
         yield _refuses(name, why, build)
         return

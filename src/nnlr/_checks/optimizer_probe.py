@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._apply.sandbox import undisturbed
-from nnlr._checks.subject import SettingsOfGroup, peak
+from nnlr._checks.subject import SettingsOfGroup, Subject, peak
 from nnlr._schedule.origin import ORIGIN
 
 # How much slower the second tensor is to learn.
@@ -340,13 +340,21 @@ def is_read(ratio: float) -> bool:
     return _READ[0] < ratio < _READ[1]
 
 
-def step_needs(optimizer: Optimizer, keys: Sequence[str]) -> list[str]:
+def probe_of(subject: Subject, optimizer: Optimizer) -> Probe:
+    """The trials of an optimizer's class; one that cannot be built raises each time."""
+    if id(optimizer) not in subject.probes:
+        subject.probes[id(optimizer)] = Probe(optimizer)
+    probe: Probe = subject.probes[id(optimizer)]
+    return probe
+
+
+def step_needs(subject: Subject, optimizer: Optimizer, keys: Sequence[str]) -> list[str]:
     """Which settings a step of an optimizer's class raises without.
 
     Where that cannot be tried, they are those which its constructor has.
     """
     with undisturbed():
         try:
-            return Probe(optimizer).needs(keys)
+            return probe_of(subject, optimizer).needs(keys)
         except Exception:  # noqa: BLE001 - anyone's optimizer
             return sorted(inspect.signature(type(optimizer)).parameters.keys() & set(keys))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._apply.sandbox import undisturbed
-from nnlr._checks.optimizer_probe import Probe
+from nnlr._checks.optimizer_probe import probe_of
 from nnlr._checks.subject import Member, Subject
 from nnlr._findings import Finding, error
 from nnlr._text import plural
@@ -61,7 +61,6 @@ def _misfits(optimizer: Optimizer, subject: Subject) -> list[_Misfit]:
     tried: dict[Any, str | None] = {}
     unfit = []
     with undisturbed():
-        probe = None
         for member in subject.members:
             state = optimizer.state.get(member.tensor) if id(member.group) in groups else None
             if not isinstance(state, dict) or not state:
@@ -69,7 +68,7 @@ def _misfits(optimizer: Optimizer, subject: Subject) -> list[_Misfit]:
             key = id(member.group) if _is_odd(member.tensor, state) else None, _form(member, state)
             if key not in tried:
                 try:
-                    probe = probe or Probe(optimizer)
+                    probe = probe_of(subject, optimizer)
                 except Exception:  # noqa: BLE001 - anyone's optimizer
                     return []
                 tried[key] = probe.raises_with(member.tensor, member.group, state)

@@ -77,6 +77,11 @@ class Subject:
             first.setdefault(id(slot.tensor), slot)
         return first
 
+    @cached_property
+    def probes(self) -> dict[int, Any]:
+        """The trials of each optimizer's class, by its identity; see ``optimizer_probe``."""
+        return {}
+
     @property
     def names(self) -> list[str]:
         """The name of each parameter of the model."""
