@@ -26,7 +26,7 @@ class Finding:
         kind: A short name, the same for every finding of this sort.
         names: The parameters, groups or modules concerned; none if it is the whole.
         cause: What was found and why it matters.
-        fix: What to do; code to paste stands behind the last colon.
+        fix: What to do; code to paste stands behind the last colon and space.
     """
 
     severity: Severity

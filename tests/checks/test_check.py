@@ -563,20 +563,57 @@ class TestSchedulers:
         (found,) = nnlr.check(net, optimizer, Apart(optimizer, lambda e: 1.0 * (e < 3)))
         assert "'lr0.01_wd1' has a rate of 0 instead of 0.001" in found.cause
 
-    def test_the_fix_of_a_chain_is_a_function(self):
-        """Its parts are the user's to write."""
+    @pytest.mark.parametrize("name", [name for name in SCHEDULERS if "floor" in name])
+    def test_the_fix_is_the_call_with_the_users_arguments(self, name):
+        """Of a chain too, part by part: the base rate then has the course of the fast group."""
+        net = network()
+        optimizer = layered(net, momentum=0.9)
+        scheduler = SCHEDULERS[name][1](optimizer)
+        found = next(each for each in nnlr.check(net, optimizer, scheduler))
+        plain = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=LR, momentum=0.9)
+        alone = SCHEDULERS[name][1](plain)
+        optimizer = layered(net, momentum=0.9)
+        script = {"nnlr": nnlr, "optimizer": optimizer, "scheduler": scheduler, **vars(lrs)}
+        exec(found.fix.rpartition(": ")[2], script)  # noqa: S102 - it is offered to be pasted
+        metric = [1.0] * isinstance(alone, lrs.ReduceLROnPlateau)
+        for _ in range(20):
+            assert [plain.param_groups[0]["lr"]] == [script["scheduler"].base_lr]
+            plain.step()
+            optimizer.step()
+            alone.step(*metric)
+            script["scheduler"].step(*metric)
+        assert [] == kinds(net, optimizer, script["scheduler"])
+
+    def test_a_function_is_taken_from_the_scheduler(self):
+        """Code cannot show it, and the old scheduler is at hand."""
+
+        class Floored(lrs.LambdaLR):
+            def get_lr(self):
+                return [max(rate, LR * 0.1) for rate in super().get_lr()]
+
         net = network()
         optimizer = layered(net)
-        scheduler = SCHEDULERS["ChainedScheduler, floor"][1](optimizer)
-        (found,) = nnlr.check(net, optimizer, scheduler)
-        assert "lambda opt: ChainedScheduler(opt, ...)" in found.fix
+        (found,) = nnlr.check(net, optimizer, Floored(optimizer, lambda step: 0.9**step))
+        assert found.fix.endswith("Floored, lr_lambda=scheduler.lr_lambdas[0])")
 
-    def test_required_arguments_that_cannot_be_read_are_dots(self):
+    def test_arguments_that_cannot_be_read_are_dots(self):
         """What the scheduler does not keep is left to the user."""
         net = network()
         optimizer = layered(net)
         (found,) = nnlr.check(net, optimizer, SWALR(optimizer, 0.05))
-        assert "nnlr.schedule(optimizer, SWALR, swa_lr=..., ...)" in found.fix
+        assert "nnlr.schedule(optimizer, SWALR, swa_lr=0.05, ...)" in found.fix
+
+        class Secretive(lrs.LRScheduler):
+            def __init__(self, optimizer, floor, last_epoch=-1):
+                self._hidden = floor
+                super().__init__(optimizer, last_epoch)
+
+            def get_lr(self):
+                return [max(0.9 * group["lr"], self._hidden) for group in optimizer.param_groups]
+
+        optimizer = layered(net)
+        found = nnlr.check(net, optimizer, Secretive(optimizer, 0.01))[0]
+        assert "nnlr.schedule(optimizer, Secretive, floor=...)" in found.fix
 
     def test_anyones_scheduler_is_run(self):
         """With a metric, with positions as timm's, or with nothing; never by its name."""
@@ -867,15 +904,6 @@ def test_a_chain_counts_from_its_start():
     ]
     (found,) = nnlr.check(net, optimizer, lrs.SequentialLR(optimizer, parts, [50_000]))
     assert "150,000 steps on" in found.cause
-
-
-def test_what_a_call_cannot_show_is_dots():
-    """A plateau's min_lr is not kept under its name, and must not be lost by pasting."""
-    net = network()
-    optimizer = layered(net)
-    scheduler = lrs.ReduceLROnPlateau(optimizer, min_lr=LR / 100)
-    (found,) = nnlr.check(net, optimizer, scheduler)
-    assert found.fix.endswith("nnlr.schedule(optimizer, ReduceLROnPlateau, ...)")
 
 
 def test_two_thousand_tensors_take_no_time():

@@ -280,8 +280,7 @@ def zero_rates(subject: Subject) -> Iterator[Finding]:
             "zero-rate-group",
             still,
             cause=f"{plural(len(still), 'group', 'are')} kept at rate 0: they cost gradients and "
-            "state, gradient clipping counts them, and a scheduler with a floor would "
-            "make them train",
+            "state, and gradient clipping counts them",
             fix=f"Lock them instead: {regrouped(subject)}"
             if subject.plan
             else "Freeze them instead, and leave them out: "

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from math import floor, inf, log2
 from typing import Final
 
@@ -37,7 +37,8 @@ def stale(subject: Subject) -> Iterator[Finding]:
             "are not in the model: sharding, to_empty, load_state_dict(assign=True), "
             "a merge or removed parametrizations put others in their place, and steps "
             "go to tensors that nobody uses",
-            fix="Build the optimizer after that, or give it the new tensors: "
+            fix="Pass the whole model if that is a part of it. Else build the optimizer after "
+            "that, or give it the new tensors: "
             f"{resolve_again(subject)}",
         )
 
@@ -192,9 +193,9 @@ def gradients(subject: Subject) -> Iterator[Finding]:
             "no-gradient",
             without,
             cause=f"{len(without)} of {plural(len(trained), 'trained parameter')} got no "
-            "gradient in the last backward: the loss does not depend on them, or they "
-            "are not the tensors that the model computes with",
-            fix="Freeze what is not used: "
+            "gradient in the last backward: the loss does not depend on them, or did not in "
+            "this batch, or they are not the tensors that the model computes with",
+            fix="Freeze what is never used: "
             f"{resolve_again(subject, frozen(without, subject.names))}",
         )
     # A shard of zeros says nothing about the other shards, so only whole tensors count; in the
@@ -221,7 +222,7 @@ def gradients(subject: Subject) -> Iterator[Finding]:
             cause=f"the gradient of {len(zero)} of {plural(len(trained), 'trained parameter')} "
             "is 0 everywhere, after steps have been taken: what follows them lets nothing "
             "through, or did not take part in the last backward",
-            fix="Look at what follows them; freeze what is not used: "
+            fix="Look at what follows them; freeze what is never used: "
             f"{resolve_again(subject, frozen(zero, subject.names))}",
         )
 
@@ -274,8 +275,8 @@ def _loses_small_steps(subject: Subject, member: Member) -> bool:
     Not where a step goes by the size of the gradient, as that of SGD; nor where the optimizer,
     or DeepSpeed, keeps what is rounded away.
     """
-    precision = (subject.deepspeed or {}).get("bf16") or (subject.deepspeed or {}).get("fp16")
-    if precision:
+    halves = [(subject.deepspeed or {}).get(key) for key in ("bf16", "fp16")]
+    if any(isinstance(half, Mapping) and half.get("enabled", True) for half in halves):
         return False
     for optimizer in subject.optimizers:
         if any(group is member.group for group in optimizer.param_groups):

@@ -8,6 +8,7 @@ from typing import Final
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import SequentialLR
 
 from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.groups import premultiplied
@@ -315,7 +316,12 @@ def _judge(
 def _name(scheduler: object) -> str:
     """The class of a scheduler; of ours that of the one inside."""
     if isinstance(scheduler, RatioScheduler | RatioPlateau):
-        return f"the schedule of {type(scheduler.scheduler).__name__}"
+        return f"the schedule of {_class(scheduler.scheduler)}"
+    return _class(scheduler)
+
+
+def _class(scheduler: object) -> str:
+    """The name of a scheduler's class."""
     return type(scheduler).__name__
 
 
@@ -323,23 +329,55 @@ def _call(scheduler: Scheduling) -> str:
     """The call that keeps the ratios, with the user's class and arguments as far as seen."""
     if isinstance(scheduler, RatioScheduler | RatioPlateau):
         scheduler = scheduler.scheduler
-    cls = type(scheduler)
-    if hasattr(scheduler, "_schedulers"):
-        return f"scheduler = nnlr.schedule(optimizer, lambda opt: {cls.__name__}(opt, ...))"
-    if hasattr(scheduler, "lr_lambdas"):
-        return f"scheduler = nnlr.schedule(optimizer, {cls.__name__}, lr_lambda=...)"
-    arguments, hidden = [cls.__name__], False
-    for argument in list(inspect.signature(cls).parameters.values())[1:]:
-        value = getattr(scheduler, argument.name, ...)
-        is_plain = isinstance(value, bool | int | float | str)
-        if argument.name == "last_epoch" or (is_plain and value == argument.default):
+    if hasattr(scheduler, "_schedulers"):  # no space: code begins behind the last colon and one
+        return f"scheduler = nnlr.schedule(optimizer, lambda opt:{_built(scheduler, 'scheduler')})"
+    arguments = [_class(scheduler), *_arguments(scheduler, "scheduler")]
+    return f"scheduler = nnlr.schedule(optimizer, {', '.join(arguments)})"
+
+
+def _built(scheduler: Scheduling, path: str) -> str:
+    """The code that builds a scheduler, or a chain of some, on ``opt``."""
+    name, parts = _class(scheduler), getattr(scheduler, "_schedulers", None)
+    if parts is None:
+        return f"{name}({', '.join(['opt', *_arguments(scheduler, path)])})"
+    built = [_built(part, f"{path}._schedulers[{at}]") for at, part in enumerate(parts)]
+    if isinstance(scheduler, SequentialLR):
+        return f"{name}(opt, [{', '.join(built)}], {scheduler._milestones})"
+    return f"{name}([{', '.join(built)}])"
+
+
+def _arguments(scheduler: Scheduling, path: str) -> list[str]:
+    """The arguments that a scheduler was built with, as code; dots for what it does not show."""
+    written, hidden = [], False
+    for argument in list(inspect.signature(type(scheduler)).parameters.values())[1:]:
+        name = argument.name
+        if name == "last_epoch":
             continue
-        if is_plain:
-            arguments.append(f"{argument.name}={value!r}")
+        if name == "lr_lambda":
+            written.append(f"{name}={path}.lr_lambdas[0]")
+            continue
+        value = _argument(scheduler, name)
+        if value is not ...:
+            if value != argument.default:
+                written.append(f"{name}={value!r}")
         elif argument.default is argument.empty:
-            arguments.append(f"{argument.name}=...")
+            written.append(f"{name}=...")
         else:
             hidden = True  # what else was passed cannot be seen
-    return (
-        f"scheduler = nnlr.schedule(optimizer, {', '.join(arguments)}{', ...' if hidden else ''})"
-    )
+    return [*written, *(["..."] if hidden else [])]
+
+
+def _argument(scheduler: Scheduling, name: str) -> object:
+    """An argument of a scheduler: its attribute, one for all groups, or a note in the groups."""
+    several = getattr(scheduler, f"{name}s", None)
+    groups = getattr(scheduler.optimizer, "param_groups", ())
+    for values in (
+        [getattr(scheduler, name, ...)],
+        several if isinstance(several, list) else [],
+        [group.get(name, ...) for group in groups],
+    ):
+        first = values[0] if values else ...
+        is_plain = first is None or isinstance(first, bool | int | float | str | list)
+        if is_plain and all(value == first for value in values):
+            return first
+    return ...
