@@ -589,7 +589,7 @@ class TestSchedulers:
 
         class Floored(lrs.LambdaLR):
             def get_lr(self):
-                return [max(rate, LR * 0.1) for rate in super().get_lr()]
+                return [max(rate, LR * 0.008) for rate in super().get_lr()]
 
         net = network()
         optimizer = layered(net)

@@ -297,6 +297,50 @@ class TestOptimizers:
             assert "differentiable" in optimizer.defaults
         assert "nothing found" == findings(plan, optimizer)
 
+    def test_a_resumed_run(self):
+        """Under the code's policy and the checkpoint's; another base, other multipliers."""
+        net = network()
+        plan = slow_first(net)
+        optimizer = plan.optimizer(torch.optim.AdamW)
+        scheduler = nnlr.schedule(optimizer, lrs.CosineAnnealingLR, T_max=9)
+        train(net, optimizer, scheduler)
+        state = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
+        for resume in ("code", "checkpoint"):
+            for other in (plan, plan.with_rates(lr=LR / 2), slow_first(net, mult=0.5)):
+                optimizer = other.optimizer(torch.optim.AdamW, resume=resume)
+                scheduler = nnlr.schedule(optimizer, lrs.CosineAnnealingLR, T_max=9)
+                with warnings.catch_warnings(action="ignore"):  # of what is not the same
+                    optimizer.load_state_dict(copy.deepcopy(state[0]))
+                    scheduler.load_state_dict(copy.deepcopy(state[1]))
+                assert "nothing found" == findings(other, optimizer, scheduler)
+                train(net, optimizer, scheduler)
+                assert "nothing found" == findings(other, optimizer, scheduler)
+
+    def test_states_of_peculiar_shapes(self):
+        """Factored, by rows, and of a size that depends on values: a step runs on each."""
+
+        class Peculiar(torch.optim.Optimizer):
+            def __init__(self, params, lr):
+                super().__init__(params, {"lr": lr})
+
+            def step(self, closure=None):
+                for group in self.param_groups:
+                    for param in group["params"]:
+                        state = self.state[param]
+                        if not state:
+                            state["mask"] = param.detach() > 0
+                            state["some"] = torch.zeros(int(state["mask"].sum()))
+                            state["row"] = torch.zeros(param.shape[:1])
+                        state["some"] += param.grad[state["mask"]]
+                        state["row"] += param.grad.flatten(1).mean(1)
+
+        net = nn.Sequential(nn.Linear(4, 8, bias=False), nn.Linear(8, 300, bias=False))
+        for width in (8, 10_000):
+            net[1] = nn.Linear(8, width, bias=False)
+            optimizer = Peculiar(net.parameters(), lr=LR)
+            train(net, optimizer)
+            assert "nothing found" == findings(net, optimizer)
+
     def test_what_an_optimizer_counts_in_its_groups_is_no_option(self):
         """It differs between groups, and nobody has set it."""
 

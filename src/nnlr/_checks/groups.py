@@ -16,7 +16,15 @@ from torch.optim import Optimizer
 from nnlr._checks.fixes import frozen, regrouped, resolve_again
 from nnlr._checks.optimizer_probe import step_needs
 from nnlr._checks.schedule_rehearsal import has_own_functions
-from nnlr._checks.subject import SettingsOfGroup, Subject, as_built, labelled, rate, start
+from nnlr._checks.subject import (
+    SettingsOfGroup,
+    Subject,
+    as_built,
+    labelled,
+    rate,
+    start,
+    takes_over,
+)
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.keep_ratios import keeps_ratios
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN
@@ -206,6 +214,8 @@ def base_rates(subject: Subject) -> Iterator[Finding]:
     # scheduler, some of which start at other rates: that scheduler has to be passed to `check`.
     scheduled = bool(subject.schedulers)
     for optimizer, (key, mult) in product(subject.optimizers, MULTIPLIERS.items()):
+        if takes_over(optimizer):
+            continue
         moved = scheduled or bool(optimizer.state)
         bases = []  # from which the groups with multipliers started
         for group in optimizer.param_groups:

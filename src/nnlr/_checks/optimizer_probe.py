@@ -205,27 +205,28 @@ class Probe:
     ) -> str | None:
         """What the next step of a parameter says of its state; ``None`` if it runs.
 
-        Tried without values, and on small tensors with zeros where a class needs some. If not
-        even a state of its own can be tried so, nothing is said.
+        Small parameters are copied for that; of large ones the shapes are tried. Nothing is said
+        where not even a state of its own can be tried so, or has the same keys and shapes.
         """
-        for device in ("meta", "cpu"):
-            if device == "cpu" and tensor.numel() > _MOST:
-                return None
-            param = torch.nn.Parameter(torch.zeros(tensor.shape, dtype=tensor.dtype, device=device))
-            settings = {"lr": self._lr, **_settings_of(group)}
-            try:
-                optimizer = self._cls([{"params": [param], **settings}], **self._settings)
-                getattr(optimizer, "train", lambda: None)()
-                _step_with(optimizer, param, None)
-                _step_with(optimizer, param, optimizer.state[param])
-                values = _without_values(state, device)
-            except Exception:  # noqa: BLE001, S112 - anyone's optimizer
-                continue
-            try:
-                _step_with(optimizer, param, values)
-            except Exception as error:  # noqa: BLE001 - anyone's optimizer
-                return f"{type(error).__name__}: {error}"
+        copied = tensor.numel() <= _MOST and not tensor.is_meta
+        device = "cpu" if copied else "meta"
+        settings = {"lr": self._lr, **_settings_of(group)}
+        try:
+            param = torch.nn.Parameter(_moved(tensor, device))
+            optimizer = self._cls([{"params": [param], **settings}], **self._settings)
+            getattr(optimizer, "train", lambda: None)()
+            _step_with(optimizer, param, None)
+            fresh = _moved(optimizer.state[param], device)
+            _step_with(optimizer, param, fresh)
+            real = _moved(state, device)
+        except Exception:  # noqa: BLE001 - anyone's optimizer
             return None
+        if _form_of(fresh).items() <= _form_of(real).items():
+            return None
+        try:
+            _step_with(optimizer, param, real)
+        except Exception as error:  # noqa: BLE001 - anyone's optimizer
+            return f"{type(error).__name__}: {error}"
         return None
 
     def _try(self, groups: Sequence[_Settings], *, kind: _Kind | None = None, **trial: Any) -> _Run:
@@ -299,24 +300,31 @@ def _step_with(
 ) -> None:
     """Step one parameter that has this state, or begins."""
     if state is not None:
-        optimizer.state[param] = _without_values(state, param.device.type)
+        optimizer.state[param] = state
     param.grad = torch.zeros_like(param)
     optimizer.step()
 
 
-def _without_values(state: Any, device: str) -> Any:  # noqa: ANN401 - a part of a state
-    """A state on another device: tensors of the same shapes, numbers with their values."""
+def _moved(state: Any, device: str) -> Any:  # noqa: ANN401 - a part of a state
+    """A copy of a state on the CPU, or its shapes; of a sharded tensor those of the whole."""
     if isinstance(state, Mapping):
-        return {key: _without_values(value, device) for key, value in state.items()}
+        return {key: _moved(value, device) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(_without_values(value, device) for value in state)
+        return type(state)(_moved(value, device) for value in state)
     if not isinstance(state, Tensor):
         if not isinstance(state, _PLAIN):
             raise ProbeError(f"a state of {type(state).__name__}")
         return state
-    if not state.ndim and not state.is_meta:
-        return state.detach().to("cpu", copy=True)
-    return torch.zeros(state.shape, dtype=state.dtype, device=device)
+    if device == "meta" and state.ndim:
+        return torch.empty(state.shape, dtype=state.dtype, device=device)
+    if hasattr(state, "full_tensor"):
+        return torch.zeros(state.shape, dtype=state.dtype, device="cpu")
+    return state if state.is_meta else state.detach().to("cpu", copy=True)
+
+
+def _form_of(state: Mapping[str, Any]) -> dict[str, object]:
+    """The keys of a state, with the shapes of its tensors."""
+    return {key: value.shape if isinstance(value, Tensor) else None for key, value in state.items()}
 
 
 def _settings_of(group: SettingsOfGroup) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnlr._apply.locate import locate_slots
 from nnlr._checks.fixes import frozen, regrouped, resolve_again
-from nnlr._checks.subject import SettingsOfGroup, Subject, as_built, rate, start
+from nnlr._checks.subject import SettingsOfGroup, Subject, as_built, rate, start, takes_over
 from nnlr._findings import Finding, error, note
 from nnlr._model.describe import describe
 from nnlr._model.names import nodes
@@ -70,10 +70,16 @@ def differing(subject: Subject) -> Iterator[Finding]:
     if subject.plan is None:
         return
     rows = {row.name: row for row in subject.plan.rows if not row.frozen}
+    continued = {
+        id(group)
+        for optimizer in subject.optimizers
+        if takes_over(optimizer)
+        for group in optimizer.param_groups
+    }  # whose rates and options are those of a checkpoint, as was asked for
     pairs = [
         (rows[member.name], member.group)
         for member in subject.members
-        if member.name in rows and member.tensor.requires_grad
+        if member.name in rows and member.tensor.requires_grad and id(member.group) not in continued
     ]
     progress = _progress(subject, subject.plan, pairs)
     built = {id(group): _built(group, progress) for _, group in subject.groups}

@@ -134,6 +134,13 @@ def labelled(optimizer: Optimizer) -> list[tuple[str, SettingsOfGroup]]:
     ]
 
 
+def takes_over(optimizer: Optimizer) -> bool:
+    """Whether an optimizer goes on with all settings of a checkpoint, as was asked for."""
+    hooks = getattr(optimizer, "_optimizer_load_state_dict_pre_hooks", {}).values()
+    asked = any(getattr(hook, "policy", None) == "checkpoint" for hook in hooks)
+    return asked and bool(optimizer.state)
+
+
 def rate(group: SettingsOfGroup, key: str) -> float | None:
     """A setting as a finite number; ``None`` if it is missing or no such thing."""
     value = group.get(key)
