@@ -258,18 +258,20 @@ class TestSettings:
         assert [(0.9, 0.999)] == [group["betas"] for group in optimizer.param_groups]
 
     def test_what_others_noted_in_the_groups_is_kept_where_it_is_one_thing(self):
-        """Tensors are not compared, as that may be neither true nor false."""
+        """Also in tensors of each group's own, if these are equal."""
         net = network()
         split = nnlr.rule("0.*", lr_mult=0.5)
         optimizer = resolved(net, split).optimizer(torch.optim.Adam)
         one = torch.ones(2)
         for index, group in enumerate(optimizer.param_groups):
             group |= {"one": one, "two": torch.ones(2), "count": 3, "index": index}
+            group["odd"] = torch.ones(2 + index)
         optimizer.param_groups[0]["mine"] = True
         nnlr.regroup(optimizer, resolved(net))
         (group,) = optimizer.param_groups
         assert (True, 3) == (group["one"] is one, group["count"])
-        assert {"two", "index", "mine"}.isdisjoint(group)
+        assert [1.0, 1.0] == group["two"].tolist()
+        assert {"odd", "index", "mine"}.isdisjoint(group)
 
     def test_eps_mult_multiplies_the_default_eps_each_time(self):
         """Never what an earlier plan has multiplied already."""
@@ -578,3 +580,27 @@ class TestFailure:
         """The message says what it needs."""
         with pytest.raises(nnlr.NnlrError, match=message):
             nnlr.regroup(*arguments)
+
+
+def test_counters_in_tensors_go_on_in_each_group_by_itself():
+    """Some classes count steps in a tensor of each group, in place."""
+
+    class Counting(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                group.setdefault("step", torch.zeros(())).add_(1)
+            return super().step(closure)
+
+    net = network()
+    optimizer = nnlr.resolve(net, nnlr.rule("0.*", lr_mult=0.5), lr=0.1, weight_decay=0).optimizer(
+        Counting
+    )
+    optimizer.step()
+    optimizer.step()
+    thirds = nnlr.rule("0.weight", lr_mult=0.5) * nnlr.rule("1.*", lr_mult=0.25)
+    nnlr.regroup(optimizer, nnlr.resolve(net, thirds, lr=0.1, weight_decay=0))
+    assert [2.0] * len(optimizer.param_groups) == [
+        group["step"].item() for group in optimizer.param_groups
+    ]
+    optimizer.step()
+    assert {3.0} == {group["step"].item() for group in optimizer.param_groups}

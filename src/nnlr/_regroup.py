@@ -27,6 +27,7 @@ from nnlr._text import listed, plural, warn
 from nnlr.checkpoint._hook import hook_of, learn_names, learn_schemes
 from nnlr.checkpoint._names import KIND, SHAPE, matched, names_of
 from nnlr.checkpoint._settings import Source as Saved
+from nnlr.checkpoint._settings import same
 from nnlr.checkpoint._state import Judge
 from nnlr.errors import ConfigError, NnlrError
 
@@ -123,7 +124,8 @@ def regroup(
         }
         own = _undeclared(optimizer, group)
         origin = as_built({**optimizer.defaults, **moved, **own, **group})
-        new_groups.append({**shared, **own, **group, **rates, ORIGIN: origin})
+        notes = {key: _own(key, value, old_groups) for key, value in {**shared, **own}.items()}
+        new_groups.append({**notes, **group, **rates, ORIGIN: origin})
     if any("initial_weight_decay" in group for group in old_groups):
         for group in new_groups:  # a schedule of weight decay goes on from the plan's value
             group["initial_weight_decay"] = group["weight_decay"]
@@ -173,13 +175,14 @@ def _agreed(
     return {
         key: value
         for key, value in first.items()
-        if key not in renewed
-        and all(
-            key in group
-            and (group[key] is value or (not isinstance(value, Tensor) and group[key] == value))
-            for group in others
-        )
+        if key not in renewed and all(key in group and same(group[key], value) for group in others)
     }
+
+
+def _own(key: str, value: Any, groups: Sequence[ParamGroup]) -> Any:  # noqa: ANN401 - any setting
+    """Return a setting for one group; some count steps in a tensor of each group, in place."""
+    shared = len(groups) > 1 and all(group.get(key) is value for group in groups)
+    return value.clone() if isinstance(value, Tensor) and not shared else value
 
 
 def _undeclared(optimizer: Optimizer, new_group: ParamGroup) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def fitted(
         base_rate.rewrite(optimizer, packed)
     ids = set(saved.ids)
     state = {key: value for key, value in saved.state.items() if key not in ids}
-    judge = Judge(optimizer, other=related is False, same=related is True)
+    judge = Judge(optimizer, other=related is False, same=related is True, packed=True)
     moved: list[str] = []
     fresh: list[str] = []
     first = 0

@@ -8,6 +8,7 @@ import inspect
 import io
 import warnings
 from collections.abc import Mapping
+from itertools import product
 from typing import Any, Final
 
 import torch
@@ -31,9 +32,13 @@ _OF_NO_STATE: Final = {
 
 
 class Maker:
-    """Makes the state of parameters that an optimizer would make in its first step."""
+    """Makes the state of parameters that an optimizer would make in its first step.
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    ``packed`` asks for it as a ``state_dict`` has it.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, packed: bool) -> None:
+        self._packed = packed
         lineage = type(optimizer).mro()
         # A class of torch below it keeps the same state, if its own kernels run elsewhere only.
         self._classes = [
@@ -54,22 +59,17 @@ class Maker:
         key = (shape, dtype, device, repr(sorted(chosen.items())))
         if key not in self._made:
             self._made[key] = None
-            for cls in self._classes:
+            for cls, noise in product(self._classes, (0.0, 1.0)):  # some refuse a gradient of 0
+                parameter = torch.nn.Parameter(torch.ones(shape, dtype=dtype, device=device))
                 with contextlib.suppress(Exception):
-                    self._made[key] = self._step(cls, chosen, shape, dtype, device)
+                    self._made[key] = self._step(cls, chosen, parameter, noise)
                     break
         return self._made[key]
 
     def _step(
-        self,
-        cls: type[Optimizer],
-        settings: Group,
-        shape: tuple[int, ...],
-        dtype: torch.dtype,
-        device: str,
+        self, cls: type[Optimizer], settings: Group, parameter: torch.nn.Parameter, noise: float
     ) -> Mapping[str, Any]:
         """Take one step with an optimizer of a class, and return the state that it made."""
-        parameter = torch.nn.Parameter(torch.ones(shape, dtype=dtype, device=device))
         accepted = inspect.signature(cls).parameters
         defaults = {**self._defaults, **_PLAIN_STEP}
         arguments = {key: plain(value) for key, value in defaults.items() if key in accepted}
@@ -85,8 +85,13 @@ class Maker:
             optimizer = cls([group], **arguments)
             getattr(optimizer, "train", lambda: None)()  # schedule-free ones ask for it
             parameter.grad = torch.zeros_like(parameter)
+            if noise and not parameter.is_meta:
+                source = torch.Generator("cpu").manual_seed(0)
+                values = torch.randn(parameter.shape, generator=source, device="cpu")
+                parameter.grad.copy_(noise * values)
             optimizer.step()
-        return dict(optimizer.state[parameter])
+            state = optimizer.state_dict()["state"].get(0, {}) if self._packed else None
+        return dict(optimizer.state[parameter] if state is None else state)
 
 
 def is_whole(value: object, tensor: Tensor) -> bool:

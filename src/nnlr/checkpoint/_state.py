@@ -18,6 +18,9 @@ MISSING: Final = "missing"
 
 MOVED: Final = "moved"
 
+# Elements of a parameter on which a step is tried where the meta device does not do.
+_LARGE: Final = 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -35,11 +38,14 @@ class Verdict:
 class Judge:
     """Decides which saved state goes on, and in which part.
 
-    ``other`` and ``same`` say whether another class saved it, or the same, as far as known.
+    ``other`` and ``same`` say whether another class saved it, or the same, as far as known;
+    ``packed`` that it is as a ``state_dict`` has it, where some classes pack what they hold.
     """
 
-    def __init__(self, optimizer: Optimizer, *, other: bool, same: bool) -> None:
-        self._maker, self._other, self._same = Maker(optimizer), other, same
+    def __init__(
+        self, optimizer: Optimizer, *, other: bool, same: bool, packed: bool = False
+    ) -> None:
+        self._maker, self._other, self._same = Maker(optimizer, packed=packed), other, same
 
     def verdict(
         self, state: object, tensor: Tensor, settings: Group, was: Group, *, whole: bool
@@ -49,6 +55,8 @@ class Judge:
         ``whole`` says that tensors stay whole where the parameter is sharded.
         """
         made = self._maker.made(settings, tensor)
+        if made is None and tensor.numel() <= _LARGE:
+            made = self._maker.made(settings, tensor, device="cpu")
         parts = kept(state)
         if not parts:
             if made is None:
@@ -60,7 +68,7 @@ class Judge:
             reason = self._by_trial(parts, made, tensor)
         if reason != MOVED:
             return Verdict(reason)
-        lacking = [] if made is None else [key for key in made if key not in parts]
+        lacking = [] if made is None else [key for key in kept(made) if key not in parts]
         if not lacking:
             return Verdict(MOVED, state)
         before = self._maker.made(was, tensor)
