@@ -20,6 +20,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint import save
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.optim.lr_scheduler import StepLR
 
 import nnlr
 from tests.helpers import public_names
@@ -30,20 +33,7 @@ MODULES = (
 )
 
 # Calls whose arguments are judged elsewhere, each with where.
-ELSEWHERE = {
-    "agree": "needs processes: tests/test_agree.py",
-    # To come with their next revision:
-    "schedule": "tests/schedule",
-    "keep_ratios": "tests/schedule",
-    "check": "tests/checks",
-    "nnlr.depth.with_final_norm": "tests/depth",
-    **{
-        f"nnlr.checkpoint.{name}": "tests/checkpoint"
-        for name in ("installed", "last_report", "on_load", "fit_state", "fit_named_state")
-    },
-    "nnlr.checkpoint.load_dcp": "needs files: tests/checkpoint/test_load_dcp.py",
-}
-
+ELSEWHERE = {"agree": "needs processes: tests/test_agree.py"}
 
 # Importing rich draws random numbers, once.
 str(nnlr.resolve(nn.Linear(1, 1), lr=1.0, weight_decay=0.0))
@@ -69,6 +59,7 @@ class World:
         self.optimizer.step()
         self.state = self.optimizer.state_dict()
         self.flat = torch.ones(3)
+        self.schedule_state = nnlr.schedule(self.optimizer, StepLR, step_size=2).state_dict()
 
     @cached_property
     def calls(self) -> "dict[str, Call]":
@@ -86,6 +77,8 @@ class World:
             "Findings": nnlr.check(self.plan, self.optimizer),
             "ModelInfo": nnlr.testing.describe(self.model),
             "PlanDiff": self.plan.diff(self.plan.with_rates(lr=1.0)),
+            "RatioScheduler": nnlr.schedule(self.optimizer, StepLR, step_size=2),
+            "optimizer": self.optimizer,
             "Movement": report.movement(self.before, self.model, self.plan),
             **_studies(),
         }
@@ -158,6 +151,15 @@ def _studies() -> dict[str, object]:
         "LrSweep": report.lr_sweep(lambda width, lr: 1.0, [1, 2], [0.1, 0.2, 0.4], seeds=[0]),
         "CoordinateCheck": report.coordinate_check(_prepare, [2, 4], _loss, seeds=[0], steps=1),
     }
+
+
+@cache
+def _stored() -> str:
+    """A distributed checkpoint of one process."""
+    world, folder = World(), tempfile.mkdtemp()
+    state = {"optimizer": get_optimizer_state_dict(world.model, world.optimizer)}
+    save(state, checkpoint_id=folder, no_dist=True)
+    return folder
 
 
 @cache
@@ -267,6 +269,10 @@ SAMPLES: dict[str, Callable[[World], object]] = {
     "optimizer.decay": lambda w: "sqrt",
     "configure.schedule": lambda w: lambda base: torch.optim.lr_scheduler.StepLR(base, 2),
     "configure.interval": lambda w: "step",
+    "checkpoint": lambda w: _stored(),
+    "set_base_lr.lr": lambda w: 0.2,
+    "RatioScheduler.load_state_dict.state_dict": lambda w: w.schedule_state,
+    "RatioScheduler.step.args": lambda w: None,
     "inputs": lambda w: torch.ones(1, 2),
     "as_indexer.value": lambda w: "auto",
     # Arguments that are optional each, of which one is needed.
@@ -333,6 +339,8 @@ def _calls(objects: Mapping[str, object], modules: Sequence[ModuleType]) -> dict
             method = getattr(method, "__func__", method)
             ours = (getattr(method, "__module__", "") or "").startswith("nnlr")
             public = not name.startswith("_") and name not in _NOT_CALLED
+            if label == "optimizer":
+                ours, public = name == "load_state_dict", name == "load_state_dict"
             if inspect.isfunction(method) and ours and (public or name in _SIGNS.get(label, ())):
                 functions[f"{label}.{name}"] = getattr(thing, name)
     return {
