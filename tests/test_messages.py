@@ -252,10 +252,6 @@ SLIPS = {
     ),
     "either-of-schemes": (lambda: nnlr.rule("a") | nnlr.rule("b"), r"Schemes multiply, and no"),
     "sum-of-many-schemes": (lambda: sum([nnlr.rule("a")]), r"with schemes only, got 0\."),
-    "scheme-and-scheme": (
-        lambda: nnlr.rule("a") and nnlr.rule("b"),
-        r"not true or false: schemes multiply, a \* b\.",
-    ),
     "not-a-scheme": (lambda: ~nnlr.rule("a"), r"~ is for selectors: write it inside"),
     "difference-of-schemes": (lambda: nnlr.rule("a") - nnlr.rule("b"), r"Schemes multiply, and no"),
     "two-globs": (

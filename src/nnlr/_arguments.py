@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import MISSING, fields
 from inspect import signature
 from numbers import Integral, Real
@@ -135,8 +135,9 @@ def names(value: object, what: str, example: str) -> tuple[str, ...]:
         >>> names(["a", "b"], "modules", "['a']")
         ('a', 'b')
     """
-    members: tuple[Any, ...] = tuple(value) if is_listing(value) else ()
-    if not is_listing(value) or not all(isinstance(member, str) for member in members):
+    ordered = is_listing(value) and not isinstance(value, Mapping | Set)
+    members: tuple[Any, ...] = tuple(value) if ordered else ()  # type: ignore[arg-type]
+    if not ordered or not all(isinstance(member, str) for member in members):
         raise NnlrError(
             f"{what} must be a list of names such as {example}, got {shown(value)}.",
             what=what,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import nnlr
 from nnlr.checkpoint import fit_state, on_load
 from tests.helpers import same_weights
 
@@ -154,3 +155,111 @@ class TestContinuation:
         new.load_state_dict(old.state_dict())
         held = [new.state[p]["momentum_buffer"].mean().item() for _, p in pairs]
         assert ([0, 1, 2, 3] if by_name else [2, 3, 0, 1]) == held
+
+
+class TestDamagedStates:
+    """A state that is not built like one is refused by the place that is wrong."""
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda s: None, "without 'state' and 'param_groups', got None"),
+            (lambda s: [s], "without 'state' and 'param_groups', got a list"),
+            (lambda s: {**s, "state": 3}, "'state' must be a dictionary, got 3"),
+            (lambda s: {**s, "param_groups": {}}, "'param_groups' must be a list of dictionaries"),
+            (lambda s: {**s, "param_groups": [3]}, r"param_groups\[0\] must be a dictionary of"),
+            (
+                lambda s: {**s, "param_groups": [{1: 2}]},
+                r"param_groups\[0\] must be a dictionary of",
+            ),
+            (lambda s: _with(s, params=None), r"\['params'\] must be a list of positions or names"),
+            (
+                lambda s: _with(s, params=[True, 1]),
+                r"\['params'\] must be a list of positions or n",
+            ),
+            (lambda s: _with(s, param_names=[3]), r"\['param_names'\] must be a list of names"),
+            (lambda s: _with(s, nnlr="x"), r"\['nnlr'\] must be what nnlr noted there, got 'x'"),
+            (lambda s: _with(s, nnlr={"classes": 3}), r"\['nnlr'\] must be what nnlr noted"),
+        ],
+        ids=range(11),
+    )
+    def test_the_place_is_named(self, change, message):
+        """By loading and by fitting; the optimizer stays as it was."""
+        net = torch.nn.Linear(2, 1)
+        plan = nnlr.resolve(net, lr=0.1, weight_decay=0)
+        optimizer = plan.optimizer(torch.optim.SGD, momentum=0.9)
+        net(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        state = change(optimizer.state_dict())
+        before = copy.deepcopy(optimizer.state_dict())
+        with pytest.raises(nnlr.NnlrError, match=message):
+            optimizer.load_state_dict(state)
+        assert str(before) == str(optimizer.state_dict())
+        if isinstance(state, dict):
+            with pytest.raises(nnlr.NnlrError, match=message):
+                nnlr.checkpoint.fit_state(state, optimizer)
+
+    def test_after_the_hook_is_gone_torch_is_asked(self):
+        """What it takes then is torch's affair."""
+        net = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(net.named_parameters(), lr=0.1)
+        nnlr.checkpoint.on_load(optimizer).remove()
+        with pytest.raises(AttributeError, match="has no attribute 'copy'"):
+            optimizer.load_state_dict(3)
+
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (
+                lambda o, n: nnlr.checkpoint.on_load(o, saved_names="ab"),
+                "saved_names must be a list",
+            ),
+            (
+                lambda o, n: nnlr.checkpoint.fit_state(o.state_dict(), o, saved_names={"a"}),
+                "saved_n",
+            ),
+            (
+                lambda o, n: nnlr.checkpoint.fit_named_state(3, o, n),
+                "state_dict must be what get_opt",
+            ),
+            (lambda o, n: nnlr.checkpoint.fit_named_state({1: 2}, o, n), "state_dict must be what"),
+            (
+                lambda o, n: nnlr.checkpoint.fit_named_state({}, o, n, full=1),
+                "full must be True or",
+            ),
+            (
+                lambda o, n: nnlr.checkpoint.installed(n),
+                "installed needs a torch optimizer, got Lin",
+            ),
+            (lambda o, n: nnlr.checkpoint.last_report(None), "last_report needs a torch optimizer"),
+            (
+                lambda o, n: nnlr.checkpoint.load_dcp(3, o, n),
+                "checkpoint must be a directory or a r",
+            ),
+            (
+                lambda o, n: nnlr.checkpoint.load_dcp("", o, n),
+                "checkpoint must be a directory or a r",
+            ),
+            (
+                lambda o, n: nnlr.checkpoint.load_dcp("x", o, n, key=3),
+                "key must be a string such as",
+            ),
+            (
+                lambda o, n: nnlr.checkpoint.load_dcp("x", o, n, partial=1),
+                "partial must be True or",
+            ),
+        ],
+        ids=range(11),
+    )
+    def test_other_arguments_are_named(self, call, message):
+        """Where they are received."""
+        net = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(net.named_parameters(), lr=0.1)
+        with pytest.raises(nnlr.NnlrError, match=message):
+            call(optimizer, net)
+
+
+def _with(state, **settings):
+    """A state whose first group has other settings."""
+    first, *others = state["param_groups"]
+    return {**state, "param_groups": [{**first, **settings}, *others]}

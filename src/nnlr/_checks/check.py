@@ -1,13 +1,13 @@
 """``nnlr.check``: run every function that looks for mistakes, and collect what they find."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Final
 
 from torch import nn
 from torch.optim import Optimizer
 
-from nnlr._arguments import choice
+from nnlr._arguments import choice, flag, is_listing
 from nnlr._checks import groups, model, optimizer, order, plan, schedule, state, trainer
 from nnlr._checks.subject import Scheduling, Subject, unwrapped_optimizers, unwrapped_schedulers
 from nnlr._findings import SEVERITIES, Finding, Findings, Severity
@@ -117,10 +117,14 @@ def check(
         source = plan_or_model._model(model)
     else:
         source = plan_or_model if model is None else model
-    if isinstance(source, Iterable) and not isinstance(source, nn.Module | Mapping | str | bytes):
+    if not isinstance(source, nn.Module | Mapping) and is_listing(source):
         source = list(source)  # an iterator can be walked only once
     empty = isinstance(source, list | Mapping) and not source
-    if empty or isinstance(source, str | bytes) or not isinstance(source, nn.Module | Iterable):
+    if (
+        empty
+        or isinstance(source, str | bytes)
+        or not (isinstance(source, nn.Module) or is_listing(source))
+    ):
         raise NnlrError(
             f"check needs a plan, a torch.nn.Module, or (name, tensor) pairs, got {shown(source)}: "
             "without a parameter there is nothing to look at. Pass the plan, which says most: "
@@ -136,7 +140,7 @@ def check(
     subject = Subject(
         source=source,
         plan=given_plan,
-        partial=partial,
+        partial=flag(partial, "partial"),
         optimizers=unwrapped_optimizers(optimizer),
         schedulers=unwrapped_schedulers(scheduler),
         deepspeed=trainer.configuration(deepspeed),

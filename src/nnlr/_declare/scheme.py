@@ -121,13 +121,6 @@ class Scheme:
             members += scheme.members if isinstance(scheme, Product) else [scheme]
         return Product(tuple(members))
 
-    def __bool__(self) -> bool:
-        """Refused: ``and`` and ``or`` would drop one side without a word."""
-        raise CallError(
-            f"{self!r} is not true or false: schemes multiply, a * b. To see whether there is one, "
-            "compare with None."
-        )
-
     def __invert__(self) -> "Scheme":
         """Refused: only a selector can be turned round."""
         raise CallError(

@@ -166,6 +166,8 @@ class Course:
             raise ConfigError(f"it is {shown(state)}, not a dictionary")
         keys = state.get("keys")
         if isinstance(keys, list | tuple):
+            if any(not isinstance(key, str) for key in keys):
+                raise ConfigError(f"its 'keys' hold something else than names: {shown(keys)}")
             present = inventory({key: value for key, value in state.items() if key != "keys"})
             lacking = sorted({*keys} ^ {*present})
         else:  # version 0.1, or torn

@@ -314,9 +314,11 @@ class _Ratios:
     def _taken_apart(self, state_dict: object) -> list[tuple[str, Course, dict[str, Any]]]:
         """Return the state of each course; refuse a state that does not fit."""
         if not isinstance(state_dict, Mapping) or self._shares.keys() != state_dict.keys():
-            got = sorted(state_dict) if isinstance(state_dict, Mapping) else shown(state_dict)
+            given = shown(state_dict)
+            if isinstance(state_dict, Mapping):
+                given = f"[{listed(sorted(map(shown, state_dict)))}]"
             raise ConfigError(
-                f"{_NOT_ITS_STATE}: it needs {sorted(self._shares)}, got {got}. A state saved by "
+                f"{_NOT_ITS_STATE}: it needs {sorted(self._shares)}, got {given}. A state saved by "
                 "a plain scheduler fits schedule(...).scheduler."
             )
         states = []

@@ -19,10 +19,9 @@ from nnlr.errors import ConfigError
 
 
 def guard(optimizer: Optimizer) -> None:
-    """Wrap the ``load_state_dict`` of an optimizer whose class has one of its own."""
+    """Wrap the ``load_state_dict`` of an optimizer; torch's own gets a look at the argument."""
     own = type(optimizer).load_state_dict
-    is_guarded = "load_state_dict" in vars(optimizer)
-    if own is Optimizer.load_state_dict or is_guarded:
+    if "load_state_dict" in vars(optimizer):
         return
     this = weakref.ref(optimizer)  # no cycle: it is gone when nobody needs it any more
 
@@ -32,7 +31,9 @@ def guard(optimizer: Optimizer) -> None:
         if live is None:
             raise ConfigError("The optimizer is gone: keep it in a variable while it loads.")
         hook = hook_of(live)
-        if hook is None:
+        if hook is None or own is Optimizer.load_state_dict:
+            if hook is not None and not isinstance(state_dict, Mapping):
+                hook.fit(hook, live, state_dict)  # says what is wrong; torch would copy it first
             return own(live, state_dict, *args, **kwargs)
         earlier, before = hook.report, Before(live)
         result = hook.fit(hook, live, state_dict)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nnlr._arguments import flag, text
 from nnlr._text import listed, shown
 from nnlr.checkpoint._fit import fitted
 from nnlr.checkpoint._hook import Policy, hook_of
@@ -66,8 +67,9 @@ def load_dcp(
     Raises:
         ConfigError: If the checkpoint has no such part or several, no name fits, a group
             would need two values of one setting, or the model is on the meta device.
-        CheckpointException: Torch's, if a file is missing or cannot be read; as with any
-            other error, the optimizer is as it was.
+        NnlrError: If an argument is none of these.
+        OSError, CheckpointException: If the directory or a file is missing or cannot be read;
+            as with any other error, the optimizer is as it was.
 
     Examples:
         >>> import tempfile, torch, warnings
@@ -88,20 +90,19 @@ def load_dcp(
         Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
     check(optimizer, "load_dcp", policy)
-    if not isinstance(model, nn.Module):
-        raise NnlrError(f"load_dcp needs the model, got {shown(model)}.")
-    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-    if any(tensor.is_meta for tensor in tensors):
-        raise ConfigError(
-            "The model is on the meta device, where nothing can be loaded. Materialise it "
-            "first: model.to_empty(device=...)."
-        )
+    flag(partial, "partial")
+    if key is not None:
+        text(key, "key", "optimizer")
+    tensors = _tensors(optimizer, model)
     from torch.distributed import get_rank, is_initialized
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
     from torch.distributed.checkpoint.storage import StorageReader
 
-    reader = checkpoint if isinstance(checkpoint, StorageReader) else FileSystemReader(checkpoint)
+    if isinstance(checkpoint, StorageReader):
+        reader = checkpoint
+    else:
+        reader = FileSystemReader(_directory(checkpoint))
     paths, outline = _outline(reader.read_metadata(), key)
 
     def read(values: dict[str, Any]) -> None:
@@ -155,6 +156,29 @@ def load_dcp(
     if partial or not is_initialized() or get_rank(process_group) == 0:
         warn_about(report)
     return report
+
+
+def _tensors(optimizer: Optimizer, model: object) -> list[Tensor]:
+    """The tensors of an optimizer, or refuse those that nothing can be loaded for."""
+    if not isinstance(model, nn.Module):
+        raise NnlrError(f"load_dcp needs the model, got {shown(model)}.")
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    if any(tensor.is_meta for tensor in tensors):
+        raise ConfigError(
+            "The model is on the meta device, where nothing can be loaded. Materialise it "
+            "first: model.to_empty(device=...)."
+        )
+    return tensors
+
+
+def _directory(checkpoint: object) -> str | os.PathLike[str]:
+    """The directory of a checkpoint, or refuse what names none."""
+    if not isinstance(checkpoint, str | os.PathLike) or checkpoint == "":
+        raise NnlrError(
+            f"checkpoint must be a directory or a reader of one, got {shown(checkpoint)}.",
+            value=checkpoint,
+        )
+    return checkpoint
 
 
 def _outline(

@@ -8,7 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from nnlr._arguments import choice
+from nnlr._arguments import choice, flag
+from nnlr._arguments import names as names_in_order
 from nnlr._model.names import Source
 from nnlr._schedule.origin import note_origin
 from nnlr._text import shown
@@ -16,6 +17,7 @@ from nnlr.checkpoint._fit import fitted
 from nnlr.checkpoint._guard import guard, undo_if_refused
 from nnlr.checkpoint._hook import Hook, Policy, StateDict, hook_of, in_order, runs_hooks
 from nnlr.checkpoint._names import Names, Pairs, names_of, pairs_of, require_names
+from nnlr.checkpoint._refuse import refuse_malformed
 from nnlr.checkpoint._report import Report, warn_about
 from nnlr.checkpoint._saved import Saved, by_position, fqns, read_indexed, read_named
 from nnlr.checkpoint._settings import NOTE
@@ -73,6 +75,8 @@ def fit_state(
         Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
     check(optimizer, "fit_state", policy)
+    if saved_names is not None:
+        saved_names = names_in_order(saved_names, "saved_names", "['0.weight', '0.bias']")
     hook = hook_of(optimizer)
     pairs = pairs_of(model) if model is not None or hook is None else hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, saved_names, policy)
@@ -129,8 +133,15 @@ def fit_named_state(
         Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
     check(optimizer, "fit_named_state", policy)
+    flag(full, "full")
     if not isinstance(model, nn.Module):
         raise NnlrError(f"fit_named_state needs the model, got {shown(model)}.")
+    if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
+        raise NnlrError(
+            "state_dict must be what get_optimizer_state_dict gave, a dictionary by names, got "
+            f"{shown(state_dict)}.",
+            value=state_dict,
+        )
     if not state_dict:
         return {}, Report()
     saved = read_named(state_dict)
@@ -189,6 +200,8 @@ def on_load(
         True
     """
     check(optimizer, "on_load", policy)
+    if saved_names is not None:
+        saved_names = names_in_order(saved_names, "saved_names", "['0.weight', '0.bias']")
     if not runs_hooks(optimizer):
         raise ConfigError(
             f"{type(optimizer).__name__} runs no hooks. Call on_load on the optimizer that it "
@@ -204,12 +217,28 @@ def on_load(
 
 
 def installed(optimizer: Optimizer) -> bool:
-    """Whether loading matches by name: whether :func:`on_load` is in force."""
+    """Whether loading matches by name: whether :func:`on_load` is in force.
+
+    Args:
+        optimizer: Any torch optimizer.
+
+    Raises:
+        NnlrError: If it is none.
+    """
+    check(optimizer, "installed", "code")
     return hook_of(optimizer) is not None
 
 
 def last_report(optimizer: Optimizer) -> Report | None:
-    """Return the report on the state that the optimizer loaded last; ``None`` before that."""
+    """Return the report on the state that the optimizer loaded last; ``None`` before that.
+
+    Args:
+        optimizer: Any torch optimizer.
+
+    Raises:
+        NnlrError: If it is none.
+    """
+    check(optimizer, "last_report", "code")
     hook = hook_of(optimizer)
     return None if hook is None else hook.report
 
@@ -223,6 +252,7 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict:
             "gave. Where the class has a form of its own, build it with "
             "plan.optimizer(..., resume=None), which leaves loading to it."
         )
+    refuse_malformed(state_dict)
     pairs = hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, hook.saved_names, hook.policy)
     groups = state_dict["param_groups"]
@@ -273,6 +303,7 @@ def _fit_indexed(
             f"'param_groups', got {shown(state_dict)}. Of a whole checkpoint pass the part that "
             "optimizer.state_dict() gave; keyed by names it goes to fit_named_state."
         )
+    refuse_malformed(state_dict)
     names = names_of(optimizer, pairs)
     saved = read_indexed(state_dict, saved_names, optimizer)
     if saved.named:

@@ -9,7 +9,7 @@ from torch import Tensor
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, number
 from nnlr._schedule.progress import SCHEDULED
 from nnlr._text import shown
-from nnlr.checkpoint._settings import Group, values_in
+from nnlr.checkpoint._settings import NOTE, Group, values_in
 from nnlr.errors import ConfigError
 
 # Rates and multipliers: finite numbers of at least 0.
@@ -17,6 +17,46 @@ _RATES: Final = {*SCHEDULED, *MULTIPLIERS, *MULTIPLIERS.values(), "initial_weigh
 
 # Other settings that are never negative.
 _NOT_NEGATIVE: Final = {*_RATES, "momentum", "betas", "eps", "alpha", "rho"}
+
+
+def refuse_malformed(state_dict: Mapping[str, Any]) -> None:
+    """Refuse what is not built like an optimizer's state dict, by the place that is wrong."""
+    groups, state = state_dict["param_groups"], state_dict["state"]
+    if not isinstance(state, Mapping):
+        raise _malformed("'state'", state, "a dictionary")
+    if not isinstance(groups, list | tuple):
+        raise _malformed("'param_groups'", groups, "a list of dictionaries")
+    for position, group in enumerate(groups):
+        place = f"param_groups[{position}]"
+        if not isinstance(group, Mapping) or not all(isinstance(key, str) for key in group):
+            raise _malformed(place, group, "a dictionary of settings")
+        params, names = group.get("params"), group.get("param_names") or []
+        if not isinstance(params, list | tuple) or not all(type(p) in {int, str} for p in params):
+            raise _malformed(f"{place}['params']", params, "a list of positions or names")
+        if not _are_names(names):
+            raise _malformed(f"{place}['param_names']", names, "a list of names")
+        note = group.get(NOTE) or {}
+        texts = [note.get(key) or "" for key in _TEXTS] if isinstance(note, Mapping) else [None]
+        if not _are_names(texts) or not _are_names(note.get("names", [])):
+            raise _malformed(f"{place}[{NOTE!r}]", note, "what nnlr noted there")
+
+
+# What nnlr notes in a group as text.
+_TEXTS: Final = ("fitted", "classes", "schemes")
+
+
+def _are_names(names: object) -> bool:
+    """Whether something is a list of strings."""
+    return isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+
+
+def _malformed(place: str, value: object, need: str) -> ConfigError:
+    """Return the error that names a place in a state dict."""
+    return ConfigError(
+        f"In the state dict of an optimizer {place} must be {need}, got {shown(value)}. It is "
+        "damaged, or something else: pass what optimizer.state_dict() gave. Nothing was loaded.",
+        place=place,
+    )
 
 
 def refuse_bad_values(groups: Sequence[Group], present: Sequence[Group]) -> None:

@@ -11,6 +11,7 @@ from nnlr._model.names import DDP, lineage, slots, wrapped_attrs
 from nnlr._text import shown
 from nnlr.checkpoint._hook import classes_of
 from nnlr.checkpoint._names import Names
+from nnlr.checkpoint._refuse import refuse_malformed
 from nnlr.checkpoint._settings import APART, NOTE, OF_THE_CODE, same
 from nnlr.checkpoint._tensors import fits
 from nnlr.errors import ConfigError, NnlrError
@@ -160,6 +161,7 @@ def read_named(state_dict: Mapping[str, Any]) -> Saved:
     """Read a result of ``get_optimizer_state_dict``, flattened or not."""
     if "state" not in state_dict or "param_groups" not in state_dict:
         state_dict = _unflattened(state_dict)
+    refuse_malformed(state_dict)
     groups = state_dict["param_groups"]
     names = [name for group in groups for name in group["params"]]
     if not all(isinstance(name, str) for name in names):

@@ -210,12 +210,20 @@ def sketch(value: object) -> str:
         >>> sketch({"ids": torch.zeros(1, 8), "sizes": [3, torch.zeros(2)]})
         "{'ids': Tensor[1, 8], 'sizes': [3, Tensor[2]]}"
     """
+    try:
+        return _sketch(value)
+    except RecursionError:  # it holds itself
+        return shown(value)
+
+
+def _sketch(value: object) -> str:
+    """A value that does not hold itself."""
     if isinstance(value, Tensor):
         return f"Tensor{list(value.shape)}"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {sketch(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key!r}: {_sketch(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        items = ", ".join(map(sketch, value))
+        items = ", ".join(map(_sketch, value))
         if isinstance(value, list):
             return f"[{items}]"
         return f"({items}{',' if len(value) == 1 else ''})"

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from nnlr._arguments import choice, is_listing
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._text import plural, shown
@@ -135,10 +136,11 @@ def as_layer(value: object) -> Layer:
 def _is_valid(layer: object) -> bool:
     return (
         isinstance(layer, Layer)
-        and isinstance(layer.depth, int)
-        and isinstance(layer.last, int)
+        and type(layer.depth) is int
+        and type(layer.last) is int
         and 0 <= layer.depth <= layer.last
         and isinstance(layer.tower, str)
+        and isinstance(layer.part, str)
         and layer.part in PARTS
     )
 
@@ -199,11 +201,20 @@ def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
         layers: The layers that an indexer gives.
         where: ``"last_block"`` or ``"head"``.
 
+    Raises:
+        NnlrError: If an argument is none of these.
+
     Examples:
         >>> tower = [Layer(0, 1), Layer(1, 1), Layer(1, 1, part="final_norm")]
         >>> [str(layer) for layer in with_final_norm(tower, "head")]
         ['layer 0 of 2', 'layer 1 of 2', 'layer 2 of 2']
     """
+    choice(where, "where", FINAL_NORMS)
+    if not is_listing(layers) or not all(each is None or _is_valid(each) for each in layers):
+        raise NnlrError(
+            f"layers must be a list in which each is None, or {_VALID_LAYER}; got {shown(layers)}.",
+            value=layers,
+        )
     tops: dict[tuple[str, Part], int] = {}  # of each part of each tower
     for layer in layers:
         if layer is not None:
