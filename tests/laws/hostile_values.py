@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
-from unittest.mock import MagicMock
+from unittest.mock import Mock
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ VALUES: dict[str, Callable[[], object]] = {
     "Loud()": Loud,
     "Loud class": lambda: Loud,
     "[Loud()]": lambda: [Loud()],
-    "MagicMock()": MagicMock,
+    "Mock()": Mock,
     "Lookalike": lambda: Lookalike("auto"),
     "generator": lambda: (value for value in (1, 2)),
     "iter([])": lambda: iter([]),

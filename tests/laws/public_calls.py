@@ -9,10 +9,11 @@ import inspect
 import json
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
@@ -33,7 +34,10 @@ MODULES = (
 )
 
 # Calls whose arguments are judged elsewhere, each with where.
-ELSEWHERE = {"agree": "needs processes: tests/test_agree.py"}
+ELSEWHERE = {
+    "agree": "needs processes: tests/test_agree.py",
+    "RatioScheduler.step": "its arguments are those of the scheduler: tests/schedule",
+}
 
 # Importing rich draws random numbers, once.
 str(nnlr.resolve(nn.Linear(1, 1), lr=1.0, weight_decay=0.0))
@@ -48,6 +52,7 @@ class World:
 
     def __init__(self, modules: Sequence[ModuleType] = MODULES) -> None:
         self.modules = modules
+        self._things: dict[str, object] = {}
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Tanh(), nn.Linear(3, 1))
         self.scheme = nnlr.rule("0.*", lr_mult=0.1, options={"momentum": 0.5})
@@ -59,29 +64,17 @@ class World:
         self.optimizer.step()
         self.state = self.optimizer.state_dict()
         self.flat = torch.ones(3)
-        self.schedule_state = nnlr.schedule(self.optimizer, StepLR, step_size=2).state_dict()
 
-    @cached_property
+    @property
     def calls(self) -> "dict[str, Call]":
-        """Every call, on the objects of this world."""
-        return _calls(self.objects(), self.modules)
+        """Every call, by its name."""
+        return _calls(self.modules)
 
-    def objects(self) -> dict[str, object]:
-        """One of each object whose methods users call."""
-        report = nnlr.report
-        return {
-            "Plan": self.plan,
-            "Scheme": self.scheme,
-            "Product": self.scheme * nnlr.no_weight_decay(),
-            "Selector": self.selector,
-            "Findings": nnlr.check(self.plan, self.optimizer),
-            "ModelInfo": nnlr.testing.describe(self.model),
-            "PlanDiff": self.plan.diff(self.plan.with_rates(lr=1.0)),
-            "RatioScheduler": nnlr.schedule(self.optimizer, StepLR, step_size=2),
-            "optimizer": self.optimizer,
-            "Movement": report.movement(self.before, self.model, self.plan),
-            **_studies(),
-        }
+    def thing(self, label: str) -> object:
+        """One of the objects whose methods users call; the same at every call."""
+        if label not in self._things:
+            self._things[label] = OBJECTS[label](self)
+        return self._things[label]
 
     def fingerprint(self) -> str:
         """All that a refused call must leave as it was."""
@@ -90,7 +83,7 @@ class World:
             for group in self.optimizer.param_groups
         ]
         state = {
-            position: {key: _text(value) for key, value in self.optimizer.state[tensor].items()}
+            position: {key: _text(v) for key, v in _items(self.optimizer.state.get(tensor))}
             for position, tensor in enumerate(self.model.parameters())
         }
         hooks = {
@@ -108,6 +101,11 @@ class World:
         everything = (groups, state, hooks, modules, flags, self.plan.to_dict(), methods)
         files = sorted(map(str, Path.cwd().iterdir()))
         return repr((everything, _text(self.flat), randomness, files))
+
+
+def _items(state: object) -> Iterable[tuple[object, object]]:
+    """What an optimizer keeps of a tensor; a load may have put anything there."""
+    return state.items() if isinstance(state, dict) else [("all of it", state)]
 
 
 def _text(value: object) -> str:
@@ -158,7 +156,9 @@ def _stored() -> str:
     """A distributed checkpoint of one process."""
     world, folder = World(), tempfile.mkdtemp()
     state = {"optimizer": get_optimizer_state_dict(world.model, world.optimizer)}
-    save(state, checkpoint_id=folder, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one process without a group
+        save(state, checkpoint_id=folder, no_dist=True)
     return folder
 
 
@@ -184,6 +184,22 @@ _SIGNS = {
     "Plan": ("__getitem__", "__contains__", "__eq__"),
     "Scheme": ("__mul__",),
     "Selector": ("__and__", "__or__", "__rand__", "__ror__"),
+}
+
+# What users call methods of, made for a world.
+OBJECTS: dict[str, Callable[[World], object]] = {
+    "Plan": lambda w: w.plan,
+    "Scheme": lambda w: w.scheme,
+    "Product": lambda w: w.scheme * nnlr.no_weight_decay(),
+    "Selector": lambda w: w.selector,
+    "Findings": lambda w: nnlr.check(w.plan, w.optimizer),
+    "ModelInfo": lambda w: nnlr.testing.describe(w.model),
+    "PlanDiff": lambda w: w.plan.diff(w.plan.with_rates(lr=1.0)),
+    "RatioScheduler": lambda w: nnlr.schedule(w.optimizer, StepLR, step_size=2),
+    "optimizer": lambda w: w.optimizer,
+    "Movement": lambda w: nnlr.report.movement(w.before, w.model, w.plan),
+    "LrSweep": lambda w: _studies()["LrSweep"],
+    "CoordinateCheck": lambda w: _studies()["CoordinateCheck"],
 }
 
 # By the name of a parameter, or of the call and the parameter: what works, made for a world.
@@ -271,7 +287,7 @@ SAMPLES: dict[str, Callable[[World], object]] = {
     "configure.interval": lambda w: "step",
     "checkpoint": lambda w: _stored(),
     "set_base_lr.lr": lambda w: 0.2,
-    "RatioScheduler.load_state_dict.state_dict": lambda w: w.schedule_state,
+    "RatioScheduler.load_state_dict.state_dict": lambda w: w.thing("RatioScheduler").state_dict(),
     "RatioScheduler.step.args": lambda w: None,
     "inputs": lambda w: torch.ones(1, 2),
     "as_indexer.value": lambda w: "auto",
@@ -295,6 +311,14 @@ class Call:
     function: Callable[..., object]
     parameters: dict[str, inspect.Parameter]
     kinds: dict[str, object] = field(default_factory=dict)
+    method: bool = False
+
+    def made(self, world: World, *args: object, **kwargs: object) -> object:
+        """Make the call, on an object of a world if it is a method."""
+        if not self.method:
+            return self.function(*args, **kwargs)
+        label, _, name = self.name.partition(".")
+        return getattr(world.thing(label), name)(*args, **kwargs)
 
     def sample(self, world: World, parameter: str) -> object:
         """What works for one parameter."""
@@ -322,7 +346,8 @@ class Call:
         return f"{self.name.rpartition('.')[2] if is_function else self.name}.{parameter}"
 
 
-def _calls(objects: Mapping[str, object], modules: Sequence[ModuleType]) -> dict[str, Call]:
+@cache
+def _calls(modules: tuple[ModuleType, ...]) -> dict[str, Call]:
     """Every public function of the modules, and every public method of the objects."""
     functions: dict[str, Callable[..., object]] = {"nnlr.Factor": nnlr.Factor}
     for module in modules:
@@ -333,19 +358,23 @@ def _calls(objects: Mapping[str, object], modules: Sequence[ModuleType]) -> dict
             new = value not in functions.values()
             if inspect.isfunction(value) and home.startswith("nnlr") and own and new:
                 functions[f"{module.__name__}.{name}"] = value
-    for label, thing in objects.items():
-        for name in dir(type(thing)):
-            method = inspect.getattr_static(type(thing), name)
+    calls = {name: _call(name, function) for name, function in functions.items()}
+    world = World()
+    for label in OBJECTS:
+        cls = type(world.thing(label))
+        for name in dir(cls):
+            method = inspect.getattr_static(cls, name)
             method = getattr(method, "__func__", method)
             ours = (getattr(method, "__module__", "") or "").startswith("nnlr")
             public = not name.startswith("_") and name not in _NOT_CALLED
             if label == "optimizer":
                 ours, public = name == "load_state_dict", name == "load_state_dict"
             if inspect.isfunction(method) and ours and (public or name in _SIGNS.get(label, ())):
-                functions[f"{label}.{name}"] = getattr(thing, name)
+                full = f"{label}.{name}"
+                calls[full] = replace(_call(full, getattr(world.thing(label), name)), method=True)
     return {
-        name: _call(name, function)
-        for name, function in functions.items()
+        name: call
+        for name, call in calls.items()
         if name.removeprefix("nnlr.") not in ELSEWHERE and name not in ELSEWHERE
     }
 

@@ -189,7 +189,9 @@ def on_load(
         A handle; ``handle.remove()`` ends it.
 
     Raises:
-        ConfigError: If the optimizer runs no hooks, or its tensors have no names.
+        ConfigError: If the optimizer runs no hooks, or its tensors have no names. When it loads,
+            ``load_state_dict`` raises one for a state that is damaged or of another model, and
+            changes nothing; what is no dictionary at all is torch's ``AttributeError``.
 
     Examples:
         >>> import torch

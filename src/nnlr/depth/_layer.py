@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from nnlr._arguments import choice, is_listing
+from nnlr._arguments import choice
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._text import plural, shown
@@ -210,7 +210,8 @@ def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
         ['layer 0 of 2', 'layer 1 of 2', 'layer 2 of 2']
     """
     choice(where, "where", FINAL_NORMS)
-    if not is_listing(layers) or not all(each is None or _is_valid(each) for each in layers):
+    is_list = isinstance(layers, Sequence) and not isinstance(layers, str | bytes)
+    if not is_list or not all(each is None or _is_valid(each) for each in layers):
         raise NnlrError(
             f"layers must be a list in which each is None, or {_VALID_LAYER}; got {shown(layers)}.",
             value=layers,
