@@ -96,9 +96,14 @@ class World:
             for module in self.model.modules()
         ]
         flags = [(p.requires_grad, _text(p), _text(p.grad)) for p in self.model.parameters()]
-        randomness = torch.initial_seed(), torch.get_rng_state().sum(), random.getstate()[1][:8]
+        randomness = (
+            torch.initial_seed(),
+            torch.get_rng_state().sum().item(),
+            random.getstate()[1][:8],
+        )
+        plan = id(self.plan.rows), [dict(row.options) for row in self.plan.rows]
         methods = sorted(name for name in vars(nn.Module) if not name.startswith("_"))
-        everything = (groups, state, hooks, modules, flags, self.plan.to_dict(), methods)
+        everything = (groups, state, hooks, modules, flags, plan, methods)
         files = sorted(map(str, Path.cwd().iterdir()))
         return repr((everything, _text(self.flat), randomness, files))
 
