@@ -163,8 +163,8 @@ class TestDamagedStates:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda s: {1: s}, "without 'state' and 'param_groups', got a dict"),
-            (lambda s: [s], "without 'state' and 'param_groups', got a list"),
+            (lambda s: {1: s}, "'state' and 'param_groups', got a dict"),
+            (lambda s: [s], "'state' and 'param_groups', got a list"),
             (lambda s: {**s, "state": 3}, "'state' must be a dictionary, got 3"),
             (lambda s: {**s, "param_groups": {}}, "'param_groups' must be a list of dictionaries"),
             (lambda s: {**s, "param_groups": [3]}, r"param_groups\[0\] must be a dictionary of"),

@@ -19,9 +19,10 @@ from nnlr.errors import ConfigError
 
 
 def guard(optimizer: Optimizer) -> None:
-    """Wrap the ``load_state_dict`` of an optimizer; torch's own gets a look at the argument."""
+    """Wrap the ``load_state_dict`` of an optimizer whose class has one of its own."""
     own = type(optimizer).load_state_dict
-    if "load_state_dict" in vars(optimizer):
+    is_guarded = "load_state_dict" in vars(optimizer)
+    if own is Optimizer.load_state_dict or is_guarded:
         return
     this = weakref.ref(optimizer)  # no cycle: it is gone when nobody needs it any more
 
@@ -31,9 +32,7 @@ def guard(optimizer: Optimizer) -> None:
         if live is None:
             raise ConfigError("The optimizer is gone: keep it in a variable while it loads.")
         hook = hook_of(live)
-        if hook is None or own is Optimizer.load_state_dict:
-            if hook is not None and not isinstance(state_dict, Mapping):
-                hook.fit(hook, live, state_dict)  # says what is wrong; torch would copy it first
+        if hook is None:
             return own(live, state_dict, *args, **kwargs)
         earlier, before = hook.report, Before(live)
         result = hook.fit(hook, live, state_dict)
