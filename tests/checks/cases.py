@@ -13,11 +13,13 @@ from collections import defaultdict
 
 import pytest
 import torch
+from timm.scheduler import MultiStepLRScheduler
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim import lr_scheduler as lrs
 
 import nnlr
+from nnlr.integrations.timm import to_timm
 
 # Kind -> its cases.
 CASES = defaultdict(list)
@@ -272,6 +274,26 @@ def scalar_of_numpy(ill):
     net = network()
     rate = np.float64(LR) if ill else LR
     return net, torch.optim.SGD(net.parameters(), lr=rate)
+
+
+@case("bad-value")
+def in_the_second_of_two(ill):
+    net = network()
+    both = [torch.optim.SGD(net[at].parameters(), lr=LR) for at in (0, 2)]
+    if ill:
+        both[1].param_groups[0]["lr"] = -1.0
+    return net, both
+
+
+@case("zero-rate-group")
+def kept_without_a_plan(ill):
+    """The bias alone: the weight beside it is trained."""
+    net = network()
+    groups = [
+        {"params": [net[0].weight, *net[2].parameters()]},
+        {"params": [net[0].bias], "lr": 0.0 if ill else LR},
+    ]
+    return net, torch.optim.SGD(groups, lr=LR)
 
 
 @case("unsafe-value")
@@ -714,6 +736,25 @@ def another_plan(ill):
     net = network()
     optimizer = resolved(net, nnlr.rule("0.*", lr_mult=0.2)).optimizer(torch.optim.SGD)
     return resolved(net, nnlr.rule("0.*", lr_mult=0.1 if ill else 0.2)), optimizer
+
+
+@case("plan-differs")
+def another_plan_for_timm(ill):
+    """Regrouping would write lr_mult, and timm's scheduler would flatten the rates."""
+    net = network()
+    groups = to_timm(resolved(net, nnlr.rule("0.*", lr_mult=0.2)))
+    optimizer = torch.optim.AdamW(groups, lr=LR, weight_decay=0)
+    plan = resolved(net, nnlr.rule("0.*", lr_mult=0.1 if ill else 0.2))
+    return plan, optimizer, MultiStepLRScheduler(optimizer, [3])
+
+
+@case("plan-differs")
+def another_plan_under_a_scheduler(ill):
+    """Which holds the rates of the groups that there were."""
+    net = network()
+    optimizer = resolved(net, nnlr.rule("0.*", lr_mult=0.2)).optimizer(torch.optim.SGD)
+    plan = resolved(net, nnlr.rule("0.weight", lr_mult=0.2) if ill else SCRIPT["scheme"])
+    return plan, optimizer, lrs.StepLR(optimizer, 5)
 
 
 @case("plan-differs")

@@ -20,6 +20,7 @@ from torch.optim.optimizer import (
 from torch.optim.swa_utils import SWALR
 
 import nnlr
+from nnlr._checks.fixes import frozen
 from nnlr._findings import Finding, Findings
 from tests.cost import calls
 from tests.frozen_state import state_of
@@ -924,3 +925,155 @@ def test_a_plan_that_locks_all_and_keeps_it_has_no_progress_to_tell():
     plan = nnlr.resolve(model, nnlr.rule("*", lr_mult=0), lr=LR, weight_decay=0.0)
     optimizer = plan.optimizer(torch.optim.SGD, locked="keep")
     assert "plan-differs" not in kinds(plan, optimizer)
+
+
+class TestTrials:
+    """What is said of optimizers that are hard to try."""
+
+    def test_what_an_optimizer_must_be_told_and_keeps_is_passed_on(self):
+        """Without it nothing could be tried."""
+
+        class Told(torch.optim.SGD):
+            def __init__(self, params, steps, lr):
+                self.steps = steps
+                super().__init__(params, lr=lr / steps)
+
+        net = network()
+        groups = [{"params": net[0].parameters(), "lr": 0.01}, {"params": net[2].parameters()}]
+        assert [] == kinds(net, Told(groups, steps=2, lr=LR))
+
+    def test_a_step_that_copies_its_group_has_read_it_all(self):
+        """Nobody can say which setting it goes by."""
+
+        class Copying(torch.optim.SGD):
+            def step(self, closure=None):
+                for group in self.param_groups:
+                    dict(group)
+                super().step(closure)
+
+        net = network()
+        groups = [
+            {"params": net[0].parameters(), "alpha": 0.5},
+            {"params": net[2].parameters(), "alpha": 0.6},
+        ]
+        assert [] == kinds(net, Copying(groups, lr=LR))
+        assert ["ignores-option"] == kinds(net, torch.optim.SGD(groups, lr=LR))
+
+    def test_settings_of_what_cannot_be_tried_are_those_of_its_constructor(self):
+        """A default that it does not declare is none."""
+
+        class Peculiar(torch.optim.SGD):
+            def __init__(self, params, secret, lr, momentum=0.0):
+                super().__init__(params, lr=lr, momentum=momentum)
+                self.defaults["noted"] = 1
+                self._hidden = secret
+
+        net = network()
+        optimizer = Peculiar(net.parameters(), secret=1, lr=LR)
+        assert "missing-setting" not in kinds(net, optimizer)
+        del optimizer.param_groups[0]["momentum"]
+        (found,) = [f for f in nnlr.check(net, optimizer) if f.kind == "missing-setting"]
+        assert "has no momentum" in found.cause
+        # Nor are its steps, or its state, judged.
+        half = network().bfloat16()
+        optimizer = Peculiar(half.parameters(), secret=1, lr=1e-6)
+        optimizer.state[half[0].weight] = {"momentum_buffer": torch.zeros(1, 2)}
+        assert [] == kinds(half, optimizer)
+
+    def test_half_precision_in_the_second_of_two(self):
+        """Each weight is judged by its own optimizer."""
+        net = network().bfloat16()
+        first = torch.optim.SGD(net[0].parameters(), lr=0.5)
+        second = torch.optim.AdamW(net[2].parameters(), lr=1e-6, weight_decay=0)
+        assert ["vanishing-update"] == kinds(net, [first, second])
+
+    @pytest.mark.parametrize("part", [[torch.zeros(3)], object()], ids=["list", "object"])
+    def test_states_of_other_things_than_tensors(self, part):
+        """Lists are looked into; of what cannot be copied so nothing is said."""
+
+        class Keeping(torch.optim.SGD):
+            def step(self, closure=None):
+                for group in self.param_groups:
+                    for param in group["params"]:
+                        self.state[param].setdefault("part", part)
+                        self.state[param].setdefault("mean", torch.zeros_like(param))
+                        self.state[param]["mean"] += param.grad
+
+        net = network()
+        optimizer = Keeping(net.parameters(), lr=LR)
+        for tensor in net.parameters():
+            tensor.grad = torch.ones_like(tensor)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert [] == kinds(net, optimizer)
+        optimizer.state[net[0].weight]["mean"] = torch.zeros(7)
+        assert [*["wrong-state"] * isinstance(part, list)] == kinds(net, optimizer)
+
+    def test_many_states_that_do_not_fit_are_dropped_together(self):
+        """The line to paste names at most eight parameters."""
+        net = nn.ModuleList([nn.Linear(2, 2) for _ in range(9)])
+        optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=0)
+        for tensor in net.parameters():
+            optimizer.state[tensor] = {"momentum_buffer": torch.zeros(2)}
+        (found,) = nnlr.check(net, optimizer)
+        assert found.fix.endswith("optimizer.state.clear()")
+
+    def test_a_state_of_a_sharded_parameter_is_compared_as_a_whole(self):
+        """By its global shape, without its values."""
+
+        class Sharded(torch.Tensor):
+            def full_tensor(self):
+                raise AssertionError("a collective call")
+
+        net = nn.Linear(2, 2, bias=False)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=0)
+        net.weight.grad = torch.ones(2, 2)
+        optimizer.step()
+        optimizer.zero_grad()
+        state = optimizer.state[net.weight]
+        for shape, expected in (((2, 2), []), ((3, 2), ["wrong-state"])):
+            state["exp_avg"] = torch.zeros(shape).as_subclass(Sharded)
+            assert expected == kinds(net, optimizer)
+
+
+class TestFixes:
+    """The lines that findings offer, where these depend on what is there."""
+
+    def test_a_pattern_stands_for_parameters_only_where_it_has_no_other(self):
+        """The shortest prefix of which all are meant, else the name."""
+        names = ["a.0.weight", "a.0.bias", "a.1.weight", "a.1.bias", "b"]
+        assert "nnlr.freeze('a.*')" == frozen(names[:4], names)
+        assert "nnlr.freeze('a.1.bias')" == frozen(names[3:4], names)
+        some = frozen([*names[:2], names[2], "b"], names)
+        assert "nnlr.freeze(nnlr.glob('a.0.*') | 'a.1.weight' | 'b')" == some
+
+    def test_a_wrapper_that_shows_no_optimizer(self):
+        """Then nobody can say what it is called."""
+
+        class Hidden(torch.optim.Optimizer):
+            def __init__(self, inner):
+                self.param_groups, self.defaults = inner.param_groups, inner.defaults
+                self.state, self._all = inner.state, [inner]
+
+            def step(self, closure=None):
+                self._all[0].step(closure)
+
+        net = network()
+        optimizer = Hidden(torch.optim.SGD(net.parameters(), lr=LR))
+        (found,) = nnlr.check(net, optimizer)
+        assert "no-hooks" == found.kind
+        assert "Pass what it wraps to keep_ratios" in found.fix
+
+    def test_a_base_that_is_bad_itself(self):
+        """Then the line has a usual rate."""
+        net = network()
+        optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+        optimizer.defaults["lr"] = optimizer.param_groups[0]["lr"] = torch.nan
+        (found,) = nnlr.check(net, optimizer)
+        assert found.fix.endswith("optimizer.param_groups[0]['lr'] = 0.001")
+
+    def test_parameters_without_a_model(self):
+        """Averages are known by their modules; pairs have none."""
+        net = network()
+        optimizer = torch.optim.SGD(net[0].parameters(), lr=LR)
+        assert ["untrained-parameter"] == kinds(list(net.named_parameters()), optimizer)

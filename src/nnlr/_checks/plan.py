@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnlr._apply.locate import locate_slots
 from nnlr._checks.fixes import frozen, regrouped, resolve_again
+from nnlr._checks.schedule_call import arguments_of, call_of, class_of
 from nnlr._checks.subject import SettingsOfGroup, Subject, as_built, rate, start, takes_over
 from nnlr._findings import Finding, error, note
 from nnlr._model.describe import describe
@@ -16,6 +17,7 @@ from nnlr._model.names import nodes
 from nnlr._plan import Plan
 from nnlr._rows.row import PlanRow
 from nnlr._schedule.origin import ORIGIN
+from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._text import plural
 from nnlr.errors import PlanMismatchError
 
@@ -24,9 +26,6 @@ _UNDECAYED: Final = ("norm", "bias")
 
 # Relative rates under this are as good as none.
 _TINY: Final = 1e-3
-
-# What regrouping does not do.
-_AGAIN: Final = ", and build the scheduler again"
 
 
 def resolved(subject: Subject) -> Iterator[Finding]:
@@ -101,15 +100,28 @@ def differing(subject: Subject) -> Iterator[Finding]:
 
 def _mended(subject: Subject, pairs: Sequence[tuple[PlanRow, SettingsOfGroup]]) -> str:
     """How to give an optimizer the groups of a plan, in the form that its scheduler reads."""
-    again = "" if all(map(subject.is_scheduled_by_us, subject.optimizers)) else _AGAIN
+    others = [
+        scheduler
+        for scheduler in subject.schedulers
+        if not isinstance(scheduler, RatioScheduler | RatioPlateau)
+    ]
     if any(_timm(group) for _, group in pairs):
         cls = type(subject.optimizers[0]).__name__
+        schedulers = "".join(
+            f"; scheduler = {', '.join([f'{class_of(each)}(optimizer', *arguments_of(each, '')])})"
+            for each in others[:1]
+        )
         return (
             "Build the optimizer on the plan's groups for timm, whose schedulers multiply "
-            f"lr_scale in, and the scheduler again{again and ' on it'}: optimizer = {cls}("
-            "nnlr.integrations.timm.to_timm(plan), lr=plan.lr, weight_decay=plan.weight_decay)"
+            f"lr_scale in, and the scheduler again: optimizer = {cls}(nnlr.integrations.timm."
+            f"to_timm(plan), lr=plan.lr, weight_decay=plan.weight_decay){schedulers}"
         )
-    return f"Give the optimizer the groups of this plan{again}: {regrouped(subject)}"
+    if others:
+        return (
+            "Give the optimizer the groups of this plan, and build the scheduler again: "
+            f"{regrouped(subject)}; {call_of(others[0])}"
+        )
+    return f"Give the optimizer the groups of this plan: {regrouped(subject)}"
 
 
 def _timm(group: SettingsOfGroup) -> bool:

@@ -1,6 +1,5 @@
 """Findings about schedulers: a copy of each runs, to see whether groups keep their ratios."""
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -8,10 +7,10 @@ from typing import Final
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import SequentialLR
 
 from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.groups import premultiplied
+from nnlr._checks.schedule_call import call_of, class_of
 from nnlr._checks.schedule_rehearsal import Rehearsal, has_own_functions, is_over
 from nnlr._checks.subject import Scheduling, Subject, labelled, rate, start
 from nnlr._findings import Finding, error, note, warning
@@ -67,7 +66,7 @@ def attached(subject: Subject) -> Iterator[Finding]:
                 cause=f"{_name(scheduler)} schedules another optimizer than the one given, as "
                 "after a copy or a rebuild: the rates of this one stay where they are",
                 fix="Build it on the optimizer that steps, where it begins anew: "
-                f"{_call(scheduler)}",
+                f"{call_of(scheduler)}",
             )
 
 
@@ -122,7 +121,7 @@ def asleep(subject: Subject) -> Iterator[Finding]:
                 (),
                 cause=f"{_name(schedulers[-1])} has come to its end, and every rate of {name} is "
                 "0: steps from now on train nothing",
-                fix=f"To go on, begin a new course: {_call(schedulers[-1])}",
+                fix=f"To go on, begin a new course: {call_of(schedulers[-1])}",
             )
         elif schedulers:
             yield error(
@@ -130,7 +129,7 @@ def asleep(subject: Subject) -> Iterator[Finding]:
                 (),
                 cause=f"every rate of {name} is 0, and {_name(schedulers[-1])} leaves it there: "
                 "steps train nothing",
-                fix=f"Begin a new course at the base rate: {written}{_call(schedulers[-1])}",
+                fix=f"Begin a new course at the base rate: {written}{call_of(schedulers[-1])}",
             )
         else:
             yield Finding(
@@ -172,7 +171,7 @@ def unscheduled(subject: Subject) -> Iterator[Finding]:
     if not moving or not resting:
         return
     names = [type(subject.optimizers[position]).__name__ for position in resting]
-    call = _call(moving[0]).replace("(optimizer,", f"(optimizers[{resting[0]}],")
+    call = call_of(moving[0]).replace("(optimizer,", f"(optimizers[{resting[0]}],")
     yield warning(
         "unscheduled",
         names,
@@ -190,7 +189,7 @@ def _unread_scale(scheduler: Scheduling, names: Sequence[str]) -> Finding:
         cause=f"{_name(scheduler)} does not multiply the lr_scale of {plural(len(names), 'group')} "
         "in: layer decay is off",
         fix="Write it into the rates and the multipliers, and schedule the base rate: "
-        f"{_WRITTEN_IN}{_call(scheduler)}",
+        f"{_WRITTEN_IN}{call_of(scheduler)}",
     )
 
 
@@ -300,7 +299,7 @@ def _judge(
                 f"rate of {off.rate:.3g} instead of {off.due:.3g}"
             ),
             fix=f"Schedule the base rate, which keeps them: "
-            f"{_WRITTEN_IN if ratios.key == 'lr_scale' else ''}{_call(scheduler)}",
+            f"{_WRITTEN_IN if ratios.key == 'lr_scale' else ''}{call_of(scheduler)}",
         )
     if woken and not keep_ratios.keeps_ratios(optimizer):
         at, off = max(woken.items(), key=lambda item: item[1])
@@ -309,75 +308,12 @@ def _judge(
             (labels[at] for at in woken),
             cause=f"{_name(scheduler)} wakes {plural(len(woken), 'group')} of rate 0: "
             f"{off.step:,} steps on, {labels[at]!r} trains at {off.rate:.3g}",
-            fix=f"Lock it, or schedule the base rate: {_call(scheduler)}",
+            fix=f"Lock it, or schedule the base rate: {call_of(scheduler)}",
         )
 
 
 def _name(scheduler: object) -> str:
     """The class of a scheduler; of ours that of the one inside."""
     if isinstance(scheduler, RatioScheduler | RatioPlateau):
-        return f"the schedule of {_class(scheduler.scheduler)}"
-    return _class(scheduler)
-
-
-def _class(scheduler: object) -> str:
-    """The name of a scheduler's class."""
-    return type(scheduler).__name__
-
-
-def _call(scheduler: Scheduling) -> str:
-    """The call that keeps the ratios, with the user's class and arguments as far as seen."""
-    if isinstance(scheduler, RatioScheduler | RatioPlateau):
-        scheduler = scheduler.scheduler
-    if hasattr(scheduler, "_schedulers"):  # no space: code begins behind the last colon and one
-        return f"scheduler = nnlr.schedule(optimizer, lambda opt:{_built(scheduler, 'scheduler')})"
-    arguments = [_class(scheduler), *_arguments(scheduler, "scheduler")]
-    return f"scheduler = nnlr.schedule(optimizer, {', '.join(arguments)})"
-
-
-def _built(scheduler: Scheduling, path: str) -> str:
-    """The code that builds a scheduler, or a chain of some, on ``opt``."""
-    name, parts = _class(scheduler), getattr(scheduler, "_schedulers", None)
-    if parts is None:
-        return f"{name}({', '.join(['opt', *_arguments(scheduler, path)])})"
-    built = [_built(part, f"{path}._schedulers[{at}]") for at, part in enumerate(parts)]
-    if isinstance(scheduler, SequentialLR):
-        return f"{name}(opt, [{', '.join(built)}], {scheduler._milestones})"
-    return f"{name}([{', '.join(built)}])"
-
-
-def _arguments(scheduler: Scheduling, path: str) -> list[str]:
-    """The arguments that a scheduler was built with, as code; dots for what it does not show."""
-    written, hidden = [], False
-    for argument in list(inspect.signature(type(scheduler)).parameters.values())[1:]:
-        name = argument.name
-        if name == "last_epoch":
-            continue
-        if name == "lr_lambda":
-            written.append(f"{name}={path}.lr_lambdas[0]")
-            continue
-        value = _argument(scheduler, name)
-        if value is not ...:
-            if value != argument.default:
-                written.append(f"{name}={value!r}")
-        elif argument.default is argument.empty:
-            written.append(f"{name}=...")
-        else:
-            hidden = True  # what else was passed cannot be seen
-    return [*written, *(["..."] if hidden else [])]
-
-
-def _argument(scheduler: Scheduling, name: str) -> object:
-    """An argument of a scheduler: its attribute, one for all groups, or a note in the groups."""
-    several = getattr(scheduler, f"{name}s", None)
-    groups = getattr(scheduler.optimizer, "param_groups", ())
-    for values in (
-        [getattr(scheduler, name, ...)],
-        several if isinstance(several, list) else [],
-        [group.get(name, ...) for group in groups],
-    ):
-        first = values[0] if values else ...
-        is_plain = first is None or isinstance(first, bool | int | float | str | list)
-        if is_plain and all(value == first for value in values):
-            return first
-    return ...
+        return f"the schedule of {class_of(scheduler.scheduler)}"
+    return class_of(scheduler)
