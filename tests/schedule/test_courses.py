@@ -195,6 +195,51 @@ class TestPhases:
             again = schedule(optimizer, lrs.CosineAnnealingLR, T_max=10)
             assert [BASE, BASE * 0.3] == pytest.approx(again.get_last_lr())
 
+    def test_the_notes_have_to_agree_where_the_multipliers_were_changed(self):
+        """On the optimizer's default, or on another base of all groups."""
+        own = grouped(torch.optim.SGD, parameters())
+        own.defaults["lr"] = 1.0
+        go(schedule(own, lrs.ExponentialLR, gamma=0.5), 1)
+        own.param_groups[1]["lr_mult"] = 0.2
+        own.param_groups[1]["lr"] = 0.1 * BASE  # as the schedule would write it
+        again = schedule(copy.deepcopy(own), lrs.ConstantLR, factor=1.0)
+        assert BASE == pytest.approx(again.base_lr)
+        own.param_groups[2]["origin"]["lr"] *= 2
+        with pytest.raises(nnlr.ConfigError, match="do not start at one base rate"):
+            schedule(copy.deepcopy(own), lrs.ConstantLR)
+
+    def test_what_version_0_1_noted_of_cycles_is_read(self):
+        """A checkpoint of then in the middle of a cycle, loaded as torch does."""
+        optimizer = grouped(torch.optim.SGD, parameters(), momentum=0.9)
+        for group, cycles in zip(optimizer.param_groups, (True, True, False, True), strict=True):
+            group.update(momentum=0.87 if cycles else 0.5, cycles_momentum=cycles)
+        scheduler = schedule(optimizer, lrs.OneCycleLR, max_lr=1e-2, total_steps=20)
+        assert [0.95, 0.95, 0.5, 0.95] == [g["momentum"] for g in optimizer.param_groups]
+        assert all("cycles_momentum" not in group for group in optimizer.param_groups)
+        go(scheduler, 1)
+
+    def test_groups_that_were_loaded_since_are_no_business_of_it(self):
+        """Built on a resumed optimizer, which is loaded once more."""
+        first = built(torch.optim.SGD, momentum=0.9)
+        scheduler = schedule(first, lrs.StepLR, step_size=3)
+        for group in first.param_groups:
+            group["momentum"] = 0.5
+        go(scheduler, 2)
+        second = copy.deepcopy(first)
+        resumed = schedule(second, lrs.StepLR, step_size=3)
+        second.load_state_dict(saved(first))
+        resumed.load_state_dict(saved(scheduler))
+        assert go(scheduler, 3) == go(resumed, 3)
+
+    def test_a_decay_that_was_scheduled_in_another_process_ends_too(self):
+        """The checkpoint says where it began."""
+        first = built(torch.optim.AdamW)
+        decay = lambda opt: lrs.ExponentialLR(opt, 0.5)  # noqa: E731 - a name for an argument
+        go(schedule(first, lrs.ConstantLR, weight_decay=decay), 3)
+        second = copy.deepcopy(first)
+        schedule(second, lrs.ConstantLR)
+        assert {0.05} == {group["weight_decay"] for group in second.param_groups}
+
 
 class TestBeside:
     @pytest.mark.parametrize("plateau_first", [True, False])

@@ -21,6 +21,8 @@ from nnlr.errors import ConfigError, NnlrError
 
 Factory = Callable[..., LRScheduler]
 
+_Recipe = tuple[Factory, dict[str, Any], dict[str, Any]]
+
 # Settings that a scheduler may cycle beside the rate; of betas the first is meant.
 CYCLED: Final = ("momentum", "betas")
 
@@ -112,8 +114,7 @@ class Course:
     def begin(self, start: float, unit: float) -> None:
         """Begin after another course, from the rate that stands now."""
         self.start, self.unit, self.begun = start, unit, True
-        if self._recipe is not None:
-            self._build(*self._recipe)
+        self._build(*cast(_Recipe, self._recipe))
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """Step the scheduler, and refuse a rate that no training can use."""

@@ -95,12 +95,13 @@ def note_groups(optimizer: Optimizer) -> None:
 
     Version 0.1 noted which settings it cycled; these were built with the optimizer's default.
     """
-    for group in optimizer.param_groups:
-        if ORIGIN not in group:
-            note_origin([group])
-            for key in CYCLED:
-                if group.pop(f"cycles_{key}", None):
-                    group[ORIGIN][key] = optimizer.defaults[key]
+    unnoted = [group for group in optimizer.param_groups if ORIGIN not in group]
+    if unnoted:
+        note_origin(optimizer.param_groups)
+    for group in unnoted:
+        for key in CYCLED:
+            if group.pop(f"cycles_{key}", None):
+                group[ORIGIN][key] = optimizer.defaults[key]
 
 
 class GivenBack(NamedTuple):
