@@ -591,7 +591,7 @@ class TestRefusedRates:
         scheduler = schedule(optimizer, lrs.StepLR, step_size=1)
         optimizer.param_groups[1]["lr_mult"] = math.nan
         optimizer.step()
-        with pytest.raises(nnlr.ConfigError, match=r"The lr of '.*' would be nan"):
+        with pytest.raises(nnlr.ConfigError, match=r"The lr of group '.*' would be nan"):
             scheduler.step()
         assert 0 == scheduler.last_epoch
 
@@ -658,7 +658,7 @@ class TestAdoption:
         scheduler = schedule(optimizer, lrs.LambdaLR, lr_lambda=lambda step: step, adopt=True)
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": BASE})
         optimizer.step()
-        with pytest.raises(nnlr.ConfigError, match="group 4 was added while the base rate is 0"):
+        with pytest.raises(nnlr.ConfigError, match="a group was added while the base rate is 0"):
             scheduler.step()
         with pytest.raises(nnlr.NnlrError, match="adopt must be True or False"):
             schedule(optimizer, lrs.ConstantLR, adopt="no")

@@ -10,7 +10,7 @@ needed: this works with anyone's groups.
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import isclose, isfinite
+from math import inf, isclose
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
@@ -34,6 +34,11 @@ class Share:
     """The courses of one schedule, by patterns of groups' names; ``None`` for a constant rate."""
 
     courses: dict[str, Course | None]
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether all groups have the same course."""
+        return next(iter(self.courses)) == EVERY_GROUP
 
     def of(self, group: Mapping[str, Any]) -> Course | None:
         """Return the course of a group: that of the first pattern that it matches."""
@@ -72,6 +77,8 @@ class BaseRate:
     @property
     def now(self) -> int:
         """The position of the turn that it is: the last whose first schedule has begun."""
+        if len(self.turns) == 1:
+            return 0
         return max(at for at, turn in enumerate(self.turns) if not turn or turn[0].begun)
 
     @property
@@ -85,8 +92,15 @@ class BaseRate:
 
     def value(self, group: Mapping[str, Any] | None = None) -> float:
         """Return the base rate now, of a group if it has a course of its own."""
-        group = {} if group is None else group
-        courses = [course for share in self.current if (course := share.of(group))]
+        return self._product(self._courses({} if group is None else group, self.current))
+
+    @staticmethod
+    def _courses(group: Mapping[str, Any], shares: Iterable[Share]) -> list[Course]:
+        """Return the courses of a group."""
+        return [course for share in shares if (course := share.of(group)) is not None]
+
+    def _product(self, courses: Sequence[Course]) -> float:
+        """Return what courses beside each other make of the base rate."""
         if not courses:
             return self.base * self.scale
         first, *others = courses
@@ -104,17 +118,23 @@ class BaseRate:
 
     def rates(self, groups: Iterable[Group]) -> list[tuple[Group, float]]:
         """Return what is due for each group that follows; refuse what no training can use."""
-        due = []
-        for position, group in enumerate(groups):
-            if self.mult in group:
-                rate = self.value(group) * as_float(group[self.mult])
-                if not (isfinite(rate) and rate >= 0):
-                    raise ConfigError(
-                        f"The {self.key} of {_label(group, position)} would be {rate:g}: the "
-                        f"base rate is {self.value(group):g} and its {self.mult} "
-                        f"{as_float(group[self.mult]):g}. Both have to be finite and not negative."
-                    )
-                due.append((group, rate))
+        shares = self.current
+        if all(share.is_for_all for share in shares):
+            base = self._product(self._courses({}, shares))
+            due = [(group, base * group[self.mult]) for group in groups if self.mult in group]
+        else:
+            due = [
+                (group, self._product(self._courses(group, shares)) * group[self.mult])
+                for group in groups
+                if self.mult in group
+            ]
+        for group, rate in due:
+            if not 0 <= rate < inf:
+                raise ConfigError(
+                    f"The {self.key} of {_label(group)} would be {float(rate):g}: the base rate "
+                    f"is {self.value(group):g} and its {self.mult} {float(group[self.mult]):g}. "
+                    "Both have to be finite and not negative."
+                )
         return due
 
     def write(self, groups: Iterable[Group]) -> None:
@@ -123,7 +143,7 @@ class BaseRate:
 
     def adopt(self, groups: Iterable[Group]) -> None:
         """Give groups that were added later, or written into since, the multiplier they show."""
-        for position, group in enumerate(groups):
+        for group in groups:
             rate, base = as_float(group[self.key]), self.value(group)
             if self.mult in group and (
                 self.mult in group.get(ORIGIN, group)  # the code gave it one
@@ -132,7 +152,7 @@ class BaseRate:
                 continue
             if not base > 0:
                 raise ConfigError(
-                    f"{_label(group, position)} was added while the base rate is 0: its ratio "
+                    f"{_label(group)} was added while the base rate is 0: its ratio "
                     f"cannot be told from its {self.key} of {rate:g}. Set group[{self.mult!r}]."
                 )
             group.setdefault(ORIGIN, as_built(group))
@@ -156,9 +176,10 @@ def put(key: str, due: Iterable[tuple[Group, float]]) -> None:
     for group, rate in due:
         old = group.get(key)
         if not isinstance(old, Tensor):
-            group[key] = rate
-        elif id(old) in written:  # several groups share one tensor: give this one its own
-            group[key] = torch.full_like(old, rate)
+            group[key] = rate if type(rate) is float else as_float(rate)
+            continue
+        if id(old) in written:  # several groups share one tensor: give this one its own
+            group[key] = torch.full_like(old, as_float(rate))
         else:
             old.fill_(rate)
         written.add(id(old))
@@ -268,6 +289,6 @@ def put_back(moments: list[Any]) -> None:
         rate.base, rate.scale = base, scale
 
 
-def _label(group: Mapping[str, Any], position: int) -> str:
+def _label(group: Mapping[str, Any]) -> str:
     """Return the name of a group in messages."""
-    return repr(group["name"]) if "name" in group else f"group {position}"
+    return f"group {group['name']!r}" if "name" in group else "a group"

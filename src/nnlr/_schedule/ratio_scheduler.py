@@ -107,7 +107,8 @@ class _Ratios:
         """
         rate = self._rates["lr"]
         rate.scale = number(lr, "lr", above=0) / (rate.base or 1.0)
-        self._write()
+        if not self._over():
+            self._write()
 
     @property  # read at every call: groups may have been added, merged or loaded
     def base_lrs(self) -> list[float]:
@@ -148,14 +149,15 @@ class _Ratios:
 
         def advance() -> None:
             for key, share in self._shares.items():
-                self._rates[key].begin(share)
                 for course in share.each():
+                    if not course.begun:
+                        self._rates[key].begin(share)
                     if course.takes_metric or (key == "lr" and not metric):
                         course.step(*args, **kwargs)
                     else:
                         course.step()
 
-        self._change(advance)
+        self._change(advance, alone=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values, none per group: they fit after regrouping too."""
@@ -246,26 +248,28 @@ class _Ratios:
             for rate in self._rates.values():
                 rate.adopt(self.optimizer.param_groups)
 
-    def _change(self, change: Callable[[], None]) -> None:
-        """Change courses and write their rates, or leave everything as it was."""
+    def _change(self, change: Callable[[], None], *, alone: bool = False) -> None:
+        """Change courses and write their rates, or leave everything as it was.
+
+        ``alone``: it is known that no other schedule has taken the place of this one.
+        """
         courses = [course for share in self._shares.values() for course in share.each()]
         before = moments(self._rates, courses)
         try:
             change()
-            self._write()
+            if alone or not self._over():
+                self._write()
         except BaseException:
             put_back(before)
             raise
 
     def _write(self) -> None:
         """Write the rates of all groups; warn once about groups without a multiplier."""
-        if self._over():
-            return
         groups = self.optimizer.param_groups
         note_groups(self.optimizer)
         due = {key: rate.rates(groups) for key, rate in self._rates.items()}
         for key, rate in self._rates.items():
-            unmarked = sum(rate.mult not in group for group in groups)
+            unmarked = len(groups) - len(due[key])
             if unmarked and not self._warned and not self._adopts:
                 self._warned = True
                 warn(
@@ -307,7 +311,7 @@ class _Ratios:
             result = {**course.state_dict(), **own}
             return {**result, "keys": inventory(result)}
 
-        if list(share.courses) == [EVERY_GROUP]:
+        if share.is_for_all:
             return cast("dict[str, Any]", state(share.courses[EVERY_GROUP]))
         return {pattern: state(course) for pattern, course in share.courses.items()}
 
@@ -324,7 +328,7 @@ class _Ratios:
         states = []
         for key, share in self._shares.items():
             state = state_dict[key]
-            if list(share.courses) == [EVERY_GROUP]:
+            if share.is_for_all:
                 state = {EVERY_GROUP: state}
             if not isinstance(state, Mapping) or list(state) != list(share.courses):
                 got = list(state) if isinstance(state, Mapping) else shown(state)
