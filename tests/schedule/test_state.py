@@ -16,7 +16,7 @@ from torch.optim import lr_scheduler as lrs
 
 import nnlr
 from nnlr._schedule import identity
-from nnlr._schedule.course import inventory
+from nnlr._schedule.course_state import inventory
 from nnlr._schedule.schedule import schedule
 from tests.schedule.cases import BASE, grouped, parameters, run, saved
 from tests.schedule.test_courses import MAKERS, built, go, network, plan_of, swa
@@ -119,9 +119,57 @@ class TestWhoseItIs:
             scheduler.load_state_dict(state)
         state = made("StepLR-0", 3).state_dict()
         state["lr"]["group"]["lr"] = math.nan
-        with pytest.raises(nnlr.ConfigError, match="made the lr nan"):
+        with pytest.raises(nnlr.ConfigError, match="'lr' of the group is nan"):
             scheduler.load_state_dict(state)
         assert before == as_it_is(scheduler)
+
+    @pytest.mark.parametrize(
+        ("path", "bad"),
+        [
+            ("scheduler.last_epoch", None),
+            ("scheduler.last_epoch", -5),
+            ("scheduler._step_count", 2.5),
+            ("scheduler.gamma", "0.1"),
+            ("scheduler.gamma", math.nan),
+            ("scheduler.base_lrs", 0.1),
+            ("scheduler.base_lrs.0", None),
+            ("scheduler", 3),
+            ("steps", -1),
+            ("steps", "3"),
+            ("begun", "yes"),
+            ("start", math.nan),
+            ("unit", -1.0),
+            ("group.initial_lr", math.inf),
+            ("group", 3),
+            ("settings.gamma", {}),
+        ],
+    )
+    def test_values_of_another_kind_are_refused(self, path, bad):
+        """Texts for numbers, numbers for lists, no whole number of steps."""
+        state, scheduler = made("StepLR-0", 3).state_dict(), made("StepLR-0", 1)
+        before = as_it_is(scheduler)
+        inner = state["lr"]
+        *outer, last = path.split(".")
+        for key in outer:
+            inner = inner[key]
+        inner[int(last) if isinstance(inner, list) else last] = bad
+        if not isinstance(bad, str | float):  # another shape has other keys
+            rest = {key: value for key, value in state["lr"].items() if key != "keys"}
+            state["lr"]["keys"] = inventory(rest)
+        if path.startswith("settings"):  # of which nothing is taken
+            with pytest.warns(nnlr.NnlrWarning, match="gamma"):
+                scheduler.load_state_dict(state)
+            return
+        with pytest.raises(nnlr.ConfigError, match="is as it was"):
+            scheduler.load_state_dict(state)
+        assert before == as_it_is(scheduler)
+
+    def test_the_mode_of_a_plateau_is_a_text(self):
+        """It is read again on loading."""
+        state, scheduler = made("ReduceLROnPlateau-0").state_dict(), made("ReduceLROnPlateau-0")
+        state["lr"]["scheduler"]["mode"] = 3
+        with pytest.raises(nnlr.ConfigError, match=r"scheduler\.mode is 3, which no training"):
+            scheduler.load_state_dict(state)
 
     def test_a_class_that_was_renamed_can_be_resumed(self):
         """The message says what to write."""

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from nnlr._schedule.identity import Attributes, entries, name_of, objects, other_python, same
-from nnlr._text import listed, shown
+from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 
 Factory = Callable[..., LRScheduler]
@@ -28,9 +28,6 @@ CYCLED: Final = ("momentum", "betas")
 
 # A rate that is negative by less, relative to where its course starts, is 0 but for round-off.
 _ROUND_OFF: Final = 1e-6
-
-# The keys of a course's state that version 0.1 saved as well.
-_OF_0_1: Final = ("scheduler", "group", "base", "scale")
 
 
 class Proxy(Optimizer):
@@ -160,32 +157,6 @@ class Course:
             "begun": self.begun,
         }
         return state
-
-    def refuse_foreign(self, state: object) -> None:
-        """Raise if this is not the state of such a course, or not all of it."""
-        if not isinstance(state, Mapping):
-            raise ConfigError(f"it is {shown(state)}, not a dictionary")
-        keys = state.get("keys")
-        if isinstance(keys, list | tuple):
-            if any(not isinstance(key, str) for key in keys):
-                raise ConfigError(f"its 'keys' hold something else than names: {shown(keys)}")
-            present = inventory({key: value for key, value in state.items() if key != "keys"})
-            lacking = sorted({*keys} ^ {*present})
-        else:  # version 0.1, or torn
-            needed = (*_OF_0_1, "keys") if "name" in state else _OF_0_1
-            lacking = [key for key in needed if key not in state]
-        if lacking:
-            raise ConfigError(f"{listed(map(repr, lacking), 3)} is missing: it is torn")
-        name = name_of(self.scheduler)
-        if (saved := state.get("name", name)) != name:
-            raise ConfigError(
-                f"it is of {saved!r:.200}, and this is {name!r}. If only the name has changed, "
-                f"write it into the state: 'name': {name!r}"
-            )
-        if "name" not in state:  # version 0.1: what can be seen
-            own = _public(self.scheduler.state_dict())
-            if lacking := sorted(own - _public(state["scheduler"])):
-                raise ConfigError(f"{lacking[0]!r} is missing: it is of another scheduler, or torn")
 
     def load(
         self, state: Mapping[str, Any], *, by_code: bool, base_differs: bool
@@ -345,29 +316,6 @@ def _apart(factory: Factory, kwargs: Mapping[str, Any]) -> tuple[Factory, dict[s
     return factory, dict(kwargs)
 
 
-def _public(state: object) -> set[str]:
-    """Return the keys of a scheduler's state that mean something to users, at every level."""
-    paths = inventory(state)
-    return {path for path in paths if not path.rpartition(".")[2].startswith("_")}
-
-
 def first_of(value: Any) -> Any:  # noqa: ANN401 - momentum or betas
     """Return momentum, or the first of the betas."""
     return value[0] if isinstance(value, tuple | list) else value
-
-
-def inventory(state: object, path: str = "") -> list[str]:
-    """Return the paths of all keys in nested dictionaries and lists.
-
-    Examples:
-        >>> inventory({"a": 1, "b": [{"c": 2}]})
-        ['a', 'b', 'b.0.c']
-    """
-    paths: list[str] = []
-    if isinstance(state, Mapping):
-        for key, value in state.items():
-            paths += [f"{path}{key}", *inventory(value, f"{path}{key}.")]
-    elif isinstance(state, list | tuple):
-        for position, value in enumerate(state):
-            paths += inventory(value, f"{path}{position}.")
-    return paths

@@ -22,7 +22,8 @@ from nnlr._schedule.base_rate import (
     put_back,
     runs_step_hooks,
 )
-from nnlr._schedule.course import Course, inventory
+from nnlr._schedule.course import Course
+from nnlr._schedule.course_state import inventory, refuse_foreign
 from nnlr._schedule.start import GivenBack, note_groups
 from nnlr._text import listed, shown, warn
 from nnlr.errors import ConfigError, NnlrError
@@ -318,11 +319,11 @@ class _Ratios:
     def _taken_apart(self, state_dict: object) -> list[tuple[str, Course, dict[str, Any]]]:
         """Return the state of each course; refuse a state that does not fit."""
         if not isinstance(state_dict, Mapping) or self._shares.keys() != state_dict.keys():
-            given = shown(state_dict)
+            passed = shown(state_dict)
             if isinstance(state_dict, Mapping):
-                given = f"[{listed(sorted(map(shown, state_dict)))}]"
+                passed = f"[{listed(sorted(map(shown, state_dict)))}]"
             raise ConfigError(
-                f"{_NOT_ITS_STATE}: it needs {sorted(self._shares)}, got {given}. A state saved by "
+                f"{_NOT_ITS_STATE}: it needs {sorted(self._shares)}, got {passed}. A state saved by "
                 "a plain scheduler fits schedule(...).scheduler."
             )
         states = []
@@ -340,7 +341,7 @@ class _Ratios:
                     raise ConfigError(f"{_NOT_ITS_STATE}: one of both is constant at {pattern!r}.")
                 if course is not None:
                     try:
-                        course.refuse_foreign(state[pattern])
+                        refuse_foreign(course, state[pattern])
                         _rates_in(state[pattern])
                     except NnlrError as error:
                         raise ConfigError(

@@ -1,0 +1,117 @@
+"""Whether a saved state is of a course, whole, and of values that training makes."""
+
+from collections.abc import Mapping
+from math import isfinite, isnan
+from numbers import Real
+from typing import Any, Final
+
+from torch import Tensor
+
+from nnlr._arguments import number
+from nnlr._schedule.course import Course
+from nnlr._schedule.identity import name_of
+from nnlr._text import listed, shown
+from nnlr.errors import ConfigError
+
+# The keys of a course's state that version 0.1 saved as well.
+_OF_0_1: Final = ("scheduler", "group", "base", "scale")
+
+# What every scheduler of torch counts.
+_COUNTERS: Final = {"last_epoch", "_step_count"}
+
+
+def refuse_foreign(course: Course, state: object) -> None:
+    """Raise if this is not the state of such a course, or not all of it."""
+    if not isinstance(state, Mapping):
+        raise ConfigError(f"it is {shown(state)}, not a dictionary")
+    _refuse_torn(state)
+    name, own = name_of(course.scheduler), course.scheduler.state_dict()
+    if (saved := state.get("name", name)) != name:
+        raise ConfigError(
+            f"it is of {saved!r:.200}, and this is {name!r}. If only the name has changed, "
+            f"write it into the state: 'name': {name!r}"
+        )
+    if "name" not in state:  # version 0.1: what can be seen
+        if lacking := sorted(_public(own) - _public(state["scheduler"])):
+            raise ConfigError(f"{lacking[0]!r} is missing: it is of another scheduler, or torn")
+    else:
+        _refuse_values(state)
+    if wrong := _unlike(own, state["scheduler"], "scheduler"):
+        raise ConfigError(f"{wrong}, which no training makes")
+
+
+def _refuse_torn(state: Mapping[str, Any]) -> None:
+    """Raise if a key is missing, by the state's own inventory."""
+    keys = state.get("keys")
+    if isinstance(keys, list | tuple):
+        if any(not isinstance(key, str) for key in keys):
+            raise ConfigError(f"its 'keys' hold something else than names: {shown(keys)}")
+        present = inventory({key: value for key, value in state.items() if key != "keys"})
+        lacking = sorted({*keys} ^ {*present})
+    else:  # version 0.1, or torn
+        lacking = [key for key in _OF_0_1 if key not in state]
+        lacking += ["keys"] if "name" in state else []
+    if lacking:
+        raise ConfigError(f"{listed(map(repr, lacking), 3)} is missing: it is torn")
+
+
+def _refuse_values(state: Mapping[str, Any]) -> None:
+    """Raise for values of a course's own that no training makes."""
+    steps, begun, group = state["steps"], state["begun"], state["group"]
+    if steps is not None and (type(steps) is not int or steps < 0):
+        raise ConfigError(f"'steps' is {shown(steps)}, no number of steps")
+    if type(begun) is not bool:
+        raise ConfigError(f"'begun' is {shown(begun)}, not True or False")
+    for key in ("start", "unit"):
+        number(state[key], f"{key!r}")
+    for key in ("group", "settings"):
+        if not isinstance(state[key], Mapping):
+            raise ConfigError(f"{key!r} is {shown(state[key])}, not a dictionary")
+    for key, value in group.items():
+        if type(value) is float and not isfinite(value):
+            raise ConfigError(f"{key!r} of the group is {value:g}")
+
+
+def _unlike(own: Any, saved: Any, path: str) -> str | None:  # noqa: ANN401 - any state
+    """Return what is wrong with a value of a scheduler's state, compared with one of its own."""
+    if isinstance(own, Mapping):
+        if not isinstance(saved, Mapping):
+            return f"{path} is {shown(saved)}"
+        inside = [_unlike(own[key], saved[key], f"{path}.{key}") for key in own if key in saved]
+        return next(filter(None, inside), None)
+    if isinstance(own, list | tuple):
+        if not isinstance(saved, list | tuple):
+            return f"{path} is {shown(saved)}"
+        pairs = enumerate(zip(own, saved, strict=False))
+        return next(filter(None, (_unlike(*both, f"{path}.{at}") for at, both in pairs)), None)
+    if path.rpartition(".")[2] in _COUNTERS:
+        fits = isinstance(saved, int) and saved >= -1
+    elif isinstance(own, Real):
+        real = isinstance(saved, Real) or (isinstance(saved, Tensor) and saved.numel() == 1)
+        fits = real and (not isnan(saved) or isnan(own))
+    else:
+        fits = isinstance(saved, str) or not isinstance(own, str)
+    return None if fits else f"{path} is {shown(saved)}"
+
+
+def _public(state: object) -> set[str]:
+    """Return the keys of a scheduler's state that mean something to users, at every level."""
+    paths = inventory(state)
+    return {path for path in paths if not path.rpartition(".")[2].startswith("_")}
+
+
+def inventory(state: object, path: str = "") -> list[str]:
+    """Return the paths of all keys in nested dictionaries and lists.
+
+    Examples:
+        >>> inventory({"a": 1, "b": [{"c": 2}]})
+        ['a', 'b', 'b.0.c']
+    """
+    paths: list[str] = []
+    if isinstance(state, Mapping):
+        for key, value in state.items():
+            paths += [f"{path}{key}", *inventory(value, f"{path}{key}.")]
+    elif isinstance(state, list | tuple):
+        for position, value in enumerate(state):
+            paths += inventory(value, f"{path}{position}.")
+    return paths
