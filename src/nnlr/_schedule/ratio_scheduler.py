@@ -319,11 +319,11 @@ class _Ratios:
     def _taken_apart(self, state_dict: object) -> list[tuple[str, Course, dict[str, Any]]]:
         """Return the state of each course; refuse a state that does not fit."""
         if not isinstance(state_dict, Mapping) or self._shares.keys() != state_dict.keys():
-            passed = shown(state_dict)
+            keys = shown(state_dict)
             if isinstance(state_dict, Mapping):
-                passed = f"[{listed(sorted(map(shown, state_dict)))}]"
+                keys = f"[{listed(sorted(map(shown, state_dict)))}]"
             raise ConfigError(
-                f"{_NOT_ITS_STATE}: it needs {sorted(self._shares)}, got {passed}. A state saved by "
+                f"{_NOT_ITS_STATE}: it needs {sorted(self._shares)}, got {keys}. A state saved by "
                 "a plain scheduler fits schedule(...).scheduler."
             )
         states = []
