@@ -267,6 +267,22 @@ class Failing(Positional):
         raise RuntimeError("half done")
 
 
+class Packing(Positional):
+    """Saves in another form than it keeps, as bitsandbytes does."""
+
+    def state_dict(self):
+        saved = super().state_dict()
+        state = {at: {"packed": dict(parts)} for at, parts in saved["state"].items()}
+        return {**saved, "state": state}
+
+    def load_state_dict(self, state_dict):
+        state = {at: dict(parts["packed"]) for at, parts in state_dict["state"].items()}
+        super().load_state_dict({**state_dict, "state": state})
+
+
+Packing.__module__ = "elsewhere"  # it is not of torch, nor of nnlr
+
+
 class Sorting(torch.optim.AdamW):
     """Sorts its tensors after construction, and not their names, as some Muons do."""
 
@@ -279,12 +295,14 @@ class Sorting(torch.optim.AdamW):
 class TestClassesOfTheirOwn:
     """Optimizers that do not load as torch does."""
 
-    def test_one_that_goes_by_position_is_loaded_by_name(self):
+    @pytest.mark.parametrize("cls", [Positional, Packing])
+    def test_one_that_goes_by_position_is_loaded_by_name(self, cls):
         """Whatever the groups are; the code's rates count, and the report is there."""
         net = network()
-        first = train(net, Positional([*net.named_parameters()], lr=0.01))
+        plan = nnlr.resolve(net, lr=0.01, weight_decay=0)
+        first = train(net, plan.optimizer(cls))
         moments = {p: state["exp_avg"].clone() for p, state in first.state.items()}
-        second = planned(net, Positional)
+        second = planned(net, cls)
         loaded(second, first.state_dict())
         assert 4 == len(last_report(second).moved)
         assert [0.01, 0.001] == [group["lr"] for group in second.param_groups]

@@ -105,13 +105,19 @@ def _compare(optimizer: Optimizer, fitted: Mapping[str, Any]) -> None:
         for key, value in packed.items():
             if key not in {"params", NOTE} and not same(group.get(key), value):
                 raise _error(optimizer, key)
-    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-    for index, tensor in enumerate(tensors):
-        wanted, present = fitted["state"].get(index), optimizer.state.get(tensor)
-        for key, value in wanted.items() if isinstance(wanted, Mapping) else ():
-            there = present.get(key) if isinstance(present, Mapping) else None
-            if isinstance(value, Tensor) and not _is_equal(there, value):
-                raise _error(optimizer, key)
+    # Some classes save in another form than they keep.
+    there = _leaves(optimizer.state_dict()["state"])
+    for path, value in _leaves(fitted["state"]).items():
+        if not _is_equal(there.get(path), value):
+            raise _error(optimizer, str(path[-1]))
+
+
+def _leaves(value: object, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Tensor]:
+    """Return the tensors in nested state, by the ways to them."""
+    if isinstance(value, Tensor):
+        return {path: value}
+    items = value.items() if isinstance(value, Mapping) else ()
+    return {way: leaf for key, each in items for way, leaf in _leaves(each, (*path, key)).items()}
 
 
 def _is_equal(present: object, wanted: Tensor) -> bool:

@@ -91,7 +91,13 @@ class Maker:
                 parameter.grad.copy_(noise * values)
             optimizer.step()
             state = optimizer.state_dict()["state"].get(0, {}) if self._packed else None
-        return dict(optimizer.state[parameter] if state is None else state)
+        return kept(optimizer.state[parameter] if state is None else state)
+
+
+def kept(state: object) -> dict[Any, Any]:
+    """Return what there is of a state; some optimizers note ``None`` where nothing is yet."""
+    items = state.items() if isinstance(state, Mapping) else ()
+    return {key: value for key, value in items if value is not None}
 
 
 def is_whole(value: object, tensor: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """Which saved state goes on in a parameter: that which the optimizer's next step can read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr.checkpoint._made import Maker, is_whole
+from nnlr.checkpoint._made import Maker, is_whole, kept
 from nnlr.checkpoint._names import KIND, SHAPE
 from nnlr.checkpoint._settings import Group
 from nnlr.checkpoint._tensors import fits
@@ -40,12 +40,22 @@ class Judge:
 
     ``other`` and ``same`` say whether another class saved it, or the same, as far as known;
     ``packed`` that it is as a ``state_dict`` has it, where some classes pack what they hold.
+    ``seen`` are the keys of all saved states.
     """
 
     def __init__(
-        self, optimizer: Optimizer, *, other: bool, same: bool, packed: bool = False
+        self,
+        optimizer: Optimizer,
+        seen: Collection[object],
+        *,
+        other: bool,
+        same: bool,
+        packed: bool = False,
     ) -> None:
         self._maker, self._other, self._same = Maker(optimizer, packed=packed), other, same
+        # What no parameter has, a class of others does not keep, whatever it makes in a trial.
+        by_trial = not same or type(optimizer).__module__.partition(".")[0] in {"torch", "nnlr"}
+        self._seen = None if by_trial else set(seen)
 
     def verdict(
         self, state: object, tensor: Tensor, settings: Group, was: Group, *, whole: bool
@@ -54,10 +64,13 @@ class Judge:
 
         ``whole`` says that tensors stay whole where the parameter is sharded.
         """
-        made = self._maker.made(settings, tensor)
+        made, before = self._maker.made(settings, tensor), None
         if made is None and tensor.numel() <= _LARGE:
             made = self._maker.made(settings, tensor, device="cpu")
         parts = kept(state)
+        if made is not None and self._seen is not None:
+            before = self._maker.made(was, tensor) or {}
+            made = {k: v for k, v in made.items() if k in self._seen or k not in before}
         if not parts:
             if made is None:
                 made = self._maker.made(settings, _small(tensor), device="cpu")
@@ -68,10 +81,10 @@ class Judge:
             reason = self._by_trial(parts, made, tensor)
         if reason != MOVED:
             return Verdict(reason)
-        lacking = [] if made is None else [key for key in kept(made) if key not in parts]
+        lacking = [] if made is None else [key for key in made if key not in parts]
         if not lacking:
             return Verdict(MOVED, state)
-        before = self._maker.made(was, tensor)
+        before = self._maker.made(was, tensor) if before is None else before
         switched_on = self._same and before is not None and before.keys().isdisjoint(lacking)
         if not switched_on or not self._starts_at_0(lacking, tensor, settings):
             return Verdict(KIND)
@@ -103,12 +116,6 @@ class Judge:
         small = _small(tensor)
         fresh = self._maker.made(settings, small, device="cpu") or {}
         return all(is_whole(fresh.get(key), small) and not fresh[key].any() for key in lacking)
-
-
-def kept(state: object) -> dict[Any, Any]:
-    """Return what there is of a state; some optimizers note ``None`` where nothing is yet."""
-    items = state.items() if isinstance(state, Mapping) else ()
-    return {key: value for key, value in items if value is not None}
 
 
 def _small(tensor: Tensor) -> Tensor:
