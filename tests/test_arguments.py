@@ -186,6 +186,13 @@ class TestOthers:
         with pytest.raises(NnlrError, match="full must be True or False, got"):
             flag(value, "full")
 
+    def test_text_that_is_no_number_is_only_shown(self):
+        """What reads as a number is offered as one."""
+        with pytest.raises(NnlrError, match=r"got '1e-3' \(str\)\. It is text: pass 0\.001\.$"):
+            number("1e-3", "lr")
+        with pytest.raises(NnlrError, match=r"got 'fast' \(str\)\.$"):
+            number("fast", "lr")
+
     def test_numbers_may_be_infinite_where_it_is_said(self):
         """NaN never."""
         assert number(float("inf"), "p", infinite=True) == float("inf")

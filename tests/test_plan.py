@@ -238,6 +238,13 @@ class TestRoundTrips:
     @pytest.mark.parametrize(
         ("field", "value", "message"),
         [
+            ("role", "matrx", r"rows\[1\]\.role must be one of 'embedding', .*, got 'matrx'"),
+            ("role", -1, r"rows\[1\]\.role must be a string, got -1"),
+            ("numel", 3, r"rows\[1\]\.numel must be 4, the product of its shape, got 3"),
+            ("numel", float("nan"), r"rows\[1\]\.numel must be a whole number >= 0, got nan"),
+            ("lr", 10**400, r"rows\[1\]\.lr must be a finite number, got an int"),
+            ("depth", [1], r"rows\[1\]\.depth must be a list of 2, got \[1\]"),
+            ("options", {"a": {}}, r"option 'a' of rows\[1\] must be a number, a string"),
             ("locked", True, r"rows\[1\]\.locked of 'body.weight' is True, and False follows"),
             (
                 "trainable",

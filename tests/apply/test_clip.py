@@ -86,3 +86,38 @@ def test_meshes_of_all_kinds_have_one_norm(one_process):
     for one, other in zip(plain, mixed, strict=True):
         grad = other.grad.full_tensor() if other is not mixed[0] else other.grad
         torch.testing.assert_close(one.grad * (0.5 / (expected + 1e-6)), grad)
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"parameters": 3}, "parameters must be a tensor or a list of tensors, got 3"),
+            ({"parameters": {"a": torch.ones(1)}}, "parameters must be a tensor or a list of"),
+            (
+                {"parameters": [torch.ones(1), "x"]},
+                "parameters must hold tensors only, and holds 'x'",
+            ),
+            ({"max_norm": "1"}, "max_norm must be a number >= 0, got '1'"),
+            ({"max_norm": float("nan")}, "max_norm must be a number >= 0, got nan"),
+            ({"norm_type": 0}, "norm_type must be a number > 0, got 0"),
+            ({"error_if_nonfinite": "no"}, "error_if_nonfinite must be True or False, got 'no'"),
+            ({"foreach": "no"}, "foreach must be True or False, got 'no'"),
+        ],
+        ids=range(8),
+    )
+    def test_each_is_named(self, changed, message):
+        """No gradient is scaled."""
+        weight = torch.nn.Parameter(torch.ones(2))
+        weight.grad = torch.ones(2)
+        arguments = {"parameters": [weight], "max_norm": 0.5} | changed
+        with pytest.raises(nnlr.NnlrError, match=message):
+            nnlr.clip_grad_norm_(**arguments)
+        assert torch.equal(torch.ones(2), weight.grad)
+
+    def test_an_infinite_norm_measures_only(self):
+        """As in torch."""
+        weight = torch.nn.Parameter(torch.ones(2))
+        weight.grad = torch.tensor([3.0, 4.0])
+        assert nnlr.clip_grad_norm_(weight, float("inf")) == 5
+        assert torch.equal(torch.tensor([3.0, 4.0]), weight.grad)

@@ -72,3 +72,25 @@ class TestFactor:
         assert {} == factor.options
         with pytest.raises(dataclasses.FrozenInstanceError, match="lr_mult"):
             factor.lr_mult = 3
+
+    def test_update_is_one_of_three_words(self):
+        """Whose steps it is right for."""
+        assert nnlr.Factor(update="sgd").update == "sgd"
+        with pytest.raises(nnlr.NnlrError, match="update must be one of 'adam', 'adamw', 'sgd'"):
+            nnlr.Factor(update="lion")
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"why": 3}, "why must be a string, got 3"),
+            ({"compensates_decay": 1}, "compensates_decay must be True or False, got 1"),
+            ({"shadowed": "rule 2"}, "shadowed must be a list of names such as .*, got 'rule 2'"),
+            ({"shadowed": {"rule 2"}}, "shadowed must be a list of names"),
+            ({"layer": (1, True)}, "layer must be an nnlr.depth.Layer of whole numbers"),
+        ],
+        ids=range(5),
+    )
+    def test_notes_are_checked_too(self, changed, message):
+        """What a plan writes to a file must be readable again."""
+        with pytest.raises(nnlr.NnlrError, match=message):
+            nnlr.Factor(**changed)

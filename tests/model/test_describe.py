@@ -346,6 +346,11 @@ class TestModelInfo:
         assert [p.name for p in info.params] == names_of(zoo.Block())
         assert info.label == "Block"
 
+    def test_a_path_is_text(self):
+        """The module itself is none."""
+        with pytest.raises(NnlrError, match="path must be a string such as 'backbone', got 0"):
+            describe(nn.Sequential(nn.Linear(1, 1))).submodel(0)
+
     def test_a_submodel_of_bare_tensors_is_cut_out_by_prefix(self):
         """Names are all there is."""
         info = describe(dict(zoo.plain().named_parameters())).submodel("blocks.1")
