@@ -38,6 +38,7 @@ LEARNED = [
     "query_tokens",
     "refpoint_embed",
     "reference_points",
+    "point_embed",
     "level_embed",
     "level_embeds",
     "lvl_embed",
@@ -192,6 +193,8 @@ def test_without_modules_names_must_say_more(name, shape, role):
         ("query_bias", (4,), "bias"),
         ("rel_pos_query", (4, 4), "position"),
         ("rpb", (2, 5, 5), "position"),
+        ("seg_embed", (2, 4, 4), "position"),
+        ("seg_embed", (2, 4), "embedding"),
     ],
 )
 def test_a_part_of_a_layer_that_is_named_after_queries_is_no_token(name, shape, role):

@@ -54,7 +54,7 @@ _LEVELS: Final = (
     r"((feat|feature|scale|multi_?scale|src|memory|encoder|decoder|spatial|pyramid|fpn)_)?"
     r"(level|lvl)s?_?(emb|enc)\w*"
 )
-_POINTS: Final = r"(.*_)?ref(erence)?_?points?(_?emb\w*)?"
+_POINTS: Final = r"(.*_)?(ref(erence)?_?points?(_?emb\w*)?|points?_emb\w*)"
 
 # What such a table of vectors is called. `tokens` alone may as well be words.
 LEARNED: Final = re.compile(
@@ -108,6 +108,7 @@ TABLE: Final = (
     Trait("position", r"(.*_)?(pos|positions?|positional)(_[a-z])?|wpe", _FROM_VECTOR),
     Trait("position", r"(.*_)?pos(ition)?(al)?_?(emb|enc)\w*", _FROM_VECTOR),
     Trait("position", r"(.*_)?pos(ition)?(al)?_(table|bias)", _FROM_VECTOR),
+    Trait("position", r"seg(ment)?_emb\w*", range(3, 4)),  # an axis for heads: added to scores
     Trait("position", r"(.*_)?((time|temporal)_?emb[a-z]*|ape|freqs)", _FROM_VECTOR),
     Trait("position", r"(height|width)_rel|rel_(height|width)|(.*_)?rpb", _FROM_VECTOR),
     # A bias of experts, of attention heads or of pairs has axes for these.
