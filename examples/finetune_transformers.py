@@ -13,15 +13,24 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import TensorDataset
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    TrainingArguments,
-    set_seed,
-)
 
 import nnlr
-from nnlr.integrations.transformers import RatioTrainer, log_rates, optimizer
+
+try:
+    import accelerate as _  # noqa: F401  the Trainer needs it
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        TrainingArguments,
+        set_seed,
+    )
+
+    from nnlr.integrations.transformers import RatioTrainer, log_rates, optimizer
+except (ImportError, RuntimeError) as error:
+    raise SystemExit(
+        f"{error}\nFix: pip install transformers accelerate\n"
+        "A torchvision that was built for another torch breaks it: pip uninstall torchvision"
+    ) from None
 
 # The lower a layer, the slower; no decay for norms and biases; a faster head.
 SCHEME = nnlr.layer_decay(0.8) * nnlr.no_weight_decay()
@@ -103,6 +112,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", default=None, help="folder for checkpoints")
     folder = parser.parse_args().out or tempfile.mkdtemp(prefix="nnlr-")
+    torch.set_num_threads(1)  # so small a model is slower on more
     set_seed(0)
     print(nnlr.resolve(bert(), SCHEME, lr=2e-3, weight_decay=0.05))
     whole, resumed = runs(folder)

@@ -91,6 +91,8 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.75, help="of rates, by layer")
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
+    if "WORLD_SIZE" not in os.environ:
+        parser.error("start it with torchrun --nproc-per-node 2 examples/fsdp2_torchrun.py ...")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mesh = init_device_mesh(device, (int(os.environ["WORLD_SIZE"]),))
 

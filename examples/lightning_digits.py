@@ -4,24 +4,32 @@
 
 Trains a small perceptron on scikit-learn's digits, its lower layers at lower rates, under a
 one-cycle schedule, prints the plan and the last rates, and goes on from the checkpoint of half
-way in a new module and a new trainer. Needs lightning and nnlr[demo].
+way in a new module and a new trainer. Needs lightning and scikit-learn.
 """
 
 import logging
 import tempfile
 import warnings
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader, TensorDataset
 
 import nnlr
-from nnlr.integrations.lightning import RateMonitor, configure
+
+try:
+    import lightning
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from sklearn.datasets import load_digits
+
+    from nnlr.integrations.lightning import RateMonitor, configure
+except (ImportError, RuntimeError) as error:
+    raise SystemExit(
+        f"{error}\nFix: pip install lightning scikit-learn\n"
+        "A torchvision that was built for another torch breaks it: pip uninstall torchvision"
+    ) from None
 
 LOWER = nnlr.rule("0.*", lr_mult=0.1) * nnlr.rule("2.*", lr_mult=0.3)
 SCHEME = LOWER * nnlr.no_weight_decay()

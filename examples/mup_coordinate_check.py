@@ -3,7 +3,8 @@
     python examples/mup_coordinate_check.py [--out DIR]
 
 Trains a three-layer perceptron on scikit-learn's digits for a few steps at widths from 64 to
-1024, prints how much every layer's output changes, and draws it. Needs nnlr[demo].
+1024, prints how much every layer's output changes, and draws it. Needs scikit-learn
+and matplotlib.
 """
 
 import argparse
@@ -12,11 +13,16 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
 import nnlr
+
+try:
+    import matplotlib as _  # noqa: F401  for the picture, at the end
+    from sklearn.datasets import load_digits
+except ImportError as error:
+    raise SystemExit(f"{error}. Fix: pip install scikit-learn matplotlib") from None
 
 WIDTHS = (64, 128, 256, 512, 1024)
 LR = 0.01

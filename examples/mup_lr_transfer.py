@@ -3,7 +3,8 @@
     python examples/mup_lr_transfer.py [--out DIR]
 
 Trains a three-layer perceptron on scikit-learn's digits at widths from 64 to 512, each at
-eight learning rates, prints where the best one is, and draws the curves. Needs nnlr[demo].
+eight learning rates, prints where the best one is, and draws the curves. Needs
+scikit-learn and matplotlib.
 """
 
 import argparse
@@ -13,11 +14,16 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
 import nnlr
+
+try:
+    import matplotlib as _  # noqa: F401  for the picture, at the end
+    from sklearn.datasets import load_digits
+except ImportError as error:
+    raise SystemExit(f"{error}. Fix: pip install scikit-learn matplotlib") from None
 
 WIDTHS = (64, 128, 256, 512)
 LRS = [2.0**octave for octave in range(-10, -2)]

@@ -60,7 +60,7 @@ def scikit_learn_digits(seed):
     except ImportError as error:
         raise NnlrError(
             "The demo's data needs scikit-learn, which is not installed.\n"
-            "  Fix: pip install 'nnlr[demo]'. Or pass MNIST's files with --data DIR."
+            "  Fix: pip install scikit-learn. Or pass MNIST's files with --data DIR."
         ) from error
     digits = load_digits()
     labels = torch.from_numpy(digits.target).long()

@@ -4,7 +4,8 @@
 
 Once at the rates declared on its layers (the first convolution locked, the second slow), once at
 one rate for all, from the same initial weights and on the same batches. On scikit-learn's digits
-this takes less than a minute on two cores; MNIST is 40 times as large. Needs nnlr[demo].
+this takes less than a minute on two cores; MNIST is 40 times as large. Needs scikit-learn and
+matplotlib.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def run(options, console):
                 "This is a bug in nnlr; please report it with the command you ran."
             )
     title = f"How far each layer moved in {epochs}: |Δw| / |w|"
-    show_results(console, title, declared.table(uniform, title=title, width=console.width), runs)
+    show_results(console, title, declared.table(uniform, title=title, width=max(console.width, 48)), runs)
 
     facts = collect(options, data, plan, runs, movements)
     facts["seconds"] = round(time.perf_counter() - begin, 3)
@@ -176,7 +177,7 @@ def prepare(folder):
     except ImportError as error:
         raise nnlr.NnlrError(
             "The picture of --out needs matplotlib, which is not installed.\n"
-            "  Fix: pip install 'nnlr[demo]'. Or leave out --out."
+            "  Fix: pip install matplotlib. Or leave out --out."
         ) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import EXAMPLES
+from tests.helpers import EXAMPLES, example
 
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 OWN_TEST = {"fsdp2_torchrun"}  # torchrun starts it; its own test does
@@ -17,6 +17,31 @@ def test_each_has_a_test():
     folders = {path.parent.name for path in EXAMPLES.glob("*/*.py")}
     tests = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
     assert {*SCRIPTS, *folders} == tests - {"all"}
+
+
+NEEDS = {
+    "finetune_transformers": "transformers",
+    "lightning_digits": "lightning",
+    "mup_coordinate_check": "matplotlib",
+    "mup_lr_transfer": "sklearn",
+}
+
+
+@pytest.mark.parametrize("name", sorted({*SCRIPTS} - OWN_TEST))
+def test_each_says_what_to_install_before_anything_else(name, monkeypatch):
+    """In an environment that has nnlr alone."""
+    monkeypatch.setitem(sys.modules, NEEDS[name], None)
+    with pytest.raises(SystemExit, match=r"Fix: pip install \w+"):
+        example(name)
+
+
+def test_the_one_for_torchrun_says_so(capsys, monkeypatch):
+    """Started alone it would look for its world in vain."""
+    monkeypatch.setattr(sys, "argv", ["fsdp2_torchrun.py", "one"])
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(SystemExit):
+        example("fsdp2_torchrun").main()
+    assert "start it with torchrun" in capsys.readouterr().err
 
 
 @pytest.mark.full
