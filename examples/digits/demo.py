@@ -103,7 +103,9 @@ def run(options, console):
                 "This is a bug in nnlr; please report it with the command you ran."
             )
     title = f"How far each layer moved in {epochs}: |Δw| / |w|"
-    show_results(console, title, declared.table(uniform, title=title, width=max(console.width, 48)), runs)
+    show_results(
+        console, title, declared.table(uniform, title=title, width=max(console.width, 48)), runs
+    )
 
     facts = collect(options, data, plan, runs, movements)
     facts["seconds"] = round(time.perf_counter() - begin, 3)
