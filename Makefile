@@ -8,6 +8,7 @@
 
 PYTHON ?= python3
 VENV   := .venv
+CENSUS := .census
 BIN    := $(VENV)/bin
 ARGS   ?=
 
@@ -24,7 +25,7 @@ BENCHMARKS  = $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test full check fmt fmt-check lint type layers bench setup \
+.PHONY: help demo test full census check fmt fmt-check lint type layers bench setup \
         constraints clean distclean
 
 help:  ## list the targets
@@ -72,8 +73,21 @@ check: fmt-check lint type layers test  ## everything that must hold before a co
 test: $(VENV)/.dev  ## tests, doctests, README and docs, with branch coverage
 	@$(PYTEST) --cov --cov-report=term -q $(ARGS)
 
-full: $(VENV)/.dev  ## the same with the long tests
+full: $(VENV)/.dev census  ## the same with the long tests
 	@NNLR_FULL=1 $(PYTEST) --cov --cov-report=term -q -o faulthandler_timeout=3600 $(ARGS)
+
+# Beside .venv, whose packages it sees: some change what other libraries do when they are there.
+$(CENSUS)/.done: $(VENV)/.dev
+	@echo "set-up: $(CENSUS) with optimizers of others"
+	@$(PYTHON) -m venv $(CENSUS)
+	@$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(CENSUS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth
+	@$(CENSUS)/bin/python -m pip install -qq --disable-pip-version-check --no-input --upgrade pip
+	@$(CENSUS)/bin/python -m pip install -qq --disable-pip-version-check --no-input --no-deps --group census
+	@touch $@
+
+census: $(CENSUS)/.done  ## optimizers of others through the life of a plan
+	@NNLR_FULL=1 OMP_NUM_THREADS=1 $(CENSUS)/bin/python -m pytest -q --no-cov tests/apply/test_third_party.py $(ARGS)
 
 fmt: $(VENV)/.dev  ## format the code and apply safe lint fixes
 	@$(BIN)/ruff check -q --fix-only
@@ -121,4 +135,4 @@ clean:  ## remove caches and build products
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean  ## clean, and remove .venv
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) $(CENSUS)

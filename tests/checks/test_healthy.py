@@ -499,3 +499,17 @@ class TestModels:
             torch.optim.SGD([{"params": part.parameters(), "name": "all"}], lr=LR) for part in net
         ]
         assert "mixed-mesh" not in findings(net, both)
+
+
+def test_settings_that_a_constructor_writes_into_groups_are_no_options():
+    """Some are read under conditions only; nobody has set them."""
+
+    class Writing(torch.optim.SGD):
+        def __init__(self, params, lr=0.1, resets=(2,)):
+            super().__init__(params, lr=lr)
+            for group in self.param_groups:
+                group.setdefault("resets", resets)
+
+    net = nn.Linear(3, 2)
+    plan = nnlr.resolve(net, nnlr.rule("bias", lr_mult=0.5), lr=0.1, weight_decay=0)
+    assert [] == [found.kind for found in nnlr.check(plan, plan.optimizer(Writing))]

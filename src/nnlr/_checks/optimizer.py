@@ -156,15 +156,18 @@ def _untried(name: str, setting: str, why: Exception) -> Finding:
 def _options(optimizer: Optimizer, subject: Subject) -> list[_Option]:
     """The options to try, of keys that some optimizer knows: others may be anyone's notes.
 
-    What an optimizer counts in its groups is none: nobody can set it.
+    What an optimizer counts in its groups is none: nobody can set it. Nor is what its
+    constructor writes there as its signature has it.
     """
-    words = _vocabulary() | inspect.signature(type(optimizer)).parameters.keys()
+    arguments = inspect.signature(type(optimizer)).parameters
+    words = _vocabulary() | arguments.keys()
     words |= {key for row in subject.plan or () for key in row.options}
     groups = labelled(optimizer)
     options = []
     for key in sorted({key for _, group in groups for key in group} & (words - _NO_OPTIONS)):
         values = [group.get(key, ...) for _, group in groups]
-        default = optimizer.defaults.get(key, ...)
+        declared = arguments[key].default if key in arguments else ...
+        default = optimizer.defaults.get(key, declared)
         others = [
             (label, group, value)
             for (label, group), value in zip(groups, values, strict=True)
