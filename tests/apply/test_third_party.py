@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
+from docs import _markers, make_optimizer_table
 from tests.apply.third_party import LIBRARIES, census
 
 # Classes whose own counters, or loads, stand in the way of other groups.
@@ -40,3 +41,9 @@ def test_each_class_is_right_or_refused_with_its_reason(library, golden):
     wrong = ("step: ", "schedule: ", "resume: ", "regroup: ", "build: ")
     pairs = [line.split(": ", 1) for line in text.splitlines()]
     assert {name for name, fared in pairs if fared.startswith(wrong)} <= WRONG
+
+
+def test_the_tables_of_the_page_are_those_of_the_golden_files():
+    """Run docs/make_optimizer_table.py after a census."""
+    for part, text in make_optimizer_table.parts().items():
+        assert text == _markers.read(make_optimizer_table.PAGE, part)
