@@ -39,7 +39,7 @@ def test_the_one_for_torchrun_says_so(capsys, monkeypatch):
     """Started alone it would look for its world in vain."""
     monkeypatch.setattr(sys, "argv", ["fsdp2_torchrun.py", "one"])
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         example("fsdp2_torchrun").main()
     assert "start it with torchrun" in capsys.readouterr().err
 
