@@ -181,6 +181,15 @@ class TestState:
         net(torch.arange(7)).sum().backward()
         optimizer.step()
 
+    def test_state_of_nothing_is_no_misfit(self):
+        """SGD of older versions notes None where there is no momentum yet."""
+        net = network()
+        optimizer = resolved(net).optimizer(torch.optim.SGD, momentum=0.9)
+        for parameter in net.parameters():
+            optimizer.state[parameter] = {"momentum_buffer": None}
+        nnlr.regroup(optimizer, resolved(net))
+        steps(net, optimizer)
+
     def test_locked_parameters_are_dropped_with_their_state(self):
         """No gradient, no state."""
         net = network()

@@ -144,6 +144,33 @@ def test_missing_state_does_not_count_as_moved():
     train(net, second)
 
 
+def test_no_decay_in_a_group_that_nobody_noted_is_taken():
+    """Nothing says that it ever was another; as the groups of timm have it."""
+    net = network()
+    pairs = list(net.named_parameters())
+    groups = [
+        {"params": pairs[:2], "weight_decay": 0.0, "wd_mult": 1.0},
+        {"params": pairs[2:], "weight_decay": 0.1, "wd_mult": 1.0},
+    ]
+    saved = train(net, torch.optim.AdamW(groups, lr=0.01)).state_dict()
+    for group in saved["param_groups"]:
+        del group["lr"]
+        assert "origin" not in group
+    del saved["param_groups"][0]["wd_mult"]
+    second = planned(net)
+    loaded(second, saved)
+    assert 4 == len(last_report(second).moved)
+
+
+def test_a_tensor_that_nobody_named_is_saved_without_names():
+    """It was added later, by hand; its group has none then."""
+    net = network()
+    optimizer = planned(net, names=False)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    notes = [group["nnlr"] for group in optimizer.state_dict()["param_groups"]]
+    assert [True, True, False] == ["names" in note for note in notes]
+
+
 BAD = [math.nan, math.inf, -0.5, 0.0]
 
 
@@ -258,6 +285,23 @@ class Swapping(Positional):
             state["exp_avg"] = state["exp_avg"] + 1
 
 
+class Forgetting(Positional):
+    """Leaves out a part of what it is given."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            del state["exp_avg_sq"]
+
+
+class Halving(Positional):
+    """Sets a rate of its own."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self.param_groups[0]["lr"] /= 2
+
+
 class Failing(Positional):
     """Fails when half is done."""
 
@@ -315,6 +359,8 @@ class TestClassesOfTheirOwn:
         ("cls", "error", "match"),
         [
             (Swapping, nnlr.ConfigError, r"Swapping holds another 'exp_avg' .*resume=None\)"),
+            (Forgetting, nnlr.ConfigError, "Forgetting holds another 'exp_avg_sq'"),
+            (Halving, nnlr.ConfigError, "Halving holds another 'lr'"),
             (Failing, RuntimeError, "half done"),
         ],
     )

@@ -7,7 +7,7 @@ compared with that. A load that fails is undone.
 
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -62,14 +62,13 @@ def undo_if_refused(optimizer: Optimizer) -> None:
 
     def __setstate__(state: dict[str, Any]) -> None:  # noqa: N807 - what torch calls
         """Take state and groups over, or leave all as it was."""
-        live = this()
-        if live is not None:
-            vars(live).pop("__setstate__", None)
-            try:
-                live.__setstate__(state)
-            except Exception:
-                before.restore(live)
-                raise
+        live = cast(Optimizer, this())  # it is being loaded
+        vars(live).pop("__setstate__", None)
+        try:
+            live.__setstate__(state)
+        except Exception:
+            before.restore(live)
+            raise
 
     vars(optimizer)["__setstate__"] = __setstate__
 
@@ -120,14 +119,10 @@ def _leaves(value: object, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], 
     return {way: leaf for key, each in items for way, leaf in _leaves(each, (*path, key)).items()}
 
 
-def _is_equal(present: object, wanted: Tensor) -> bool:
+def _is_equal(present: Tensor | None, wanted: Tensor) -> bool:
     """Whether a loaded tensor is the fitted one, perhaps in another precision or place."""
-    if not isinstance(present, Tensor):
-        return isinstance(present, int | float) and wanted.numel() == 1
-    if present.shape != wanted.shape:
+    if present is None or present.shape != wanted.shape:
         return False
-    if hasattr(present, "device_mesh"):
-        return True
     there = wanted.to(device=present.device, dtype=present.dtype)
     return bool(torch.equal(present, there) or torch.allclose(present, there, equal_nan=True))
 

@@ -39,6 +39,7 @@ class Maker:
 
     def __init__(self, optimizer: Optimizer, *, packed: bool) -> None:
         self._packed = packed
+        self._of_torch = type(optimizer).__module__.partition(".")[0] in {"torch", "nnlr"}
         lineage = type(optimizer).mro()
         # A class of torch below it keeps the same state, if its own kernels run elsewhere only.
         self._classes = [
@@ -47,6 +48,8 @@ class Maker:
             if cls is lineage[0] or cls.__module__.startswith("torch.optim.")
         ]
         self._defaults = optimizer.defaults
+        # The settings of a group on which its state depends, and these as a text.
+        self._chosen: dict[int, tuple[Group, dict[str, Any], str]] = {}
         self._made: dict[object, Mapping[str, Any] | None] = {}
 
     def made(self, settings: Group, tensor: Tensor, *, device: str = "meta") -> Any:  # noqa: ANN401 - a state or None
@@ -54,9 +57,22 @@ class Maker:
 
         ``None`` if that cannot be tried.
         """
-        chosen = {key: plain(settings[key]) for key in settings.keys() - _OF_NO_STATE}
+        if id(settings) not in self._chosen:
+            of_state = {key: plain(settings[key]) for key in settings.keys() - _OF_NO_STATE}
+            self._chosen[id(settings)] = settings, of_state, repr(sorted(of_state.items()))
+        _, chosen, text = self._chosen[id(settings)]
         shape, dtype = tuple(tensor.shape), tensor.dtype
-        key = (shape, dtype, device, repr(sorted(chosen.items())))
+        key = (shape, dtype, device, text)
+        if key not in self._made and self._of_torch and device == "meta":
+            # What these make depends on no size.
+            small = torch.empty([2 + axis for axis in range(tensor.ndim)], dtype=dtype)
+            parts = self.made(settings, small, device="cpu")
+            self._made[key] = parts and {
+                part: torch.empty(shape, dtype=value.dtype, device="meta")
+                if is_whole(value, small)
+                else value
+                for part, value in parts.items()
+            }
         if key not in self._made:
             self._made[key] = None
             for cls, noise in product(self._classes, (0.0, 1.0)):  # some refuse a gradient of 0

@@ -410,5 +410,7 @@ def _own(value: Any) -> Any:  # noqa: ANN401 - a setting's value
 def values_in(group: Group) -> Iterator[tuple[str, Any]]:
     """Yield the single values of a group's settings, those in tuples and lists one by one."""
     for key, value in group.items():
+        if key in {"params", "param_names"}:
+            continue
         several = isinstance(value, list | tuple)
         yield from ((key, plain(part)) for part in (value if several else [value]))
