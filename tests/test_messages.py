@@ -142,6 +142,13 @@ def test_the_whole_text(name, golden):
     golden(f"error_{name}", f"{type(caught.value).__name__}: {caught.value}")
 
 
+class Wordless(nnlr.Scheme):
+    """A scheme of a user's own, whose factors end without a return."""
+
+    def factors(self, model):
+        return None
+
+
 class Forgetful(nnlr.Scheme):
     """A scheme of a user's own, whose findings end without a return."""
 
@@ -290,6 +297,24 @@ SLIPS = {
     ),
     "no-rate": (lambda: nnlr.param_groups(NET, weight_decay=0), r"param_groups needs lr=, by name"),
     "no-tensors": (lambda: nnlr.resolve({}, **RATES), r"nothing to resolve: \{\} holds no tensors"),
+    "modules-as-tensors": (
+        lambda: nnlr.resolve({"net": NET}, **RATES),
+        r"it holds 'net': a Net\. To resolve several modules as one model: torch\.nn\.ModuleDict",
+    ),
+    "checkpoint-as-model": (
+        lambda: nnlr.resolve({"model": NET.state_dict()}, **RATES),
+        r"it holds 'model': an OrderedDict\. Of a whole checkpoint pass the part",
+    ),
+    "nothing-as-tensor": (lambda: nnlr.resolve({"a": None}, **RATES), r"it holds 'a': None\.$"),
+    "no-name": (lambda: nnlr.resolve({"": torch.ones(1)}, **RATES), r"has no name: each needs one"),
+    "layer-beyond-all": (
+        lambda: nnlr.resolve(NET, nnlr.layer_decay(0.5, lambda p: 10**400), **RATES),
+        r"must be a whole number >= 0, got an int\.$",
+    ),
+    "factors-without-return": (
+        lambda: nnlr.resolve(NET, Wordless(), **RATES),
+        r"gave None for the 50 parameters of Net: factors\(model\) returns a list",
+    ),
     "used-up-iterator": (
         lambda: nnlr.resolve(iter([]), **RATES),
         r"a list_iterator holds no tensors\. An iterator such as model\.named_parameters",

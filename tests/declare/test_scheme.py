@@ -23,7 +23,7 @@ class TestSchemesOfYourOwn:
                 r"Custom\(\) gave 0 factors for the 6 parameters of ModuleDict",
             ),
             (lambda model: [nnlr.Factor()] * 7, "gave 7 factors for the 6"),
-            (lambda model: None, "gave a NoneType for the 6 parameters"),
+            (lambda model: None, "gave None for the 6 parameters"),
             (lambda model: (nnlr.Factor() for _ in model.params), "gave a generator"),
             (
                 lambda model: [1.0] * 6,

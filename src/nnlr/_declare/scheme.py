@@ -60,9 +60,7 @@ class Scheme:
         count = len(model.params)
         if not isinstance(factors, Sequence) or len(factors) != count:
             got = (
-                plural(len(factors), "factor")
-                if isinstance(factors, Sequence)
-                else f"a {type(factors).__name__}"
+                plural(len(factors), "factor") if isinstance(factors, Sequence) else shown(factors)
             )
             raise NnlrError(
                 f"{self!r} gave {got} for the {count} parameters of {model.label}: "

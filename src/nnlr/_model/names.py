@@ -290,11 +290,10 @@ def _bare_slots(source: object) -> list[Slot]:
             and isinstance(pair[0], str)
             and isinstance(pair[1], Tensor)
         ):
-            hint = ""
-            if isinstance(pair, Tensor):
-                hint = " Plain tensors have no names: pass model.named_parameters(), or the model."
-            raise NnlrError(f"model must be {expected}; it holds {type(pair).__name__}.{hint}")
+            raise NnlrError(f"model must be {expected}; it holds {_held(pair)}")
     names = [name for name, _ in pairs]
+    if any(not name or name.endswith(".") for name in names):
+        raise NnlrError("A tensor of the model has no name: each needs one that is not empty.")
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise NnlrError(f"{listed(map(repr, twice))}: each name may be given once.", names=twice)
     start = 0
@@ -303,6 +302,22 @@ def _bare_slots(source: object) -> list[Slot]:
     ):
         start += len(prefix)
     return [Slot(name[start:], tensor, None, name.rpartition(".")[2]) for name, tensor in pairs]
+
+
+def _held(pair: object) -> str:
+    """What stands where a name and a tensor should, and what was probably meant."""
+    if isinstance(pair, Tensor):
+        kind = type(pair).__name__
+        return f"{kind}. Plain tensors have no names: pass model.named_parameters(), or the model."
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        return f"{shown(pair)}."
+    name, value = pair
+    hint = ""
+    if isinstance(value, nn.Module):
+        hint = " To resolve several modules as one model: torch.nn.ModuleDict({...})."
+    elif isinstance(value, Mapping):
+        hint = " Of a whole checkpoint pass the part that holds the weights."
+    return f"{shown(name)}: {shown(value)}.{hint}"
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -108,9 +108,12 @@ def by_pattern(layers: Mapping[str | Selector, int]) -> Indexer:
     )
 
 
+_MOST: Final = 10**9  # of layers; far more than there are, and still exact in a float
+
+
 def _layer_number(layer: object, whose: str) -> int:
     """Return the number of a layer, or refuse what is none."""
-    if not isinstance(layer, Integral) or isinstance(layer, bool) or layer < 0:
+    if not isinstance(layer, Integral) or isinstance(layer, bool) or not 0 <= int(layer) <= _MOST:
         raise NnlrError(
             f"The layer of {whose} must be a whole number >= 0, got {shown(layer)}.", value=layer
         )
