@@ -362,6 +362,33 @@ class TestOrder:
         for at in range(3):
             assert found[f"blocks.{at}.fc"] == found[f"crosses.{at}.mlp"] == 3 - at
 
+    def test_several_lists_that_take_turns(self):
+        """VITS: convolutions, norms, convolutions and norms in lists of their own."""
+
+        def run(m, x):
+            for parts in zip(m.wide, m.norms_1, m.deep, m.norms_2, strict=True):
+                for part in parts:
+                    x = part(x)
+            return m.out(x)
+
+        def lists(make):
+            return nn.ModuleList(make() for _ in range(3))
+
+        net = Calls(
+            run,
+            wide=lists(lambda: nn.Linear(4, 4)),
+            deep=lists(lambda: nn.Linear(4, 4)),
+            norms_1=lists(lambda: nn.LayerNorm(4)),
+            norms_2=lists(lambda: nn.LayerNorm(4)),
+            out=nn.Linear(4, 2),
+        )
+        info = describe(net)
+        order = flow(VECTOR)._order(info)[1]
+        assert [] == order.circles
+        found = exponents(net, VECTOR)
+        assert max(found, key=found.get) == "wide.0"
+        assert found["wide.0"] > found["wide.1"] > found["wide.2"] > found["out"] == 0
+
 
 class TestTowers:
     @pytest.fixture

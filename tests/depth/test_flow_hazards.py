@@ -601,6 +601,26 @@ class TestIndexer:
         plan = nnlr.resolve(nn.ModuleDict({"model": net}), inner, lr=1, weight_decay=0)
         assert [0.125, 1] == [plan[f"model.{n}.weight"].lr for n in ("embed", "head")]
 
+    def test_its_findings_come_along(self):
+        """Also where it numbers groups, or blocks."""
+        net = Calls(lambda m, x: m.last(m.first(x)), **chain(spare=nn.Linear(4, 4)))
+        indexer = flow(VECTOR)
+        for scheme in (
+            nnlr.layer_decay(0.5, indexer),
+            nnlr.discriminative(2, groups=indexer),
+            nnlr.freeze(below=1, groups=indexer),
+        ):
+            plan = nnlr.resolve(net, scheme, lr=1, weight_decay=0)
+            assert "flow-unused" in {finding.kind for finding in plan.findings}
+
+    @pytest.mark.parametrize("value", [flow, "flow"], ids=["function", "name"])
+    def test_without_an_example(self, value):
+        """The function alone, or its name, is told what is missing."""
+        with pytest.raises(NnlrError, match="indexer flow needs an example"):
+            nnlr.layer_decay(0.5, value)
+        with pytest.raises(NnlrError, match="flow"):
+            nnlr.discriminative(2, groups=value)
+
     def test_the_forward_runs_once_for_a_plan(self):
         """Factors, findings and traces share one run."""
         calls = []

@@ -13,6 +13,7 @@ from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
 from nnlr.depth._auto import auto
+from nnlr.depth._flow import flow
 from nnlr.depth._language import LANGUAGE
 from nnlr.depth._layer import Indexer, Layer, Layers
 from nnlr.depth._timm import timm
@@ -36,6 +37,12 @@ def as_indexer(value: object) -> Indexer:
     """
     if isinstance(value, Indexer):
         return value
+    if value is flow or (isinstance(value, str) and value == "flow"):
+        raise NnlrError(
+            "indexer flow needs an example of what the model is called with: "
+            "nnlr.depth.flow(torch.zeros(1, 3, 224, 224)), or by name, flow(input_ids=ids).",
+            value=value,
+        )
     if isinstance(value, str):
         return INDEXERS[choice(value, "indexer", INDEXERS)]()
     if isinstance(value, Mapping):

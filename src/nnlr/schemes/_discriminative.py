@@ -168,7 +168,10 @@ class Discriminative(Scheme):
         return [factor_of[place] for place in places]
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """Groups that hardly move, and rates that look like what they are not."""
+        """Those of the groups; groups that hardly move; rates that look like what they are not."""
+        return [*self.groups.findings(model), *self._of_spread(model)]
+
+    def _of_spread(self, model: ModelInfo) -> Sequence[Finding]:
         if isinstance(self.spread, float):
             places = self.groups.of(model)
             last = max((p.last for p in places if p and p.inside), default=0)

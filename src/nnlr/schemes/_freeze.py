@@ -129,21 +129,25 @@ class Freeze(Rule):
         )
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """Tied tensors of which only one name was chosen: all their names are frozen."""
+        """Those of the groups; tied tensors of which only one name was chosen are frozen whole."""
+        of_groups: Sequence[Finding] = ()
+        if isinstance(self.selector, _Below):
+            of_groups = self.selector.groups.findings(model)
         names: list[str] = []
         for index in sorted(self.matches(model, self.word)):
             if model.params[index].aliases:
                 names += sorted({*model.params[index].names} - {*self.via(model, index)})
         if not names:
-            return ()
+            return of_groups
         return [
+            *of_groups,
             note(
                 "tied-frozen",
                 names,
                 f"{self!r} does not speak of these, but they are tied to what it freezes: one "
                 "tensor, which stays as it is",
                 "Untie them if they should learn.",
-            )
+            ),
         ]
 
     def __repr__(self) -> str:

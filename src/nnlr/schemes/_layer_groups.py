@@ -13,12 +13,14 @@ from typing import Any, Final, NamedTuple
 from torch import Tensor, nn
 
 from nnlr._arguments import is_listing
+from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import unwrap
 from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import listed, plural, shown
 from nnlr.depth._auto import auto
+from nnlr.depth._flow import flow
 from nnlr.depth._given import INDEXERS, as_indexer
 from nnlr.depth._layer import Indexer, Layer, layers_of
 from nnlr.errors import CoverageError, NnlrError, PatternError
@@ -67,6 +69,10 @@ class Groups(ABC):
     def of(self, model: ModelInfo) -> list[GroupPlace | None]:
         """The group of each of ``model.params``; ``None`` for what is frozen and in none."""
 
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """What is to be pointed out about the groups; nothing by default."""
+        return ()
+
     @abstractmethod
     def __repr__(self) -> str:
         """The groups as a user would write them."""
@@ -85,6 +91,8 @@ def as_groups(value: object) -> Groups:
         if value < 1:
             raise NnlrError(f"groups must be >= 1 as a number, got {value}.", value=value)
         return _Cut(int(value))
+    if value is flow:
+        return _Layers(as_indexer(value))  # an error
     if isinstance(value, str) and value not in INDEXERS:
         raise NnlrError(
             f"groups={value!r} is no indexer ({', '.join(map(repr, INDEXERS))}). Patterns "
@@ -120,6 +128,9 @@ class _Layers(Groups):
         return [
             GroupPlace(layer.depth, layer.last, layer) if layer else outside for layer in layers
         ]
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        return self.indexer.findings(model)
 
     def __repr__(self) -> str:
         return repr(self.indexer)

@@ -18,6 +18,8 @@ from nnlr.depth._blocks.towers import split_into_towers
 from nnlr.depth._blocks.tree import BlockGroup, Bundle, ModelStep, Tree
 from nnlr.depth._layer import Part
 
+Stack = list[list[int]]  # the parameters of each block of a list
+
 _MAPS: Final = frozenset({"embedding", "matrix", "conv", "head", "router", "lora_a", "lora_b"})
 
 
@@ -126,25 +128,25 @@ def _layers_outside(model: ModelInfo, inside: set[int]) -> list[list[int]]:
 def _blocks(model: ModelInfo, before: dict[int, int]) -> list[list[int]]:
     """The parameters of each block; blocks of lists that take turns are joined."""
     tree = Tree(model, cast(nn.Module, model.module))
-    stacks = list(_stacks(tree, before))
-    at = 0
-    while at < len(stacks):
-        turn = next((s for s in stacks[at + 1 :] if _take_turns(stacks[at], s, before)), None)
-        if turn is None:
-            at += 1
+    turns: list[list[Stack]] = []
+    for stack in _stacks(tree, before):
+        for lists in turns:
+            if any(_take_turns(stack, each, before) for each in lists):
+                lists.append(stack)
+                break
         else:
-            stacks.remove(turn)
-            stacks[at] = [[*a, *b] for a, b in zip(stacks[at], turn, strict=True)]
+            turns.append([stack])
     seen: set[int] = set()
     blocks = []
-    for block in (block for stack in stacks for block in stack):
-        if params := [at for at in block if at not in seen]:
-            seen.update(params)
-            blocks.append(params)
+    for lists in turns:
+        for parts in zip(*lists, strict=True):
+            if params := [at for part in parts for at in part if at not in seen]:
+                seen.update(params)
+                blocks.append(params)
     return blocks
 
 
-def _stacks(tree: Tree, before: dict[int, int]) -> Iterator[list[list[int]]]:
+def _stacks(tree: Tree, before: dict[int, int]) -> Iterator[Stack]:
     """The lists of blocks that run in series; members that stand side by side are looked into."""
     for siblings in (False, True):
         finder = BlockFinder(tree, siblings=siblings)
@@ -202,7 +204,7 @@ def _before(params: Iterable[int], before: dict[int, int]) -> int:
     return bits
 
 
-def _take_turns(one: list[list[int]], other: list[list[int]], before: dict[int, int]) -> bool:
+def _take_turns(one: Stack, other: Stack, before: dict[int, int]) -> bool:
     """Whether the members of two lists of one length alternate, as under ``zip``."""
     if len(one) != len(other) or len(one) < 2:
         return False

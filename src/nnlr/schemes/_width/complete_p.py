@@ -25,6 +25,7 @@ from torch import nn
 from nnlr._arguments import as_call, choice, number
 from nnlr._declare.factor import Factor
 from nnlr._declare.scheme import Scheme
+from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, describe
 from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
@@ -215,6 +216,10 @@ class CompleteP(WidthScheme):
                 scales = scales.folded(fold, "adamw")
             factors.append(scales.factor("adamw"))
         return factors
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """Those of the indexer."""
+        return self.indexer.findings(model)
 
     def _depths(self, model: ModelInfo) -> list[float | None]:
         """For each parameter in a block, how many times as many blocks there are."""
