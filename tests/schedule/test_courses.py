@@ -123,8 +123,13 @@ class TestPhases:
         with pytest.raises(nnlr.ConfigError, match=r"StepLR, was replaced .*, ExponentialLR") as e:
             first.step()
         assert all(way in str(e.value) for way in ("beside=", "after=", "SequentialLR"))
-        with pytest.raises(nnlr.ConfigError, match="was replaced"):
-            schedule(optimizer, lrs.StepLR, step_size=3, beside=first)
+        for use in (
+            lambda: schedule(optimizer, lrs.StepLR, step_size=3, beside=first),
+            lambda: first.set_base_lr(1.0),
+            lambda: first.load_state_dict(first.state_dict()),
+        ):
+            with pytest.raises(nnlr.ConfigError, match="was replaced"):
+                use()
 
     def test_a_schedule_of_the_decay_ends_too(self):
         """The next one without it finds the decay as the code built it."""
@@ -239,6 +244,22 @@ class TestPhases:
         second = copy.deepcopy(first)
         schedule(second, lrs.ConstantLR)
         assert {0.05} == {group["weight_decay"] for group in second.param_groups}
+
+    def test_a_peak_of_none_is_no_peak(self):
+        """Optimizers of optimi keep a `max_lr` of their own in the groups, which is None."""
+        net = network()
+        optimizer = plan_of(net).optimizer(torch.optim.AdamW)
+        for group in optimizer.param_groups:
+            group["max_lr"] = None
+        scheduler = schedule(optimizer, lrs.ExponentialLR, gamma=0.5)
+        go(scheduler, 2)
+        nnlr.regroup(optimizer, plan_of(net, 0.5))
+        assert [BASE / 4, BASE / 8] == scheduler.get_last_lr()
+        again = plan_of(net, 0.5).optimizer(torch.optim.AdamW)
+        resumed = schedule(again, lrs.ExponentialLR, gamma=0.5)
+        resumed.load_state_dict(saved(scheduler))
+        again.load_state_dict(saved(optimizer))
+        assert go(scheduler, 2) == go(resumed, 2)
 
 
 class TestBeside:

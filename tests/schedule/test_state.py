@@ -164,6 +164,14 @@ class TestWhoseItIs:
             scheduler.load_state_dict(state)
         assert before == as_it_is(scheduler)
 
+    @pytest.mark.parametrize("keys", [None, 3, [1, 2], {}])
+    def test_an_inventory_that_is_none_is_torn(self, keys):
+        """It is a list of names."""
+        state = made("StepLR-0").state_dict()
+        state["lr"]["keys"] = keys
+        with pytest.raises(nnlr.ConfigError, match="'keys'"):
+            made("StepLR-0").load_state_dict(state)
+
     def test_the_mode_of_a_plateau_is_a_text(self):
         """It is read again on loading."""
         state, scheduler = made("ReduceLROnPlateau-0").state_dict(), made("ReduceLROnPlateau-0")

@@ -109,12 +109,9 @@ class BaseRate:
             rate *= other.rate / other.unit
         return rate
 
-    def begin(self, share: Share) -> None:
-        """Let the courses of a share begin that have waited for their first step."""
-        start = self.value() / self.scale
-        for course in share.each():
-            if not course.begun:
-                course.begin(start, self.base or 1.0)
+    def begin(self, course: Course) -> None:
+        """Let a course begin that has waited for its first step, from the rate of this moment."""
+        course.begin(self.value() / self.scale, self.base or 1.0)
 
     def rates(self, groups: Iterable[Group]) -> list[tuple[Group, float]]:
         """Return what is due for each group that follows; refuse what no training can use."""

@@ -105,11 +105,14 @@ class _Ratios:
 
         Args:
             lr: New base learning rate, finite, > 0.
+
+        Raises:
+            ConfigError: If another schedule has taken the place of this one.
         """
+        self._refuse_to_go_on()
         rate = self._rates["lr"]
         rate.scale = number(lr, "lr", above=0) / (rate.base or 1.0)
-        if not self._over():
-            self._write()
+        self._write()
 
     @property  # read at every call: groups may have been added, merged or loaded
     def base_lrs(self) -> list[float]:
@@ -152,7 +155,7 @@ class _Ratios:
             for key, share in self._shares.items():
                 for course in share.each():
                     if not course.begun:
-                        self._rates[key].begin(share)
+                        self._rates[key].begin(course)
                     if course.takes_metric or (key == "lr" and not metric):
                         course.step(*args, **kwargs)
                     else:
@@ -173,9 +176,11 @@ class _Ratios:
         warning.
 
         Raises:
-            ConfigError: If it is the state of another scheduler, or not all of it: nothing is
-                changed then.
+            ConfigError: If it is the state of another scheduler, or not all of it, or a new
+                schedule has replaced this one: nothing is changed then.
         """
+        if any(rate.replaced_by is not None for rate in self._rates.values()):
+            self._refuse_to_go_on()
         states = self._taken_apart(state_dict)
         # nnlr.checkpoint leaves a hook in the optimizer that says whose rates count.
         hooks = getattr(self.optimizer, "_optimizer_load_state_dict_pre_hooks", {}).values()
@@ -295,7 +300,7 @@ class _Ratios:
         """Raise if another schedule has taken the place of this one."""
         if over := self._over():
             raise ConfigError(
-                f"This schedule, {_kinds(self._shares['lr'])}, {over}. Step that one. A new "
+                f"This schedule, {_kinds(self._shares['lr'])}, {over}. Use that one. A new "
                 "schedule is a new course; to have both multiply, build it with beside=this "
                 "one; to have it take over later, with after=this one; for a chain pass one "
                 "function: lambda opt: SequentialLR(opt, [...], milestones=[...])."

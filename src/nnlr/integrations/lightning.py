@@ -17,7 +17,7 @@ from nnlr._schedule.keep_ratios import keep_ratios as keep_ratios_of
 from nnlr._schedule.rate_summary import rate_summary
 from nnlr._schedule.schedule import Courses
 from nnlr._schedule.schedule import schedule as schedule_of
-from nnlr._text import listed, shown
+from nnlr._text import listed, shown, warn
 from nnlr.errors import NnlrError
 from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
@@ -38,10 +38,9 @@ if TYPE_CHECKING:
 if TYPE_CHECKING or _package() == _NEWER:
     with installed(_NEWER):
         from lightning import Callback
-        from lightning.pytorch.callbacks import BaseFinetuning
+        from lightning.pytorch import callbacks
 else:
-    from pytorch_lightning import Callback
-    from pytorch_lightning.callbacks import BaseFinetuning
+    from pytorch_lightning import Callback, callbacks
 
 
 def configure(
@@ -133,7 +132,7 @@ def configure(
     whole(frequency, "frequency", minimum=1)
     if flag(adopt, "adopt"):
         settings.setdefault("names", False)
-    _refuse_finetuning(module, named=bool(settings.get("names", True)))
+    _judge_callbacks(module, named=bool(settings.get("names", True)), keeps_ratios=keep_ratios)
     _refuse_other_module(module, plan, settings)
     agree_if_whole(plan, module)
     optimizer = plan.optimizer(cls, **settings)
@@ -152,17 +151,28 @@ def configure(
     return {"optimizer": optimizer, "lr_scheduler": config}
 
 
-def _refuse_finetuning(module: nn.Module, *, named: bool) -> None:
-    """Raise now for what torch would refuse at the epoch at which a callback adds its group."""
+def _judge_callbacks(module: nn.Module, *, named: bool, keeps_ratios: bool) -> None:
+    """Say now what a callback of the trainer will do to the groups.
+
+    Groups that it adds are refused by torch at its epoch; one rate for all flattens in silence.
+    """
     # Not the property `trainer`, which raises where there is none.
-    callbacks = getattr(getattr(module, "_trainer", None), "callbacks", ())
-    adding = [type(each).__name__ for each in callbacks if isinstance(each, BaseFinetuning)]
+    present = getattr(getattr(module, "_trainer", None), "callbacks", ())
+    adding = [type(each).__name__ for each in present if isinstance(each, callbacks.BaseFinetuning)]
     if adding and named:
         raise NnlrError(
             f"{listed(adding)} will add groups without names to the optimizer, which torch "
             "refuses beside the named ones of a plan. Pass adopt=True to configure: groups have "
             "no names then, and the schedule takes the added ones in. Or unfreeze by "
             "nnlr.regroup, which keeps the names."
+        )
+    writing = (callbacks.StochasticWeightAveraging, callbacks.LearningRateFinder)
+    flattening = [type(each).__name__ for each in present if isinstance(each, writing)]
+    if flattening and not keeps_ratios:
+        warn(
+            f"{listed(flattening)} writes one learning rate into every group, and the ratios of "
+            "the plan are lost. Pass keep_ratios=True to configure: the groups then follow the "
+            "reference group."
         )
 
 
