@@ -27,8 +27,8 @@ from nnlr._text import listed, plural, warn
 from nnlr.checkpoint._hook import hook_of, learn_names, learn_schemes
 from nnlr.checkpoint._made import kept
 from nnlr.checkpoint._names import KIND, SHAPE, matched, names_of
-from nnlr.checkpoint._settings import Source as Saved
-from nnlr.checkpoint._settings import same
+from nnlr.checkpoint._sides import Source as Saved
+from nnlr.checkpoint._sides import same
 from nnlr.checkpoint._state import Judge
 from nnlr.errors import ConfigError, NnlrError
 

@@ -208,6 +208,17 @@ class TestRates:
         assert by_group(first, "d") == by_group(second, "d")
         assert (4, 4) == by_group(second, "k")
 
+    def test_rates_that_moved_apart_cannot_be_one(self):
+        """The first group's progress counts, and it is told for whom that is another."""
+        net = network()
+        first = planned(net)
+        train(net, first, [0])
+        first.param_groups[0]["lr"] = 0.02
+        second = planned(net, mult=1)
+        said = reload(second, first.state_dict())
+        assert (0.02, 0.02) == by_group(second, "lr")
+        assert "lr is 0.005 in the checkpoint and 0.02 in the code" in said
+
     def test_none_is_no_rate(self):
         """torch-optimi keeps max_lr=None in its groups."""
 

@@ -14,7 +14,8 @@ from nnlr.checkpoint._names import GONE, Match, Names, match, paired
 from nnlr.checkpoint._refuse import refuse_bad_values
 from nnlr.checkpoint._report import Report
 from nnlr.checkpoint._saved import Saved
-from nnlr.checkpoint._settings import Group, Settings, Source, Target
+from nnlr.checkpoint._settings import Settings
+from nnlr.checkpoint._sides import Group, Source, Target
 from nnlr.checkpoint._state import MISSING, MOVED, Judge, Verdict
 from nnlr.checkpoint._tensors import placed
 from nnlr.checkpoint._unnoted import origin_of_code, origins

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr.checkpoint._hook import hook_of
-from nnlr.checkpoint._settings import NOTE, same
+from nnlr.checkpoint._sides import NOTE, same
 from nnlr.errors import ConfigError
 
 

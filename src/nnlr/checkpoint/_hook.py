@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from nnlr._model.names import Source
 from nnlr.checkpoint._names import Pairs, names_of, paired, pairs_of
 from nnlr.checkpoint._report import Report
-from nnlr.checkpoint._settings import NOTE
+from nnlr.checkpoint._sides import NOTE
 
 StateDict = dict[str, Any]
 

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, plain
 from nnlr._schedule.progress import SCHEDULED
-from nnlr.checkpoint._settings import NOTE, Group
+from nnlr.checkpoint._sides import NOTE, Group
 
 # Settings of how a step is computed, off for the trial: they ask for certain devices.
 _PLAIN_STEP: Final = {"fused": None, "foreach": False, "capturable": False, "differentiable": False}

@@ -20,7 +20,7 @@ from nnlr.checkpoint._names import Names, Pairs, names_of, pairs_of, require_nam
 from nnlr.checkpoint._refuse import refuse_malformed
 from nnlr.checkpoint._report import Report, warn_about
 from nnlr.checkpoint._saved import Saved, by_position, fqns, read_indexed, read_named
-from nnlr.checkpoint._settings import NOTE
+from nnlr.checkpoint._sides import NOTE
 from nnlr.errors import ConfigError, NnlrError
 
 POLICIES: Final = ("code", "checkpoint")

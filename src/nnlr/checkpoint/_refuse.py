@@ -9,7 +9,7 @@ from torch import Tensor
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, number
 from nnlr._schedule.progress import SCHEDULED
 from nnlr._text import shown
-from nnlr.checkpoint._settings import NOTE, Group, values_in
+from nnlr.checkpoint._sides import NOTE, Group, values_in
 from nnlr.errors import ConfigError
 
 # Rates and multipliers: finite numbers of at least 0.

@@ -12,7 +12,7 @@ from nnlr._text import shown
 from nnlr.checkpoint._hook import classes_of
 from nnlr.checkpoint._names import Names
 from nnlr.checkpoint._refuse import refuse_malformed
-from nnlr.checkpoint._settings import APART, NOTE, OF_THE_CODE, same
+from nnlr.checkpoint._sides import APART, NOTE, OF_THE_CODE, same
 from nnlr.checkpoint._tensors import fits
 from nnlr.errors import ConfigError, NnlrError
 

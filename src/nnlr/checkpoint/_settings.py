@@ -5,93 +5,20 @@ still the noted one is given up for the code's; one that had moved continues. A 
 multiplier, and the two are judged apart: the base continues in proportion to the code's.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import isclose
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from torch import Tensor
 
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, number, plain
-from nnlr._schedule.progress import SCHEDULED, filled
+from nnlr._schedule.progress import filled
+from nnlr.checkpoint._rates import Rate
 from nnlr.checkpoint._report import Difference, short
+from nnlr.checkpoint._sides import APART, NOTES, OF_THE_CODE, Source, Target, same
 from nnlr.errors import ConfigError
-
-Group = Mapping[str, Any]
-
-# The key under which the hook of `on_load` adds names and classes to groups of a state dict.
-NOTE: Final = "nnlr"
-
-# Numbers that differ by less are one number, computed in another order or as float32.
-NOISE: Final = 1e-6
-
-# Which class and kernels run: those of the checkpoint need not exist on this machine.
-OF_THE_CODE: Final = {
-    *("foreach", "fused", "capturable", "differentiable", "triton"),
-    "decoupled_weight_decay",  # what makes an AdamW of an Adam
-}
 
 # What schedulers cycle beside the rate: a code that starts it elsewhere cycles from there.
 _CYCLED: Final = {"momentum", "betas"}
-
-# What a scheduler notes in proportion to each rate.
-_NOTES: Final = {"lr": SCHEDULED[1:], "weight_decay": ("initial_weight_decay",)}
-
-# Settings that say which parameters a group has, or are decided as rates.
-APART: Final = {
-    *("params", "param_names", "name", NOTE, ORIGIN),
-    *("cycles_momentum", "cycles_betas"),  # notes of version 0.1
-    *MULTIPLIERS,
-    *MULTIPLIERS.values(),
-    *(note for notes in _NOTES.values() for note in notes),
-}
-
-
-def same(one: object, other: object) -> bool:
-    """Whether two settings are equal, be they floats or tensors, tuples or lists."""
-    one, other = plain(one), plain(other)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool((one == other).all())
-    if type(one) is type(other) is float:
-        return isclose(one, other, rel_tol=NOISE)
-    return bool(one == other)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A saved group of some parameters, and its settings as they were built."""
-
-    group: Group
-    origin: Group
-    names: Sequence[str] = ()
-
-    def moved(self, key: str) -> bool:
-        """Whether training has moved a setting, or made it."""
-        was, now = plain(self.origin.get(key, ...)), plain(self.group[key])
-        if isinstance(was, list | tuple) and isinstance(now, list | tuple):
-            was, now = tuple(was), tuple(now)
-        return not (was is now or (type(was) is not Tensor and was == now))
-
-    def started_elsewhere(self, key: str, code: object) -> bool:
-        """Whether a setting was built with another value than in the code, as far as known."""
-        was = self.origin.get(key, self.group[key])
-        return was is not None and not same(was, code)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A group of the code, its settings as built, and the saved groups of its parameters."""
-
-    group: Group
-    origin: Group
-    label: str  # its name in messages
-    sources: Sequence[Source]
-
-    def having(self, key: str) -> list[Source]:
-        """Return the saved groups that have a setting."""
-        return [source for source in self.sources if key in source.group]
 
 
 class Settings:
@@ -101,7 +28,7 @@ class Settings:
         self, targets: Sequence[Target], saved: Sequence[Source], policy: str, *, other: bool
     ) -> None:
         self.policy, self._other = policy, other  # whether another class saved them
-        self._rates = [_Rate(key, targets, saved) for key in MULTIPLIERS]
+        self._rates = [Rate(key, targets, saved) for key in MULTIPLIERS]
         # The names and the facts of each difference.
         self._merged: dict[object, tuple[list[str], tuple[str, Any, Any, str]]] = {}
 
@@ -117,6 +44,9 @@ class Settings:
                 self._saved_rate(rate, target, settings)
             elif number(target.group, rate.key) is not None:
                 settings |= rate.coded(target, self._multiplier(rate, target))
+                for source in rate.of_other_progress(target):
+                    now = source.group[rate.key], settings[rate.key]
+                    self._note(rate.key, source.names, *now, "code", differs=True)
             self._tell_rate(rate, target)
         if ORIGIN in target.group:
             settings[ORIGIN] = self._origin(target)
@@ -153,7 +83,7 @@ class Settings:
             ]
             self._tell(key, changed, code, "checkpoint" if counts else "code")
 
-    def _multiplier(self, rate: "_Rate", target: Target) -> float | None:
+    def _multiplier(self, rate: "Rate", target: Target) -> float | None:
         """Return the multiplier of a group, if training had moved it."""
         sources = target.having(rate.mult)
         if not any(rate.mult in source.origin and source.moved(rate.mult) for source in sources):
@@ -161,11 +91,11 @@ class Settings:
         moved: float = self._agreed(rate.mult, target)
         return moved
 
-    def _saved_rate(self, rate: "_Rate", target: Target, settings: dict[str, Any]) -> None:
+    def _saved_rate(self, rate: "Rate", target: Target, settings: dict[str, Any]) -> None:
         """Take a rate and its multiplier from the checkpoint."""
         taken = {
             key: value
-            for key in (rate.key, *_NOTES[rate.key], rate.mult)
+            for key in (rate.key, *NOTES[rate.key], rate.mult)
             if (value := self._agreed(key, target)) is not None
         }
         for key, value in taken.items():
@@ -209,7 +139,7 @@ class Settings:
                 origin |= {k: v for k, v in source.origin.items() if k in origin or k in APART}
         return origin
 
-    def _tell_rate(self, rate: "_Rate", target: Target) -> None:
+    def _tell_rate(self, rate: "Rate", target: Target) -> None:
         """Note where code and checkpoint have other bases or multipliers."""
         mult = rate.multiplier(target)
         start = number(target.origin, rate.key)
@@ -261,124 +191,6 @@ class Settings:
         )
 
 
-class _Rate:
-    """One rate of all groups, ``lr`` or ``weight_decay``, in the code and in a checkpoint."""
-
-    def __init__(self, key: str, targets: Sequence[Target], saved: Sequence[Source]) -> None:
-        self.key, self.mult = key, MULTIPLIERS[key]
-        origins = [target.origin for target in targets]
-        self._largest = max((number(origin, key) or 0.0 for origin in origins), default=0.0)
-        # A schedule will write multipliers where the code has none yet.
-        self._will_have = any(self.mult in source.group for source in saved) and not any(
-            self.mult in group for target in targets for group in (target.group, target.origin)
-        )
-        pairs = [(self.multiplier(target), number(target.origin, key)) for target in targets]
-        self.base = _base(pairs)
-        measures = [source for source in saved if self._progress(source) is not None]
-        # The saved group that tells how far the rates have come, where no other does.
-        self._reference = max(measures, key=self._measure, default=None)
-        self._saved_base = _base(
-            [(number(s.origin, self.mult), number(s.origin, key)) for s in measures]
-        )
-
-    def multiplier(self, target: Target) -> float | None:
-        """Return the code's multiplier of a group."""
-        mult = number(target.origin, self.mult)
-        mult = number(target.group, self.mult) if mult is None else mult
-        if mult is None and self._will_have:
-            start = number(target.origin, self.key)
-            return None if start is None else start / self._largest if self._largest else 0.0
-        return mult
-
-    def _measure(self, source: Source) -> tuple[bool, float]:
-        """Order saved groups by how well they tell the progress."""
-        mult = number(source.origin, self.mult)
-        return mult in {1, None}, mult or 0.0
-
-    def _moved(self, source: Source) -> bool:
-        """Whether the multiplier of a saved group had moved."""
-        has_both = self.mult in source.group and self.mult in source.origin
-        return has_both and source.moved(self.mult)
-
-    def _progress(self, source: Source) -> float | None:
-        """Return how far the base of a group had come, relative to its start."""
-        now, start = number(source.group, self.key), number(source.origin, self.key)
-        if now is None or not start:
-            return None
-        if self._moved(source):
-            was, mult = number(source.origin, self.mult), number(source.group, self.mult)
-            return now / mult * was / start if was and mult else None
-        return now / start
-
-    def coded(self, target: Target, moved: float | None) -> dict[str, Any]:
-        """Return the code's rate at the progress of the checkpoint's, and what goes with it.
-
-        ``moved`` is the multiplier, if training had moved it.
-        """
-        like, mult = target.group[self.key], self.multiplier(target)
-        start = number(target.origin, self.key)
-        start = float(like) if start is None else start
-        source = next((s for s in target.sources if number(s.group, self.key) is not None), None)
-        result: dict[str, Any] = {}
-        if mult is not None:
-            result[self.mult] = mult if moved is None else moved
-        factor = None if source is None else self._factor(source, start, mult, moved=moved)
-        if source is None or factor is None:  # new parameters, or those whose rate was 0
-            relative = None if self._reference is None else self._progress(self._reference)
-            result[self.key] = filled(start * (1.0 if relative is None else relative), like)
-        elif moved is None and not source.moved(self.key):
-            result[self.key] = filled(start, like)
-        else:
-            now = float(source.group[self.key])
-            result[self.key] = filled(now * factor, like)
-        for note in _NOTES[self.key]:
-            if note not in target.group:
-                result |= self._noted(note, source, start, factor, like)
-        if moved is not None and (base := start / mult if mult else self.base) is not None:
-            for note in {f"initial_{self.key}"} & (target.group.keys() | result.keys()):
-                result[note] = filled(base * moved, result.get(note, target.group.get(note)))
-        return result
-
-    def _factor(
-        self, source: Source, start: float, mult: float | None, *, moved: float | None
-    ) -> float | None:
-        """Return the code's start of a rate divided by that of a saved group; exactly 1 if equal.
-
-        ``None`` if that started at 0 and stayed there.
-        """
-        was = number(source.origin, self.key)
-        if moved is not None:
-            was_mult = number(source.origin, self.mult)
-            was = was / was_mult if was and was_mult else self._saved_base
-            base = start / mult if mult else self.base
-            start = was or 0.0 if base is None else base
-        if not was:
-            return 1.0 if moved is not None or float(source.group[self.key]) else None
-        return 1.0 if isclose(was, start, rel_tol=NOISE) else start / was
-
-    def _noted(
-        self, note: str, source: Source | None, start: float, factor: float | None, like: object
-    ) -> dict[str, Any]:
-        """Return what a scheduler noted beside a rate, in proportion to the code's start."""
-        if source is None or factor is None or note not in source.group:
-            source = self._reference
-            high = None if source is None else number(source.origin, self.key)
-            factor = start / high if high else None
-        value = None if source is None else source.group.get(note)
-        if value is None or factor is None:
-            return {}
-        return {note: filled(float(value) * factor, like if isinstance(value, Tensor) else None)}
-
-
-def _base(pairs: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """Return the base rate of groups, from their multipliers and starts.
-
-    That of a multiplier of 1 if there is one, else of the largest.
-    """
-    bases = [(mult == 1, mult, start / mult) for mult, start in pairs if mult and start is not None]
-    return max(bases)[2] if bases else None
-
-
 def _continues(key: str, source: Source, target: Target) -> bool:
     """Whether training had moved a setting, and the code does not cycle it from elsewhere."""
     if not source.moved(key):
@@ -405,12 +217,3 @@ def _own(value: Any) -> Any:  # noqa: ANN401 - a setting's value
     if isinstance(value, tuple):
         return tuple(map(_own, value))
     return value
-
-
-def values_in(group: Group) -> Iterator[tuple[str, Any]]:
-    """Yield the single values of a group's settings, those in tuples and lists one by one."""
-    for key, value in group.items():
-        if key in {"params", "param_names"}:
-            continue
-        several = isinstance(value, list | tuple)
-        yield from ((key, plain(part)) for part in (value if several else [value]))

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from nnlr.checkpoint._made import Maker, is_whole, kept
 from nnlr.checkpoint._names import KIND, SHAPE
-from nnlr.checkpoint._settings import Group
+from nnlr.checkpoint._sides import Group
 from nnlr.checkpoint._tensors import fits
 
 # No state was saved, though the optimizer keeps some: the parameter starts afresh.

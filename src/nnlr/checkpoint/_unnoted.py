@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built, bases_of, number, plain, starts
-from nnlr.checkpoint._settings import NOTE, Group
+from nnlr.checkpoint._sides import NOTE, Group
 
 # Multipliers that others than nnlr keep in groups (timm, DINOv2): they are the code's.
 _SCALES: Final = ("lr_scale", "lr_multiplier", "wd_multiplier")

@@ -1,0 +1,93 @@
+"""Groups of the code beside the saved groups of their parameters, and how values compare."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isclose
+from typing import Any, Final
+
+from torch import Tensor
+
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, plain
+from nnlr._schedule.progress import SCHEDULED
+
+Group = Mapping[str, Any]
+
+# The key under which the hook of `on_load` adds names and classes to groups of a state dict.
+NOTE: Final = "nnlr"
+
+# Numbers that differ by less are one number, computed in another order or as float32.
+NOISE: Final = 1e-6
+
+# Which class and kernels run: those of the checkpoint need not exist on this machine.
+OF_THE_CODE: Final = {
+    *("foreach", "fused", "capturable", "differentiable", "triton"),
+    "decoupled_weight_decay",  # what makes an AdamW of an Adam
+}
+
+# What a scheduler notes in proportion to each rate.
+NOTES: Final = {"lr": SCHEDULED[1:], "weight_decay": ("initial_weight_decay",)}
+
+# Settings that say which parameters a group has, or are decided as rates.
+APART: Final = {
+    *("params", "param_names", "name", NOTE, ORIGIN),
+    *("cycles_momentum", "cycles_betas"),  # notes of version 0.1
+    *MULTIPLIERS,
+    *MULTIPLIERS.values(),
+    *(note for notes in NOTES.values() for note in notes),
+}
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two settings are equal, be they floats or tensors, tuples or lists."""
+    one, other = plain(one), plain(other)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool((one == other).all())
+    if type(one) is type(other) is float:
+        return isclose(one, other, rel_tol=NOISE)
+    return bool(one == other)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A saved group of some parameters, and its settings as they were built."""
+
+    group: Group
+    origin: Group
+    names: Sequence[str] = ()
+
+    def moved(self, key: str) -> bool:
+        """Whether training has moved a setting, or made it."""
+        was, now = plain(self.origin.get(key, ...)), plain(self.group[key])
+        if isinstance(was, list | tuple) and isinstance(now, list | tuple):
+            was, now = tuple(was), tuple(now)
+        return not (was is now or (type(was) is not Tensor and was == now))
+
+    def started_elsewhere(self, key: str, code: object) -> bool:
+        """Whether a setting was built with another value than in the code, as far as known."""
+        was = self.origin.get(key, self.group[key])
+        return was is not None and not same(was, code)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A group of the code, its settings as built, and the saved groups of its parameters."""
+
+    group: Group
+    origin: Group
+    label: str  # its name in messages
+    sources: Sequence[Source]
+
+    def having(self, key: str) -> list[Source]:
+        """Return the saved groups that have a setting."""
+        return [source for source in self.sources if key in source.group]
+
+
+def values_in(group: Group) -> Iterator[tuple[str, Any]]:
+    """Yield the single values of a group's settings, those in tuples and lists one by one."""
+    for key, value in group.items():
+        if key in {"params", "param_names"}:
+            continue
+        several = isinstance(value, list | tuple)
+        yield from ((key, plain(part)) for part in (value if several else [value]))
