@@ -539,6 +539,16 @@ class TestSchedulers:
             nnlr.keep_ratios(optimizer)
             assert lost not in kinds(net, optimizer, scheduler)
 
+    def test_rates_that_are_multiplied_already_are_the_ratios(self):
+        """Beside an ``lr_scale`` that a scheduler of timm would multiply in once more."""
+        net = network()
+        groups = [
+            {"params": net[0].parameters(), "lr": LR, "lr_scale": 1.0},
+            {"params": net[2].parameters(), "lr": LR * 0.5, "lr_scale": 0.5},
+        ]
+        optimizer = torch.optim.SGD(groups, lr=LR)
+        assert ["squared-rate"] == kinds(net, optimizer, lrs.StepLR(optimizer, 5))
+
     def test_equal_groups_have_nothing_to_lose(self):
         """A function for each group, and no multipliers: it is meant so."""
         net = network()
@@ -948,7 +958,7 @@ class TestTrials:
         class Copying(torch.optim.SGD):
             def step(self, closure=None):
                 for group in self.param_groups:
-                    dict(group)
+                    assert dict(group).keys() == set(group)
                 super().step(closure)
 
         net = network()

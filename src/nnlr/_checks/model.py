@@ -278,15 +278,17 @@ def _loses_small_steps(subject: Subject, member: Member) -> bool:
     halves = [(subject.deepspeed or {}).get(key) for key in ("bf16", "fp16")]
     if any(isinstance(half, Mapping) and half.get("enabled", True) for half in halves):
         return False
-    for optimizer in subject.optimizers:
-        if any(group is member.group for group in optimizer.param_groups):
-            with undisturbed():
-                try:
-                    probe = probe_of(subject, optimizer)
-                    return probe.step_is_the_rate() and not probe.adds_up(member.tensor.dtype)
-                except Exception:  # noqa: BLE001 - anyone's optimizer
-                    return False
-    return False
+    optimizer = next(
+        optimizer
+        for optimizer in subject.optimizers
+        if any(group is member.group for group in optimizer.param_groups)
+    )
+    with undisturbed():
+        try:
+            probe = probe_of(subject, optimizer)
+            return probe.step_is_the_rate() and not probe.adds_up(member.tensor.dtype)
+        except Exception:  # noqa: BLE001 - anyone's optimizer
+            return False
 
 
 def _sample(tensor: Tensor) -> Tensor:
