@@ -1019,6 +1019,14 @@ class TestTrials:
         optimizer.state[net[0].weight]["mean"] = torch.zeros(7)
         assert [*["wrong-state"] * isinstance(part, list)] == kinds(net, optimizer)
 
+    def test_a_state_that_lacks_something_and_steps_all_the_same(self):
+        """SGD makes a momentum where there is none: another form is no fault by itself."""
+        net = network()
+        optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9)
+        for tensor in net.parameters():
+            optimizer.state[tensor] = {"step": 3}
+        assert [] == kinds(net, optimizer)
+
     def test_many_states_that_do_not_fit_are_dropped_together(self):
         """The line to paste names at most eight parameters."""
         net = nn.ModuleList([nn.Linear(2, 2) for _ in range(9)])
