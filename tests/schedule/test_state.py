@@ -279,6 +279,16 @@ class TestWhoseSettingsCount:
         second.load_state_dict(saved(first))  # what a hand moved goes on
         assert 3 * straight.scheduler.base_lrs[0] == pytest.approx(second.base_lrs[0])
 
+    def test_settings_of_the_optimizer_are_none_of_the_schedulers(self):
+        """Another decay or momentum in the code is the optimizer's to tell."""
+        first, second = (
+            schedule(built(torch.optim.SGD, momentum=m), lrs.StepLR, step_size=2)
+            for m in (0.9, 0.5)
+        )
+        go(first, 3)
+        second.load_state_dict(saved(first))
+        assert first.get_last_lr() == second.get_last_lr()
+
     def test_a_regrouped_run_resumes_to_the_bit(self):
         """The base rate was another when the course was built, and nothing has changed."""
         net = network()

@@ -86,7 +86,7 @@ class Course:
         self.cycled: tuple[str, ...] = ()  # settings that it has cycled
         self._see_cycles()
         self._check()
-        settings = entries(self.scheduler, self.group)
+        settings = entries(self.scheduler, self.group, self.proxy.defaults)
         self.settings = {entry.label: entry.value for entry in settings}
         self._as_built = self.moment()
         if steps:
@@ -209,7 +209,7 @@ class Course:
     def _take_own(self, labels: Collection[str]) -> None:
         """Put back settings as they were built."""
         built_with = dict(zip(map(id, self._holders()), self._as_built, strict=True))
-        for entry in entries(self.scheduler, self.group):
+        for entry in entries(self.scheduler, self.group, self.proxy.defaults):
             if entry.label in labels and entry.holder is not None:
                 entry.holder[entry.key] = built_with[id(entry.holder)][entry.key]
 

@@ -7,7 +7,7 @@ and a cosine of ``T_max=10`` that is loaded into one of 100 goes on as one of 10
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from numbers import Real
 from types import CodeType, FunctionType, MethodType
@@ -67,11 +67,13 @@ def name_of(scheduler: object) -> str:
     return f"{module}.{cls.__qualname__}{inside}"
 
 
-def entries(scheduler: object, group: Attributes) -> Iterator[Entry]:
+def entries(
+    scheduler: object, group: Attributes, defaults: Collection[str] = ()
+) -> Iterator[Entry]:
     """Return what a scheduler that has just been built was built with.
 
     These are its attributes and those of its functions, as far as they are plain, and what it
-    wrote into the proxy's ``group``.
+    wrote into the proxy's ``group`` beside the optimizer's ``defaults``.
     """
     for number, part in enumerate(parts(scheduler)):
         prefix = f"{type(part).__name__} {number}: " if number else ""
@@ -82,7 +84,8 @@ def entries(scheduler: object, group: Attributes) -> Iterator[Entry]:
         for key, function in functions.items():
             yield from _of_function(function, prefix, key)
     for key, value in group.items():
-        if key != "params" and (described := plain(value)) != ...:
+        own = key == "lr" or key not in defaults
+        if own and key != "params" and (described := plain(value)) != ...:
             yield Entry(f"group: {key}", described, group, key)
 
 
