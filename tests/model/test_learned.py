@@ -264,3 +264,15 @@ def test_soft_prompts_of_peft_are_tokens():
     ):
         model = peft.get_peft_model(transformers.GPT2LMHeadModel(config), make)
         assert roles_of(model)["prompt_encoder.default.embedding.weight"] == "token"
+
+
+def test_a_class_of_embeddings_may_hold_tokens_and_positions_itself():
+    """Its own names count before the name of the class."""
+    holder = type("PatchEmbedding", (nn.Module,), {})()
+    for name in ("table", "mask_tokens", "pos_embed"):
+        holder.register_parameter(name, nn.Parameter(torch.zeros(3, 4)))
+    assert roles_of(holder) == {
+        "table": "embedding",
+        "mask_tokens": "token",
+        "pos_embed": "position",
+    }
