@@ -67,3 +67,16 @@ def test_state_of_odd_classes_goes_on_by_name(cls):
     assert [1.0, 2.0] == [resumed.state[p]["mean"].mean().item() for p in other.parameters()]
     nnlr.regroup(optimizer, planned(net, "weight"))
     assert [1.0, 2.0] == [optimizer.state[p]["mean"].mean().item() for p in net.parameters()]
+
+
+def test_state_of_another_class_is_dropped_where_only_a_small_step_can_be_tried():
+    """Of a large tensor of a class that looks at values."""
+    net = nn.Linear(2048, 1024, bias=False)
+    plan = nnlr.resolve(net, lr=0.1, weight_decay=0)
+    other = plan.optimizer(torch.optim.SGD, momentum=0.9)
+    net.weight.grad = torch.ones_like(net.weight)
+    other.step()
+    optimizer = plan.optimizer(ByValue)
+    with pytest.warns(nnlr.NnlrWarning, match="kind"):
+        optimizer.load_state_dict(other.state_dict())
+    assert not optimizer.state.get(net.weight)
