@@ -113,10 +113,12 @@ class TestTimm:
     def test_each_optimizer_of_its_factory(self, name):
         """Those that are for GPUs alone cannot be built here."""
         try:
-            optimizer = timm.optim.create_optimizer_v2(network(), name, lr=1e-3, weight_decay=0.05)
+            with warnings.catch_warnings(action="ignore"):  # one recommends a library
+                net = network()
+                optimizer = timm.optim.create_optimizer_v2(net, name, lr=1e-3, weight_decay=0.05)
         except AssertionError as refusal:
             pytest.skip(str(refusal))
-        assert "nothing found" == findings(MODELS[0], optimizer)
+        assert "nothing found" == findings(net, optimizer)
 
     @pytest.mark.parametrize("name", ["lamb", "lion", "adafactor", "adahessian", "novograd"])
     def test_optimizers_of_its_factory(self, name):
