@@ -279,6 +279,22 @@ class TestWhoseSettingsCount:
         second.load_state_dict(saved(first))  # what a hand moved goes on
         assert 3 * straight.scheduler.base_lrs[0] == pytest.approx(second.base_lrs[0])
 
+    def test_a_state_of_another_base_rate_may_be_saved_and_loaded_again(self):
+        """The base of the state is not the one at which the settings were written."""
+        first, second, third = (
+            schedule(
+                built(torch.optim.SGD, lr=lr, resume="checkpoint"),
+                lrs.CosineAnnealingLR,
+                T_max=10,
+            )
+            for lr in (2 * BASE, BASE, BASE)
+        )
+        go(first, 3)
+        second.load_state_dict(saved(first))
+        go(second, 1)
+        third.load_state_dict(saved(second))
+        assert go(second, 3) == go(third, 3)
+
     def test_settings_of_the_optimizer_are_none_of_the_schedulers(self):
         """Another decay or momentum in the code is the optimizer's to tell."""
         first, second = (

@@ -87,7 +87,8 @@ class Course:
         self._see_cycles()
         self._check()
         settings = entries(self.scheduler, self.group, self.proxy.defaults)
-        self.settings = {entry.label: entry.value for entry in settings}
+        # The base rate then is among them: a state that is loaded may be of another.
+        self.settings = {"unit": self.unit, **{each.label: each.value for each in settings}}
         self._as_built = self.moment()
         if steps:
             if self.takes_metric:
@@ -195,7 +196,7 @@ class Course:
         saved = state.get("settings")
         if not saved or not self.settings:  # of version 0.1
             return {}
-        units = (float(state["unit"]), self.unit)
+        units = (float(saved.get("unit") or 1.0), float(self.settings["unit"] or 1.0))
         pairs = {
             label: (saved.get(label), self.settings.get(label))
             for label in dict.fromkeys([*saved, *self.settings])
