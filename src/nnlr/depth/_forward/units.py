@@ -128,8 +128,10 @@ def _layers_outside(model: ModelInfo, inside: set[int]) -> list[list[int]]:
 def _blocks(model: ModelInfo, before: dict[int, int]) -> list[list[int]]:
     """The parameters of each block; blocks of lists that take turns are joined."""
     tree = Tree(model, cast(nn.Module, model.module))
+    stacks = list(_stacks(tree, before))
+    stacks += _later_lists(tree, stacks, before)
     turns: list[list[Stack]] = []
-    for stack in _stacks(tree, before):
+    for stack in stacks:
         for lists in turns:
             if any(_take_turns(stack, each, before) for each in lists):
                 lists.append(stack)
@@ -168,6 +170,28 @@ def _stacks(tree: Tree, before: dict[int, int]) -> Iterator[Stack]:
                 inner = finder._group(step.unit) if step.whole else None
                 if inner is not None:
                     pending.append(inner)
+
+
+def _later_lists(tree: Tree, stacks: list[Stack], before: dict[int, int]) -> Iterator[Stack]:
+    """Lists above the blocks that run in series, and are too heavy for a head: decoders.
+
+    Where connections skip blocks, widths do not tell that they follow one another.
+    """
+    inside = {at for stack in stacks for block in stack for at in block}
+    weight = sum(tree.model.params[at].numel for at in inside)
+    blocks = bits_of(inside)
+    for unit in tree.root.below():
+        members = [kid for kid in unit.kids if tree.is_composite(kid)]
+        if not issubclass(unit.cls, nn.ModuleList) or len(members) < 2:
+            continue
+        params = [list(kid.params()) for kid in members]
+        if (
+            inside.isdisjoint(unit.params())
+            and 10 * sum(kid.numel for kid in members) > weight
+            and all(_before(each, before) & blocks for each in params)
+            and _in_series(params, before)
+        ):
+            yield params
 
 
 def _innermost_lists(group: BlockGroup) -> Iterator[list[ModelStep]]:
