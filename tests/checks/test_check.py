@@ -1095,3 +1095,10 @@ class TestFixes:
         net = network()
         optimizer = torch.optim.SGD(net[0].parameters(), lr=LR)
         assert ["untrained-parameter"] == kinds(list(net.named_parameters()), optimizer)
+
+
+def test_a_model_beside_a_model_is_refused():
+    """One of both would not be looked at."""
+    net = nn.Linear(2, 1)
+    with pytest.raises(nnlr.NnlrError, match="model= is for a plan that was loaded or copied"):
+        nnlr.check(net, model=net)

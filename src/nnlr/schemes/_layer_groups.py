@@ -160,7 +160,7 @@ class _Cut(Groups):
         if count > layers:
             tower = f"tower {layer.tower!r} of " if layer.tower else ""
             raise NnlrError(
-                f"groups={count}, but {tower}{model.label} has {plural(layers, 'layer')}: "
+                f"groups={shown(count)}, but {tower}{model.label} has {plural(layers, 'layer')}: "
                 f"pass 1 to {layers}, or groups='auto' for one group per layer.",
                 groups=count,
                 layers=layers,
