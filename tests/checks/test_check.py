@@ -1097,8 +1097,8 @@ class TestFixes:
         assert ["untrained-parameter"] == kinds(list(net.named_parameters()), optimizer)
 
 
-def test_a_model_beside_a_model_is_refused():
-    """One of both would not be looked at."""
+def test_something_else_beside_a_model_is_refused():
+    """It would not be looked at."""
     net = nn.Linear(2, 1)
     with pytest.raises(nnlr.NnlrError, match="model= is for a plan that was loaded or copied"):
-        nnlr.check(net, model=net)
+        nnlr.check(True, model=net)

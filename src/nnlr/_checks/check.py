@@ -116,13 +116,13 @@ def check(
     if isinstance(plan_or_model, Plan):
         source = plan_or_model._model(model)
     else:
-        if model is not None:
+        if model is not None and not isinstance(plan_or_model, nn.Module):
             raise NnlrError(
                 f"model= is for a plan that was loaded or copied, got {shown(plan_or_model)} and a "
                 "model. Pass the plan first, or the model alone: nnlr.check(model, optimizer).",
                 argument="model",
             )
-        source = plan_or_model
+        source = plan_or_model if model is None else model
     if not isinstance(source, nn.Module | Mapping) and is_listing(source):
         source = list(source)  # an iterator can be walked only once
     empty = isinstance(source, list | Mapping) and not source

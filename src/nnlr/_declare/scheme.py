@@ -133,7 +133,8 @@ class Scheme:
             raise CallError(f"Schemes multiply, and no other sign combines them: {both}.")
         hint = _hint(other)
         if isinstance(other, Real):
-            hint = f" A factor on all rates is one more scheme: nnlr.rule('*', lr_mult={shown(other)})."
+            call = f"nnlr.rule('*', lr_mult={shown(other)})"
+            hint = f" A factor on all rates is one more scheme: {call}."
         raise CallError(
             f"{self!r} can be combined with schemes only, got {shown(other)}.{hint}", value=other
         )

@@ -89,7 +89,7 @@ def as_groups(value: object) -> Groups:
         return _Cut(DEFAULT_COUNT, at_most=True)
     if isinstance(value, Integral) and not isinstance(value, bool):
         if value < 1:
-            raise NnlrError(f"groups must be >= 1 as a number, got {value}.", value=value)
+            raise NnlrError(f"groups must be >= 1 as a number, got {shown(value)}.", value=value)
         return _Cut(int(value))
     if value is flow:
         return _Layers(as_indexer(value))  # an error
