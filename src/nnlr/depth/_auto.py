@@ -5,14 +5,17 @@ head; a norm right after the last block counts with it, as in timm. Between bloc
 what opens a stage counts with its first block and what closes it with its last.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from nnlr._arguments import Call
 from nnlr._model.describe import ModelInfo, uncollected
 from nnlr._text import plural
 from nnlr.depth._blocks.layout import TowerLayout
-from nnlr.depth._blocks.stacks import BlockFinder, single_layer_stacks
+from nnlr.depth._blocks.names import has_lost_its_classes, module_from_names
+from nnlr.depth._blocks.order import WAYS_OUT
+from nnlr.depth._blocks.plain import plain_towers
+from nnlr.depth._blocks.stacks import BlockFinder
 from nnlr.depth._blocks.towers import split_into_towers
 from nnlr.depth._blocks.tree import BlockGroup, Tree
 from nnlr.depth._layer import Indexer, LayerPlace, Layers, flat_tower, numbered_layers
@@ -61,59 +64,59 @@ class Auto(Call, Indexer):
         layers = numbered_layers(places)
         if where := flat_tower(layers, model):
             raise NnlrError(
-                f"The matcher of {where} puts all of its parameters into one layer.\n  {_FIX}",
+                f"The matcher of {where} puts all of its parameters into one layer.\n  {WAYS_OUT}",
                 label=model.label,
             )
         return layers
 
 
-_FIX = (
-    "Say which layer is which: indexer={'stem.*': 0, 'blocks.0.*': 1, ...},\n"
-    "  a function of ParamInfo, or the name of one of nnlr.depth.INDEXERS."
-)
-
-
 @uncollected()
 def places_by_structure(model: ModelInfo) -> list[LayerPlace | None]:
     """The places that follow from the repeated blocks of a model."""
-    if model.module is None:
-        raise NnlrError(
-            f"indexer 'auto' looks for the blocks of a model in its modules, and "
-            f"{model.label} have none.\n  Pass the model itself. {_FIX}",
-            label=model.label,
-        )
-    tree = Tree(model, model.module)
+    tree = structure_of(model)
+    group = outermost_blocks(tree)
+    found = _places_of_towers(tree, group) if group else _places_of_layers(tree)
     places: list[LayerPlace | None] = [None] * len(model.params)
-    group, single_layers = _outermost_blocks(tree)
-    for tower in split_into_towers(tree, group):
-        for at, place in TowerLayout(tree, tower, single_layers=single_layers).places():
-            first = places[at]
-            # A tied tensor counts in its first tower, and there where it is used first.
-            if first is None or (first.tower == place.tower and place.order < first.order):
-                places[at] = place
+    for at, place in found:
+        first = places[at]
+        # A tied tensor counts in its first tower, and there where it is used first.
+        if first is None or (first.tower == place.tower and place.order < first.order):
+            places[at] = place
     return places
 
 
-def _outermost_blocks(tree: Tree) -> tuple[BlockGroup, bool]:
-    """The blocks of a model, and whether these are single layers.
+def structure_of(model: ModelInfo) -> Tree:
+    """The tree of a model's modules, or of those that its names tell."""
+    module = model.module
+    if module is None or has_lost_its_classes(module):
+        module = module_from_names(model)
+    return Tree(model, module)
 
-    By the first of three searches that finds several.
-    """
-    most = 0
-    for single_layers, search in (
-        (False, BlockFinder(tree).blocks_of_model),
-        (False, BlockFinder(tree, siblings=True).blocks_of_model),
-        (True, partial(single_layer_stacks, tree, tree.root)),
-    ):
-        group = search()
-        count = len(group.blocks()) if group else 0
-        if group and count > 1:
-            return group, single_layers
-        most = max(most, count)
-    raise NnlrError(
-        f"indexer 'auto' finds no repeated blocks in {tree.model.label} "
-        f"({plural(len(tree.model.params), 'parameter')}"
-        f"{', 1 block' if most else ''}): there is nothing to count layers by.\n"
-        f"  {_FIX}",
-        label=tree.model.label,
-    )
+
+def outermost_blocks(tree: Tree) -> BlockGroup | None:
+    """The blocks of a model, by the first of two searches that finds several."""
+    for siblings in (False, True):
+        group = BlockFinder(tree, siblings=siblings).blocks_of_model()
+        if group and len(group.blocks()) > 1:
+            return group
+    return None
+
+
+def _places_of_towers(tree: Tree, group: BlockGroup) -> Iterator[tuple[int, LayerPlace]]:
+    """Positions and places of parameters in towers of blocks."""
+    for tower in split_into_towers(tree, group):
+        yield from TowerLayout(tree, tower).places()
+
+
+def _places_of_layers(tree: Tree) -> Iterator[tuple[int, LayerPlace]]:
+    """Positions and places of parameters in a model of single layers."""
+    towers = plain_towers(tree)
+    if not towers:
+        raise NnlrError(
+            f"indexer 'auto' finds no repeated blocks in {tree.model.label} "
+            f"({plural(len(tree.model.params), 'parameter')}): there is nothing to count "
+            f"layers by.\n  {WAYS_OUT}",
+            label=tree.model.label,
+        )
+    for tower in towers:
+        yield from tower.places(tower.unit.path if len(towers) > 1 else "")

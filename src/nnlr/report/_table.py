@@ -6,6 +6,7 @@ from typing import Final
 
 from nnlr._findings import Finding
 from nnlr._rows.groups import Group
+from nnlr._rows.layers import depth_text, layers_of_rows
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural, printable
@@ -43,6 +44,8 @@ def table(
     ]
     if not rows:
         return "\n".join(head)
+    if depth := layers_of_rows(rows).summary:
+        head += wrap(depth, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     texts = dict.fromkeys(options_text(row.options) for row in rows if row.options)
     footnotes = {text: number for number, text in enumerate(texts, start=1)}
     foot = _foot(rows, findings, footnotes, full=full)
@@ -100,6 +103,7 @@ def _columns(lines: Sequence[Line], footnotes: Footnotes) -> dict[str, list[str]
     """Titles and cells of every column but the names; those with nothing to say are out."""
     first = [line.rows[0] for line in lines]
     columns = {
+        "layer": [depth_text(line.rows) for line in lines],
         "tensors": [f"{len(line.rows):,}" if len(line.rows) > 1 else "" for line in lines],
         "numel": [amount(line.numel) for line in lines],
     }

@@ -8,20 +8,20 @@ from math import isqrt, prod
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from nnlr.depth._blocks.order import connects, ends, given_by, gives, refuse, takes, told
 from nnlr.depth._blocks.towers import Tower
-from nnlr.depth._blocks.tree import BlockGroup, ModelStep, Tree, Unit
+from nnlr.depth._blocks.tree import BlockGroup, ModelStep, Tree, Unit, Width
 from nnlr.depth._layer import LayerPlace, Part, stem_part
 
 
 class TowerLayout:
-    """Finds the layers of one tower, whose blocks may be single layers."""
+    """Finds the layers of one tower."""
 
-    def __init__(self, tree: Tree, tower: Tower, *, single_layers: bool) -> None:
+    def __init__(self, tree: Tree, tower: Tower) -> None:
         self.tree = tree
         self.path = tower.path
         self.steps = tower.steps
-        if not single_layers:
-            self._take_out_small_stacks()
+        self._take_out_small_stacks()
         self.blocks = [at for at, step in enumerate(self.steps) if step.block]
         # The first and the last block in each group.
         self.spans: dict[BlockGroup, tuple[int, int]] = {}
@@ -100,18 +100,23 @@ class TowerLayout:
     def _layer_and_part(self, at: int, step: ModelStep) -> tuple[int, Part]:
         """Layer and part of a step: 0 is the stem, 1 the first block."""
         first, last = self.blocks[0], self.blocks[-1]
-        in_stage = self._in_stage(step)
-        if at < first:
+        if at < first and (later := self._first_that_takes(step)):
+            return later, "block"
+        if at < first or self._is_late_stem(at, step):
             has_stem = any(s.whole and not self._in_stage(s) for s in self.steps[:first])
-            return (1, "block") if in_stage and has_stem else (0, "stem")
+            return (1, "block") if self._in_stage(step) and has_stem else (0, "stem")
+        if step.block or at < last:
+            return self._layer_in_blocks(at, step), "block"
+        return self._after_blocks(at, step)
+
+    def _after_blocks(self, at: int, step: ModelStep) -> tuple[int, Part]:
+        """Layer and part of a step after the last block."""
         # Whether there are only norms from the last block up to here, and embeddings.
-        after = [s.unit for s in self.steps[last + 1 : at + 1]]
-        ends_in_norm = (
-            bool(after)
-            and self.tree.is_norm(after[-1])
-            and all(self.tree.is_norm(unit) or self.tree.is_lookup(unit) for unit in after)
+        after = [s.unit for s in self.steps[self.blocks[-1] + 1 : at + 1]]
+        ends_in_norm = self.tree.is_norm(after[-1]) and all(
+            self.tree.is_norm(unit) or self.tree.is_lookup(unit) for unit in after
         )
-        if step.block or at < last or (in_stage and not ends_in_norm):
+        if self._in_stage(step) and not ends_in_norm:
             return self._layer_in_blocks(at, step), "block"
         if ends_in_norm:
             return len(self.blocks), "final_norm"
@@ -121,6 +126,45 @@ class TowerLayout:
         if at + 1 < len(self.steps) and all(map(self.tree.is_conv, after)):
             return len(self.blocks), "block"
         return self.head
+
+    def _first_that_takes(self, step: ModelStep) -> int:
+        """The layer of the block that first takes a vector or an embedding; 0 for the stem.
+
+        Where the first block takes it, it is in the stem. A map takes none.
+        """
+        tree = self.tree
+        if step.whole and not tree.is_lookup(step.unit):
+            return 0
+        shapes = [tree.model.params[at].shape for at in step.params]
+        width = shapes[0][-1] if shapes[0] else 1
+        for layer, at in enumerate(self.blocks, start=1):
+            taken = ends(tree, self.steps[at].unit)[0]
+            if Width(width) in taken or (layer == 1 and Width(width, is_map=True) in taken):
+                return layer * (layer > 1)
+        return 0
+
+    def _is_late_stem(self, at: int, step: ModelStep) -> bool:
+        """Whether a layer after the last block, which takes nothing of it, gives to the first.
+
+        Raises:
+            NnlrError: If it is like a block, and may run before one.
+        """
+        tree, units = self.tree, [self.steps[block].unit for block in self.blocks]
+        last = self.blocks[-1]
+        if at <= last or not step.whole or tree.is_vectors(step.unit):
+            return False
+        before = given_by(tree, (step.unit for step in self.steps[last:at]))
+        taken, given = takes(tree, step.unit), gives(tree, step.unit)
+        if connects(before, taken):
+            return False
+        if step.unit.cls in {unit.cls for unit in units}:
+            for unit in units:
+                if connects(given, ends(tree, unit)[0], tree.all_maps):
+                    part = told(step.unit, taken, given)
+                    refuse(tree, f"{part} is registered after {unit.path!r}, and may feed it")
+        is_merged = any(b.size % a.size == 0 for a in before for b in taken)
+        is_input = not is_merged and not tree.all_given & {width.size for width in taken}
+        return is_input and connects(given, ends(tree, units[0])[0])
 
     def _in_stage(self, step: ModelStep) -> bool:
         return not self.stages.isdisjoint(step.around)
@@ -148,9 +192,10 @@ class TowerLayout:
         )
 
     def _dead_ends(self) -> set[int]:
-        """Parts of the stem whose output nothing takes: heads that are registered early."""
+        """Heads that are registered early: what takes the blocks' output, and gives to nothing."""
         first = self.blocks[0]
         later = list(self.steps[first].unit.leaves())
+        given = self.tree.output_widths(self.steps[self.blocks[-1]].unit)
         dead_ends = set()
         for at in reversed(range(first)):
             step = self.steps[at]
@@ -158,6 +203,7 @@ class TowerLayout:
             if (
                 leaves
                 and issubclass(leaves[-1].cls, nn.Linear)
+                and not given.isdisjoint(self.tree.input_widths(leaves[0]))
                 and not any(self._feeds(leaves[-1], leaf) for leaf in later)
                 and not any(group.listed for group in step.around)
             ):

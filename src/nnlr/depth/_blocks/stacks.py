@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from nnlr.depth._blocks.order import connects, ends, given_by, taken_by
 from nnlr.depth._blocks.tree import LISTS, BlockGroup, Bundle, ModelStep, Tree, Unit
 
 
@@ -71,6 +72,11 @@ class BlockFinder:
         members = [kid for kid in layers if self.tree.is_composite(kid)]
         if not members or len(members) * 2 < len(layers) or self._are_stages(members):
             return self._outer(unit, unit.kids)
+        if not self._in_a_row(unit, members):
+            group = self._outer(unit, unit.kids)
+            if group:
+                group.branches = True
+            return group
         # The blocks of a list, but no convolution before or after them of a class that is
         # also found inside them.
         looks = {kid.looks: kid for kid in members if not self.tree.is_conv(kid)}
@@ -118,6 +124,21 @@ class BlockFinder:
         return made
 
     # Questions about the members of a list
+
+    def _in_a_row(self, unit: Unit, members: list[Unit]) -> bool:
+        """Whether any member of a list can take what the member before gives.
+
+        A Sequential runs them in a row whatever they are; experts stand side by side.
+        """
+        if issubclass(unit.cls, nn.Sequential):
+            return True
+        if self.tree.is_routed(unit):
+            return False
+        return len(members) < 2 or any(self._can_follow(a, b) for a, b in pairwise(members))
+
+    def _can_follow(self, before: Unit, after: Unit) -> bool:
+        given, taken = ends(self.tree, before)[1], ends(self.tree, after)[0]
+        return connects(given, taken, self.tree.all_maps)
 
     def _are_stages(self, kids: list[Unit]) -> bool:
         """Whether members of a list hold the blocks, and are none themselves."""
@@ -180,7 +201,8 @@ class BlockFinder:
             steps = [step for step in group.steps() if step.whole] or group.blocks()
             if steps[0].block:  # what opens a stage may be registered after its blocks
                 steps.sort(key=lambda step: step.block)
-            if not self.tree.has_own_input(steps, self.tree.output_widths(before)):
+            taken = taken_by(self.tree, steps)
+            if taken is not None and connects(given_by(self.tree, [before]), taken):
                 return False
         return True
 
@@ -193,7 +215,10 @@ class BlockFinder:
             if not kid.is_list and self.tree.is_composite(kid):
                 by_class.setdefault(kid.cls, []).append(kid)
         several = [
-            alike for alike in by_class.values() if len(alike) > 1 and not self._are_branches(alike)
+            alike
+            for alike in by_class.values()
+            if any(self._can_follow(a, b) for a, b in pairwise(alike))
+            and not self._are_branches(alike)
         ]
         sure = [alike for alike in several if self._are_blocks(alike, set(by_class))]
         most = max(map(len, sure), default=0)
@@ -218,7 +243,11 @@ class BlockFinder:
         """The parts of a unit, with parallel lists made one list."""
         by_length: dict[int, list[Unit]] = {}
         for kid in unit.kids:
-            if issubclass(kid.cls, nn.ModuleList) and len(kid.module._modules) > 1:
+            if (
+                issubclass(kid.cls, nn.ModuleList)
+                and len(kid.module._modules) > 1
+                and not self.tree.is_lookup(kid)
+            ):
                 by_length.setdefault(len(kid.module._modules), []).append(kid)
         kids = unit.kids
         order = [kid for kid in unit.kids if kid.is_list]
@@ -247,10 +276,11 @@ class BlockFinder:
         most = max(unit.numel for unit in lists)
         if not any(unit.numel < most / 5 or _holds_single_layers(unit) for unit in lists):
             return False
+        turns = [*map(pairwise, layers), ((a[-1], b[0]) for a, b in pairwise(layers))]
         return all(
             not self.tree.input_widths(after).isdisjoint(self.tree.output_widths(before))
-            for layer in layers
-            for before, after in pairwise(layer)
+            for turn in turns
+            for before, after in turn
         )
 
 
@@ -266,21 +296,3 @@ def _holds_single_layers(unit: Unit) -> bool:
         not kid.kids or (issubclass(kid.cls, nn.Sequential) and not any(k.kids for k in kid.kids))
         for kid in unit.kids
     )
-
-
-def single_layer_stacks(tree: Tree, unit: Unit) -> BlockGroup | None:
-    """Lists of single layers, each of which is a block: for models without any other."""
-    in_list = issubclass(unit.cls, LISTS)
-    if in_list:
-        layers = {kid for kid in unit.kids if not tree.is_vectors(kid)}
-        if len(layers) > 1:
-            return _group_of_kids(unit, unit.kids, layers)
-    # What a list holds one of is a block, and no layer is searched for in a block.
-    groups = [
-        single_layer_stacks(tree, kid) if not in_list or issubclass(kid.cls, LISTS) else None
-        for kid in unit.kids
-    ]
-    if not any(groups):
-        return None
-    items = [group or ModelStep.of(kid) for kid, group in zip(unit.kids, groups, strict=True)]
-    return BlockGroup.of(unit, items, listed=False)

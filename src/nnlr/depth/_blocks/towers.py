@@ -6,6 +6,19 @@ to none, except what one of them looks up there.
 
 from dataclasses import dataclass
 
+from torch import nn
+
+from nnlr.depth._blocks.order import (
+    Widths,
+    are_numbered,
+    connects,
+    given_by,
+    gives,
+    refuse,
+    taken_by,
+    takes,
+    told,
+)
 from nnlr.depth._blocks.tree import BlockGroup, ModelStep, Tree
 
 
@@ -20,12 +33,18 @@ class Tower:
 def split_into_towers(
     tree: Tree, group: BlockGroup, around: tuple[BlockGroup, ...] = ()
 ) -> list[Tower]:
-    """The towers in a group, which stands in the groups ``around``."""
+    """The towers in a group, which stands in the groups ``around``.
+
+    Raises:
+        NnlrError: If the order of its parts is not certain.
+    """
     around = (*around, group)
     towers: list[Tower] = []
     opening: list[ModelStep] = []  # before the first tower
     loose: list[ModelStep] = []  # not yet known to belong to a tower
     outside = _with_input_outside(tree, group)
+    row = _Row(tree, group)
+    flat = False  # whether the ends of towers stand in this group
     for item in group.items:
         if isinstance(item, ModelStep):
             item.around = around
@@ -35,19 +54,25 @@ def split_into_towers(
             inner = [Tower(group.unit.path, [item])]
         else:
             inner = split_into_towers(tree, item, around)
-            if towers and (
-                (item is outside and not (loose or towers[-1].steps[0].block))
-                or _starts_new_tower(tree, group, item, [*towers[-1].steps, *loose])
-            ):
-                towers += inner
-                loose = []
-                continue
-        if towers:
-            towers[-1].steps += [*loose, *inner[0].steps]
-            towers += inner[1:]
-        else:
-            opening, towers = loose, inner
+        if not towers:
+            opening, towers, loose = loose, inner, []
+            row.last = item
+            continue
+        start = row.start(item, towers[-1].steps, loose)
+        if item is outside and not (loose or towers[-1].steps[0].block):
+            start = 0
+        if start is None:
+            inner[0].steps = [*towers[-1].steps, *loose, *inner[0].steps]
+            inner[0].path = towers.pop().path
+        elif start < len(loose):  # a tower whose ends stand beside it
+            flat = True
+            towers[-1].steps += loose[:start]
+            inner[0].steps = [*loose[start:], *inner[0].steps]
+        towers += inner
         loose = []
+        row.last = item
+    if len(towers) > 1 and flat:
+        towers[0].steps = [*opening, *towers[0].steps]
     if len(towers) == 1:
         towers[0].path = group.unit.path
         towers[0].steps = [*opening, *towers[0].steps, *loose]
@@ -82,14 +107,121 @@ def _with_input_outside(tree: Tree, group: BlockGroup) -> BlockGroup | None:
     return None if any(tree.is_lookup(step.unit) for step in last.steps()) else last
 
 
-def _starts_new_tower(
-    tree: Tree, group: BlockGroup, item: BlockGroup, before: list[ModelStep]
-) -> bool:
-    """Whether a part of a group starts a tower of its own after these steps."""
-    if group.listed:
-        return group.branches
-    if item.listed:
-        return False
-    last_block = max(at for at, step in enumerate(before) if step.block)
-    widths = set[int]().union(*(tree.output_widths(step.unit) for step in before[last_block:]))
-    return tree.has_own_input(item.steps(), widths)
+class _Row:
+    """Asks of the parts of one group, in their order, which of them follow one another."""
+
+    def __init__(self, tree: Tree, group: BlockGroup) -> None:
+        self.tree = tree
+        self.group = group
+        self.last: BlockGroup | ModelStep = group  # the last part with blocks
+
+    def start(
+        self, item: BlockGroup | ModelStep, before: list[ModelStep], loose: list[ModelStep]
+    ) -> int | None:
+        """Where the tower of a part starts; ``None`` if it follows the steps before it.
+
+        Returns:
+            A position in ``loose``, or its length: the part starts the tower itself.
+
+        Raises:
+            NnlrError: If that is not certain.
+        """
+        tree = self.tree
+        if self.group.branches:
+            return len(loose)
+        if self.group.listed or issubclass(self.group.unit.cls, nn.RNNBase):
+            return None
+        steps = _steps(item)
+        taken = taken_by(tree, steps)
+        if taken is None:
+            return len(loose)
+        is_listed = isinstance(item, ModelStep) or item.listed
+        given, own, start = self._through(before, loose)
+        lookups = [at for at, step in enumerate(loose) if tree.is_lookup(step.unit)]
+        if is_listed and start == len(loose) and not self._is_joined(loose) and lookups:
+            start = lookups[0]
+            own = given_by(tree, (loose[at].unit for at in lookups))
+        follows = connects(given, taken, tree.all_maps)
+        if not follows and not is_listed:
+            return len(loose)
+        if not _is_light(steps, before):  # else a stem or a head
+            if connects(own, taken):
+                return start
+            if not follows:
+                self._refuse(item, "takes nothing of what is given by")
+            if not self._is_joined(loose[:start]):
+                self._check_follows(item)
+        return None
+
+    def _is_joined(self, loose: list[ModelStep]) -> bool:
+        """Whether a layer between two parts leads from the one to the other."""
+        return any(
+            step.whole
+            and not self.tree.is_vectors(step.unit)
+            and not self.tree.is_lookup(step.unit)
+            for step in loose
+        )
+
+    def _through(
+        self, before: list[ModelStep], loose: list[ModelStep]
+    ) -> tuple[Widths, Widths, int]:
+        """What comes out of a tower and of the loose layers after it.
+
+        Returns:
+            What the tower and the layers that follow it give; what the others give, which
+            have an input of their own; where in ``loose`` the first of these is.
+        """
+        tree = self.tree
+        last_block = max(at for at, step in enumerate(before) if step.block)
+        given = given_by(tree, (step.unit for step in before[last_block:]))
+        own: Widths = frozenset()
+        start = len(loose)
+        for at, step in enumerate(loose):
+            if not step.whole or tree.is_vectors(step.unit) or tree.is_lookup(step.unit):
+                continue
+            if connects(given, takes(tree, step.unit)):
+                given |= gives(tree, step.unit)
+            else:
+                start = min(start, at)
+                own |= gives(tree, step.unit)
+        return given, own, start
+
+    def _check_follows(self, item: BlockGroup | ModelStep) -> None:
+        """Raise an error if a part that can follow the last can as well stand elsewhere."""
+        tree = self.tree
+        (first_taken, first_given), (taken, given) = map(self._ends, (self.last, item))
+        backwards = connects(given, first_taken, tree.all_maps)
+        if backwards and not connects(first_given, taken):
+            self._refuse(item, "gives what is taken by, and is registered after,")
+        if are_numbered(self.last.unit, item.unit) or not first_taken & taken:
+            return
+        if _kind(self.last) == _kind(item):
+            self._refuse(item, "takes both what is taken and what is given by")
+
+    def _ends(self, item: BlockGroup | ModelStep) -> tuple[Widths, Widths]:
+        """What the first layer of a part takes, and what the last layer of its blocks gives."""
+        steps = [step for step in _steps(item) if not self.tree.is_vectors(step.unit)]
+        last = [step for step in steps if step.block][-1]
+        return takes(self.tree, steps[0].unit), gives(self.tree, last.unit)
+
+    def _refuse(self, item: BlockGroup | ModelStep, how: str) -> None:
+        part, last = (told(it.unit, *self._ends(it)) for it in (item, self.last))
+        refuse(self.tree, f"{part} {how} {last}")
+
+
+def _steps(item: BlockGroup | ModelStep) -> list[ModelStep]:
+    """The steps of a part."""
+    return list(item.steps()) if isinstance(item, BlockGroup) else [item]
+
+
+def _is_light(steps: list[ModelStep], others: list[ModelStep]) -> bool:
+    """Whether some steps weigh little beside others, or those beside them."""
+    weights = [sum(step.unit.numel for step in some if step.block) for some in (steps, others)]
+    return 10 * min(weights) < max(weights)
+
+
+def _kind(item: BlockGroup | ModelStep) -> object:
+    """The class of a part; of a list, the classes of its blocks."""
+    if isinstance(item, BlockGroup) and item.listed:
+        return {step.unit.cls for step in item.blocks()}
+    return item.unit.cls

@@ -5,8 +5,9 @@ What a module is called plays no part here, only its class, its shapes and its p
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, takewhile
-from typing import Final
+from functools import cached_property
+from itertools import chain
+from typing import Final, NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -20,10 +21,14 @@ from nnlr._model.scopes import class_facts, module_class
 LISTS: Final = (nn.ModuleList, nn.Sequential)
 
 # torch's own layers that hold weights; those that can be a block are not among them.
-_SINGLE_LAYERS: Final = (
+SINGLE_LAYERS: Final = (
     *(nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm),
     *(nn.RMSNorm, nn.PReLU, _ConvNd, _NormBase),
 )
+
+
+# Layers that take a width and give a width, be one of them 1.
+_PROJECTIONS: Final = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, _ConvNd)
 
 
 class Bundle(nn.Module):
@@ -38,6 +43,7 @@ class Unit:
     cls: type  # as the user wrote it; of something wrapped, that of what is inside
     module: nn.Module
     attr: str = ""  # the attribute under which its parent holds it
+    parent: "Unit | None" = None
     own: list[int] = field(default_factory=list)  # positions of parameters it holds directly
     kids: list["Unit"] = field(default_factory=list)  # its parts that hold weights, in order
     looks: int = 0  # a number that units of equal class, shapes and parts share
@@ -113,11 +119,19 @@ class BlockGroup:
         return [step for step in self.steps() if step.block]
 
 
+class Width(NamedTuple):
+    """A width, and whether it counts the channels of a map."""
+
+    size: int
+    is_map: bool = False
+
+
 class Tree:
     """All units of a model, and questions about them."""
 
-    def __init__(self, model: ModelInfo, module: nn.Module) -> None:
+    def __init__(self, model: ModelInfo, module: nn.Module, *, guesses: bool = False) -> None:
         self.model = model
+        self.guesses = guesses  # whether an order that is not certain is no error
         self._looks: dict[tuple[object, ...], int] = {}
         positions = {id(places[0].tensor): at for at, places in enumerate(model.places)}
         made: list[Unit] = []
@@ -153,6 +167,8 @@ class Tree:
     def is_norm(self, unit: Unit) -> bool:
         """Whether it is a normalisation layer, by its class."""
         params = [self.model.params[at] for at in unit.own]
+        if unit.own and issubclass(unit.cls, nn.LayerNorm):
+            return True
         return not unit.kids and all(
             param.role == "norm" and param.role_basis == "type" for param in params
         )
@@ -165,12 +181,18 @@ class Tree:
     def is_lookup(self, unit: Unit) -> bool:
         """Whether it is embeddings, and at most norms and vectors beside them."""
         layers = [leaf for leaf in unit.leaves() if not self.is_vectors(leaf)]
-        return bool(layers) and all(issubclass(leaf.cls, nn.Embedding) for leaf in layers)
+        lookups = (nn.Embedding, nn.EmbeddingBag)
+        return bool(layers) and all(issubclass(leaf.cls, lookups) for leaf in layers)
 
     def is_vectors(self, unit: Unit) -> bool:
         """Whether it holds nothing but vectors."""
         params = self.model.params
-        return all(sum(size > 1 for size in params[at].shape) < 2 for at in unit.params())
+        return all(
+            sum(size > 1 for size in params[at].shape) < 2
+            for part in unit.below()
+            if not issubclass(part.cls, _PROJECTIONS)
+            for at in part.own
+        ) and not any(part.own and issubclass(part.cls, _PROJECTIONS) for part in unit.below())
 
     def is_composite(self, unit: Unit) -> bool:
         """Whether it can be a block: made of several layers, or a layer of the user's own.
@@ -179,7 +201,28 @@ class Tree:
         """
         if unit.kids or issubclass(unit.cls, (nn.RNNBase, nn.MultiheadAttention)):
             return True
-        return not issubclass(unit.cls, _SINGLE_LAYERS) and not self.is_vectors(unit)
+        return not issubclass(unit.cls, SINGLE_LAYERS) and not self.is_vectors(unit)
+
+    def is_routed(self, unit: Unit) -> bool:
+        """Whether a router beside a list chooses among its members: they are experts."""
+        if unit.parent is None or not unit.is_list:
+            return False
+        kids = (kid for kid in unit.parent.kids if kid is not unit)
+        positions = chain(unit.parent.own, *(kid.params() for kid in kids))
+        beside = (self.model.params[at] for at in positions)
+        return any(p.role == "router" and len(unit.kids) in p.shape for p in beside)
+
+    @cached_property
+    def all_given(self) -> set[int]:
+        """The widths that any layer of the model gives."""
+        return self.output_widths(self.root)
+
+    @cached_property
+    def all_maps(self) -> frozenset[Width]:
+        """The widths of all maps in the model: what may be put beside another one."""
+        convs = [leaf for leaf in self.root.leaves() if issubclass(leaf.cls, _ConvNd)]
+        sizes = set[int]().union(*map(self.output_widths, convs))
+        return frozenset(Width(size, is_map=True) for size in sizes)
 
     def input_widths(self, unit: Unit) -> set[int]:
         """The widths that the layers of a unit take in."""
@@ -194,31 +237,17 @@ class Tree:
         for cls, inputs, outputs in (
             (nn.Linear, "in_features", "out_features"),
             (_ConvNd, "in_channels", "out_channels"),
-            (nn.Embedding, "", "embedding_dim"),
+            ((nn.Embedding, nn.EmbeddingBag), "", "embedding_dim"),
+            (nn.MultiheadAttention, "embed_dim", "embed_dim"),
         ):
             if issubclass(leaf.cls, cls):
                 widths_in = {int(getattr(leaf.module, inputs))} if inputs else set()
                 return widths_in, {int(getattr(leaf.module, outputs))}
+        if isinstance(leaf.module, nn.RNNBase):
+            width = leaf.module.proj_size or leaf.module.hidden_size
+            return {leaf.module.input_size}, {width * (1 + leaf.module.bidirectional)}
         sizes = {size for at in leaf.own for size in self.model.params[at].shape if size > 1}
         return sizes, sizes
-
-    def has_own_input(self, steps: Iterable[ModelStep], widths: set[int]) -> bool:
-        """Whether steps start from an input of their own, not from what was computed before.
-
-        They look something up, or their first layer takes none of ``widths``, which the layers
-        before them give out. There is a block among the steps.
-        """
-        inputs: set[int] = set()
-        steps = list(steps)
-        for step in takewhile(lambda step: not step.block, steps):
-            for leaf in step.unit.leaves() if step.whole else ():
-                if issubclass(leaf.cls, nn.Embedding):
-                    return True
-                inputs = inputs or self.input_widths(leaf)
-        if not inputs:  # any of the blocks may take what was computed before
-            blocks = {step.unit.looks: step.unit for step in steps if step.block}
-            inputs = set[int]().union(*map(self.input_widths, blocks.values()))
-        return widths.isdisjoint(inputs)
 
 
 def _unit_of(node: Node, units: dict[Node, Unit], closed: set[Unit], made: list[Unit]) -> Unit:
@@ -243,6 +272,7 @@ def _unit_of(node: Node, units: dict[Node, Unit], closed: set[Unit], made: list[
     unit = Unit(node.path, module_class(node.module), node.module, node.attr)
     made.append(unit)
     if around:
+        unit.parent = around
         around.kids.append(unit)
     if class_facts(node.cls).tunes:
         closed.add(unit)
