@@ -20,6 +20,7 @@ from nnlr._arguments import choice, flag, instance, number
 from nnlr._findings import Finding
 from nnlr._model.names import Source, resolve_name
 from nnlr._rows.groups import Locked, make_groups
+from nnlr._rows.layers import PlanLayers, layers_of_rows
 from nnlr._rows.rates import Bases, Decay, make_bases
 from nnlr._rows.row import PlanRow, with_bases, with_groups
 from nnlr._rows.to_dict import plan_facts, plan_from_facts
@@ -92,6 +93,22 @@ class Plan:
     def _by_name(self) -> dict[str, PlanRow]:
         by_name = {alias: row for row in self.rows for alias in row.aliases}
         return by_name | {row.name: row for row in self.rows}
+
+    @property
+    def layers(self) -> PlanLayers:
+        """The reading of depth: the layers of each tower, as names, and what is outside.
+
+        Empty where no scheme asked for depth.
+
+        Examples:
+            >>> import nnlr
+            >>> from torch import nn
+            >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1, bias=False))
+            >>> plan = nnlr.resolve(net, nnlr.layer_decay(0.5), lr=1, weight_decay=0)
+            >>> dict(plan.layers)
+            {'': (('0.weight', '0.bias'), ('1.weight',))}
+        """
+        return layers_of_rows(self.rows)
 
     def __getitem__(self, name: str) -> PlanRow:
         """The row of a parameter, by canonical name, alias or raw name."""

@@ -75,9 +75,9 @@ def places_by_structure(model: ModelInfo) -> list[LayerPlace | None]:
     """The places that follow from the repeated blocks of a model."""
     tree = structure_of(model)
     group = outermost_blocks(tree)
-    found = _places_of_towers(tree, group) if group else _places_of_layers(tree)
+    read = _places_of_towers(tree, group) if group else _places_of_layers(tree)
     places: list[LayerPlace | None] = [None] * len(model.params)
-    for at, place in found:
+    for at, place in read:
         first = places[at]
         # A tied tensor counts in its first tower, and there where it is used first.
         if first is None or (first.tower == place.tower and place.order < first.order):

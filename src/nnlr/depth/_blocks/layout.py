@@ -8,7 +8,7 @@ from math import isqrt, prod
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from nnlr.depth._blocks.order import connects, ends, given_by, gives, refuse, takes, told
+from nnlr.depth._blocks.order import connects, ends, gives, outputs_of, refuse, takes, told
 from nnlr.depth._blocks.towers import Tower
 from nnlr.depth._blocks.tree import BlockGroup, ModelStep, Tree, Unit, Width
 from nnlr.depth._layer import LayerPlace, Part, stem_part
@@ -138,8 +138,8 @@ class TowerLayout:
         shapes = [tree.model.params[at].shape for at in step.params]
         width = shapes[0][-1] if shapes[0] else 1
         for layer, at in enumerate(self.blocks, start=1):
-            taken = ends(tree, self.steps[at].unit)[0]
-            if Width(width) in taken or (layer == 1 and Width(width, is_map=True) in taken):
+            inputs = ends(tree, self.steps[at].unit)[0]
+            if Width(width) in inputs or (layer == 1 and Width(width, is_map=True) in inputs):
                 return layer * (layer > 1)
         return 0
 
@@ -153,18 +153,18 @@ class TowerLayout:
         last = self.blocks[-1]
         if at <= last or not step.whole or tree.is_vectors(step.unit):
             return False
-        before = given_by(tree, (step.unit for step in self.steps[last:at]))
-        taken, given = takes(tree, step.unit), gives(tree, step.unit)
-        if connects(before, taken):
+        before = outputs_of(tree, (step.unit for step in self.steps[last:at]))
+        inputs, outputs = takes(tree, step.unit), gives(tree, step.unit)
+        if connects(before, inputs):
             return False
         if step.unit.cls in {unit.cls for unit in units}:
             for unit in units:
-                if connects(given, ends(tree, unit)[0], tree.all_maps):
-                    part = told(step.unit, taken, given)
+                if connects(outputs, ends(tree, unit)[0], tree.all_maps):
+                    part = told(step.unit, inputs, outputs)
                     refuse(tree, f"{part} is registered after {unit.path!r}, and may feed it")
-        is_merged = any(b.size % a.size == 0 for a in before for b in taken)
-        is_input = not is_merged and not tree.all_given & {width.size for width in taken}
-        return is_input and connects(given, ends(tree, units[0])[0])
+        is_merged = any(b.size % a.size == 0 for a in before for b in inputs)
+        is_input = not is_merged and not tree.all_outputs & {width.size for width in inputs}
+        return is_input and connects(outputs, ends(tree, units[0])[0])
 
     def _in_stage(self, step: ModelStep) -> bool:
         return not self.stages.isdisjoint(step.around)
@@ -195,7 +195,7 @@ class TowerLayout:
         """Heads that are registered early: what takes the blocks' output, and gives to nothing."""
         first = self.blocks[0]
         later = list(self.steps[first].unit.leaves())
-        given = self.tree.output_widths(self.steps[self.blocks[-1]].unit)
+        outputs = self.tree.output_widths(self.steps[self.blocks[-1]].unit)
         dead_ends = set()
         for at in reversed(range(first)):
             step = self.steps[at]
@@ -203,7 +203,7 @@ class TowerLayout:
             if (
                 leaves
                 and issubclass(leaves[-1].cls, nn.Linear)
-                and not given.isdisjoint(self.tree.input_widths(leaves[0]))
+                and not outputs.isdisjoint(self.tree.input_widths(leaves[0]))
                 and not any(self._feeds(leaves[-1], leaf) for leaf in later)
                 and not any(group.listed for group in step.around)
             ):

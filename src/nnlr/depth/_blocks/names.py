@@ -36,10 +36,11 @@ def module_from_names(model: ModelInfo) -> nn.Module:
     Layers of torch are used as they are. Of all else, only the names count.
 
     Examples:
+        >>> import torch
         >>> from nnlr._model.describe import describe
         >>> names = {f"blocks.{at}.fc.weight": torch.zeros(2, 4) for at in range(2)}
-        >>> module_from_names(describe(names)).blocks[1].fc
-        Linear(in_features=4, out_features=2, bias=False)
+        >>> module_from_names(describe(names)).get_submodule("blocks.1.fc").in_features
+        4
     """
     root = _Names()
     for param, places in zip(model.params, model.places, strict=True):

@@ -30,10 +30,13 @@ _NUMBERED: Final = re.compile(r"(.*?)(\d+)")
 
 
 Widths = frozenset[Width]
+_NO_WIDTHS: Final = Widths()
 
 
 def takes(tree: Tree, unit: Unit) -> Widths:
     """What the first layer of a part takes; nothing if it looks something up."""
+    if issubclass(unit.cls, nn.ModuleList):  # its members may stand side by side
+        return Widths().union(*(takes(tree, kid) for kid in unit.kids))
     leaf = _end(tree, unit, 0)
     return _as_widths(leaf, tree.input_widths(leaf) if leaf else set())
 
@@ -58,78 +61,93 @@ def ends(tree: Tree, unit: Unit) -> tuple[Widths, Widths]:
     """What a part may take, and what it may give.
 
     Of a list or a layer what its first layer takes and its last one gives. The parts of a
-    user's own module may be registered in any order: what any of its layers takes and gives,
-    without what is taken and given inside, unless that is taken first or given last.
+    user's own module may be registered in any order. It takes what the layer before does not
+    give; it gives what the layer after does not take, or what it takes itself.
     """
-    first, last = takes(tree, unit), gives(tree, unit)
     if not unit.kids or issubclass(unit.cls, LISTS):
-        return first, last
+        return takes(tree, unit), gives(tree, unit)
     layers = [leaf for leaf in unit.leaves() if not tree.is_vectors(leaf)]
-    taken = first.union(*(takes(tree, leaf) for leaf in layers))
-    given = last.union(*(gives(tree, leaf) for leaf in layers))
-    inside = {width.size for width in taken} & {width.size for width in given}
-    return _outer(first, taken, inside), _outer(last, given, inside)
+    all_inputs = [takes(tree, leaf) for leaf in layers]
+    all_outputs = [gives(tree, leaf) for leaf in layers]
+    none = Widths()
+    pairs = zip([none, *all_outputs], [*all_inputs, none], strict=True)
+    inputs = outputs = none
+    for before, after in pairs:
+        inputs |= _without(after, before)
+        outputs |= _without(before, after)
+    everything = none.union(*all_outputs)
+    return inputs, outputs | (everything - _without(everything, inputs))
 
 
-def _outer(end: Widths, widths: Widths, inside: set[int]) -> Widths:
-    """Of some widths those that are not inside, unless the width at the end is."""
-    if any(width.size in inside for width in end):
-        return widths
-    return frozenset(width for width in widths if width.size not in inside)
+def _without(widths: Widths, others: Widths) -> Widths:
+    """The widths whose sizes are not among those of others."""
+    sizes = {width.size for width in others}
+    return frozenset(width for width in widths if width.size not in sizes)
 
 
-def taken_by(tree: Tree, steps: Iterable[ModelStep]) -> Widths | None:
+def inputs_of(tree: Tree, steps: Iterable[ModelStep]) -> Widths | None:
     """What the first of some steps may take: one that stands before their blocks, or any block.
 
     ``None`` if they start by looking something up, and so have an input of their own.
     """
     steps = list(steps)
-    first: Widths = frozenset()
+    first = Widths()
     for step in takewhile(lambda step: not step.block, steps):
-        for leaf in step.unit.leaves() if step.whole else ():
-            if issubclass(leaf.cls, nn.Embedding):
-                return None
-            first = first or takes(tree, leaf)
+        if step.whole and any(issubclass(leaf.cls, nn.Embedding) for leaf in step.unit.leaves()):
+            return None
+        first = first or (_first_inputs(tree, step.unit) if step.whole else first)
     if first:
         return first
     blocks = {step.unit.looks: step.unit for step in steps if step.block}
     return first.union(*(ends(tree, unit)[0] for unit in blocks.values()))
 
 
-def given_by(tree: Tree, units: Iterable[Unit]) -> Widths:
+def _first_inputs(tree: Tree, unit: Unit) -> Widths:
+    """The widths that the first layer of a part takes, or the first ones of a list's members."""
+    if issubclass(unit.cls, nn.ModuleList):
+        return Widths().union(*(_first_inputs(tree, kid) for kid in unit.kids))
+    leaf = next(unit.leaves(), None)
+    return _as_widths(leaf, tree.input_widths(leaf) if leaf else set())
+
+
+def outputs_of(tree: Tree, units: Iterable[Unit]) -> Widths:
     """What any of these units may give."""
     return frozenset[Width]().union(*(ends(tree, unit)[1] for unit in units))
 
 
-def connects(given: Widths, taken: Widths, earlier: Widths = frozenset()) -> bool:
+def connects(outputs: Widths, inputs: Widths, earlier: Widths = _NO_WIDTHS) -> bool:
     """Whether something that gives these widths can be what a part takes.
 
-    As it is; a map made flat, or a vector made a map; or a map beside an earlier one that is
-    no wider.
+    As it is; a map made flat; or a map beside one of some earlier ones.
 
     Examples:
         >>> vector = lambda size: frozenset([Width(size)])
         >>> channels = lambda size: frozenset([Width(size, is_map=True)])
         >>> connects(vector(8), vector(8)), connects(vector(8), vector(16))
         (True, False)
-        >>> connects(channels(8), vector(72)), connects(vector(72), channels(8))
-        (True, True)
+        >>> connects(channels(8), vector(72))
+        True
         >>> connects(channels(8), channels(12), earlier=channels(4))
         True
     """
-    return any(_connects(a, b, earlier) for a in given for b in taken)
+    return any(
+        a.size == b.size
+        or (a.is_map and not b.is_map and b.size % a.size == 0)
+        or (a.is_map and b.is_map and Width(b.size - a.size, is_map=True) in earlier)
+        for a in outputs
+        for b in inputs
+    )
 
 
-def _connects(given: Width, taken: Width, earlier: Widths) -> bool:
-    if given.size == taken.size:
-        return True
-    if given.is_map and taken.is_map:
-        skipped = taken.size - given.size
-        return skipped <= given.size and Width(skipped, is_map=True) in earlier
-    if given.is_map:
-        return taken.size % given.size == 0
-    pixels, rest = divmod(given.size, taken.size)
-    return taken.is_map and taken.size > 3 and not rest and isqrt(pixels) ** 2 == pixels
+def reshapes(outputs: Widths, inputs: Widths) -> bool:
+    """Whether a vector can be what a part takes as a map: channels times a square of pixels.
+
+    Examples:
+        >>> reshapes(frozenset([Width(8 * 9)]), frozenset([Width(8, is_map=True)]))
+        True
+    """
+    pairs = [(a.size, b.size) for a in outputs for b in inputs if b.is_map and not a.is_map]
+    return any(a % b == 0 and isqrt(a // b) ** 2 == a // b for a, b in pairs if b > 3)
 
 
 def are_numbered(before: Unit, after: Unit) -> bool:
@@ -154,7 +172,7 @@ def refuse(tree: Tree, why: str) -> None:
     )
 
 
-def told(unit: Unit, taken: Widths, given: Widths) -> str:
+def told(unit: Unit, inputs: Widths, outputs: Widths) -> str:
     """A part for messages: its path, and what it takes and gives.
 
     Examples:
@@ -163,6 +181,6 @@ def told(unit: Unit, taken: Widths, given: Widths) -> str:
     """
     sizes = [
         " or ".join(map(str, sorted({width.size for width in widths})[:3])) or "?"
-        for widths in (taken, given)
+        for widths in (inputs, outputs)
     ]
     return f"{unit.path or 'the model'!r} ({' -> '.join(sizes)})"

@@ -17,11 +17,13 @@ from nnlr.depth._blocks.order import (
     connects,
     gives,
     refuse,
+    reshapes,
     takes,
     told,
 )
 from nnlr.depth._blocks.tree import LISTS, Tree, Unit, Width
 from nnlr.depth._layer import LayerPlace
+from nnlr.errors import NnlrError
 
 
 @dataclass(slots=True, eq=False)
@@ -75,9 +77,9 @@ def _beside(parts: Sequence[Part]) -> Part:
     if len(parts) == 1:
         return parts[0]
     none = frozenset[Width]()
-    taken = none.union(*(part.takes for part in parts))
-    given = none.union(*(part.gives for part in parts))
-    return Part(parts[0].unit, taken, given, parts=tuple(parts), beside=True)
+    inputs = none.union(*(part.takes for part in parts))
+    outputs = none.union(*(part.gives for part in parts))
+    return Part(parts[0].unit, inputs, outputs, parts=tuple(parts), beside=True)
 
 
 def plain_towers(tree: Tree) -> list[Part]:
@@ -87,7 +89,12 @@ def plain_towers(tree: Tree) -> list[Part]:
         NnlrError: If the order of its parts is not certain.
     """
     reader = _Reader(tree)
-    towers = reader.towers(tree.root)
+    towers: list[Part] = []
+    try:
+        towers = reader.towers(tree.root)
+    except NnlrError:
+        if not reader.has_block:
+            raise
     if reader.has_block:
         return []
     for tower in towers:
@@ -178,7 +185,8 @@ class _Reader:
         return [*rows, [part]]
 
     def _can_follow(self, row: list[Part], part: Part) -> bool:
-        return connects(row[-1].gives, part.takes, self.tree.all_maps)
+        outputs = row[-1].gives
+        return connects(outputs, part.takes, self.tree.all_maps) or reshapes(outputs, part.takes)
 
     def _check_follows(self, row: list[Part], part: Part) -> None:
         """Raise an error if a part that can follow a row can as well stand beside its end.

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from nnlr.depth._blocks.order import connects, ends, given_by, taken_by
+from nnlr.depth._blocks.order import connects, ends, inputs_of
 from nnlr.depth._blocks.tree import LISTS, BlockGroup, Bundle, ModelStep, Tree, Unit
 
 
@@ -137,8 +137,8 @@ class BlockFinder:
         return len(members) < 2 or any(self._can_follow(a, b) for a, b in pairwise(members))
 
     def _can_follow(self, before: Unit, after: Unit) -> bool:
-        given, taken = ends(self.tree, before)[1], ends(self.tree, after)[0]
-        return connects(given, taken, self.tree.all_maps)
+        outputs, inputs = ends(self.tree, before)[1], ends(self.tree, after)[0]
+        return connects(outputs, inputs, self.tree.all_maps)
 
     def _are_stages(self, kids: list[Unit]) -> bool:
         """Whether members of a list hold the blocks, and are none themselves."""
@@ -201,8 +201,9 @@ class BlockFinder:
             steps = [step for step in group.steps() if step.whole] or group.blocks()
             if steps[0].block:  # what opens a stage may be registered after its blocks
                 steps.sort(key=lambda step: step.block)
-            taken = taken_by(self.tree, steps)
-            if taken is not None and connects(given_by(self.tree, [before]), taken):
+            inputs = inputs_of(self.tree, steps)
+            sizes = {width.size for width in inputs or ()}
+            if inputs is not None and sizes & self.tree.output_widths(before):
                 return False
         return True
 

@@ -12,10 +12,10 @@ from nnlr.depth._blocks.order import (
     Widths,
     are_numbered,
     connects,
-    given_by,
     gives,
+    inputs_of,
+    outputs_of,
     refuse,
-    taken_by,
     takes,
     told,
 )
@@ -132,20 +132,25 @@ class _Row:
         if self.group.listed or issubclass(self.group.unit.cls, nn.RNNBase):
             return None
         steps = _steps(item)
-        taken = taken_by(tree, steps)
-        if taken is None:
+        inputs = inputs_of(tree, steps)
+        if inputs is None:
             return len(loose)
         is_listed = isinstance(item, ModelStep) or item.listed
-        given, own, start = self._through(before, loose)
+        outputs, own, start = self._through(before, loose)
         lookups = [at for at, step in enumerate(loose) if tree.is_lookup(step.unit)]
         if is_listed and start == len(loose) and not self._is_joined(loose) and lookups:
             start = lookups[0]
-            own = given_by(tree, (loose[at].unit for at in lookups))
-        follows = connects(given, taken, tree.all_maps)
-        if not follows and not is_listed:
+            own = outputs_of(tree, (loose[at].unit for at in lookups))
+        earlier = outputs_of(tree, (step.unit for step in before))
+        follows = connects(outputs | earlier, inputs, tree.all_maps)
+        if not follows and _is_multiple(
+            self._ends(self.last)[1], inputs
+        ):  # concatenated, or patches merged
+            follows = are_numbered(self.last.unit, item.unit)
+        elif not follows and not is_listed:
             return len(loose)
         if not _is_light(steps, before):  # else a stem or a head
-            if connects(own, taken):
+            if connects(own, inputs):
                 return start
             if not follows:
                 self._refuse(item, "takes nothing of what is given by")
@@ -173,29 +178,32 @@ class _Row:
         """
         tree = self.tree
         last_block = max(at for at, step in enumerate(before) if step.block)
-        given = given_by(tree, (step.unit for step in before[last_block:]))
+        outputs = outputs_of(tree, (step.unit for step in before[last_block:]))
+        everything = outputs_of(tree, (step.unit for step in before))
         own: Widths = frozenset()
         start = len(loose)
         for at, step in enumerate(loose):
             if not step.whole or tree.is_vectors(step.unit) or tree.is_lookup(step.unit):
                 continue
-            if connects(given, takes(tree, step.unit)):
-                given |= gives(tree, step.unit)
-            else:
+            if connects(everything | outputs, takes(tree, step.unit)):
+                outputs |= gives(tree, step.unit)
+            elif not tree.all_outputs & {width.size for width in takes(tree, step.unit)}:
                 start = min(start, at)
                 own |= gives(tree, step.unit)
-        return given, own, start
+        return outputs, own, start
 
     def _check_follows(self, item: BlockGroup | ModelStep) -> None:
         """Raise an error if a part that can follow the last can as well stand elsewhere."""
         tree = self.tree
-        (first_taken, first_given), (taken, given) = map(self._ends, (self.last, item))
-        backwards = connects(given, first_taken, tree.all_maps)
-        if backwards and not connects(first_given, taken):
-            self._refuse(item, "gives what is taken by, and is registered after,")
-        if are_numbered(self.last.unit, item.unit) or not first_taken & taken:
+        (first_inputs, first_outputs), (inputs, outputs) = map(self._ends, (self.last, item))
+        if are_numbered(self.last.unit, item.unit):
             return
-        if _kind(self.last) == _kind(item):
+        widest = max((width.size for width in outputs), default=0)
+        skips = frozenset(width for width in tree.all_maps if width.size <= widest)
+        follows = _is_multiple(first_outputs, inputs) or connects(first_outputs, inputs, skips)
+        if not follows and connects(outputs, first_inputs, skips):
+            self._refuse(item, "gives what is taken by, and is registered after,")
+        if first_inputs & inputs and not _kinds(self.last).isdisjoint(_kinds(item)):
             self._refuse(item, "takes both what is taken and what is given by")
 
     def _ends(self, item: BlockGroup | ModelStep) -> tuple[Widths, Widths]:
@@ -214,14 +222,17 @@ def _steps(item: BlockGroup | ModelStep) -> list[ModelStep]:
     return list(item.steps()) if isinstance(item, BlockGroup) else [item]
 
 
+def _is_multiple(outputs: Widths, inputs: Widths) -> bool:
+    """Whether a part takes a vector of several times what another gives."""
+    return any(b.size % a.size == 0 for a in outputs for b in inputs if not b.is_map)
+
+
 def _is_light(steps: list[ModelStep], others: list[ModelStep]) -> bool:
     """Whether some steps weigh little beside others, or those beside them."""
     weights = [sum(step.unit.numel for step in some if step.block) for some in (steps, others)]
     return 10 * min(weights) < max(weights)
 
 
-def _kind(item: BlockGroup | ModelStep) -> object:
-    """The class of a part; of a list, the classes of its blocks."""
-    if isinstance(item, BlockGroup) and item.listed:
-        return {step.unit.cls for step in item.blocks()}
-    return item.unit.cls
+def _kinds(item: BlockGroup | ModelStep) -> set[int]:
+    """The looks of the blocks of a part."""
+    return {step.unit.looks for step in _steps(item) if step.block}

@@ -213,7 +213,7 @@ class Tree:
         return any(p.role == "router" and len(unit.kids) in p.shape for p in beside)
 
     @cached_property
-    def all_given(self) -> set[int]:
+    def all_outputs(self) -> set[int]:
         """The widths that any layer of the model gives."""
         return self.output_widths(self.root)
 
