@@ -1,10 +1,12 @@
 """Small architectures of many kinds, and the order in which each runs its parts.
 
-Each is a function that builds a model; its docstring says the order: ``a < b`` for parts of
-which the second takes, by whatever way, what the first gives (``a <= b``: if not in one layer), ``a | b`` for parts of which
-neither takes what the other gives. Those in ``CERTAIN`` have to be read, the others are read
-rightly or refused.
+Each is a function that builds a model, with statements on its order: ``a < b`` for parts of
+which the second takes, by whatever way, what the first gives (``a <= b`` if they may be in one
+layer), ``a | b`` for parts of which neither takes what the other gives. Those that are certain
+have to be read, the others are read rightly or refused.
 """
+
+from itertools import pairwise
 
 from torch import nn
 
@@ -13,16 +15,24 @@ from tests import zoo
 CERTAIN, OPEN = [], []
 
 
-def certain(build):
-    """An architecture whose order widths and containers tell."""
-    CERTAIN.append(build)
-    return build
+def certain(*order):
+    """Mark an architecture whose order widths and containers tell."""
+
+    def mark(build):
+        CERTAIN.append((build, order))
+        return build
+
+    return mark
 
 
-def unsure(build):
-    """An architecture that may be refused."""
-    OPEN.append(build)
-    return build
+def unsure(*order):
+    """Mark an architecture that may be refused."""
+
+    def mark(build):
+        OPEN.append((build, order))
+        return build
+
+    return mark
 
 
 def net(**parts):
@@ -36,7 +46,7 @@ def net(**parts):
 def mlp(*widths):
     """Linear layers in a row."""
     layers = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -44,7 +54,7 @@ def mlp(*widths):
 def cnn(*widths):
     """Convolutions with their norms in a row."""
     layers = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU()]
     return nn.Sequential(*layers)
 
@@ -104,54 +114,54 @@ class GraphConv(nn.Module):
 # --- reinforcement learning
 
 
-@certain
+@certain("actor | critic", "actor.0 < actor.2", "critic.0 < critic.2 < critic.4")
 def actor_critic():
-    """actor | critic; actor.0 < actor.2; critic.0 < critic.2 < critic.4"""
+    """Actor critic."""
     return net(actor=mlp(4, 16, 2), critic=mlp(4, 16, 16, 1))
 
 
-@unsure
+@unsure("actor | critic")
 def actor_critic_of_one_width():
-    """actor | critic"""
+    """Actor critic of one width."""
     return net(actor=mlp(8, 16, 8), critic=mlp(8, 16, 1))
 
 
-@certain
+@certain("actor | critic", "actor.fc1 < actor.fc2")
 def actor_critic_classes():
-    """actor | critic; actor.fc1 < actor.fc2"""
+    """Actor critic classes."""
     return net(actor=MLP(4, 16, 2), critic=MLP(4, 16, 1))
 
 
-@unsure
+@unsure("actor | critic")
 def actor_critic_classes_of_one_width():
-    """actor | critic"""
+    """Actor critic classes of one width."""
     return net(actor=MLP(8, 16, 8), critic=MLP(8, 16, 8))
 
 
-@certain
+@certain("trunk < actor", "trunk < critic", "actor | critic")
 def actor_critic_with_a_trunk():
-    """trunk < actor; trunk < critic; actor | critic"""
+    """Actor critic with a trunk."""
     return net(trunk=mlp(4, 32, 16), actor=nn.Linear(16, 2), critic=nn.Linear(16, 1))
 
 
-@certain
+@certain("features < value", "features < adv", "value | adv", "value.0 < value.2", "adv.0 < adv.2")
 def dueling():
-    """features < value; features < adv; value | adv; value.0 < value.2; adv.0 < adv.2"""
+    """Dueling."""
     features = nn.Sequential(nn.Linear(4, 16), nn.ReLU())
     return net(features=features, value=mlp(16, 16, 1), adv=mlp(16, 16, 2))
 
 
-@certain
+@certain("fc1 < fc2 < value", "fc2 < adv", "value | adv")
 def dueling_layers():
-    """fc1 < fc2 < value; fc2 < adv; value | adv"""
+    """Dueling layers."""
     return net(
         fc1=nn.Linear(4, 16), fc2=nn.Linear(16, 16), value=nn.Linear(16, 1), adv=nn.Linear(16, 2)
     )
 
 
-@unsure
+@unsure("fc1 < value_fc < value_out", "fc1 < adv_fc < adv_out", "value_fc | adv_fc")
 def dueling_attributes():
-    """fc1 < value_fc < value_out; fc1 < adv_fc < adv_out; value_fc | adv_fc"""
+    """Dueling attributes."""
     return net(
         fc1=nn.Linear(4, 16),
         value_fc=nn.Linear(16, 16),
@@ -161,36 +171,36 @@ def dueling_attributes():
     )
 
 
-@unsure
+@unsure("features < value", "features < adv", "value | adv")
 def dueling_of_one_width():
-    """features < value; features < adv; value | adv"""
+    """Dueling of one width."""
     return net(features=mlp(16, 16, 16), value=mlp(16, 16, 16), adv=mlp(16, 16, 16))
 
 
-@certain
+@certain("l1 < l2 < l3", "l4 < l5 < l6", "l3 | l6", "l1 | l4")
 def twin_critics_as_attributes():
-    """l1 < l2 < l3; l4 < l5 < l6; l3 | l6; l1 | l4"""
+    """Twin critics as attributes."""
     sizes = {1: (8, 16), 2: (16, 16), 3: (16, 1), 4: (8, 16), 5: (16, 16), 6: (16, 1)}
     return net(**{f"l{at}": nn.Linear(*size) for at, size in sizes.items()})
 
 
-@certain
+@certain("l1 < l2 < mean", "l2 < log_std", "mean | log_std")
 def gaussian_policy():
-    """l1 < l2 < mean; l2 < log_std; mean | log_std"""
+    """Gaussian policy."""
     return net(
         l1=nn.Linear(4, 16), l2=nn.Linear(16, 16), mean=nn.Linear(16, 2), log_std=nn.Linear(16, 2)
     )
 
 
-@unsure
+@unsure("l1 < mean", "l1 < log_std", "mean | log_std")
 def gaussian_policy_of_one_width():
-    """l1 < mean; l1 < log_std; mean | log_std"""
+    """Gaussian policy of one width."""
     return net(l1=nn.Linear(4, 16), mean=nn.Linear(16, 16), log_std=nn.Linear(16, 16))
 
 
-@certain
+@certain("conv1 < conv2 < conv3 < fc1 < fc2")
 def nature_dqn():
-    """conv1 < conv2 < conv3 < fc1 < fc2"""
+    """Nature dqn."""
     return net(
         conv1=nn.Conv2d(4, 32, 8, 4),
         conv2=nn.Conv2d(32, 64, 4, 2),
@@ -203,9 +213,9 @@ def nature_dqn():
 # --- towers
 
 
-@certain
+@certain("user | item", "user.0 < user.1 < user.3", "item.0 < item.1 < item.3")
 def two_tower_recommender():
-    """user | item; user.0 < user.1 < user.3; item.0 < item.1 < item.3"""
+    """Two tower recommender."""
 
     def tower(count):
         return nn.Sequential(nn.Embedding(count, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
@@ -213,9 +223,14 @@ def two_tower_recommender():
     return net(user=tower(10), item=tower(20))
 
 
-@certain
+@certain(
+    "user_table | item_table",
+    "user_table < user_fc",
+    "item_table < item_fc",
+    "user_fc | item_fc",
+)
 def two_towers_of_attributes():
-    """user_table | item_table; user_table < user_fc; item_table < item_fc; user_fc | item_fc"""
+    """Two towers of attributes."""
     return net(
         user_table=nn.Embedding(10, 8),
         item_table=nn.Embedding(20, 8),
@@ -224,42 +239,42 @@ def two_towers_of_attributes():
     )
 
 
-@certain
+@certain("tables.0 | tables.1", "tables.1 | tables.2", "tables.0 < top", "top.0 < top.2")
 def tables_in_a_list():
-    """tables.0 | tables.1; tables.1 | tables.2; tables.0 < top; top.0 < top.2"""
+    """Tables in a list."""
     return net(tables=nn.ModuleList(nn.Embedding(9, 8) for _ in range(3)), top=mlp(24, 16, 1))
 
 
-@certain
+@certain("tables.0 | tables.1", "tables.2 < top.0 < top.2")
 def tables_in_a_list_that_are_summed():
-    """tables.0 | tables.1; tables.2 < top.0 < top.2"""
+    """Tables in a list that are summed."""
     return net(tables=nn.ModuleList(nn.Embedding(9, 8) for _ in range(3)), top=mlp(8, 8, 1))
 
 
-@unsure
+@unsure("tables.0 | tables.1", "bottom | tables", "bottom < top", "tables < top")
 def dlrm():
-    """tables.0 | tables.1; bottom | tables; bottom < top; tables < top"""
+    """Dlrm."""
     tables = nn.ModuleList(nn.EmbeddingBag(9, 8) for _ in range(3))
     return net(tables=tables, bottom=mlp(5, 16, 8), top=mlp(14, 16, 1))
 
 
-@unsure
+@unsure("tables.0 | tables.1", "bottom | tables", "bottom < top", "tables < top")
 def dlrm_in_another_order():
-    """tables.0 | tables.1; bottom | tables; bottom < top; tables < top"""
+    """Dlrm in another order."""
     tables = nn.ModuleList(nn.EmbeddingBag(9, 8) for _ in range(3))
     return net(bottom=mlp(5, 16, 8), tables=tables, top=mlp(14, 16, 1))
 
 
-@unsure
+@unsure("wide | deep", "tables < deep")
 def wide_and_deep():
-    """wide | deep; tables < deep"""
+    """Wide and deep."""
     tables = nn.ModuleDict({"a": nn.Embedding(9, 4), "b": nn.Embedding(9, 4)})
     return net(wide=nn.Linear(30, 1), tables=tables, deep=mlp(8, 16, 1))
 
 
-@unsure
+@unsure("user | item", "user < layers", "item < layers", "layers.0 < layers.1 < out")
 def neural_collaborative_filtering():
-    """user | item; user < layers; item < layers; layers.0 < layers.1 < out"""
+    """Neural collaborative filtering."""
     return net(
         user=nn.Embedding(9, 8),
         item=nn.Embedding(9, 8),
@@ -268,61 +283,65 @@ def neural_collaborative_filtering():
     )
 
 
-@certain
+@certain("left | right", "left < head", "right < head")
 def siamese_halves():
-    """left | right; left < head; right < head"""
+    """Siamese halves."""
     return net(left=mlp(8, 16, 4), right=mlp(8, 16, 4), head=nn.Linear(8, 1))
 
 
-@unsure
+@unsure("left | right")
 def siamese_of_one_width():
-    """left | right"""
+    """Siamese of one width."""
     return net(left=mlp(8, 8, 8), right=mlp(8, 8, 8), head=nn.Linear(8, 1))
 
 
-@certain
+@certain("rgb | depth", "rgb.0 < rgb.3", "depth.0 < depth.3")
 def two_image_encoders():
-    """rgb | depth; rgb.0 < rgb.3; depth.0 < depth.3"""
+    """Two image encoders."""
     return net(rgb=cnn(3, 8, 16), depth=cnn(1, 8, 16), head=nn.Linear(32, 2))
 
 
-@certain
+@certain("left | right")
 def two_image_encoders_of_one_kind():
-    """left | right"""
+    """Two image encoders of one kind."""
     return net(left=cnn(3, 8, 16), right=cnn(3, 8, 16))
 
 
-@certain
+@certain("left | right", "left.patch < left.layers.0 < left.layers.1")
 def two_vision_encoders():
-    """left | right; left.patch < left.layers.0 < left.layers.1"""
+    """Two vision encoders."""
     return net(left=Vision(), right=Vision())
 
 
-@certain
+@certain(
+    "visual | text",
+    "visual.patch < visual.layers.0",
+    "text.embed < text.layers.0 < text.layers.1",
+)
 def clip_like():
-    """visual | text; visual.patch < visual.layers.0; text.embed < text.layers.0 < text.layers.1"""
+    """Clip like."""
     return net(visual=Vision(8), text=Encoder(12, 3), project=nn.Linear(8, 12))
 
 
-@unsure
+@unsure("patch < image.0 < image.1", "tokens < text.0 < text.1", "image | text")
 def clip_like_flat():
-    """patch < image.0 < image.1; tokens < text.0 < text.1; image | text"""
+    """Clip like flat."""
     return net(
         patch=nn.Conv2d(3, 8, 4), image=blocks(8), tokens=nn.Embedding(9, 8), text=blocks(8, 3)
     )
 
 
-@unsure
+@unsure("patch < image.0 < image.1", "tokens < text.0 < text.1", "image | text")
 def clip_like_flat_with_text_first():
-    """patch < image.0 < image.1; tokens < text.0 < text.1; image | text"""
+    """Clip like flat with text first."""
     return net(
         tokens=nn.Embedding(9, 8), text=blocks(8, 3), patch=nn.Conv2d(3, 8, 4), image=blocks(8)
     )
 
 
-@unsure
+@unsure("audio | video")
 def towers_of_plain_encoders():
-    """audio | video"""
+    """Towers of plain encoders."""
     layer = nn.TransformerEncoderLayer(8, 2, 16)
     return net(
         audio=nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
@@ -330,15 +349,15 @@ def towers_of_plain_encoders():
     )
 
 
-@unsure
+@unsure("tokens < blocks.0 < cross.0 < blocks.1 < cross.1")
 def coca_like_lists_in_turn():
-    """tokens < blocks.0 < cross.0 < blocks.1 < cross.1"""
+    """Coca like lists in turn."""
     return net(tokens=nn.Embedding(9, 8), blocks=blocks(8, 3), cross=blocks(8, 3))
 
 
-@unsure
+@unsure("codes.0 | codes.1", "codes < layers.0 < layers.1 < layers.2 < layers.3 < heads")
 def codebook_embeddings():
-    """codes.0 | codes.1; codes < layers.0 < layers.1 < layers.2 < layers.3 < heads"""
+    """Codebook embeddings."""
     return net(
         codes=nn.ModuleList(nn.Embedding(9, 8) for _ in range(4)),
         layers=blocks(8, 4),
@@ -346,21 +365,21 @@ def codebook_embeddings():
     )
 
 
-@unsure
+@unsure("members.0 | members.1", "members.0.0 < members.0.2")
 def ensemble_in_a_list():
-    """members.0 | members.1; members.0.0 < members.0.2"""
+    """Ensemble in a list."""
     return net(members=nn.ModuleList(mlp(8, 16, 1) for _ in range(3)))
 
 
-@unsure
+@unsure("members.0 | members.1", "members.0.fc1 < members.0.fc2")
 def ensemble_of_classes():
-    """members.0 | members.1; members.0.fc1 < members.0.fc2"""
+    """Ensemble of classes."""
     return net(members=nn.ModuleList(MLP(8, 16, 1) for _ in range(3)))
 
 
-@unsure
+@unsure("experts.0 | experts.1", "experts < head")
 def mixture_of_experts():
-    """experts.0 | experts.1; experts < head"""
+    """Mixture of experts."""
     return net(
         experts=nn.ModuleList(mlp(8, 16, 8) for _ in range(4)),
         gate=nn.Linear(8, 4),
@@ -368,9 +387,9 @@ def mixture_of_experts():
     )
 
 
-@unsure
+@unsure("experts.0 | experts.1", "experts < head")
 def mixture_of_single_experts():
-    """experts.0 | experts.1; experts < head"""
+    """Mixture of single experts."""
     return net(
         gate=nn.Linear(8, 4),
         experts=nn.ModuleList(nn.Linear(8, 8) for _ in range(4)),
@@ -378,9 +397,9 @@ def mixture_of_single_experts():
     )
 
 
-@unsure
+@unsure("shared < tasks", "tasks.a | tasks.b", "shared.0 < shared.2")
 def many_tasks():
-    """shared < tasks; tasks.a | tasks.b; shared.0 < shared.2"""
+    """Many tasks."""
     tasks = nn.ModuleDict({"a": mlp(16, 16, 1), "b": mlp(16, 16, 1)})
     return net(shared=mlp(4, 16, 16), tasks=tasks)
 
@@ -388,23 +407,23 @@ def many_tasks():
 # --- in a row
 
 
-@certain
+@certain("fc1 < fc2 < fc3")
 def plain_attributes():
-    """fc1 < fc2 < fc3"""
+    """Plain attributes."""
     return net(fc1=nn.Linear(20, 16), fc2=nn.Linear(16, 8), fc3=nn.Linear(8, 2))
 
 
-@certain
+@certain("fc1 < fc2 < fc3 < fc4")
 def plain_attributes_of_one_width():
-    """fc1 < fc2 < fc3 < fc4"""
+    """Plain attributes of one width."""
     return net(
         fc1=nn.Linear(20, 16), fc2=nn.Linear(16, 16), fc3=nn.Linear(16, 16), fc4=nn.Linear(16, 2)
     )
 
 
-@certain
+@certain("conv1 < conv2 < fc1 < fc2 < fc3")
 def lenet():
-    """conv1 < conv2 < fc1 < fc2 < fc3"""
+    """Lenet."""
     return net(
         conv1=nn.Conv2d(1, 6, 5),
         conv2=nn.Conv2d(6, 16, 5),
@@ -414,41 +433,41 @@ def lenet():
     )
 
 
-@unsure
+@unsure("fc1 < fc2 < out")
 def attributes_out_of_order():
-    """fc1 < fc2 < out"""
+    """Attributes out of order."""
     return net(out=nn.Linear(16, 2), fc1=nn.Linear(20, 16), fc2=nn.Linear(16, 16))
 
 
-@unsure
+@unsure("q | k", "k | v", "v < o")
 def attention_layers():
-    """q | k; k | v; v < o"""
+    """Attention layers."""
     return net(**{name: nn.Linear(8, 8) for name in "qkvo"})
 
 
-@unsure
+@unsure("w1 | w3", "w1 < w2")
 def gated():
-    """w1 | w3; w1 < w2"""
+    """Gated."""
     return net(w1=nn.Linear(8, 8), w3=nn.Linear(8, 8), w2=nn.Linear(8, 8))
 
 
-@certain
+@certain("first < hidden.0 < hidden.1 < hidden.2 < out")
 def hidden_layers_in_a_list():
-    """first < hidden.0 < hidden.1 < hidden.2 < out"""
+    """Hidden layers in a list."""
     hidden = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
     return net(first=nn.Linear(4, 16), hidden=hidden, out=nn.Linear(16, 2))
 
 
-@certain
+@certain("layers.0 < layers.1 < layers.2 < sigma", "layers.2 < rgb")
 def nerf_like():
-    """layers.0 < layers.1 < layers.2 < sigma; layers.2 < rgb"""
+    """Nerf like."""
     layers = nn.ModuleList([nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 16)])
     return net(layers=layers, sigma=nn.Linear(16, 1), rgb=nn.Linear(16, 3))
 
 
-@unsure
+@unsure("pts.0 < pts.1 < pts.2 < feature < views < rgb", "pts.2 < alpha")
 def nerf_with_views():
-    """pts.0 < pts.1 < pts.2 < feature < views < rgb; pts.2 < alpha"""
+    """Nerf with views."""
     return net(
         pts=nn.ModuleList([nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(22, 16)]),
         views=nn.ModuleList([nn.Linear(19, 8)]),
@@ -458,27 +477,31 @@ def nerf_with_views():
     )
 
 
-@certain
+@certain("encoder.0 < encoder.2 < decoder.0 < decoder.2")
 def autoencoder():
-    """encoder.0 < encoder.2 < decoder.0 < decoder.2"""
+    """Autoencoder."""
     return net(encoder=mlp(20, 16, 4), decoder=mlp(4, 16, 20))
 
 
-@unsure
+@unsure("encoder < decoder")
 def autoencoder_of_one_width():
-    """encoder < decoder"""
+    """Autoencoder of one width."""
     return net(encoder=mlp(8, 4, 8), decoder=mlp(8, 4, 8))
 
 
-@unsure
+@unsure("encoder < decoder")
 def autoencoder_decoder_first():
-    """encoder < decoder"""
+    """Autoencoder decoder first."""
     return net(decoder=mlp(4, 16, 20), encoder=mlp(20, 16, 4))
 
 
-@certain
+@certain(
+    "encoder.0 < encoder.2 < mu < decoder.0 < decoder.2",
+    "encoder < logvar < decoder",
+    "mu | logvar",
+)
 def variational_autoencoder():
-    """encoder.0 < encoder.2 < mu < decoder.0 < decoder.2; encoder < logvar < decoder; mu | logvar"""
+    """Variational autoencoder."""
     return net(
         encoder=mlp(20, 16, 12),
         mu=nn.Linear(12, 4),
@@ -487,9 +510,9 @@ def variational_autoencoder():
     )
 
 
-@certain
+@certain("fc1 < fc21 < fc3 < fc4", "fc1 < fc22 < fc3", "fc21 | fc22")
 def variational_autoencoder_of_attributes():
-    """fc1 < fc21 < fc3 < fc4; fc1 < fc22 < fc3; fc21 | fc22"""
+    """Variational autoencoder of attributes."""
     return net(
         fc1=nn.Linear(20, 16),
         fc21=nn.Linear(16, 4),
@@ -499,27 +522,27 @@ def variational_autoencoder_of_attributes():
     )
 
 
-@certain
+@certain("generator.0 < generator.2", "discriminator.0 < discriminator.2")
 def generator_and_discriminator():
-    """generator.0 < generator.2; discriminator.0 < discriminator.2"""
+    """Generator and discriminator."""
     return net(generator=mlp(5, 16, 20), discriminator=mlp(20, 16, 1))
 
 
-@unsure
+@unsure("generator.0 < generator.2", "discriminator.0 < discriminator.2")
 def discriminator_and_generator():
-    """generator.0 < generator.2; discriminator.0 < discriminator.2"""
+    """Discriminator and generator."""
     return net(discriminator=mlp(20, 16, 1), generator=mlp(5, 16, 20))
 
 
-@unsure
+@unsure("there | back")
 def cycle_gan():
-    """there | back"""
+    """Cycle gan."""
     return net(there=cnn(3, 8, 3), back=cnn(3, 8, 3), judge=cnn(3, 8, 1))
 
 
-@certain
+@certain("fc < up1 < up2 < out")
 def deconvolution_generator():
-    """fc < up1 < up2 < out"""
+    """Deconvolution generator."""
     return net(
         fc=nn.Linear(10, 16 * 16),
         up1=nn.ConvTranspose2d(16, 12, 4),
@@ -528,9 +551,9 @@ def deconvolution_generator():
     )
 
 
-@certain
+@certain("cnn.0 < cnn.1 < rnn < dnn.0 <= dnn.2")
 def crdnn():
-    """cnn.0 < cnn.1 < rnn < dnn.0 <= dnn.2"""
+    """Crdnn."""
     return net(
         cnn=nn.Sequential(DoubleConv(1, 8), DoubleConv(8, 16)),
         rnn=nn.LSTM(16 * 10, 12, num_layers=2, bidirectional=True),
@@ -538,24 +561,24 @@ def crdnn():
     )
 
 
-@certain
+@certain("cnn.0 < cnn.3 < rnn < out")
 def crnn_of_layers():
-    """cnn.0 < cnn.3 < rnn < out"""
+    """Crnn of layers."""
     return net(cnn=cnn(1, 8, 16), rnn=nn.GRU(16 * 4, 12, bidirectional=True), out=nn.Linear(24, 5))
 
 
-@unsure
+@unsure("encoder.embed < encoder.rnn", "decoder.embed < decoder.rnn < decoder.out")
 def seq2seq():
-    """encoder.embed < encoder.rnn; decoder.embed < decoder.rnn < decoder.out"""
+    """Seq2seq."""
     return net(
         encoder=net(embed=nn.Embedding(9, 8), rnn=nn.GRU(8, 12)),
         decoder=net(embed=nn.Embedding(9, 8), rnn=nn.GRU(8, 12), out=nn.Linear(12, 9)),
     )
 
 
-@unsure
+@unsure("source < encoder", "target < decoder < out")
 def seq2seq_of_attributes():
-    """source < encoder; target < decoder < out"""
+    """Seq2seq of attributes."""
     return net(
         source=nn.Embedding(9, 8),
         target=nn.Embedding(9, 8),
@@ -565,28 +588,28 @@ def seq2seq_of_attributes():
     )
 
 
-@certain
+@certain("embed < rnn < out")
 def text_classifier():
-    """embed < rnn < out"""
+    """Text classifier."""
     return net(embed=nn.Embedding(9, 8), rnn=nn.LSTM(8, 12), out=nn.Linear(12, 2))
 
 
-@unsure
+@unsure("embed < hidden < out")
 def neural_language_model():
-    """embed < hidden < out"""
+    """Neural language model."""
     return net(embed=nn.Embedding(9, 8), hidden=nn.Linear(24, 16), out=nn.Linear(16, 9))
 
 
-@unsure
+@unsure("embed < convs < fc", "convs.0 | convs.1")
 def text_cnn():
-    """embed < convs < fc; convs.0 | convs.1"""
+    """Text cnn."""
     convs = nn.ModuleList(nn.Conv1d(8, 6, size) for size in (3, 4, 5))
     return net(embed=nn.Embedding(9, 8), convs=convs, fc=nn.Linear(18, 2))
 
 
-@unsure
+@unsure("tokens < layers.0 < layers.1 < head", "numbers < layers.0", "tokens | numbers")
 def input_linear_beside_an_embedding():
-    """tokens < layers.0 < layers.1 < head; numbers < layers.0; tokens | numbers"""
+    """Input linear beside an embedding."""
     return net(
         tokens=nn.Embedding(9, 8),
         numbers=nn.Linear(5, 8),
@@ -595,9 +618,9 @@ def input_linear_beside_an_embedding():
     )
 
 
-@unsure
+@unsure("tokens < layers.0 < layers.1 < head", "numbers < layers.0", "tokens | numbers")
 def input_linear_of_another_width():
-    """tokens < layers.0 < layers.1 < head; numbers < layers.0; tokens | numbers"""
+    """Input linear of another width."""
     return net(
         tokens=nn.Embedding(9, 12),
         numbers=nn.Linear(5, 4),
@@ -606,9 +629,9 @@ def input_linear_of_another_width():
     )
 
 
-@certain
+@certain("convs.0 < convs.1 < convs.2 < head")
 def graph_network():
-    """convs.0 < convs.1 < convs.2 < head"""
+    """Graph network."""
     return net(
         convs=nn.ModuleList([GraphConv(9, 16), GraphConv(16, 16), GraphConv(16, 16)]),
         norms=nn.ModuleList(nn.BatchNorm1d(16) for _ in range(3)),
@@ -616,9 +639,9 @@ def graph_network():
     )
 
 
-@unsure
+@unsure("nodes < convs.0 < convs.1 < head", "edges < convs.0", "nodes | edges")
 def graph_network_with_encoders():
-    """nodes < convs.0 < convs.1 < head; edges < convs.0; nodes | edges"""
+    """Graph network with encoders."""
     return net(
         nodes=nn.Linear(9, 16),
         edges=nn.Linear(4, 16),
@@ -627,15 +650,19 @@ def graph_network_with_encoders():
     )
 
 
-@certain
+@certain("conv1 < conv2")
 def graph_network_of_attributes():
-    """conv1 < conv2"""
+    """Graph network of attributes."""
     return net(conv1=GraphConv(9, 16), conv2=GraphConv(16, 7))
 
 
-@unsure
+@unsure(
+    "first < filters.0 < filters.1 < filters.2 < last",
+    "filters.0 | gates.0",
+    "filters.1 | gates.1",
+)
 def wavenet():
-    """first < filters.0 < filters.1 < filters.2 < last; filters.0 | gates.0; filters.1 | gates.1"""
+    """Wavenet."""
     return net(
         first=nn.Conv1d(1, 8, 1),
         filters=nn.ModuleList(nn.Conv1d(8, 8, 2, dilation=2**at) for at in range(3)),
@@ -645,18 +672,18 @@ def wavenet():
     )
 
 
-@certain
+@certain("patch < layers.0 < layers.1 < head")
 def mlp_mixer():
-    """patch < layers.0 < layers.1 < head"""
+    """Mlp mixer."""
     layers = [net(tokens=mlp(6, 12, 6), channels=mlp(8, 16, 8)) for _ in range(2)]
     for layer in layers:
         layer.__class__ = type(layers[0])
     return net(patch=nn.Conv2d(3, 8, 4), layers=nn.ModuleList(layers), head=nn.Linear(8, 2))
 
 
-@unsure
+@unsure("enc1 < enc2 < mid < dec2 < dec1 < out", "up2 <= dec2", "up1 <= dec1")
 def unet_by_hand():
-    """enc1 < enc2 < mid < dec2 < dec1 < out; up2 <= dec2; up1 <= dec1"""
+    """Unet by hand."""
     return net(
         enc1=DoubleConv(3, 8),
         enc2=DoubleConv(8, 16),
@@ -669,9 +696,9 @@ def unet_by_hand():
     )
 
 
-@unsure
+@unsure("enc1 < enc2 < mid < dec2 < dec1 < out")
 def unet_of_sequentials():
-    """enc1 < enc2 < mid < dec2 < dec1 < out"""
+    """Unet of sequentials."""
     return net(
         enc1=cnn(3, 8, 8),
         enc2=cnn(8, 16, 16),
@@ -682,9 +709,9 @@ def unet_of_sequentials():
     )
 
 
-@unsure
+@unsure("downs.0 < downs.1 < mid < ups.0 < ups.1 < out")
 def unet_of_lists():
-    """downs.0 < downs.1 < mid < ups.0 < ups.1 < out"""
+    """Unet of lists."""
     return net(
         downs=nn.ModuleList([DoubleConv(3, 8), DoubleConv(8, 16)]),
         ups=nn.ModuleList([DoubleConv(32 + 16, 16), DoubleConv(16 + 8, 8)]),
@@ -693,9 +720,9 @@ def unet_of_lists():
     )
 
 
-@unsure
+@unsure("first < down.0 < down.1 < mid < up.0 < up.1 < out", "time < down.1")
 def unet_with_the_middle_last():
-    """first < down.0 < down.1 < mid < up.0 < up.1 < out; time < down.1"""
+    """Unet with the middle last."""
 
     class Res(nn.Module):
         def __init__(self, a, b):
@@ -722,9 +749,11 @@ def unet_with_the_middle_last():
     )
 
 
-@certain
+@certain(
+    "encoder.stem < encoder.layer1 < encoder.layer2 < decoder.blocks.0 < decoder.blocks.1 < head",
+)
 def encoder_and_new_decoder():
-    """encoder.stem < encoder.layer1 < encoder.layer2 < decoder.blocks.0 < decoder.blocks.1 < head"""
+    """Encoder and new decoder."""
     encoder = net(
         stem=nn.Conv2d(3, 8, 3),
         layer1=nn.Sequential(DoubleConv(8, 8), DoubleConv(8, 8)),
@@ -734,9 +763,13 @@ def encoder_and_new_decoder():
     return net(encoder=encoder, decoder=decoder, head=nn.Conv2d(6, 2, 1))
 
 
-@unsure
+@unsure(
+    "backbone.0 <= backbone.3 <= convs <= project <= out",
+    "convs.0 | convs.1",
+    "convs.1 | convs.2",
+)
 def aspp():
-    """backbone.0 <= backbone.3 <= convs <= project <= out; convs.0 | convs.1; convs.1 | convs.2"""
+    """Aspp."""
     convs = nn.ModuleList(
         nn.Sequential(nn.Conv2d(16, 4, 3, padding=rate, dilation=rate), nn.BatchNorm2d(4))
         for rate in (1, 2, 4)
@@ -745,9 +778,9 @@ def aspp():
     return net(backbone=cnn(3, 8, 16), convs=convs, project=project, out=nn.Conv2d(4, 2, 1))
 
 
-@unsure
+@unsure("backbone <= lateral", "lateral <= smooth", "lateral.0 | lateral.1", "smooth.0 | smooth.1")
 def feature_pyramid():
-    """backbone <= lateral; lateral <= smooth; lateral.0 | lateral.1; smooth.0 | smooth.1"""
+    """Feature pyramid."""
     return net(
         backbone=nn.ModuleList([DoubleConv(3, 8), DoubleConv(8, 16), DoubleConv(16, 32)]),
         lateral=nn.ModuleList(nn.Conv2d(width, 12, 1) for width in (8, 16, 32)),
@@ -755,9 +788,9 @@ def feature_pyramid():
     )
 
 
-@unsure
+@unsure("backbone <= project < encoder.0 < encoder.1 < decoder.0 < decoder.1 < boxes")
 def detr_like():
-    """backbone <= project < encoder.0 < encoder.1 < decoder.0 < decoder.1 < boxes"""
+    """Detr like."""
     return net(
         backbone=cnn(3, 8, 16),
         project=nn.Conv2d(16, 8, 1),
@@ -767,9 +800,9 @@ def detr_like():
     )
 
 
-@unsure
+@unsure("patch < encoder.0 < encoder.1 < decoder.0", "project <= decoder.0 < decoder.1 < pixels")
 def masked_autoencoder():
-    """patch < encoder.0 < encoder.1 < decoder.0; project <= decoder.0 < decoder.1 < pixels"""
+    """Masked autoencoder."""
     return net(
         patch=nn.Conv2d(3, 16, 4),
         encoder=blocks(16),
@@ -779,9 +812,9 @@ def masked_autoencoder():
     )
 
 
-@unsure
+@unsure("patch < encoder.0 < encoder.1 < decoder.0", "project <= decoder.0 < decoder.1 < pixels")
 def masked_autoencoder_of_one_width():
-    """patch < encoder.0 < encoder.1 < decoder.0; project <= decoder.0 < decoder.1 < pixels"""
+    """Masked autoencoder of one width."""
     return net(
         patch=nn.Conv2d(3, 8, 4),
         encoder=blocks(8),
@@ -791,21 +824,21 @@ def masked_autoencoder_of_one_width():
     )
 
 
-@unsure
+@unsure("embed < hyper.0 < hyper.2")
 def hypernetwork():
-    """embed < hyper.0 < hyper.2"""
+    """Hypernetwork."""
     return net(embed=nn.Embedding(4, 8), hyper=mlp(8, 16, 40), main=nn.Linear(4, 10))
 
 
-@unsure
+@unsure("body.0 < body.2 < a", "body.2 < b", "a | b")
 def squeeze_and_two_heads():
-    """body.0 < body.2 < a; body.2 < b; a | b"""
+    """Squeeze and two heads."""
     return net(body=mlp(4, 16, 16), a=mlp(16, 16, 16), b=mlp(16, 16, 16))
 
 
-@unsure
+@unsure("stem < branch1", "stem < branch2", "branch1 | branch2", "branch1 < out")
 def inception_branches():
-    """stem < branch1; stem < branch2; branch1 | branch2; branch1 < out"""
+    """Inception branches."""
     return net(
         stem=cnn(3, 8),
         branch1=cnn(8, 8, 8),
@@ -814,9 +847,9 @@ def inception_branches():
     )
 
 
-@certain
+@certain("image | text", "image < head", "text < head", "head.0 < head.2")
 def fusion_of_image_and_text():
-    """image | text; image < head; text < head; head.0 < head.2"""
+    """Fusion of image and text."""
     return net(
         image=cnn(3, 8, 16),
         text=nn.Sequential(nn.EmbeddingBag(9, 8), nn.Linear(8, 12)),
@@ -824,9 +857,9 @@ def fusion_of_image_and_text():
     )
 
 
-@unsure
+@unsure("conv1 < conv2 < conv3 < fc1 < fc2")
 def pointnet_like():
-    """conv1 < conv2 < conv3 < fc1 < fc2"""
+    """Pointnet like."""
     return net(
         conv1=nn.Conv1d(3, 8, 1),
         conv2=nn.Conv1d(8, 16, 1),
@@ -836,19 +869,19 @@ def pointnet_like():
     )
 
 
-@unsure
+@unsure("student | teacher")
 def teacher_and_student():
-    """student | teacher"""
+    """Teacher and student."""
     return net(student=mlp(8, 16, 4), teacher=mlp(8, 16, 4))
 
 
-@unsure
+@unsure("a < b < c")
 def blocks_as_attributes_out_of_order():
-    """a < b < c"""
+    """Blocks as attributes out of order."""
     return net(c=DoubleConv(32, 64), b=DoubleConv(16, 32), a=DoubleConv(3, 16))
 
 
-@unsure
+@unsure("stem < one", "stem < two", "one | two")
 def twin_blocks_as_attributes():
-    """stem < one; stem < two; one | two"""
+    """Twin blocks as attributes."""
     return net(stem=nn.Linear(4, 8), one=MLP(8, 16, 8), two=MLP(8, 16, 8), out=nn.Linear(8, 1))

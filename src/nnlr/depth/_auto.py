@@ -5,10 +5,11 @@ head; a norm right after the last block counts with it, as in timm. Between bloc
 what opens a stage counts with its first block and what closes it with its last.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nnlr._arguments import Call
+from nnlr._findings import Finding, note
 from nnlr._model.describe import ModelInfo, uncollected
 from nnlr._text import plural
 from nnlr.depth._blocks.layout import TowerLayout
@@ -18,7 +19,14 @@ from nnlr.depth._blocks.plain import plain_towers
 from nnlr.depth._blocks.stacks import BlockFinder
 from nnlr.depth._blocks.towers import split_into_towers
 from nnlr.depth._blocks.tree import BlockGroup, Tree
-from nnlr.depth._layer import Indexer, LayerPlace, Layers, flat_tower, numbered_layers
+from nnlr.depth._layer import (
+    Indexer,
+    LayerPlace,
+    Layers,
+    flat_tower,
+    layers_of,
+    numbered_layers,
+)
 from nnlr.depth._timm import first_places, towers_by_matchers
 from nnlr.errors import NnlrError
 
@@ -68,6 +76,26 @@ class Auto(Call, Indexer):
                 label=model.label,
             )
         return layers
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """That the order of a plain net was told by widths, unless its containers tell it."""
+        layers = layers_of(self, model)
+        if any(layer and layer.part != "block" for layer in layers) or towers_by_matchers(model):
+            return ()
+        tree = structure_of(model)
+        by_widths = [unit for unit in tree.root.below() if len(unit.kids) > 1 and not unit.is_list]
+        if not by_widths or outermost_blocks(tree):
+            return ()
+        return [
+            note(
+                "depth-by-widths",
+                (),
+                f"{self!r} told the order of the parts of {model.label} by the widths that they "
+                "take and give",
+                "See plan.layers; where it is wrong, name the layers: "
+                "indexer={'fc1.*': 0, 'fc2.*': 1, ...}.",
+            )
+        ]
 
 
 @uncollected()

@@ -22,9 +22,10 @@ _LOST: Final = ("torch.export", "torch.fx", "torch.jit")
 
 
 def has_lost_its_classes(module: nn.Module) -> bool:
-    """Whether modules in it were exported, traced, or made by hand of ``nn.Module()``."""
+    """Whether it was exported or traced: a list in it may be a module with numbers as names."""
     return any(
-        node.cls is nn.Module or node.cls.__module__.startswith(_LOST)
+        node.cls.__module__.startswith(_LOST)
+        or (node.cls is nn.Module and all(map(str.isdecimal, node.module._modules)))
         for node in nodes(module, bare=False)
         if node.module._modules
     )

@@ -158,7 +158,7 @@ def _stacks(tree: Tree, before: dict[int, int]) -> Iterator[Stack]:
     else:
         return
     for tower in split_into_towers(tree, group):
-        TowerLayout(tree, tower, single_layers=False)  # takes small lists in stem and head out
+        TowerLayout(tree, tower)  # takes small lists in stem and head out
     pending = [group]
     while pending:
         for members in _innermost_lists(pending.pop()):
