@@ -379,8 +379,8 @@ class TestBlocks:
         two = attributes(stem=nn.Linear(4, 4), b1=mlp(), b2=mlp(), out=nn.Linear(4, 2))
         assert {"": 2} == blocks_of(two)
         stages = attributes(
-            a=attributes(b1=residual(8), b2=residual(8)),
-            b=attributes(**{f"b{at}": residual(8) for at in range(6)}),
+            s1=attributes(b1=residual(8), b2=residual(8)),
+            s2=attributes(**{f"b{at}": residual(8) for at in range(6)}),
         )
         assert {"": 8} == blocks_of(stages)
 
@@ -410,7 +410,7 @@ class TestBlocks:
         """The blocks of the others tell."""
         one = attributes(x=residual(8))
         six = attributes(**{f"b{at}": residual(8) for at in range(6)})
-        assert {"": 7} == blocks_of(attributes(a=one, b=six))
+        assert {"": 7} == blocks_of(attributes(s1=one, s2=six))
 
     def test_layers_that_blocks_are_made_of_open_and_close_a_list(self):
         """Blocks none of which is like another, between two convolutions."""
@@ -614,16 +614,16 @@ class TestTowers:
         """Two parts without a stem, and embeddings after both, are one chain."""
         first, second = (attributes(body=nn.Sequential(*(mlp() for _ in range(n)))) for n in (2, 3))
         ends = {"source": nn.Embedding(9, 4), "target": nn.Embedding(7, 4)}
-        assert {"": 5} == blocks_of(attributes(a=first, b=second, **ends))
+        assert {"": 5} == blocks_of(attributes(part1=first, part2=second, **ends))
         see = attributes(patch=nn.Conv2d(3, 4, 2), body=nn.Sequential(mlp(), mlp()))
         tokens = ends["source"]
         middle = attributes(body=nn.Sequential(mlp(), mlp()))
         for parts, blocks in (
-            ({"b": second, "out": nn.Linear(4, 2), "tokens": tokens}, 5),
-            ({"project": nn.Linear(4, 4), "b": second, "tokens": tokens}, 5),
-            ({"middle": middle, "b": second, "tokens": tokens}, 7),
+            ({"part2": second, "out": nn.Linear(4, 2), "tokens": tokens}, 5),
+            ({"project": nn.Linear(4, 4), "part2": second, "tokens": tokens}, 5),
+            ({"part2": middle, "part3": second, "tokens": tokens}, 7),
         ):
-            assert {"": blocks} == blocks_of(attributes(see=see, **parts))
+            assert {"": blocks} == blocks_of(attributes(part1=see, **parts))
 
     def test_branches_of_recurrent_modules_only(self):
         """They have no layer before their blocks, and no unit that is a whole block."""

@@ -6,6 +6,7 @@ certain, and is an error: a guess is never read as a sequence.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from itertools import takewhile
 from math import isqrt
@@ -62,7 +63,7 @@ def ends(tree: Tree, unit: Unit) -> tuple[Widths, Widths]:
 
     Of a list or a layer what its first layer takes and its last one gives. The parts of a
     user's own module may be registered in any order. It takes what the layer before does not
-    give; it gives what the layer after does not take, or what it takes itself.
+    give; it gives what the layer after does not take, or what it takes and several layers give.
     """
     if not unit.kids or issubclass(unit.cls, LISTS):
         return takes(tree, unit), gives(tree, unit)
@@ -75,8 +76,9 @@ def ends(tree: Tree, unit: Unit) -> tuple[Widths, Widths]:
     for before, after in pairs:
         inputs |= _without(after, before)
         outputs |= _without(before, after)
-    everything = none.union(*all_outputs)
-    return inputs, outputs | (everything - _without(everything, inputs))
+    often = Counter(width for widths in all_outputs for width in widths)
+    residual = frozenset(width for width, count in often.items() if count > 1)
+    return inputs, outputs | (residual - _without(residual, inputs))
 
 
 def _without(widths: Widths, others: Widths) -> Widths:

@@ -222,7 +222,8 @@ class Tree:
         """The widths of all maps in the model: what may be put beside another one."""
         convs = [leaf for leaf in self.root.leaves() if issubclass(leaf.cls, _ConvNd)]
         sizes = set[int]().union(*map(self.output_widths, convs))
-        return frozenset(Width(size, is_map=True) for size in sizes)
+        images = set[int]().union(*map(self.input_widths, convs)) & {1, 2, 3, 4}
+        return frozenset(Width(size, is_map=True) for size in sizes | images)
 
     def input_widths(self, unit: Unit) -> set[int]:
         """The widths that the layers of a unit take in."""

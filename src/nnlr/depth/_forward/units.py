@@ -127,7 +127,7 @@ def _layers_outside(model: ModelInfo, inside: set[int]) -> list[list[int]]:
 
 def _blocks(model: ModelInfo, before: dict[int, int]) -> list[list[int]]:
     """The parameters of each block; blocks of lists that take turns are joined."""
-    tree = Tree(model, cast(nn.Module, model.module))
+    tree = Tree(model, cast(nn.Module, model.module), guesses=True)
     stacks = list(_stacks(tree, before))
     stacks += _later_lists(tree, stacks, before)
     turns: list[list[Stack]] = []
