@@ -21,7 +21,7 @@ from nnlr.errors import NnlrError
 WAYS_OUT: Final = (
     "Say which layer is which, in one of three ways:\n"
     "    indexer={'stem.*': 0, 'blocks.0.*': 1, ...}   patterns and their layers\n"
-    "    indexer='vit'                                 a name of nnlr.depth.INDEXERS, or a\n"
+    "    indexer='...'                                 a name of nnlr.depth.INDEXERS, or a\n"
     "                                                  function of ParamInfo\n"
     "    indexer=nnlr.depth.flow(example_input)        the order of one forward"
 )

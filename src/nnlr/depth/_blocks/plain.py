@@ -192,20 +192,23 @@ class _Reader:
         """Raise an error if a part that can follow a row can as well stand beside its end.
 
         Between two single layers of other shapes that is no question, nor for a single layer
-        after several: what these give would be taken by nothing.
+        after several, what these give would be taken by nothing, nor for a list after a layer.
         """
         *trunk, before = row
         if before.unsure:
             self._refuse(part, "can follow one of several parts:", *before.parts)
         if not before.takes & part.takes:
             return
-        long = part.height > 1 or (before.height > 1 and not trunk)
-        twins = before.unit.looks == part.unit.looks and not are_numbered(before.unit, part.unit)
-        if long or twins:
+        row = part.height > 1 and (
+            before.height > 1 or not issubclass(part.unit.cls, nn.ModuleList)
+        )
+        long = row or (before.height > 1 and not trunk)
+        alike = before.unit.looks == part.unit.looks and not are_numbered(before.unit, part.unit)
+        if long or alike:
             self._refuse(part, "takes both what is taken and what is given by", before)
 
     def _check_ring(self, row: list[Part]) -> None:
-        """Raise an error if a row may start elsewhere: an autoencoder starts at its wide end."""
+        """Raise an error if a row may start elsewhere: an autoencoder starts at its larger end."""
         if not connects(row[-1].gives, row[0].takes) or all(part.height == 1 for part in row):
             return
         widest = max(row, key=_most)

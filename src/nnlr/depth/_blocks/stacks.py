@@ -278,7 +278,7 @@ class BlockFinder:
         if not any(unit.numel < most / 5 or _holds_single_layers(unit) for unit in lists):
             return False
         if any(a.looks == b.looks for layer in layers for a, b in pairwise(layer)):
-            return False  # twins may as well run one list after the other
+            return False  # equal lists may as well run one after the other
         turns = [*map(pairwise, layers), ((a[-1], b[0]) for a, b in pairwise(layers))]
         return all(
             not self.tree.input_widths(after).isdisjoint(self.tree.output_widths(before))
