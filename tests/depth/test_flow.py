@@ -253,6 +253,30 @@ class TestOrder:
         names = ("encoder.0.0", "encoder.1.0", "decoder.0.0", "decoder.1.0", "head")
         assert [4, 3, 2, 1, 0] == [found[name] for name in names]
 
+    def test_a_decoder_whose_widths_do_not_show_its_order(self):
+        """It takes skips, and means of both: no width says that its members follow each other."""
+
+        def run(m, x):
+            features = [x]
+            for block in m.encoder:
+                features.append(F.max_pool2d(block(features[-1]), 2))
+            x = features.pop()
+            for block in m.decoder:
+                skip, x = features.pop(), F.interpolate(x, scale_factor=2)
+                means = [each.mean(1, keepdim=True) for each in (skip, x)]
+                x = block(torch.cat([x, skip, *means], 1))
+            return m.head(x)
+
+        net = Calls(
+            run,
+            encoder=nn.ModuleList(convs(3, 4, 8)),
+            decoder=nn.ModuleList([convs(14, 4)[0], convs(9, 4)[0]]),
+            head=nn.Conv2d(4, 1, 1),
+        )
+        found = exponents(net, torch.zeros(1, 3, 8, 8))
+        names = ("encoder.0.0", "encoder.1.0", "decoder.0.0", "decoder.1.0", "head")
+        assert [4, 3, 2, 1, 0] == [found[name] for name in names]
+
     def test_an_input_of_another_width_beside_a_table(self):
         """Both are below the blocks, whatever their widths are."""
 
@@ -633,6 +657,11 @@ class TestKindsOfModels:
         names = [f"members.{at}.blocks.{i}.fc" for at in range(3) for i in range(2)]
         found = exponents(beside, VECTOR)
         assert [1, 0, 1, 0, 1, 0] == [found[name] for name in names]
+        blocks = nn.ModuleList(zoo.Block(4) for _ in range(3))
+        beside = Calls(lambda m, x: m.out(sum(each(x) for each in m.blocks)), blocks=blocks)
+        beside.out = nn.Linear(4, 2)
+        found = exponents(beside, VECTOR)
+        assert [1, 1, 1, 0] == [found[f"blocks.{at}.fc"] for at in range(3)] + [found["out"]]
         row = Calls(lambda m, x: members[2](members[1](members[0](x))), members=members)
         found = exponents(row, VECTOR)
         assert found[names[0]] > found[names[2]] > found[names[4]]

@@ -575,6 +575,12 @@ class TestIndexer:
             "fake=True, towers='chain')"
         )
 
+    def test_an_input_that_holds_itself(self):
+        """Its repr ends."""
+        loop = []
+        loop.append(loop)
+        assert repr(flow(loop)) == "flow([[...]])"
+
     def test_it_can_be_compared_hashed_and_pickled(self):
         """By identity, as it holds tensors."""
         indexer = flow(VECTOR, scale=2)
