@@ -11,7 +11,8 @@ from nnlr.optim import _threads as threads
 
 @pytest.fixture
 def two_threads():
-    """Torch with two threads, whatever the machine and the environment say."""
+    """Torch with two threads and its own kernels, whatever came before."""
+    nnlr.optim.use_numba(False)
     usual = torch.get_num_threads()
     torch.set_num_threads(2)
     threads._openmp.cache_clear()
