@@ -35,10 +35,9 @@ class Share:
 
     courses: dict[str, Course | None]
 
-    @property
-    def is_for_all(self) -> bool:
-        """Whether all groups have the same course."""
-        return next(iter(self.courses)) == EVERY_GROUP
+    def __post_init__(self) -> None:
+        self.is_for_all = next(iter(self.courses)) == EVERY_GROUP  # groups have the same course
+        self._each = [course for course in self.courses.values() if course is not None]
 
     def of(self, group: Mapping[str, Any]) -> Course | None:
         """Return the course of a group: that of the first pattern that it matches."""
@@ -54,7 +53,7 @@ class Share:
 
     def each(self) -> list[Course]:
         """Return the courses."""
-        return [course for course in self.courses.values() if course is not None]
+        return self._each
 
 
 class BaseRate:
@@ -92,22 +91,19 @@ class BaseRate:
 
     def value(self, group: Mapping[str, Any] | None = None) -> float:
         """Return the base rate now, of a group if it has a course of its own."""
-        return self._product(self._courses({} if group is None else group, self.current))
-
-    @staticmethod
-    def _courses(group: Mapping[str, Any], shares: Iterable[Share]) -> list[Course]:
-        """Return the courses of a group."""
-        return [course for share in shares if (course := share.of(group)) is not None]
-
-    def _product(self, courses: Sequence[Course]) -> float:
-        """Return what courses beside each other make of the base rate."""
+        of_group = [share.of({} if group is None else group) for share in self.current]
+        courses = [course for course in of_group if course is not None]
         if not courses:
             return self.base * self.scale
-        first, *others = courses
-        rate = first.rate * (self.base / first.unit) * self.scale
-        for other in others:
+        rate = courses[0].rate * (self.base / courses[0].unit) * self.scale
+        for other in courses[1:]:
             rate *= other.rate / other.unit
         return rate
+
+    @property
+    def cycles(self) -> bool:
+        """Whether a course cycles momentum or betas."""
+        return any(course.cycled for share in self.current for course in share.each())
 
     def begin(self, course: Course) -> None:
         """Let a course begin that has waited for its first step, from the rate of this moment."""
@@ -115,23 +111,20 @@ class BaseRate:
 
     def rates(self, groups: Iterable[Group]) -> list[tuple[Group, float]]:
         """Return what is due for each group that follows; refuse what no training can use."""
-        shares = self.current
-        if all(share.is_for_all for share in shares):
-            base = self._product(self._courses({}, shares))
-            due = [(group, base * group[self.mult]) for group in groups if self.mult in group]
-        else:
-            due = [
-                (group, self._product(self._courses(group, shares)) * group[self.mult])
-                for group in groups
-                if self.mult in group
-            ]
-        for group, rate in due:
-            if not 0 <= rate < inf:
-                raise ConfigError(
-                    f"The {self.key} of {_label(group)} would be {float(rate):g}: the base rate "
-                    f"is {self.value(group):g} and its {self.mult} {float(group[self.mult]):g}. "
-                    "Both have to be finite and not negative."
-                )
+        mult, shares = self.mult, self.current
+        alike = all(share.is_for_all for share in shares)
+        base = self.value() if alike else 0.0
+        due = []
+        for group in groups:
+            if mult in group:
+                rate = (base if alike else self.value(group)) * group[mult]
+                if not 0 <= rate < inf:
+                    raise ConfigError(
+                        f"The {self.key} of {_label(group)} would be {float(rate):g}: the base "
+                        f"rate is {self.value(group):g} and its {mult} {float(group[mult]):g}. "
+                        "Both have to be finite and not negative."
+                    )
+                due.append((group, rate))
         return due
 
     def write(self, groups: Iterable[Group]) -> None:
@@ -172,8 +165,11 @@ def put(key: str, due: Iterable[tuple[Group, float]]) -> None:
     written = set()
     for group, rate in due:
         old = group.get(key)
+        if type(old) is type(rate) is float:
+            group[key] = rate
+            continue
         if not isinstance(old, Tensor):
-            group[key] = rate if type(rate) is float else as_float(rate)
+            group[key] = as_float(rate)
             continue
         if id(old) in written:  # several groups share one tensor: give this one its own
             group[key] = torch.full_like(old, as_float(rate))
@@ -185,19 +181,24 @@ def put(key: str, due: Iterable[tuple[Group, float]]) -> None:
 def cycle(optimizer: Optimizer, rate: BaseRate, groups: Sequence[Group] = ()) -> None:
     """Write momentum, or betas, that a course cycles into the groups built with the default."""
     for share in rate.current:
-        if any(course.cycled for course in share.each()):
-            for group in groups or optimizer.param_groups:
-                course = share.of(group)
-                for key in course.cycled if course is not None else ():
-                    if follows_default(optimizer, group, key):
-                        set_first(group, key, first_of(course.group[key]))  # type: ignore[union-attr]
+        for course in share.each():
+            for key in course.cycled:
+                value = first_of(course.group[key])
+                for group in following(optimizer, groups or optimizer.param_groups, key):
+                    if share.of(group) is course:
+                        set_first(group, key, value)
 
 
-def follows_default(optimizer: Optimizer, group: Mapping[str, Any], key: str) -> bool:
-    """Whether a group was built with the optimizer's own momentum or betas."""
-    origin = group.get(ORIGIN, group)
-    default = optimizer.defaults.get(key)
-    return key in group and key in origin and bool(first_of(origin[key]) == first_of(default))
+def following(optimizer: Optimizer, groups: Iterable[Group], key: str) -> list[Group]:
+    """Return the groups that were built with the optimizer's own momentum or betas."""
+    default = first_of(optimizer.defaults.get(key))
+    return [
+        group
+        for group in groups
+        if key in group
+        and key in (origin := group.get(ORIGIN, group))
+        and first_of(origin[key]) == default
+    ]
 
 
 def set_first(group: Group, key: str, value: object) -> None:

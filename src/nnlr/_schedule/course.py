@@ -128,7 +128,7 @@ class Course:
 
     def moment(self) -> Moment:
         """Return what has to be put back to undo steps and loads."""
-        return [dict(holder) for holder in self._holders()]
+        return [holder.copy() for holder in self._holders()]
 
     def put_back(self, moment: Moment) -> None:
         """Return to a moment."""
@@ -239,15 +239,11 @@ class Course:
 
     def _see_cycles(self) -> None:
         """Note which settings the scheduler cycles; in the middle it cannot be seen."""
-        self.cycled = tuple(
-            key
-            for key in CYCLED
-            if key in self.group
-            and (
-                key in self.cycled
-                or first_of(self.group[key]) != first_of(self.proxy.defaults[key])
-            )
-        )
+        group, defaults = self.group, self.proxy.defaults
+        for key in CYCLED:
+            moved = key in group and first_of(group[key]) != first_of(defaults[key])
+            if moved and key not in self.cycled:
+                self.cycled = (*self.cycled, key)
 
     def _check(self) -> None:
         """Refuse a rate that is NaN, infinite or negative by more than round-off."""
@@ -319,4 +315,4 @@ def _apart(factory: Factory, kwargs: Mapping[str, Any]) -> tuple[Factory, dict[s
 
 def first_of(value: Any) -> Any:  # noqa: ANN401 - momentum or betas
     """Return momentum, or the first of the betas."""
-    return value[0] if isinstance(value, tuple | list) else value
+    return value[0] if isinstance(value, (tuple, list)) else value

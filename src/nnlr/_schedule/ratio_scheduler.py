@@ -271,8 +271,9 @@ class _Ratios:
 
     def _write(self) -> None:
         """Write the rates of all groups; warn once about groups without a multiplier."""
-        groups = self.optimizer.param_groups
-        note_groups(self.optimizer)
+        groups, cycles = self.optimizer.param_groups, self._rates["lr"].cycles
+        if cycles:
+            note_groups(self.optimizer)
         due = {key: rate.rates(groups) for key, rate in self._rates.items()}
         for key, rate in self._rates.items():
             unmarked = len(groups) - len(due[key])
@@ -284,7 +285,8 @@ class _Ratios:
                     "their rates: nnlr.schedule(..., adopt=True)."
                 )
             put(key, due[key])
-        cycle(self.optimizer, self._rates["lr"])
+        if cycles:
+            cycle(self.optimizer, self._rates["lr"])
 
     def _over(self) -> str | None:
         """The schedule that has taken the place of this one, in words."""
@@ -292,7 +294,7 @@ class _Ratios:
             rate = self._rates[key]
             if rate.replaced_by is not None:
                 return f"was replaced by a later schedule, {rate.replaced_by}"
-            if rate.turn_of(share) < rate.now:
+            if rate.now and rate.turn_of(share) < rate.now:
                 return f"was followed by the schedule after it, {_kinds(rate.current[0])}"
         return None
 

@@ -11,7 +11,7 @@ from nnlr._schedule.base_rate import (
     Group,
     Share,
     as_float,
-    follows_default,
+    following,
     scheduled,
     set_first,
 )
@@ -153,7 +153,7 @@ def renew(optimizer: Optimizer, rates: Mapping[str, BaseRate], share: Share) -> 
 
 def _give_back(optimizer: Optimizer, key: str, by_cycle: list[Any]) -> list[tuple[Group, str, Any]]:
     """Give a cycled setting its origin back; what a hand wrote into some groups stays."""
-    groups = [group for group in optimizer.param_groups if follows_default(optimizer, group, key)]
+    groups = following(optimizer, optimizer.param_groups, key)
     alike = len({first_of(group[key]) for group in groups}) == 1  # as a cycle leaves them
     back: list[tuple[Group, str, Any]] = []
     for group in groups:
