@@ -85,7 +85,13 @@ def loadable(target, saved, *, live):
         return False  # another schedule
     if not kinds and "weight_decay" in others and not target.bases["weight_decay"]:
         return False  # nothing to schedule
-    return one.tied <= other.tied and one.classes == other.classes
+    if one.classes != other.classes or one.tied > other.tied:
+        return False
+    # Two multipliers that a hand has moved do not fit into one group.
+    return all(
+        len({mult for mult, _ in mults}) == 1 or all(mult == plan for mult, plan in mults)
+        for mults in target.multipliers(saved).values()
+    )
 
 
 def load(run, part, file, target, saved):
@@ -114,7 +120,7 @@ def differences(target, saved):
     found = {key for key, base in target.bases.items() if base != saved.bases[key]}
     for name in target.members.keys() & saved.members.keys():
         one, other = target.members[name], saved.members[name]
-        if not math.isclose(one.lr_mult, other.lr_mult, rel_tol=1e-6):
+        if not math.isclose(one.planned, other.planned, rel_tol=1e-6):
             found.add(name)
     return found - {"weight_decay"}  # may be said of groups that have none
 
@@ -195,7 +201,7 @@ class BadFile(Operation):
         if self.kind == "strangers":
             state = copy.deepcopy(run.optimizer.state_dict())
             for group in state["param_groups"]:
-                group["lr"] = 7.0
+                group["lr"] = 7.0 * group["lr_mult"]
                 group["param_names"] = [f"other.{n}" for n in group["param_names"]]
             with unchanged(run, nnlr.ConfigError, "None of the .* names"):
                 run.optimizer.load_state_dict(state)

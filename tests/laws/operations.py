@@ -84,19 +84,20 @@ class Tick(Operation):
 
 @dataclass(frozen=True)
 class Schedule(Operation):
-    """The run gets its scheduler."""
+    """The run gets a scheduler: a new course, which ends an earlier one."""
 
     kind: str
     decay_kind: str | None = None
 
     def play(self, run):
-        """Once; a decay of 0 cannot be scheduled."""
-        if run.scheduler:
-            return False
+        """A decay of 0 cannot be scheduled."""
+        earlier = run.scheduler
         decay_kind = self.decay_kind if run.ref.bases["weight_decay"] else None
         run.schedule(self.kind, decay_kind)
         run.ref.schedule(self.kind, decay_kind)
-        return True
+        if earlier:
+            with unchanged(run, nnlr.ConfigError, "was replaced by a later schedule"):
+                earlier.step()
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,34 @@ class Gradient(Operation):
         return bool(chosen)
 
 
+@dataclass(frozen=True)
+class Flip(Operation):
+    """A setting of which no plan speaks, by hand: updates go the other way."""
+
+    def play(self, run):
+        """In all groups."""
+        run.ref.flip()
+        for group in run.optimizer.param_groups:
+            group["maximize"] = not group["maximize"]
+
+
+@dataclass(frozen=True)
+class Tilt(Operation):
+    """Another ratio for some groups, by hand."""
+
+    pattern: str
+    factor: float
+
+    def play(self, run):
+        """The rate goes with it; a schedule would write it at its next step."""
+        chosen = run.ref.tilt(self.pattern, self.factor)
+        for group in run.optimizer.param_groups:
+            if not set(chosen).isdisjoint(group["param_names"]):
+                group["lr_mult"] *= self.factor
+                group["lr"] *= self.factor
+        return bool(chosen)
+
+
 # --- parameters come and go -----------------------------------------------------------------
 
 
@@ -169,7 +198,7 @@ class Change(Operation):
         trial = copy.deepcopy(run.ref)
         if layout is None or not possible(trial, layout, self.recipe):
             return False
-        run.ref = trial
+        before, run.ref = run.ref, trial
         model, blocks = run.model, run.model.blocks
         old = run.parameters()
         if self.what == "grow":
@@ -182,7 +211,17 @@ class Change(Operation):
             model.head = nn.Linear(2, layout.classes).double()
         new = {n for n, tensor in run.parameters().items() if tensor is not old.get(n)}
         run.fill({name: trial.weights[name] for name in new})
-        regroup(run, self.recipe)
+        misfits = [
+            name
+            for name in before.state.keys() & trial.members.keys()
+            if before.weights[name].shape != trial.weights[name].shape
+        ]
+        with (
+            pytest.warns(nnlr.NnlrWarning, match="does not fit .* dropped")
+            if misfits
+            else contextlib.nullcontext()
+        ):
+            regroup(run, self.recipe)
         return True
 
     def layout(self, layout):

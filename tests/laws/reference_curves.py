@@ -1,7 +1,7 @@
 """Schedules in closed form, in plain Python: what they make of a base rate, step by step."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FLOOR, PEAK, CYCLE = 0.02, 0.3, 40
 
@@ -43,6 +43,7 @@ class Curve:
     kind: str
     start: float
     now: float  # the base rate that `start` has become
+    code: float  # the base rate at which the code has built it
     steps: int = 0
     held: float = 0.0  # plateau only, like the next two
     best: float = math.inf
@@ -62,6 +63,17 @@ class Curve:
             self.bad += 1
         if self.bad > 1:
             self.held, self.bad = max(self.held * 0.5, FLOOR), 0
+
+    def resumed(self, old, new, code):
+        """This curve, saved at one base rate, in code that has another and built it at `code`.
+
+        The course of the code is run again up to here, so that floors and peaks are the code's;
+        what followed a metric cannot be run again, and is scaled.
+        """
+        again = old != new and self.kind != "plateau"
+        start = code if again else self.start
+        now = self.now * (new / old) if old else new
+        return replace(self, start=start, now=now, code=code)
 
     def value(self):
         """The base rate at this moment."""

@@ -99,6 +99,8 @@ class Member:
     lr_mult: float
     wd_mult: float
     own: float | None = None  # momentum, or first beta, other than the optimizer's
+    planned: float = 1.0  # the first multiplier, where a hand has written another
+    uphill: bool = False  # maximized: only a hand writes that
     late: bool = False  # added by hand: the schedule has not come by yet
 
 
@@ -133,7 +135,7 @@ def _member(recipe, layout, name):
         wd_mult /= lr_mult
     if recipe.decay == "sqrt" and lr_mult:
         wd_mult /= math.sqrt(lr_mult)
-    return Member(lr_mult, wd_mult, own)
+    return Member(lr_mult, wd_mult, own, planned=lr_mult)
 
 
 # --- the run ----------------------------------------------------------------------------------
@@ -206,6 +208,7 @@ class ReferenceRun:
             if not self.gradient[name] or name not in self.members or name in unused:
                 continue
             gradient = numbers(name, weight.shape, when) + 0.1 * weight
+            gradient = -gradient if self.members[name].uphill else gradient
             update = self._adamw if self.adaptive else self._sgd
             update(name, weight, gradient)
 
@@ -229,10 +232,14 @@ class ReferenceRun:
         self.weights[name] = weight - self.rate(name) * moved
 
     def schedule(self, kind, decay_kind=None):
-        """Begin a schedule of the learning rate, and maybe one of the weight decay."""
-        for key, each in (("lr", kind), ("weight_decay", decay_kind)):
-            if each:
-                self.curves[key] = Curve(each, self.bases[key], self.bases[key])
+        """Begin a new course of the learning rate, and maybe one of the weight decay.
+
+        It starts at the base rates of the plan, and what was scheduled before has ended.
+        """
+        kinds = {"lr": kind, "weight_decay": decay_kind}
+        self.curves = {
+            key: Curve(each, *[self.bases[key]] * 3) for key, each in kinds.items() if each
+        }
         self.reach_all()
 
     def tick(self, metric):
@@ -272,12 +279,8 @@ class ReferenceRun:
         stay = {n: plan[n] for n in free if plan[n].lr_mult or recipe.keep}
         if not stay:
             raise RefusedError("the plan trains nothing")
-        held = {member.own for member in self.members.values()}
-        agreed = held.pop() if len(held) == 1 else None
-        self.members = {
-            name: member if member.own is not None else replace(member, own=agreed)
-            for name, member in stay.items()
-        }
+        uphill = bool(self.members) and all(member.uphill for member in self.members.values())
+        self.members = {name: replace(member, uphill=uphill) for name, member in stay.items()}
         self.state = {name: self.state[name] for name in stay if name in self.state}
         self.locked = set(free) - set(stay)
         self.gradient |= {name: name in stay for name in free}
@@ -295,7 +298,24 @@ class ReferenceRun:
     def add_adapter(self, lr_mult):
         """One more parameter, in a group made by hand."""
         self.arrange(replace(self.layout, adapter=True))
-        self.members["adapter.weight"] = Member(lr_mult, 1.0, late=True)
+        self.members["adapter.weight"] = Member(lr_mult, 1.0, late=True, planned=lr_mult)
+
+    def flip(self):
+        """Turn the sign of all updates by hand."""
+        for member in self.members.values():
+            member.uphill = not member.uphill
+
+    def tilt(self, pattern, factor):
+        """Multiply the multipliers of some groups by hand; return the parameters in them.
+
+        Of a group that nobody has noted yet nothing tells a hand's multiplier from the code's.
+        """
+        groups = {self._group(n) for n in self.members if self.layout.matches(n, pattern)}
+        chosen = [name for name in self.members if self._group(name) in groups]
+        for member in (self.members[name] for name in chosen):
+            member.lr_mult *= factor
+            member.planned = member.lr_mult if member.late else member.planned
+        return chosen
 
     def set_gradient(self, pattern, value):
         """Switch gradients by hand, but for what a plan has locked."""
@@ -313,10 +333,10 @@ class ReferenceRun:
         return Saved(**copy.deepcopy({name: getattr(self, name) for name in names}))
 
     def load(self, saved):
-        """State and weights by name, rates by the code, schedules as they were.
+        """State and weights by name; what training moved continues, the rest is the code's.
 
-        A momentum of one's own is the code's where plans gave it to some groups only, here
-        or there; one that all groups of the checkpoint share is the checkpoint's.
+        Plans write rates and momenta, so these are the code's. What a hand has written is the
+        checkpoint's: a sign where all of a group were saved with it, and a multiplier.
         """
         saved = copy.deepcopy(saved)
         weights = dict(saved.weights)
@@ -324,20 +344,35 @@ class ReferenceRun:
             weights["head.weight"] = weights["tok.weight"]
         self.weights |= {n: weights[n] for n in self.weights if n in weights}
         self.state = {n: saved.state[n] for n in self.members if n in saved.state}
-        shared = {member.own for member in saved.members.values()}
-        agreed = shared.pop() if len(shared) == 1 else None
-        known = {self._group(n) for n in self.members if n in saved.members}
-        shares = [n for n in self.members if self._group(n) in known]
-        for member in (self.members[n] for n in shares):
-            member.own = agreed if member.own is None else member.own
+        signs = {}
+        for name in self.members.keys() & saved.members.keys():
+            signs.setdefault(self._group(name), set()).add(saved.members[name].uphill)
+        mults = self.multipliers(saved)
+        groups = {name: self._group(name) for name in self.members}
+        for name, member in self.members.items():
+            member.uphill = signs.get(groups[name]) == {True}
+            member.lr_mult = member.planned
+            if moved := [m for m, plan in mults.get(groups[name], ()) if m != plan]:
+                member.lr_mult = moved[0]
         if saved.curves:
-            bases, self.curves = self.bases, saved.curves
-            self.bases = saved.bases
-            self._rebase(bases)
+            codes = {key: curve.code for key, curve in self.curves.items()}
+            self.curves = {
+                key: curve.resumed(saved.bases[key], base, codes.get(key, base))
+                for key, curve in saved.curves.items()
+                for base in [self.bases[key]]
+            }
             self.reach_all()
+
+    def multipliers(self, saved):
+        """Saved and planned multipliers of the parameters of each group of this code."""
+        found = {}
+        for name in self.members.keys() & saved.members.keys():
+            other = saved.members[name]
+            found.setdefault(self._group(name), set()).add((other.lr_mult, other.planned))
+        return found
 
     def _group(self, name):
         """What parameters have in common that are in one group."""
         member = self.members[name]
         decay = member.wd_mult if self.bases["weight_decay"] else 0.0
-        return member.lr_mult, decay, member.own, member.late
+        return member.planned, decay, member.own, member.late

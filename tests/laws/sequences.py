@@ -258,6 +258,8 @@ class Run:
         pairs = {}
         for group in groups:
             cycled = group["betas"][0] if ref.adaptive else group["momentum"]
+            signs = {ref.members[name].uphill for name in group["param_names"]}
+            assert signs == {group["maximize"]}, "signs of groups"
             for name in group["param_names"]:
                 pairs |= {
                     f"lr of {name}": (ref.rate(name), group["lr"]),

@@ -13,10 +13,12 @@ import pytest
 import nnlr
 from nnlr import _regroup as regrouping
 from nnlr._apply.lock import Locks
-from nnlr._schedule import base_rate, schedule
+from nnlr._schedule import base_rate, ratio_scheduler, start
 from nnlr._schedule.base_rate import BaseRate
+from nnlr._schedule.course import Course
 from nnlr.checkpoint import _fit as fit
 from nnlr.checkpoint import _on_load as on_load
+from nnlr.checkpoint import _settings as settings
 from nnlr.checkpoint._names import Match
 from tests.laws import mishaps
 from tests.laws import operations as ops
@@ -67,7 +69,7 @@ def test_a_failure_is_told_by_the_operations_that_it_takes(monkeypatch):
     lost_ratio(monkeypatch)
     text = r"sequence \d+: AssertionError: after"
     with pytest.raises(AssertionError, match=text) as told:
-        all(map(check, SAMPLE))
+        list(map(check, SAMPLE))
     assert str(told.value).count("\n") < 8
 
 
@@ -90,22 +92,23 @@ def swapped_state(patch):
     original = regrouping._state_by_name
 
     def mutant(optimizer, fresh):
-        kept = original(optimizer, fresh)
+        kept, misfits = original(optimizer, fresh)
         by_shape = {}
         for tensor in kept:
             by_shape.setdefault(tensor.shape, []).append(tensor)
-        return {
+        swapped = {
             tensor: kept[other]
             for alike in by_shape.values()
             for tensor, other in zip(alike, alike[1:] + alike[:1], strict=True)
         }
+        return swapped, misfits
 
     patch.setattr(regrouping, "_state_by_name", mutant)
 
 
 def lost_state(patch):
     """A new plan is a new start."""
-    patch.setattr(regrouping, "_state_by_name", lambda *_: {})
+    patch.setattr(regrouping, "_state_by_name", lambda *_: ({}, []))
 
 
 def leaked_state(patch):
@@ -120,8 +123,8 @@ def leaked_state(patch):
 
 
 def lost_settings(patch):
-    """Settings that the plan does not speak of fall back to defaults."""
-    patch.setattr(regrouping, "_agreed_settings", lambda _: {})
+    """What a hand has written falls back to defaults."""
+    patch.setattr(regrouping, "_continued", lambda *_: {})
 
 
 def lost_bases(patch):
@@ -133,10 +136,11 @@ def lost_progress(patch):
     """Regrouping starts the schedule again."""
     original = base_rate.rebase
 
-    def mutant(optimizer, before):
+    def mutant(optimizer):
         for rate in base_rate.scheduled(optimizer).values():
-            rate.group["lr"] = rate.base
-        original(optimizer, before)
+            for course in (course for share in rate.current for course in share.each()):
+                course.group["lr"] = course.start
+        original(optimizer)
 
     patch.setattr(base_rate, "rebase", mutant)
 
@@ -145,27 +149,46 @@ def lost_ratio(patch):
     """Every group gets the base rate."""
 
     def mutant(rate, groups):
-        for group in groups:
-            group[rate.key] = rate.value()
+        return [(group, rate.value()) for group in groups]
 
-    patch.setattr(BaseRate, "write", mutant)
+    patch.setattr(BaseRate, "rates", mutant)
 
 
 def squared_multiplier(patch):
     """On resume, rates that have their multiplier get it again."""
-    original = schedule._Ratios.load_state_dict
+    original = ratio_scheduler._Ratios.load_state_dict
 
     def mutant(scheduler, state):
         original(scheduler, state)
         for group in scheduler.optimizer.param_groups:
             group["lr"] = group["lr"] * group["lr_mult"]
 
-    patch.setattr(schedule._Ratios, "load_state_dict", mutant)
+    patch.setattr(ratio_scheduler._Ratios, "load_state_dict", mutant)
 
 
 def restarted_schedule(patch):
     """On resume, the schedule is at its beginning."""
-    patch.setattr(schedule._Curve, "load_state_dict", lambda *_: None)
+    patch.setattr(Course, "load", lambda *_, **__: {})
+
+
+def scaled_floors(patch):
+    """At other base rates the whole course is scaled, with its floors and peaks."""
+    original = Course.load
+
+    def mutant(course, state, *, by_code, base_differs):
+        return original(course, state, by_code=by_code, base_differs=False)
+
+    patch.setattr(Course, "load", mutant)
+
+
+def kept_momentum(patch):
+    """A new schedule starts with what an earlier one has made of momentum."""
+    patch.setattr(start, "_give_back", lambda *_: [])
+
+
+def kept_schedule(patch):
+    """An earlier schedule goes on beside a new one."""
+    patch.setattr(ratio_scheduler._Ratios, "_over", lambda _: None)
 
 
 def forgotten_locks(patch):
@@ -188,15 +211,17 @@ def early_locks(patch):
 
 def torn_load(patch):
     """A broken file is read as far as it goes."""
+    original = ratio_scheduler._Ratios.load_state_dict
 
     def mutant(scheduler, state):
         try:
-            scheduler._load(state)
-        except (KeyError, TypeError) as error:
-            text = "This is not the state of such a schedule"
-            raise nnlr.ConfigError(text) from error
+            original(scheduler, state)
+        except nnlr.ConfigError:
+            if inner := state.get("lr", {}).get("scheduler"):
+                scheduler.scheduler.load_state_dict(inner)
+            raise
 
-    patch.setattr(schedule._Ratios, "load_state_dict", mutant)
+    patch.setattr(ratio_scheduler._Ratios, "load_state_dict", mutant)
 
 
 def state_by_position(patch):
@@ -213,16 +238,37 @@ def state_by_position(patch):
 def saved_rates(patch):
     """Rates and multipliers are those of the checkpoint."""
 
-    class Mutant(fit.Fitting):
-        def __init__(self, targets, saved, present, policy):
-            super().__init__(targets, saved, present, "checkpoint")
+    class Mutant(fit.Settings):
+        def __init__(self, targets, saved, policy, *, other):
+            super().__init__(targets, saved, "checkpoint", other=other)
 
-    patch.setattr(fit, "Fitting", Mutant)
+        def _agreed(self, key, target):
+            return next((source.group[key] for source in target.having(key)), None)
+
+    patch.setattr(fit, "Settings", Mutant)
+
+
+def lost_moves(patch):
+    """What a hand has written is lost on resume."""
+    patch.setattr(settings, "_continues", lambda *_: False)
+
+
+def lost_multipliers(patch):
+    """What a hand has made of a multiplier is lost on resume."""
+    patch.setattr(settings.Settings, "_multiplier", lambda *_: None)
 
 
 def saved_bases(patch):
     """A schedule goes on at the base rates with which it was saved."""
-    patch.setattr(BaseRate, "move", lambda *_: None)
+    original = ratio_scheduler._Ratios.load_state_dict
+
+    def mutant(scheduler, state):
+        original(scheduler, state)
+        for key, rate in scheduler._rates.items():
+            rate.base = state[key]["base"]
+        scheduler._write()
+
+    patch.setattr(ratio_scheduler._Ratios, "load_state_dict", mutant)
 
 
 def silent_load(patch):
@@ -233,8 +279,9 @@ def silent_load(patch):
 MUTANTS = [
     *(swapped_state, lost_state, leaked_state, lost_settings, lost_bases),
     *(lost_progress, lost_ratio, squared_multiplier, restarted_schedule),
+    *(scaled_floors, kept_momentum, kept_schedule),
     *(forgotten_locks, early_locks, torn_load),
-    *(state_by_position, saved_rates, saved_bases, silent_load),
+    *(state_by_position, saved_rates, lost_moves, lost_multipliers, saved_bases, silent_load),
 ]
 
 

@@ -142,6 +142,18 @@ class TestPhases:
         assert {0.05} == {group["weight_decay"] for group in optimizer.param_groups}
         assert "initial_weight_decay" not in optimizer.param_groups[0]
 
+    def test_weight_decay_of_a_group_added_since_goes_back_too(self):
+        """Also where the earlier schedule has never come by it."""
+        optimizer = built(torch.optim.AdamW)
+        decay = schedule(
+            optimizer, lrs.ConstantLR, weight_decay=partial(lrs.ExponentialLR, gamma=0.5)
+        )
+        go(decay, 2)
+        added = {"params": [("new", nn.Parameter(torch.ones(1)))], "lr_mult": 1.0, "wd_mult": 2.0}
+        optimizer.add_param_group({**added, "lr": BASE, "weight_decay": 0.025})
+        schedule(optimizer, lrs.ConstantLR)
+        assert optimizer.param_groups[-1]["weight_decay"] == 0.05 * 2
+
     def test_a_failed_schedule_leaves_the_earlier_one_in_force(self):
         """Nothing of the optimizer is changed before all is well."""
         optimizer = grouped(torch.optim.SGD, parameters(), momentum=0.9)

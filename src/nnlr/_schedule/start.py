@@ -129,11 +129,11 @@ def renew(optimizer: Optimizer, rates: Mapping[str, BaseRate], share: Share) -> 
     for key in MULTIPLIERS.keys() - rates.keys():
         before, start = earlier.get(key), f"initial_{key}"
         for group in optimizer.param_groups:
-            if start in group:
-                due = group.pop(start)
-                if before is not None and before.mult in group:
-                    due = before.base * group[before.mult]
-                group[key] = due
+            noted = group.pop(start, None)
+            if before is not None and before.mult in group:
+                group[key] = before.base * group[before.mult]
+            elif noted is not None:
+                group[key] = noted
     uncertain: list[tuple[Group, str, Any]] = []
     for key in CYCLED:
         by_cycle = _values(earlier.get("lr"), key)
