@@ -885,3 +885,83 @@ def blocks_as_attributes_out_of_order():
 def twin_blocks_as_attributes():
     """Twin blocks as attributes."""
     return net(stem=nn.Linear(4, 8), one=MLP(8, 16, 8), two=MLP(8, 16, 8), out=nn.Linear(8, 1))
+
+
+@unsure("embed < attention.0 < mix.0 < attention.1 < mix.1 < out")
+def lists_of_two_classes_in_turn():
+    """Lists of two classes in turn."""
+    return net(
+        embed=nn.Embedding(9, 8),
+        attention=nn.ModuleList(net(q=nn.Linear(8, 8), o=nn.Linear(8, 8)) for _ in range(3)),
+        mix=nn.ModuleList(MLP(8, 16, 8) for _ in range(3)),
+        out=nn.Linear(8, 9),
+    )
+
+
+@unsure("experts.0 | experts.1", "experts.1 | experts.2", "tasks.0 | tasks.1", "experts <= tasks")
+def many_gates():
+    """Many gates."""
+    return net(
+        experts=nn.ModuleList(mlp(8, 16, 8) for _ in range(3)),
+        gates=nn.ModuleList(nn.Linear(8, 3) for _ in range(2)),
+        tasks=nn.ModuleList(mlp(8, 8, 1) for _ in range(2)),
+    )
+
+
+@certain("encoders.rgb | encoders.ir", "encoders < head")
+def encoders_in_a_dict():
+    """Encoders in a dict."""
+    encoders = nn.ModuleDict({"rgb": mlp(8, 16, 8), "ir": mlp(8, 16, 8)})
+    return net(encoders=encoders, head=nn.Linear(16, 2))
+
+
+@certain("layers.layer1 < layers.layer2 < head")
+def layers_in_a_dict():
+    """Layers in a dict."""
+    layers = nn.ModuleDict({"layer1": zoo.Block(8), "layer2": zoo.Block(8)})
+    return net(layers=layers, head=nn.Linear(8, 2))
+
+
+@certain("body.0 < body.1", "body < heads", "heads.a | heads.b")
+def heads_in_a_dict():
+    """Heads in a dict."""
+    heads = nn.ModuleDict({"a": mlp(8, 8, 8), "b": mlp(8, 8, 8)})
+    return net(body=blocks(8, 3), heads=heads)
+
+
+@certain("encoder.0 < encoder.3 < decoder.0 < decoder.3", "codes < decoder", "encoder | codes")
+def vq_autoencoder():
+    """An autoencoder of images with a table of codes."""
+    return net(encoder=cnn(3, 8, 16), codes=nn.Embedding(32, 16), decoder=cnn(16, 8, 3))
+
+
+@certain("encoder.0 < encoder.3 < decoder.0 < decoder.3")
+def image_autoencoder():
+    """Image autoencoder."""
+    return net(encoder=cnn(3, 8, 16), decoder=cnn(16, 8, 3))
+
+
+@unsure(
+    "body.0 < body.1 < body.2", "body.2 < first.0 < first.1", "body.2 < second.0", "first | second"
+)
+def two_decoders():
+    """Two decoders."""
+    return net(start=nn.Linear(4, 8), body=blocks(8, 3), first=blocks(8, 2), second=blocks(8, 2))
+
+
+@certain("actor.start < actor.body.0 < actor.body.1 < actor.out", "actor | critic")
+def actor_critic_of_blocks():
+    """Actor critic of blocks."""
+
+    def part(outputs):
+        return net(start=nn.Linear(4, 8), body=blocks(8), out=nn.Linear(8, outputs))
+
+    return net(actor=part(2), critic=part(1))
+
+
+@certain("start < body.0 < body.1 < out", "condition < body.0")
+def an_input_that_is_registered_last():
+    """The layer that takes the input is registered after the blocks."""
+    return net(
+        condition=mlp(3, 8, 16), body=blocks(16), start=nn.Linear(4, 16), out=nn.Linear(16, 2)
+    )

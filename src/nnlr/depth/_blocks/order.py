@@ -5,7 +5,6 @@ gives the width that it takes. Where it could as well stand beside that, the ord
 certain, and is an error: a guess is never read as a sequence.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from itertools import takewhile
@@ -25,9 +24,6 @@ WAYS_OUT: Final = (
     "                                                  function of ParamInfo\n"
     "    indexer=nnlr.depth.flow(example_input)        the order of one forward"
 )
-
-# A name that ends in a number, or in a number after a point.
-_NUMBERED: Final = re.compile(r"(.*?)(\d+)")
 
 
 Widths = frozenset[Width]
@@ -150,12 +146,6 @@ def reshapes(outputs: Widths, inputs: Widths) -> bool:
     """
     pairs = [(a.size, b.size) for a in outputs for b in inputs if b.is_map and not a.is_map]
     return any(a % b == 0 and isqrt(a // b) ** 2 == a // b for a, b in pairs if b > 3)
-
-
-def are_numbered(before: Unit, after: Unit) -> bool:
-    """Whether the names of two parts say that one follows the other: ``fc1`` and ``fc2``."""
-    first, second = (_NUMBERED.fullmatch(unit.attr) for unit in (before, after))
-    return bool(first and second and first[1] == second[1] and int(first[2]) + 1 == int(second[2]))
 
 
 def refuse(tree: Tree, why: str) -> None:

@@ -8,12 +8,12 @@ own. Chains that no part joins are towers. Where the widths allow another place,
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Final
 
 from torch import nn
 
 from nnlr.depth._blocks.order import (
     Widths,
-    are_numbered,
     connects,
     gives,
     refuse,
@@ -21,9 +21,12 @@ from nnlr.depth._blocks.order import (
     takes,
     told,
 )
-from nnlr.depth._blocks.tree import LISTS, Tree, Unit, Width
+from nnlr.depth._blocks.tree import LISTS, Tree, Unit, Width, are_numbered
 from nnlr.depth._layer import LayerPlace
 from nnlr.errors import NnlrError
+
+# An image has at most so many channels.
+_COLOURS: Final = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -150,6 +153,8 @@ class _Reader:
         """
         if issubclass(unit.cls, nn.Sequential):
             return False
+        if self.tree.stands_apart(unit):
+            return True
         members = [kid for kid in unit.kids if not self.tree.is_vectors(kid)]
         follow = [connects(gives(self.tree, a), takes(self.tree, b)) for a, b in pairwise(members)]
         if any(follow) and not all(follow):
@@ -157,7 +162,7 @@ class _Reader:
                 self.tree,
                 f"only some members of {unit.path!r} take what the member before gives",
             )
-        return not all(follow) or self.tree.is_routed(unit)
+        return not all(follow)
 
     def _joined(self, rows: list[list[Part]], part: Part) -> list[list[Part]]:
         """The towers with one part more.
@@ -199,10 +204,9 @@ class _Reader:
             self._refuse(part, "can follow one of several parts:", *before.parts)
         if not before.takes & part.takes:
             return
-        row = part.height > 1 and (
-            before.height > 1 or not issubclass(part.unit.cls, nn.ModuleList)
-        )
-        long = row or (before.height > 1 and not trunk)
+        is_list = issubclass(part.unit.cls, nn.ModuleList)
+        long = part.height > 1 and (before.height > 1 or not is_list)
+        long = long or (before.height > 1 and not trunk)
         alike = before.unit.looks == part.unit.looks and not are_numbered(before.unit, part.unit)
         if long or alike:
             self._refuse(part, "takes both what is taken and what is given by", before)
@@ -211,8 +215,9 @@ class _Reader:
         """Raise an error if a row may start elsewhere: an autoencoder starts at its larger end."""
         if not connects(row[-1].gives, row[0].takes) or all(part.height == 1 for part in row):
             return
+        is_image = any(width.is_map and width.size <= _COLOURS for width in row[0].takes)
         widest = max(row, key=_most)
-        if _most(widest) > _most(row[0]):
+        if not is_image and _most(widest) > _most(row[0]):
             self._refuse(row[0], "can follow as well as precede", widest)
 
     def _with_branch(self, rows: list[list[Part]], part: Part) -> list[list[Part]]:

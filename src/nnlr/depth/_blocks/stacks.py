@@ -128,11 +128,11 @@ class BlockFinder:
     def _in_a_row(self, unit: Unit, members: list[Unit]) -> bool:
         """Whether any member of a list can take what the member before gives.
 
-        A Sequential runs them in a row whatever they are; experts stand side by side.
+        A Sequential runs them in a row whatever they are.
         """
         if issubclass(unit.cls, nn.Sequential):
             return True
-        if self.tree.is_routed(unit):
+        if self.tree.stands_apart(unit):
             return False
         return len(members) < 2 or any(self._can_follow(a, b) for a, b in pairwise(members))
 

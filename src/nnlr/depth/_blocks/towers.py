@@ -10,7 +10,6 @@ from torch import nn
 
 from nnlr.depth._blocks.order import (
     Widths,
-    are_numbered,
     connects,
     gives,
     inputs_of,
@@ -19,7 +18,7 @@ from nnlr.depth._blocks.order import (
     takes,
     told,
 )
-from nnlr.depth._blocks.tree import BlockGroup, ModelStep, Tree
+from nnlr.depth._blocks.tree import BlockGroup, ModelStep, Tree, are_numbered
 
 
 @dataclass(slots=True)
@@ -203,7 +202,10 @@ class _Row:
         follows = _is_multiple(first_outputs, inputs) or connects(first_outputs, inputs, skips)
         if not follows and connects(outputs, first_inputs, skips):
             self._refuse(item, "gives what is taken by, and is registered after,")
-        if first_inputs & inputs and not _kinds(self.last).isdisjoint(_kinds(item)):
+        if not first_inputs & inputs:
+            return
+        in_turn = len(_lists_of(self.last)) == len(_lists_of(item)) > 1
+        if in_turn or not _kinds(self.last).isdisjoint(_kinds(item)):
             self._refuse(item, "takes both what is taken and what is given by")
 
     def _ends(self, item: BlockGroup | ModelStep) -> tuple[Widths, Widths]:
@@ -231,6 +233,12 @@ def _is_light(steps: list[ModelStep], others: list[ModelStep]) -> bool:
     """Whether some steps weigh little beside others, or those beside them."""
     weights = [sum(step.unit.numel for step in some if step.block) for some in (steps, others)]
     return 10 * min(weights) < max(weights)
+
+
+def _lists_of(item: BlockGroup | ModelStep) -> list[ModelStep]:
+    """The blocks of a list, which may take turns with those of another; else none."""
+    is_list = isinstance(item, BlockGroup) and issubclass(item.unit.cls, nn.ModuleList)
+    return [step for step in _steps(item) if step.block] if is_list else []
 
 
 def _kinds(item: BlockGroup | ModelStep) -> set[int]:

@@ -3,10 +3,11 @@
 What a module is called plays no part here, only its class, its shapes and its place.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Final, NamedTuple
 
 from torch import nn
@@ -29,6 +30,13 @@ SINGLE_LAYERS: Final = (
 
 # Layers that take a width and give a width, be one of them 1.
 _PROJECTIONS: Final = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, _ConvNd)
+
+
+# Attributes that hold what chooses among the members of a list.
+_ROUTER: Final = re.compile(r"gate|gating|rout", re.IGNORECASE)
+
+# A name that ends in a number.
+_NUMBERED: Final = re.compile(r"(.*?)(\d+)")
 
 
 class Bundle(nn.Module):
@@ -126,6 +134,12 @@ class Width(NamedTuple):
     is_map: bool = False
 
 
+def are_numbered(before: Unit, after: Unit) -> bool:
+    """Whether the names of two parts say that one follows the other: ``fc1`` and ``fc2``."""
+    first, second = (_NUMBERED.fullmatch(unit.attr) for unit in (before, after))
+    return bool(first and second and first[1] == second[1] and int(first[2]) + 1 == int(second[2]))
+
+
 class Tree:
     """All units of a model, and questions about them."""
 
@@ -203,14 +217,26 @@ class Tree:
             return True
         return not issubclass(unit.cls, SINGLE_LAYERS) and not self.is_vectors(unit)
 
-    def is_routed(self, unit: Unit) -> bool:
-        """Whether a router beside a list chooses among its members: they are experts."""
+    def stands_apart(self, unit: Unit) -> bool:
+        """Whether members of a list or dict stand side by side, whatever widths they take.
+
+        So do experts, which a router beside them chooses from, and what a dict holds by names
+        that do not count.
+        """
+        if issubclass(unit.cls, nn.ModuleDict):
+            return not all(are_numbered(a, b) for a, b in pairwise(unit.kids))
         if unit.parent is None or not unit.is_list:
             return False
-        kids = (kid for kid in unit.parent.kids if kid is not unit)
-        positions = chain(unit.parent.own, *(kid.params() for kid in kids))
-        beside = (self.model.params[at] for at in positions)
-        return any(p.role == "router" and len(unit.kids) in p.shape for p in beside)
+        routers = [
+            self.model.params[at]
+            for kid in unit.parent.kids
+            if kid is not unit
+            for at in kid.params()
+            if _ROUTER.search(kid.attr) or self.model.params[at].role == "router"
+        ]
+        own = (self.model.params[at] for at in unit.parent.own)
+        routers += [param for param in own if param.role == "router"]
+        return any(len(unit.kids) in param.shape for param in routers)
 
     @cached_property
     def all_outputs(self) -> set[int]:
