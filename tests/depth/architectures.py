@@ -965,3 +965,58 @@ def an_input_that_is_registered_last():
     return net(
         condition=mlp(3, 8, 16), body=blocks(16), start=nn.Linear(4, 16), out=nn.Linear(16, 2)
     )
+
+
+@certain("backbone.0 < backbone.1 <= project <= encoder.0 < encoder.1", "backbone < levels")
+def an_embedding_of_levels():
+    """Added to what the backbone gives, before the encoder: the first convolution takes none."""
+    model = net(
+        backbone=nn.Sequential(DoubleConv(3, 16), DoubleConv(16, 32)),
+        project=nn.Conv2d(32, 8, 1),
+        encoder=nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 12) for _ in range(2)),
+        out=nn.Linear(8, 3),
+    )
+    model.levels = nn.Parameter(nn.init.zeros_(nn.Linear(8, 4).weight.detach().clone()))
+    return model
+
+
+@certain("blocks.0 < blocks.1 < out", "kinds < out")
+def a_table_of_another_width_after_the_blocks():
+    """A table of another width after the blocks."""
+    return net(blocks=blocks(8), out=nn.Linear(8, 2), kinds=nn.Embedding(3, 5))
+
+
+@unsure("a < d", "b < d")
+def an_end_for_two():
+    """A layer that may follow two of three parts."""
+    return net(a=mlp(4, 6, 8), b=mlp(5, 6, 8), c=mlp(7, 6, 3), d=nn.Linear(8, 2))
+
+
+@unsure("first | second")
+def features_of_several_times_the_width():
+    """Features of several times the width."""
+    first = net(start=nn.Linear(4, 8), body=blocks(8))
+    return net(first=first, second=net(body=blocks(16)))
+
+
+@unsure("first | second")
+def lists_that_do_not_fit():
+    """Lists that do not fit."""
+    return net(first=blocks(8), second=blocks(11))
+
+
+@unsure("start < body.0 < body.1 < body.2", "body.2 <= heads", "heads.0 | heads.1")
+def small_models_as_heads():
+    """Small models as heads."""
+
+    def head():
+        return net(start=nn.Linear(32, 4), body=blocks(4), out=nn.Linear(4, 1))
+
+    heads = nn.ModuleList(head() for _ in range(2))
+    return net(start=nn.Linear(4, 32), body=blocks(32, 3), heads=heads)
+
+
+@unsure("body.0.q | body.0.k")
+def one_block():
+    """One block, whose parts are no layers."""
+    return net(body=nn.ModuleList([net(q=nn.Linear(8, 8), k=nn.Linear(8, 8))]))

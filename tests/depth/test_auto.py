@@ -400,9 +400,12 @@ class TestBlocks:
 
     def test_what_is_a_block_in_one_stage_is_one_in_all(self):
         """Though it holds a list of layers in one of them."""
-        held, *plain = (zoo.Mixture(4, 3) for _ in range(4))
+        held, *plain = (
+            copy.deepcopy(attributes(fc=nn.Linear(4, 4), parts=nn.Identity())) for _ in range(4)
+        )
         for block in plain:
-            block.experts = nn.Identity()
+            block.__class__ = held.__class__
+        held.parts = nn.ModuleList([mlp(), mlp()])
         body = nn.ModuleList([nn.Sequential(held), nn.Sequential(*plain)])
         assert {"": 4} == blocks_of(attributes(body=body))
 

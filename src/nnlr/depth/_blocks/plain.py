@@ -137,8 +137,7 @@ class _Reader:
                 for part in [_beside(parts)] if kid.is_list and single else parts:
                     rows = self._joined(rows, part)
         towers = [_in_a_row(row) for row in rows]
-        if towers:
-            towers[0].last_layer.params.extend(early)
+        towers[0].last_layer.params.extend(early)
         for row in rows if not unit.is_list else ():
             self._check_ring(row)
         if len(towers) == 1:

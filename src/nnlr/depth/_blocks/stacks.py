@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from nnlr.depth._blocks.order import connects, ends, inputs_of
+from nnlr.depth._blocks.order import connects, ends, inputs_of, takes
 from nnlr.depth._blocks.tree import LISTS, BlockGroup, Bundle, ModelStep, Tree, Unit
 
 
@@ -70,13 +70,12 @@ class BlockFinder:
             return _group_of_kids(unit, kids, repeated) if repeated else self._outer(unit, kids)
         layers = [kid for kid in unit.kids if not self.tree.is_vectors(kid)]
         members = [kid for kid in layers if self.tree.is_composite(kid)]
-        if not members or len(members) * 2 < len(layers) or self._are_stages(members):
+        if (
+            len(members) * 2 < max(len(layers), 1)
+            or self._are_stages(members)
+            or not self._in_a_row(unit, members)
+        ):
             return self._outer(unit, unit.kids)
-        if not self._in_a_row(unit, members):
-            group = self._outer(unit, unit.kids)
-            if group:
-                group.branches = True
-            return group
         # The blocks of a list, but no convolution before or after them of a class that is
         # also found inside them.
         looks = {kid.looks: kid for kid in members if not self.tree.is_conv(kid)}
@@ -120,7 +119,10 @@ class BlockFinder:
             return None
         if unit.is_list:
             members = [kid for kid in kids if self.tree.is_composite(kid)]
-            made.branches = self._are_branches(members)
+            same_input = len({takes(self.tree, kid) for kid in members}) == 1
+            made.branches = self._are_branches(members) or (
+                same_input and not self._in_a_row(unit, members)
+            )
         return made
 
     # Questions about the members of a list

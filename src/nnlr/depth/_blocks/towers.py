@@ -55,6 +55,7 @@ def split_into_towers(
             inner = split_into_towers(tree, item, around)
         if not towers:
             opening, towers, loose = loose, inner, []
+            flat = isinstance(item, BlockGroup) and item.listed
             row.last = item
             continue
         start = row.start(item, towers[-1].steps, loose)
