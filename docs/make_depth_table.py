@@ -46,7 +46,7 @@ def timm_entry(name):
     try:
         ours = numbered_layers(places_by_structure(info))
     except NnlrError:
-        return family, OTHER, "no blocks found"
+        return family, OTHER, "refused"
     if {layer and layer.tower for layer in ours} != {""}:
         return family, OTHER, "several towers"
     pairs = list(zip(info.params, theirs, ours, strict=True))
