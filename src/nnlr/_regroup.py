@@ -25,7 +25,6 @@ from nnlr._schedule.origin import ORIGIN, as_built
 from nnlr._schedule.progress import SCHEDULED, filled, progress
 from nnlr._text import listed, plural, warn
 from nnlr.checkpoint._hook import hook_of, learn_names, learn_schemes
-from nnlr.checkpoint._made import kept
 from nnlr.checkpoint._names import KIND, SHAPE, matched, names_of
 from nnlr.checkpoint._sides import Source as Saved
 from nnlr.checkpoint._sides import same
@@ -216,8 +215,7 @@ def _state_by_name(
         names.name_of[id(tensor)]: tensor for tensor, _ in old if id(tensor) in names.name_of
     }
     old_names = {new: old for old, new in matched(list(old_tensors), new_tensors).items()}
-    seen = {key for parts in state.values() for key in kept(parts)}
-    judge = Judge(optimizer, seen, other=False, same=True)
+    judge = Judge(optimizer, state.values(), other=False, same=True)
     new_state, misfits = {}, []
     for group in new_groups:
         settings = {**optimizer.defaults, **group}

@@ -20,7 +20,7 @@ MULTIPLIERS: Final = {"lr": "lr_mult", "weight_decay": "wd_mult"}
 # They say which parameters a group holds, not how these are trained.
 _OF_THE_GROUP: Final = {"params", "param_names", "name", ORIGIN}
 
-_PLAIN: Final = (bool, int, float, str, type(None))
+PLAIN: Final = (bool, int, float, str, type(None))
 
 
 def as_built(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,8 +29,8 @@ def as_built(group: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in settings.items()
-        if isinstance(value, _PLAIN)
-        or (isinstance(value, tuple | list) and all(isinstance(part, _PLAIN) for part in value))
+        if isinstance(value, PLAIN)
+        or (isinstance(value, tuple | list) and all(isinstance(part, PLAIN) for part in value))
     }
 
 
@@ -81,6 +81,8 @@ def number(group: Mapping[str, Any], key: str) -> float | None:
 
 def plain(value: object) -> Any:  # noqa: ANN401 - a setting's value
     """Return a small tensor, or the tensors in a tuple, as numbers; another value as it is."""
+    if isinstance(value, PLAIN):
+        return value
     if isinstance(value, tuple | list):
-        return type(value)(plain(part) for part in value)
+        return type(value)(map(plain, value))
     return value.tolist() if isinstance(value, Tensor) and value.numel() == 1 else value

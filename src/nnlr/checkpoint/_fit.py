@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 from nnlr._schedule import base_rate
 from nnlr._text import listed, nearest_hint
 from nnlr.checkpoint._hook import Policy, hook_of
-from nnlr.checkpoint._made import kept
 from nnlr.checkpoint._names import GONE, Match, Names, match, paired
 from nnlr.checkpoint._refuse import refuse_bad_values
 from nnlr.checkpoint._report import Report
@@ -50,8 +49,8 @@ def fitted(
         base_rate.rewrite(optimizer, packed)
     ids = set(saved.ids)
     state = {key: value for key, value in saved.state.items() if key not in ids}
-    seen = {key for param_id in saved.ids for key in kept(saved.state.get(param_id))}
-    judge = Judge(optimizer, seen, other=related is False, same=related is True, packed=True)
+    states = (saved.state.get(param_id) for param_id in saved.ids)
+    judge = Judge(optimizer, states, other=related is False, same=related is True, packed=True)
     moved: list[str] = []
     fresh: list[str] = []
     first = 0

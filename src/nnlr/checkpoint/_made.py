@@ -51,6 +51,7 @@ class Maker:
         # The settings of a group on which its state depends, and these as a text.
         self._chosen: dict[int, tuple[Group, dict[str, Any], str]] = {}
         self._made: dict[object, Mapping[str, Any] | None] = {}
+        self._arguments: dict[type, dict[str, Any]] = {}  # of each class's constructor
 
     def made(self, settings: Group, tensor: Tensor, *, device: str = "meta") -> Any:  # noqa: ANN401 - a state or None
         """Return the state of a parameter after one step without a gradient.
@@ -86,10 +87,10 @@ class Maker:
         self, cls: type[Optimizer], settings: Group, parameter: torch.nn.Parameter, noise: float
     ) -> Mapping[str, Any]:
         """Take one step with an optimizer of a class, and return the state that it made."""
-        accepted = inspect.signature(cls).parameters
-        defaults = {**self._defaults, **_PLAIN_STEP}
-        arguments = {key: plain(value) for key, value in defaults.items() if key in accepted}
-        arguments |= {"weight_decay": 0.0} if "weight_decay" in accepted else {}
+        if cls not in self._arguments:
+            accepted = inspect.signature(cls).parameters
+            every = {**self._defaults, **_PLAIN_STEP, "weight_decay": 0.0}
+            self._arguments[cls] = {key: plain(every[key]) for key in accepted if key in every}
         group = {"params": [parameter], **settings}
         group |= {key: value for key, value in _PLAIN_STEP.items() if key in group}
         with (
@@ -98,7 +99,7 @@ class Maker:
             torch.random.fork_rng(devices=[]),
             torch.no_grad(),
         ):
-            optimizer = cls([group], **arguments)
+            optimizer = cls([group], **self._arguments[cls])
             getattr(optimizer, "train", lambda: None)()  # schedule-free ones ask for it
             parameter.grad = torch.zeros_like(parameter)
             if noise and not parameter.is_meta:

@@ -254,13 +254,11 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict:
             "gave. Where the class has a form of its own, build it with "
             "plan.optimizer(..., resume=None), which leaves loading to it."
         )
-    refuse_malformed(state_dict)
     pairs = hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, hook.saved_names, hook.policy)
     groups = state_dict["param_groups"]
     fitted_for = [(group.get(NOTE) or {}).get("fitted") for group in groups]
-    names = names_of(optimizer, pairs).name_of
-    if any(fitted_for) and fitted_for == [in_order(g, names) for g in optimizer.param_groups]:
+    if any(fitted_for) and fitted_for == _orders(optimizer, pairs):
         # A call of fit_state has made it fit and warned, perhaps by another policy.
         report = replace(report, differences=(), partly={}, made_by="")
         without_note = [{k: v for k, v in group.items() if k != NOTE} for group in groups]
@@ -270,6 +268,12 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict:
     hook.report = report
     undo_if_refused(optimizer)
     return result
+
+
+def _orders(optimizer: Optimizer, pairs: Pairs) -> list[str]:
+    """Return the names of each group's parameters in one text."""
+    names = names_of(optimizer, pairs).name_of
+    return [in_order(group, names) for group in optimizer.param_groups]
 
 
 def mark(result: StateDict, optimizer: Optimizer) -> None:

@@ -1,15 +1,15 @@
 """Refuse saved groups with values that no training can make, before anything is changed."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, isnan
+from math import inf, isfinite, isnan
 from typing import Any, Final
 
 from torch import Tensor
 
-from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, number
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, number, plain
 from nnlr._schedule.progress import SCHEDULED
 from nnlr._text import shown
-from nnlr.checkpoint._sides import NOTE, Group, values_in
+from nnlr.checkpoint._sides import NOTE, Group
 from nnlr.errors import ConfigError
 
 # Rates and multipliers: finite numbers of at least 0.
@@ -61,21 +61,21 @@ def _malformed(place: str, value: object, need: str) -> ConfigError:
 
 def refuse_bad_values(groups: Sequence[Group], present: Sequence[Group]) -> None:
     """Refuse saved groups with rates or settings that are no result of training."""
-    # Some optimizers have settings that are infinite or NaN from the start.
-    odd = {key for group in present for key, value in values_in(group) if not _is_finite(value)}
     for position, group in enumerate(groups):
         origin = group.get(ORIGIN, {})
         if not isinstance(origin, Mapping):
             raise _error(group, position, ORIGIN, origin, "a dictionary of settings")
         for settings in (group, origin):
-            for key in _RATES & settings.keys():
-                if not _is_number(settings[key]):
-                    raise _error(group, position, key, settings[key], "a number")
-            for key, value in values_in(settings):
-                if key not in odd and not _is_finite(value):
-                    raise _error(group, position, key, value, "finite")
-                if key in _NOT_NEGATIVE and isinstance(value, int | float) and value < 0:
-                    raise _error(group, position, key, value, "at least 0")
+            for key, value in settings.items():
+                if type(value) is float and 0 <= value < inf:
+                    continue
+                if key in _RATES and not _is_number(value):
+                    raise _error(group, position, key, value, "a number")
+                for part in _parts(key, value):
+                    if not _is_finite(part) and not _is_odd(key, present):
+                        raise _error(group, position, key, part, "finite")
+                    if key in _NOT_NEGATIVE and isinstance(part, int | float) and part < 0:
+                        raise _error(group, position, key, part, "at least 0")
         for key in MULTIPLIERS:
             _refuse_zero(group, position, groups, key)
 
@@ -94,6 +94,19 @@ def _refuse_zero(group: Group, position: int, groups: Sequence[Group], key: str)
             return  # nothing says what it was
         why = f"above 0, since {mult} is {factor:g} and no scheduler was there"
         raise _error(group, position, key, 0.0, why)
+
+
+def _parts(key: str, value: Any) -> list[Any]:  # noqa: ANN401 - a setting's value
+    """The single values of a setting, those in a tuple or list one by one."""
+    if key in {"params", "param_names"}:
+        return []
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else [plain(value)]
+
+
+def _is_odd(key: str, present: Sequence[Group]) -> bool:
+    """Whether an optimizer has a setting that is infinite or NaN from the start."""
+    parts = (_parts(key, group[key]) for group in present if key in group)
+    return not all(_is_finite(part) for each in parts for part in each)
 
 
 def _is_finite(value: object) -> bool:

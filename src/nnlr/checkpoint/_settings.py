@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, number, plain
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, PLAIN, number, plain
 from nnlr._schedule.progress import filled
 from nnlr.checkpoint._rates import Rate
 from nnlr.checkpoint._report import Difference, short
@@ -56,6 +56,11 @@ class Settings:
         """Decide whose value of a setting counts; ``settings`` holds that of the moment."""
         sources = target.having(key)
         code = target.origin.get(key, target.group.get(key, ...))
+        sides = [target.group, *(side for each in sources for side in (each.group, each.origin))]
+        values = [side.get(key, ...) for side in sides]
+        alike = isinstance(code, PLAIN) and all(type(value) is type(code) for value in values)
+        if alike and values.count(code) == len(values):
+            return  # nobody wants another
         if key in OF_THE_CODE:
             if target.group.get(key) is not None:  # None leaves the choice to the optimizer
                 self._tell(key, sources, target.group[key], "code")

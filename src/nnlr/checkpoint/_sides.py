@@ -1,6 +1,6 @@
 """Groups of the code beside the saved groups of their parameters, and how values compare."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 from typing import Any, Final
@@ -39,6 +39,8 @@ APART: Final = {
 
 def same(one: object, other: object) -> bool:
     """Whether two settings are equal, be they floats or tensors, tuples or lists."""
+    if type(one) is type(other) is float:
+        return isclose(one, other, rel_tol=NOISE)
     one, other = plain(one), plain(other)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
@@ -82,12 +84,3 @@ class Target:
     def having(self, key: str) -> list[Source]:
         """Return the saved groups that have a setting."""
         return [source for source in self.sources if key in source.group]
-
-
-def values_in(group: Group) -> Iterator[tuple[str, Any]]:
-    """Yield the single values of a group's settings, those in tuples and lists one by one."""
-    for key, value in group.items():
-        if key in {"params", "param_names"}:
-            continue
-        several = isinstance(value, list | tuple)
-        yield from ((key, plain(part)) for part in (value if several else [value]))

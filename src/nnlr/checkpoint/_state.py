@@ -1,8 +1,7 @@
 """Which saved state goes on in a parameter: that which the optimizer's next step can read."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +21,7 @@ MOVED: Final = "moved"
 _LARGE: Final = 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of a saved state: why it does not go on, or what of it does.
 
     ``reason`` is ``"moved"``, ``"shape"``, ``"kind"`` (of another optimizer) or ``"missing"``;
@@ -40,13 +38,13 @@ class Judge:
 
     ``other`` and ``same`` say whether another class saved it, or the same, as far as known;
     ``packed`` that it is as a ``state_dict`` has it, where some classes pack what they hold.
-    ``seen`` are the keys of all saved states.
+    ``states`` are all saved states.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
-        seen: Collection[object],
+        states: Iterable[object],
         *,
         other: bool,
         same: bool,
@@ -55,7 +53,7 @@ class Judge:
         self._maker, self._other, self._same = Maker(optimizer, packed=packed), other, same
         # What no parameter has, a class of others does not keep, whatever it makes in a trial.
         by_trial = not same or type(optimizer).__module__.partition(".")[0] in {"torch", "nnlr"}
-        self._seen = None if by_trial else set(seen)
+        self._seen = None if by_trial else {key for state in states for key in kept(state)}
 
     def verdict(
         self, state: object, tensor: Tensor, settings: Group, was: Group, *, whole: bool

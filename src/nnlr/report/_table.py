@@ -11,7 +11,7 @@ from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural, printable
 from nnlr.report._fold import Line, folds
-from nnlr.report._text import WIDTH, amount, at_dots, options_text, rate, render
+from nnlr.report._text import WIDTH, amount, at_dots, load_rich, options_text, rate, render
 
 # Lines of a folded table, headings and footer included.
 LIMIT: Final = 60
@@ -75,17 +75,16 @@ def _cropped(lines: list[Line], footnotes: Footnotes, room: int) -> list[str]:
 
 def _body(lines: Sequence[Line], footnotes: Footnotes, gap: int | None = None) -> list[str]:
     """The table itself, with dots before the line at ``gap``."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+    rich = load_rich()
     columns = _columns(lines, footnotes)
     taken = sum(max(map(len, (title, *cells))) + 2 for title, cells in columns.items())
     notes = columns.get("", [])  # these can be broken between words
     words = max((len(word) for note in notes for word in note.split()), default=0)
     spare = max(map(len, notes), default=0) - words
     room = max(WIDTH - taken, min(_NARROWEST, WIDTH - taken + spare))
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    grid = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
+    )
     least = max(1, min(_NARROWEST, WIDTH - taken))
     grid.add_column("parameter", no_wrap=True, min_width=least)
     for title in columns:
@@ -95,7 +94,7 @@ def _body(lines: Sequence[Line], footnotes: Footnotes, gap: int | None = None) -
         if index == gap:
             grid.add_row("...")
         name = "\n".join(at_dots(line.label, room))
-        grid.add_row(Text(name), *map(Text, cells))
+        grid.add_row(*map(rich.text.Text, [name, *cells]))
     return render(grid).splitlines()
 
 

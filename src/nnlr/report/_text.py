@@ -1,7 +1,10 @@
 """Numbers and rich tables as plain text."""
 
+import random
 from collections.abc import Mapping
+from io import StringIO
 from textwrap import wrap
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -61,14 +64,27 @@ def at_dots(name: str, room: int) -> list[str]:
     return [part for line in lines for part in wrap(line, room, drop_whitespace=False)]
 
 
+def load_rich() -> ModuleType:
+    """The package rich, loaded when it is needed.
+
+    It draws from Python's random numbers as it loads, and those are the user's.
+    """
+    state = random.getstate()
+    try:
+        import rich.box
+        import rich.console
+        import rich.progress
+        import rich.table
+        import rich.text
+    finally:
+        random.setstate(state)
+    return rich
+
+
 def render(content: "RenderableType") -> str:
     """Draw with rich, without colours, in :data:`WIDTH` columns."""
-    from io import StringIO
-
-    from rich.console import Console
-
     out = StringIO()
-    console = Console(
+    console = load_rich().console.Console(
         file=out, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False
     )
     console.print(content)

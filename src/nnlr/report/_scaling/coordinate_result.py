@@ -14,7 +14,7 @@ from typing import Final, Literal
 from nnlr._arguments import instance, number
 from nnlr._text import plural
 from nnlr.report._scaling.runs import power
-from nnlr.report._text import WIDTH, at_dots, rate, render
+from nnlr.report._text import WIDTH, at_dots, load_rich, rate, render
 
 # Half way between flat and the slowest growth that theory knows, the square root.
 TOLERANCE: Final = 0.25
@@ -164,10 +164,7 @@ class CoordinateCheck:
 
         The change is shown after the number of steps where it grows most with width.
         """
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
+        rich = load_rich()
         tolerance = number(tolerance, "tolerance")
         faults = self.faults(tolerance)
         low, high = self.widths[0], self.widths[-1]
@@ -178,13 +175,15 @@ class CoordinateCheck:
         taken = sum(
             max(map(len, [*t.split(), *c])) + 2 for t, c in zip(titles, columns, strict=True)
         )
-        grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        grid = rich.table.Table(
+            box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
+        )
         grid.add_column("module", no_wrap=True)
         for title in titles:
             justify: Literal["left", "right"] = "right" if title else "left"
             grid.add_column(title, justify=justify, no_wrap=True)
         for name, row in cells.items():
-            grid.add_row(Text("\n".join(at_dots(name, WIDTH - taken))), *row)
+            grid.add_row(rich.text.Text("\n".join(at_dots(name, WIDTH - taken))), *row)
         widths, seeds = plural(len(self.widths), "width"), plural(len(self.seeds), "seed")
         head = f"{self.label}: {widths}, {seeds}, {plural(self.steps[-1], 'step')}"
         total = plural(len(self.modules), "module")

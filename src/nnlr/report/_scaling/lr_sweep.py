@@ -18,7 +18,7 @@ from nnlr._arguments import flag, function, instance, text, whole
 from nnlr._text import listed, plural, shown
 from nnlr.errors import NnlrError
 from nnlr.report._scaling.runs import ascending, own_randomness, seed_all, seeds_of, tracked
-from nnlr.report._text import rate, render
+from nnlr.report._text import load_rich, rate, render
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,12 @@ class LrSweep:
 
     def table(self) -> str:
         """Best rates, losses and the drift in 80 columns, one line for each width."""
-        from rich import box
-        from rich.table import Table
-
+        rich = load_rich()
         best = self.best
         narrow = self.widths[0]
-        grid = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+        grid = rich.table.Table(
+            box=rich.box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False
+        )
         titles = ["width", "best lr", "log2", "per seed", "loss"]
         titles += [f"loss at lr\nof {narrow}", "ratio"]
         for title in titles:

@@ -12,6 +12,7 @@ import torch
 from nnlr._arguments import is_listing, number, whole
 from nnlr._text import shown
 from nnlr.errors import NnlrError
+from nnlr.report._text import load_rich
 
 Run = TypeVar("Run")
 
@@ -73,10 +74,11 @@ def tracked(runs: Sequence[Run], what: str, *, progress: bool) -> Iterable[Run]:
     """The runs, with a progress bar on standard error if asked for."""
     if not progress:
         return runs
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(runs, what, console=Console(stderr=True), transient=True)
+    rich = load_rich()
+    bar: Iterable[Run] = rich.progress.track(
+        runs, what, console=rich.console.Console(stderr=True), transient=True
+    )
+    return bar
 
 
 def power(points: Iterable[tuple[float, float]]) -> float:
