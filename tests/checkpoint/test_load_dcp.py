@@ -203,7 +203,7 @@ def test_other_stages_are_passed_over(tmp_path):
     net, old = saved(tmp_path)
     stage = nn.ModuleDict({"1": net[1]})
     new = split(stage)
-    with pytest.warns(nnlr.NnlrWarning, match=r"unused \(gone\): 0.weight, 0.bias"):
+    with pytest.warns(nnlr.NnlrWarning, match=r"of that name: 0.weight, 0.bias"):
         load_dcp(tmp_path, new, stage)
     report = load_dcp(tmp_path, new, stage, partial=True)
     assert ({"1.weight", "1.bias"}, {}) == (set(report.moved), report.unused)

@@ -241,7 +241,7 @@ class TestGroups:
         model.body.requires_grad_(False)
         model.head = nn.Linear(4, 2, bias=False)
         second = torch.optim.AdamW([("head.weight", model.head.weight)], lr=LR)
-        with pytest.warns(nnlr.NnlrWarning, match=r"gone\): head\.bias"):
+        with pytest.warns(nnlr.NnlrWarning, match=r"of that name: head\.bias"):
             fitted, report = fit_named_state(state, second, model)
         expected = {
             "body.weight": "frozen",

@@ -38,6 +38,11 @@ def loaded(optimizer, saved):
     return "\n".join(str(warning.message) for warning in caught)
 
 
+def plain(said):
+    """What was said, as one line."""
+    return " ".join(said.split())
+
+
 def snapshot(optimizer):
     """All that a load may change."""
     return (
@@ -61,7 +66,13 @@ CLASSES = {
 }
 
 # Pairs that keep something, and the same of a parameter, if not in the same way.
-SHORT = {("AdamW", "momentum"), ("RMSprop", "AdamW"), ("momentum", "AdamW"), ("NAdam", "ASGD")}
+SHORT = {
+    ("AdamW", "momentum"),
+    ("SGD", "AdamW"),
+    ("RMSprop", "AdamW"),
+    ("momentum", "AdamW"),
+    ("NAdam", "ASGD"),
+}
 
 
 @pytest.mark.parametrize("noted", [True, False])
@@ -86,12 +97,15 @@ def test_state_of_another_class_is_named_and_starts_afresh(before, after, noted)
     report = last_report(second)
     assert 4 == len(report.fresh) or after == "SGD"
     if first.state and after != "SGD":
-        assert "unused (kind)" in said
+        whose = type(first).__name__ if noted else "another optimizer"
+        assert f"the state that {whose} saved does not fit {cls.__name__}, so" in plain(said)
         assert {"kind"} == set(report.unused.values())
+    if before == "SGD":
+        assert f"saved no state of parameters that {cls.__name__} could go on with" in plain(said)
     train(net, second)
-    plain = network()
-    alone = train(plain, planned(plain, cls, **settings))
-    for one, other in zip(net.parameters(), plain.parameters(), strict=True):
+    apart = network()
+    alone = train(apart, planned(apart, cls, **settings))
+    for one, other in zip(net.parameters(), apart.parameters(), strict=True):
         keys = second.state[one].keys() if one in second.state else set()
         assert keys == (alone.state[other].keys() if other in alone.state else set())
 
@@ -103,7 +117,31 @@ def test_another_class_that_keeps_the_same_is_named():
     second = planned(net)
     said = loaded(second, first.state_dict())
     assert 4 == len(last_report(second).moved)
-    assert "RAdam made this state; the optimizer keeps the same" in said
+    assert "RAdam saved this state; AdamW keeps the same of each parameter" in plain(said)
+
+
+def test_state_without_data_is_refused():
+    """What ``torch.load(map_location="meta")`` gives has shapes only."""
+    net = network()
+    saved = train(net, planned(net)).state_dict()
+    saved["state"] = {
+        at: {key: value.to("meta") for key, value in state.items()}
+        for at, state in saved["state"].items()
+    }
+    second = train(net, planned(net))
+    before = snapshot(second)
+    with pytest.raises(nnlr.NnlrError, match=r"meta device, without data.*map_location='cpu'"):
+        second.load_state_dict(saved)
+    assert str(before) == str(snapshot(second))
+
+
+def test_other_kernels_are_no_trouble():
+    """Which of them run changes no result: the report says so, and no warning."""
+    net = network()
+    saved = train(net, planned(net, foreach=False)).state_dict()
+    second = planned(net, fused=True)
+    assert "" == loaded(second, saved)
+    assert ["fused"] == [each.setting for each in last_report(second).differences]
 
 
 BROKEN = {
@@ -128,7 +166,11 @@ def test_torn_state_is_named_and_starts_afresh(how, policy):
     damage(saved["state"][2])
     name = saved["param_groups"][1]["param_names"][0]
     second = planned(net, resume=policy)
-    assert f"unused ({reason}): {name}" in loaded(second, saved)
+    words = {"kind": "is torn, or another optimizer made it", "shape": "is of another shape"}
+    assert f"the saved state {words[reason]}, so these start afresh: {name}" in plain(
+        loaded(second, saved)
+    )
+    assert {name: reason} == last_report(second).unused
     assert ((name,), 3) == (last_report(second).fresh, len(last_report(second).moved))
     train(net, second)
 

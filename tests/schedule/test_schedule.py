@@ -1,7 +1,9 @@
 """nnlr.schedule: any scheduler, ratios kept, against a loop written by hand."""
 
 import copy
+import math
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -629,6 +631,54 @@ class TestResume:
         scheduler = schedule(grouped(torch.optim.SGD, parameters()), COSINE[0], **COSINE[1])
         with pytest.raises(nnlr.ConfigError, match="not the state of such a schedule"):
             scheduler.load_state_dict(state)
+
+    def test_a_plain_schedulers_position_is_taken_by_last_epoch(self):
+        """As the message says: its state has no base rate."""
+        optimizer = torch.optim.SGD(parameters(), lr=BASE)
+        plain = COSINE[0](optimizer, **COSINE[1])
+        for _ in range(4):
+            optimizer.step()
+            plain.step()
+        scheduler = schedule(grouped(torch.optim.SGD, parameters()), COSINE[0], **COSINE[1])
+        with pytest.raises(nnlr.ConfigError, match=r"schedule\(\.\.\., last_epoch=3\)"):
+            scheduler.load_state_dict(saved(plain))
+        scheduler = schedule(scheduler.optimizer, COSINE[0], **COSINE[1], last_epoch=3)
+        assert math.isclose(optimizer.param_groups[0]["lr"], scheduler.base_lr)
+
+    def test_a_course_that_only_one_of_both_has_is_named(self):
+        """The message says what both need."""
+        first, second = (torch.optim.SGD(parameters(), lr=BASE, weight_decay=0.1) for _ in "ab")
+        constant = partial(lrs.ConstantLR, factor=1.0)
+        state = saved(schedule(first, *COSINE[:1], weight_decay=constant, **COSINE[1]))
+        with pytest.raises(nnlr.ConfigError, match="both with weight_decay=, or both without"):
+            schedule(second, COSINE[0], **COSINE[1]).load_state_dict(state)
+
+    @pytest.mark.parametrize("wrong", ["x", None, [1.0], math.nan])
+    def test_multipliers_that_are_no_numbers_are_refused(self, wrong):
+        """Where a schedule is built, and at the next step; groups stay as they were."""
+        optimizer = grouped(torch.optim.SGD, parameters())
+        scheduler = schedule(optimizer, COSINE[0], **COSINE[1])
+        optimizer.step()
+        before = scheduler.get_last_lr()
+        optimizer.param_groups[1]["lr_mult"] = wrong
+        with pytest.raises(nnlr.NnlrError, match="lr_mult"):
+            scheduler.step()
+        with pytest.raises(nnlr.NnlrError, match="lr_mult of group 1 must be a finite number"):
+            schedule(optimizer, COSINE[0], **COSINE[1])
+        assert before == scheduler.get_last_lr()
+
+    def test_a_plain_one_cycle_leaves_the_base_rate_alone(self):
+        """Torch notes the low rate from which it starts as the groups' initial rate."""
+        net = nn.Linear(2, 2)
+        plan = nnlr.resolve(net, nnlr.rule("bias", lr_mult=0.1), lr=BASE, weight_decay=0)
+        optimizer = plan.optimizer(torch.optim.SGD, momentum=0.9)
+        start = [group["lr"] for group in optimizer.param_groups]
+        peaks = [10 * lr for lr in start]
+        plain = lrs.OneCycleLR(optimizer, max_lr=peaks, total_steps=10)
+        for _ in range(4):
+            optimizer.step()
+            plain.step()
+        assert start == schedule(optimizer, lrs.ConstantLR, factor=1.0).get_last_lr()
 
     @pytest.mark.parametrize("torn", ["scheduler", "group", "base", "scale"])
     @pytest.mark.parametrize("key", ["lr", "weight_decay"])

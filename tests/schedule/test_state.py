@@ -123,6 +123,19 @@ class TestWhoseItIs:
             scheduler.load_state_dict(state)
         assert before == as_it_is(scheduler)
 
+    def test_a_cycled_setting_of_another_kind_changes_nothing(self):
+        """Rates are written before momentum: it is looked at first."""
+        runs = []
+        for steps in (3, 0):
+            optimizer = built(torch.optim.SGD, momentum=0.9)
+            runs.append(schedule(optimizer, lrs.OneCycleLR, max_lr=1e-2, total_steps=30))
+            go(runs[-1], steps)
+        state, before = runs[0].state_dict(), as_it_is(runs[1])
+        state["lr"]["group"]["momentum"] = []
+        with pytest.raises(nnlr.ConfigError, match=r"group\.momentum is \[\]"):
+            runs[1].load_state_dict(state)
+        assert before == as_it_is(runs[1])
+
     @pytest.mark.parametrize(
         ("path", "bad"),
         [
@@ -140,6 +153,8 @@ class TestWhoseItIs:
             ("start", math.nan),
             ("unit", -1.0),
             ("group.initial_lr", math.inf),
+            ("base", torch.ones(2)),
+            ("scale", []),
             ("group", 3),
             ("settings.gamma", {}),
         ],
@@ -153,7 +168,7 @@ class TestWhoseItIs:
         for key in outer:
             inner = inner[key]
         inner[int(last) if isinstance(inner, list) else last] = bad
-        if not isinstance(bad, str | float):  # another shape has other keys
+        if not isinstance(bad, str | float | torch.Tensor):  # another shape has other keys
             rest = {key: value for key, value in state["lr"].items() if key != "keys"}
             state["lr"]["keys"] = inventory(rest)
         if path.startswith("settings"):  # of which nothing is taken

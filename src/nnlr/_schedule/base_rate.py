@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nnlr._arguments import number
 from nnlr._schedule.course import Course, Moment, first_of
 from nnlr._schedule.course import Proxy as Proxy  # noqa: PLC0414 # where version 0.1 had it
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built
@@ -117,6 +118,8 @@ class BaseRate:
         due = []
         for group in groups:
             if mult in group:
+                if not isinstance(group[mult], float | int | Tensor):
+                    number(group[mult], f"{mult} of {_label(group)}")
                 rate = (base if alike else self.value(group)) * group[mult]
                 if not 0 <= rate < inf:
                     raise ConfigError(

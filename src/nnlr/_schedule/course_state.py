@@ -36,6 +36,8 @@ def refuse_foreign(course: Course, state: object) -> None:
             raise ConfigError(f"{lacking[0]!r} is missing: it is of another scheduler, or torn")
     else:
         _refuse_values(state)
+        if wrong := _unlike(course.group, state["group"], "group"):
+            raise ConfigError(f"{wrong}, which no training makes")
     if wrong := _unlike(own, state["scheduler"], "scheduler"):
         raise ConfigError(f"{wrong}, which no training makes")
 
@@ -80,7 +82,7 @@ def _unlike(own: Any, saved: Any, path: str) -> str | None:  # noqa: ANN401 - an
         inside = [_unlike(own[key], saved[key], f"{path}.{key}") for key in own if key in saved]
         return next(filter(None, inside), None)
     if isinstance(own, list | tuple):
-        if not isinstance(saved, list | tuple):
+        if not isinstance(saved, list | tuple) or (own and not saved):
             return f"{path} is {shown(saved)}"
         pairs = enumerate(zip(own, saved, strict=False))
         return next(filter(None, (_unlike(*both, f"{path}.{at}") for at, both in pairs)), None)

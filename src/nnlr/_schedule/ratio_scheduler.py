@@ -24,6 +24,7 @@ from nnlr._schedule.base_rate import (
 )
 from nnlr._schedule.course import Course
 from nnlr._schedule.course_state import inventory, refuse_foreign
+from nnlr._schedule.origin import plain
 from nnlr._schedule.start import GivenBack, note_groups
 from nnlr._text import listed, shown, warn
 from nnlr.errors import ConfigError, NnlrError
@@ -326,12 +327,16 @@ class _Ratios:
     def _taken_apart(self, state_dict: object) -> list[tuple[str, Course, dict[str, Any]]]:
         """Return the state of each course; refuse a state that does not fit."""
         if not isinstance(state_dict, Mapping) or self._shares.keys() != state_dict.keys():
-            keys = shown(state_dict)
+            keys, fix = shown(state_dict), ""
             if isinstance(state_dict, Mapping):
                 keys = f"[{listed(sorted(map(shown, state_dict)))}]"
+                if type(steps := state_dict.get("last_epoch")) is int:
+                    at = f"schedule(..., last_epoch={steps - 1})"
+                    fix = f" To start where this plain scheduler stood build it by {at}."
+                elif "weight_decay" in state_dict.keys() ^ self._shares.keys():
+                    fix = " Build both with weight_decay=, or both without."
             raise ConfigError(
-                f"{_NOT_ITS_STATE}: it needs {sorted(self._shares)}, got {keys}. A state saved by "
-                "a plain scheduler fits schedule(...).scheduler."
+                f"{_NOT_ITS_STATE}: it needs {sorted(self._shares)}, got {keys}.{fix}"
             )
         states = []
         for key, share in self._shares.items():
@@ -363,7 +368,7 @@ _NOT_ITS_STATE: Final = "This is not the state of such a schedule, or not all of
 
 def _rates_in(state: Mapping[str, Any]) -> tuple[float, float]:
     """Return the base rate of a state, and the factor that was set by hand."""
-    base, scale = (number(as_float(state[key]), key) for key in ("base", "scale"))
+    base, scale = (number(plain(state[key]), key) for key in ("base", "scale"))
     if "name" not in state and state.get("default"):  # version 0.1 scaled for both reasons
         scale *= base / as_float(state["default"])
         base = as_float(state["default"])

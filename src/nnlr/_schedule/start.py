@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
 
+from nnlr._arguments import number
 from nnlr._schedule.base_rate import (
     BaseRate,
     Group,
@@ -28,6 +29,8 @@ def starting_base(optimizer: Optimizer, key: str) -> float:
     for position, group in enumerate(groups):
         if key not in group:
             raise NnlrError(f"Group {position} of the optimizer has no {key!r} to schedule.")
+        for setting in {key, mult} & group.keys():
+            number(as_float(group[setting]), f"{setting} of group {position}")
     earlier = scheduled(optimizer).get(key)
     if not any(mult in group for group in groups):
         base = max(as_float(group[key]) for group in groups)
@@ -44,10 +47,7 @@ def _agreed(optimizer: Optimizer, key: str, mult: str) -> float:
     """Return the base of groups with multipliers: the optimizer's default, or else their own."""
     marked = [group for group in optimizer.param_groups if mult in group]
     # Where each group starts, and its multiplier.
-    starts = [
-        (as_float(group.get(f"initial_{key}", group[key])), as_float(group[mult]))
-        for group in marked
-    ]
+    starts = [(_start(group, key), as_float(group[mult])) for group in marked]
     default = as_float(optimizer.defaults.get(key))
     for base in (default, _of_largest(starts)):
         if base is not None and _fit(starts, base):
@@ -65,6 +65,17 @@ def _agreed(optimizer: Optimizer, key: str, mult: str) -> float:
         f"The groups do not start at one base rate: {key} is {pairs}. Write {key} = base * "
         f"{mult} into every group, as plan.optimizer does, or leave {mult} out."
     )
+
+
+def _start(group: Group, key: str) -> float:
+    """Return where a rate starts: as built, or where a scheduler noted it.
+
+    Schedulers that go from a low rate to a peak note the low one.
+    """
+    has_peak = not {"max_lr", "max_momentum"}.isdisjoint(group)
+    if key == "lr" and has_peak and key in group.get(ORIGIN, ()):
+        return as_float(group[ORIGIN][key])
+    return as_float(group.get(f"initial_{key}", group[key]))
 
 
 def _of_largest(pairs: list[tuple[float, float]]) -> float:

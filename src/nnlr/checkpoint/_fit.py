@@ -82,13 +82,15 @@ def fitted(
                 partly[name] = verdict.begun
             if verdict.state is not None:
                 state[index] = verdict.state if whole else placed(verdict.state, tensor)
+    begins = state or fresh  # there was something to take over, or something is lacking
     report = Report(
         moved=tuple(moved),
         fresh=tuple(fresh),
         unused={saved.names[source]: unused[source] for source in sorted(unused)},
         differences=settings.differences(),
         partly=partly,
-        made_by=saved.classes[0] if saved.classes and related is False and state else "",
+        made_by=(*saved.classes, "another optimizer")[0] if related is False and begins else "",
+        optimizer=type(optimizer).__name__,
         scheme=_change(saved.schemes, [] if hook is None else hook.schemes),
     )
     return {"state": state, "param_groups": packed}, report

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import fill
-from typing import Any
+from typing import Any, Final
 
 from nnlr._schedule.origin import MULTIPLIERS, plain
 from nnlr._text import listed, plural, warn
-from nnlr.checkpoint._names import FROZEN
+from nnlr.checkpoint._names import FROZEN, GONE, KIND, SHAPE, TIED
+from nnlr.checkpoint._sides import KERNELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class Report:
         differences: Settings that checkpoint and code disagree about, and who won.
         partly: Parameters that go on and of whose state a part starts afresh, such as that of a
             setting that the code switches on: name and the keys of that part.
-        made_by: The class that saved the state, if it is another one that keeps the same.
+        made_by: The class that saved the state, if it is another one than ``optimizer``.
+        optimizer: The class that the state is for.
         scheme: What the plan's schemes were and are, where plans of both are known and differ.
     """
 
@@ -62,6 +64,7 @@ class Report:
     differences: tuple[Difference, ...] = ()
     partly: Mapping[str, Sequence[str]] = field(default_factory=dict)
     made_by: str = ""
+    optimizer: str = ""
     scheme: str = ""
 
     def __str__(self) -> str:
@@ -82,25 +85,35 @@ class Report:
     def _details(self, *, only_troubles: bool) -> list[str]:
         """Return what to print below the counts, an entry each."""
         lines = [f"fresh: {listed(self.fresh)}"] if self.fresh and not only_troubles else []
+        words = dict(_UNUSED)
         if self.made_by:
-            lines.append(
-                f"{self.made_by} made this state; the optimizer keeps the same of each parameter, "
-                "so it goes on"
-            )
+            words[KIND] = f"the state that {self.made_by} saved does not fit {self.optimizer}"
+            if KIND not in self.unused.values():
+                lines.append(self._of_another_class())
         for reason in dict.fromkeys(self.unused.values()):
             names = [name for name, why in self.unused.items() if why == reason]
             if not (only_troubles and reason == FROZEN):
-                lines.append(f"unused ({reason}): {listed(names)}")
+                afresh = ", so these start afresh" if reason in {KIND, SHAPE} else ""
+                lines.append(f"{words[reason]}{afresh}: {listed(names)}")
         for keys in dict.fromkeys(map(tuple, self.partly.values())):
             names = [name for name, begun in self.partly.items() if tuple(begun) == keys]
             lines.append(f"{', '.join(keys)} starts afresh: {listed(names)}")
-        return lines + self._settings()
+        silent = KERNELS if only_troubles else set()  # they change no result
+        return lines + self._settings([d for d in self.differences if d.setting not in silent])
 
-    def _settings(self) -> list[str]:
+    def _of_another_class(self) -> str:
+        """Return the line on state of another class of which nothing was refused."""
+        if self.moved:
+            goes_on = f"{self.optimizer} keeps the same of each parameter, so it goes on"
+            return f"{self.made_by} saved this state; {goes_on}"
+        nothing = f"{self.made_by} saved no state of parameters that {self.optimizer} could go on"
+        return f"{nothing} with, so these start afresh: {listed(self.fresh)}"
+
+    def _settings(self, differences: Sequence[Difference]) -> list[str]:
         """Return a line for each setting that differs, and for who won."""
         lines = []
-        for setting, winner in dict.fromkeys((d.setting, d.winner) for d in self.differences):
-            several = [d for d in self.differences if (d.setting, d.winner) == (setting, winner)]
+        for setting, winner in dict.fromkeys((d.setting, d.winner) for d in differences):
+            several = [d for d in differences if (d.setting, d.winner) == (setting, winner)]
             by_scheme = self.scheme and setting in MULTIPLIERS.values() and winner == "code"
             if len(several) == 1 and not by_scheme:
                 lines.append(str(several[0]))
@@ -113,10 +126,20 @@ class Report:
         return lines
 
 
+# Why saved state is not used, in words.
+_UNUSED: Final = {
+    GONE: "saved, and the optimizer has no parameter of that name",
+    FROZEN: "saved, and not trained now",
+    SHAPE: "the saved state is of another shape",
+    KIND: "the saved state is torn, or another optimizer made it",
+    TIED: "saved, and one tensor now with another, whose state counts",
+}
+
+
 def warn_about(report: Report) -> None:
     """Warn of saved state that is not used and of settings that differ, if there are any."""
     if troubles := report.troubles():
-        warn(f"Optimizer state does not fit as it was saved:\n{troubles}")
+        warn(f"The optimizer and its checkpoint differ:\n{troubles}")
 
 
 def _wrapped(line: str) -> str:

@@ -19,10 +19,8 @@ NOTE: Final = "nnlr"
 NOISE: Final = 1e-6
 
 # Which class and kernels run: those of the checkpoint need not exist on this machine.
-OF_THE_CODE: Final = {
-    *("foreach", "fused", "capturable", "differentiable", "triton"),
-    "decoupled_weight_decay",  # what makes an AdamW of an Adam
-}
+KERNELS: Final = {"foreach", "fused", "capturable", "differentiable", "triton"}
+OF_THE_CODE: Final = {*KERNELS, "decoupled_weight_decay"}  # what makes an AdamW of an Adam
 
 # What a scheduler notes in proportion to each rate.
 NOTES: Final = {"lr": SCHEDULED[1:], "weight_decay": ("initial_weight_decay",)}

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from nnlr.errors import ConfigError
+
 
 def fits(state: object, tensor: Tensor) -> bool:
     """Whether saved state can belong to a tensor of this shape.
@@ -45,7 +47,13 @@ def placed(state: Any, tensor: Any) -> Any:  # noqa: ANN401 - whatever an optimi
 
     Tensors that are so already are not copied.
     """
-    if not any(hasattr(value, "device_mesh") for value in (tensor, *_tensors(state))):
+    tensors = list(_tensors(state))
+    if not tensor.is_meta and any(value.is_meta for value in tensors):
+        raise ConfigError(
+            "The state in the checkpoint is on the meta device, without data. Load the file with "
+            "torch.load(..., map_location='cpu'). Nothing was loaded."
+        )
+    if not any(hasattr(value, "device_mesh") for value in (tensor, *tensors)):
         return state
     if isinstance(state, Mapping):
         return {key: placed(value, tensor) for key, value in state.items()}
