@@ -61,3 +61,29 @@ class TestOrigin:
         assert origins(optimizer) == origins(copy.deepcopy(optimizer))
         (saved,) = optimizer.state_dict()["param_groups"]
         assert origins(optimizer) == [saved["origin"]]
+
+
+class TestAddedGroups:
+    """Groups that a hand adds to a plan's have no note, in the code and in the checkpoint."""
+
+    def test_a_rate_of_its_own_goes_on(self):
+        """It started where both say, so nothing scales it."""
+        net = network()
+        optimizer = resolved(net).optimizer(torch.optim.SGD)
+        added = [("added", nn.Parameter(torch.ones(1)))]
+        optimizer.add_param_group({"params": added, "lr": 5.0, "lr_mult": 1.0})
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        assert optimizer.param_groups[-1]["lr"] == 5.0
+
+    def test_one_of_a_scheduled_run_has_no_difference(self):
+        """It was added at the rate of the moment; both sides start at the plan's base."""
+        net = network()
+        optimizer = resolved(net).optimizer(torch.optim.SGD)
+        scheduler = nnlr.schedule(optimizer, torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+        optimizer.step()
+        scheduler.step()
+        added = [("added", nn.Parameter(torch.ones(1)))]
+        optimizer.add_param_group({"params": added, "lr": 0.05, "lr_mult": 1.0, "wd_mult": 1.0})
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        assert nnlr.checkpoint.last_report(optimizer).differences == ()
+        assert optimizer.param_groups[-1]["lr"] == 0.05

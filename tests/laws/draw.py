@@ -8,7 +8,7 @@ import pytest
 
 from tests.laws import mishaps
 from tests.laws import operations as ops
-from tests.laws.reference_curves import CURVES
+from tests.laws.reference_curves import CURVES, FLOOR, HIGHER
 from tests.laws.reference_run import Layout, Recipe
 from tests.laws.sequences import WRAPPERS, Run, Setup
 
@@ -101,7 +101,8 @@ def load(draw):
     """Into what a checkpoint is loaded, and how often."""
     fresh, twice = draw.random() < 0.7, draw.random() < 0.3
     other = recipe(draw) if draw.random() < 0.6 else None
-    return fresh, twice, other, draw.choice(["", "", "grow", "untie"])
+    change, floor = draw.choice(["", "", "grow", "untie"]), draw.choice([FLOOR, FLOOR, HIGHER])
+    return fresh, twice, other, change, floor
 
 
 def operation(draw):

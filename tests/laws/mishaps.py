@@ -1,5 +1,6 @@
 """What happens to a run beside training: checkpoints are taken and loaded, and things fail."""
 
+import contextlib
 import copy
 import io
 import itertools
@@ -8,10 +9,12 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 import torch
 
 import nnlr
 from tests.laws.operations import Change, Operation, Tick
+from tests.laws.reference_curves import FLOOR
 from tests.laws.reference_run import Recipe, ReferenceRun, RefusedError
 from tests.laws.sequences import Network, equal, unchanged
 
@@ -41,6 +44,7 @@ class Load(Operation):
     twice: bool = False
     recipe: Recipe | None = None  # of the code that loads it; None: as it was saved
     change: str = ""  # of the layout, in that code
+    floor: float = FLOOR  # of the schedule, in that code
 
     def play(self, run):
         """Model, optimizer and scheduler in any order; a second time changes nothing."""
@@ -58,10 +62,29 @@ class Load(Operation):
         parts = ("model", "optimizer", "schedule")
         order = [*itertools.permutations(parts)][self.order]
         for part in order * (1 + self.twice):
-            load(run, part, file, target, saved)
-        target.load(saved)
+            if part == "schedule":
+                self.load_schedule(run, file, target, saved)
+            else:
+                load(run, part, file, target, saved)
+        target.load(saved, self.floor)
         run.stepped = run.stepped or bool(saved.curves)
         return True
+
+    def load_schedule(self, run, file, target, saved):
+        """Build it, if there is none, and load it; another floor in the code is one warning."""
+        if not saved.curves:
+            return
+        if not run.scheduler:
+            decay = saved.curves.get("weight_decay")
+            run.schedule(saved.curves["lr"].kind, decay and decay.kind, self.floor)
+        # Those of a live schedule are as it was built.
+        floors = {key: curve.floor for key, curve in target.curves.items()}
+        with (
+            pytest.warns(nnlr.NnlrWarning, match="saved with other settings, and those of the code")
+            if any(each.misses(floors.get(key, self.floor)) for key, each in saved.curves.items())
+            else contextlib.nullcontext()
+        ):
+            run.scheduler.load_state_dict(file["schedule"])
 
     def target(self, run, saved):
         """The reference of the run that loads it, before it does."""
@@ -109,10 +132,6 @@ def load(run, part, file, target, saved):
             assert texts, f"nothing is said of {told}"
         elif target.members == saved.members and target.bases == saved.bases:
             assert not texts, texts
-    elif saved.curves:
-        if not run.scheduler:
-            run.schedule(*[curve.kind for curve in saved.curves.values()])
-        run.scheduler.load_state_dict(file["schedule"])
 
 
 def differences(target, saved):

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-FLOOR, PEAK, CYCLE = 0.02, 0.3, 40
+FLOOR, HIGHER, PEAK, CYCLE = 0.02, 0.05, 0.3, 40
 
 
 def _cosine(start, end, part):
@@ -17,21 +17,21 @@ def _one_cycle(t, start, top, end):
     return _cosine(top, end, (t - summit) / (CYCLE - 1 - summit))
 
 
-def _warm_up(base, t):
+def _warm_up(base, t, floor):
     if t < 4:
         return base * (0.25 + 0.75 * t / 4)
-    return _cosine(base, FLOOR, (t - 4) / 8)
+    return _cosine(base, floor, (t - 4) / 8)
 
 
-# The base rate after t steps of a schedule that began at another.
+# The base rate after t steps of a schedule that began at another, perhaps down to a floor.
 CURVES = {
-    "steps": lambda base, t: base * 0.3 ** (t // 3),
-    "exponential": lambda base, t: base * 0.9**t,
-    "function": lambda base, t: base / (1 + t),
-    "cosine": lambda base, t: _cosine(base, FLOOR, t / 12),
-    "restarts": lambda base, t: _cosine(base, FLOOR, t % 5 / 5),
+    "steps": lambda base, t, _: base * 0.3 ** (t // 3),
+    "exponential": lambda base, t, _: base * 0.9**t,
+    "function": lambda base, t, _: base / (1 + t),
+    "cosine": lambda base, t, floor: _cosine(base, floor, t / 12),
+    "restarts": lambda base, t, floor: _cosine(base, floor, t % 5 / 5),
     "warm up": _warm_up,
-    "one cycle": lambda _, t: _one_cycle(t, PEAK / 25, PEAK, PEAK / 25e4),
+    "one cycle": lambda _, t, __: _one_cycle(t, PEAK / 25, PEAK, PEAK / 25e4),
     "plateau": None,  # depends on what happens
 }
 
@@ -44,6 +44,7 @@ class Curve:
     start: float
     now: float  # the base rate that `start` has become
     code: float  # the base rate at which the code has built it
+    floor: float = FLOOR
     steps: int = 0
     held: float = 0.0  # plateau only, like the next two
     best: float = math.inf
@@ -62,23 +63,27 @@ class Curve:
         else:
             self.bad += 1
         if self.bad > 1:
-            self.held, self.bad = max(self.held * 0.5, FLOOR), 0
+            self.held, self.bad = max(self.held * 0.5, self.floor), 0
 
-    def resumed(self, old, new, code):
-        """This curve, saved at one base rate, in code that has another and built it at `code`.
+    def resumed(self, old, new, code, floor):
+        """This curve, saved at one base rate, in code that has another and built it so.
 
         The course of the code is run again up to here, so that floors and peaks are the code's;
         what followed a metric cannot be run again, and is scaled.
         """
-        again = old != new and self.kind != "plateau"
+        again = (old != new or self.misses(floor)) and self.kind != "plateau"
         start = code if again else self.start
         now = self.now * (new / old) if old else new
-        return replace(self, start=start, now=now, code=code)
+        return replace(self, start=start, now=now, code=code, floor=floor)
+
+    def misses(self, floor):
+        """Whether another floor makes it another course."""
+        return floor != self.floor and self.kind in {"cosine", "restarts", "warm up", "plateau"}
 
     def value(self):
         """The base rate at this moment."""
         curve = CURVES[self.kind]
-        rate = curve(self.start, self.steps) if curve else self.held
+        rate = curve(self.start, self.steps, self.floor) if curve else self.held
         return rate * (self.now / self.start)
 
     def momentum(self):

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tests.laws.reference_curves import Curve
+from tests.laws.reference_curves import FLOOR, Curve
 
 MOMENTUM, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -332,7 +332,7 @@ class ReferenceRun:
         names = ("layout", "recipe", "weights", "state", "members", "curves", "bases")
         return Saved(**copy.deepcopy({name: getattr(self, name) for name in names}))
 
-    def load(self, saved):
+    def load(self, saved, floor=FLOOR):
         """State and weights by name; what training moved continues, the rest is the code's.
 
         Plans write rates and momenta, so these are the code's. What a hand has written is the
@@ -355,9 +355,9 @@ class ReferenceRun:
             if moved := [m for m, plan in mults.get(groups[name], ()) if m != plan]:
                 member.lr_mult = moved[0]
         if saved.curves:
-            codes = {key: curve.code for key, curve in self.curves.items()}
+            codes = {key: (curve.code, curve.floor) for key, curve in self.curves.items()}
             self.curves = {
-                key: curve.resumed(saved.bases[key], base, codes.get(key, base))
+                key: curve.resumed(saved.bases[key], base, *codes.get(key, (base, floor)))
                 for key, curve in saved.curves.items()
                 for base in [self.bases[key]]
             }

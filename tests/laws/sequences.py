@@ -80,10 +80,10 @@ def after(steps):
     return 1 / (1 + steps)
 
 
-def warm_up(opt):
+def warm_up(opt, eta_min=curves.FLOOR):
     parts = [
         lrs.LinearLR(opt, 0.25, total_iters=4),
-        lrs.CosineAnnealingLR(opt, 8, curves.FLOOR),
+        lrs.CosineAnnealingLR(opt, 8, eta_min),
     ]
     return lrs.SequentialLR(opt, parts, milestones=[4])
 
@@ -100,6 +100,16 @@ SCHEDULERS = {
         lrs.ReduceLROnPlateau, factor=0.5, patience=1, min_lr=curves.FLOOR
     ),
 }
+
+
+def scheduler(kind, floor):
+    """The scheduler of a kind, with another floor if it has one."""
+    name = FLOORS.get(kind)
+    return functools.partial(SCHEDULERS[kind], **{name: floor}) if name else SCHEDULERS[kind]
+
+
+# What the argument for the floor is called.
+FLOORS = {"cosine": "eta_min", "restarts": "eta_min", "warm up": "eta_min", "plateau": "min_lr"}
 
 
 @dataclass(frozen=True)
@@ -165,11 +175,11 @@ class Run:
             if name in weights:
                 tensor.data.copy_(torch.from_numpy(weights[name]))
 
-    def schedule(self, kind, decay_kind=None):
+    def schedule(self, kind, decay_kind=None, floor=curves.FLOOR):
         """Build the scheduler."""
         self.stepped = False
-        decay = {"weight_decay": SCHEDULERS[decay_kind]} if decay_kind else {}
-        self.scheduler = nnlr.schedule(self.optimizer, SCHEDULERS[kind], **decay)
+        decay = {"weight_decay": scheduler(decay_kind, floor)} if decay_kind else {}
+        self.scheduler = nnlr.schedule(self.optimizer, scheduler(kind, floor), **decay)
 
     def backward(self, unused=()):
         """Gradients of a loss in which every parameter has a part of its own.

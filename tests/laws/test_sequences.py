@@ -181,6 +181,11 @@ def scaled_floors(patch):
     patch.setattr(Course, "load", mutant)
 
 
+def saved_floors(patch):
+    """A floor that has changed in the code is that of the state, in silence."""
+    patch.setattr(Course, "_changes", lambda *_: {})
+
+
 def kept_momentum(patch):
     """A new schedule starts with what an earlier one has made of momentum."""
     patch.setattr(start, "_give_back", lambda *_: [])
@@ -279,7 +284,7 @@ def silent_load(patch):
 MUTANTS = [
     *(swapped_state, lost_state, leaked_state, lost_settings, lost_bases),
     *(lost_progress, lost_ratio, squared_multiplier, restarted_schedule),
-    *(scaled_floors, kept_momentum, kept_schedule),
+    *(scaled_floors, saved_floors, kept_momentum, kept_schedule),
     *(forgotten_locks, early_locks, torn_load),
     *(state_by_position, saved_rates, lost_moves, lost_multipliers, saved_bases, silent_load),
 ]

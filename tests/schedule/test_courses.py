@@ -142,6 +142,21 @@ class TestPhases:
         assert {0.05} == {group["weight_decay"] for group in optimizer.param_groups}
         assert "initial_weight_decay" not in optimizer.param_groups[0]
 
+    def test_a_resumed_run_whose_groups_were_all_at_0_starts_at_the_base(self):
+        """A plan that unlocks them leaves the note of where they start."""
+        net = network()
+        locked = nnlr.resolve(net, nnlr.freeze("*"), lr=BASE, weight_decay=0.05)
+        open_ = nnlr.resolve(net, lr=BASE, weight_decay=0.05)
+        optimizer = locked.optimizer(torch.optim.SGD, locked="keep")
+        first = schedule(optimizer, lrs.ExponentialLR, gamma=0.5)
+        nnlr.regroup(optimizer, open_)
+        go(first, 2)
+        again = open_.optimizer(torch.optim.SGD)
+        again.load_state_dict(optimizer.state_dict())
+        second = schedule(again, lrs.ExponentialLR, gamma=0.5)
+        second.load_state_dict(first.state_dict())
+        assert second.get_last_lr() == first.get_last_lr() == [BASE / 4]
+
     def test_weight_decay_of_a_group_added_since_goes_back_too(self):
         """Also where the earlier schedule has never come by it."""
         optimizer = built(torch.optim.AdamW)

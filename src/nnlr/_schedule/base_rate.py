@@ -242,6 +242,9 @@ def rebase(optimizer: Optimizer) -> None:
                 f"{listed(map(repr, unmatched))}. Groups without a course have a constant rate; "
                 "build the schedule again for the new groups."
             )
+        for group in optimizer.param_groups:
+            if rate.mult in group:
+                group.setdefault(f"initial_{key}", rate.base * group[rate.mult])
         rate.write(optimizer.param_groups)
         if key == "lr":
             cycle(optimizer, rate)

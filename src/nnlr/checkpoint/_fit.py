@@ -17,7 +17,7 @@ from nnlr.checkpoint._settings import Settings
 from nnlr.checkpoint._sides import Group, Source, Target
 from nnlr.checkpoint._state import MISSING, MOVED, Judge, Verdict
 from nnlr.checkpoint._tensors import placed
-from nnlr.checkpoint._unnoted import origin_of_code, origins
+from nnlr.checkpoint._unnoted import origins, origins_of_code
 from nnlr.errors import ConfigError
 
 
@@ -37,11 +37,11 @@ def fitted(
     built = origins(saved.groups)
     everything = [Source(*pair) for pair in zip(saved.groups, built, strict=True)]
     targets = []
-    for position, group in enumerate(groups):
+    for position, (group, origin) in enumerate(zip(groups, origins_of_code(groups), strict=True)):
         label = f"Group {group.get('name', position)!r}"
         members = _members(group, saved, matching, names)
         sources = [Source(saved.groups[at], built[at], each) for at, each in members.items()]
-        targets.append(Target(group, origin_of_code(group), label, sources))
+        targets.append(Target(group, origin, label, sources))
     related = saved.is_of(optimizer)
     settings = Settings(targets, everything, policy, other=related is False)
     packed = [settings.group(target) for target in targets]

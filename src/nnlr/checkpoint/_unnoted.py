@@ -15,11 +15,10 @@ from nnlr.checkpoint._sides import NOTE, Group
 _SCALES: Final = ("lr_scale", "lr_multiplier", "wd_multiplier")
 
 
-def origin_of_code(group: Group) -> Group:
-    """Return the settings of a group of the code as it was built."""
-    if ORIGIN in group:
-        return group[ORIGIN]  # type: ignore[no-any-return] # it is ours
-    return {**as_built(group), **starts(group, {})}
+def origins_of_code(groups: Sequence[Group]) -> list[Group]:
+    """Return the settings of the code's groups as they were built."""
+    bases = bases_of(group.get(ORIGIN, {}) for group in groups)
+    return [group.get(ORIGIN) or as_built(group) | starts(group, bases) for group in groups]
 
 
 def origins(groups: Sequence[Group]) -> list[Mapping[str, Any]]:
