@@ -1020,3 +1020,16 @@ def small_models_as_heads():
 def one_block():
     """One block, whose parts are no layers."""
     return net(body=nn.ModuleList([net(q=nn.Linear(8, 8), k=nn.Linear(8, 8))]))
+
+
+@unsure("body1.0 < body1.1 < body2.0 < body2.1 < up")
+def a_layer_that_takes_what_comes_later():
+    """A recurrent state: what the last layer gives is taken by one in the middle."""
+    return net(body1=blocks(8), back=nn.Linear(16, 8), body2=blocks(8), up=nn.Linear(8, 16))
+
+
+@unsure("blocks.0 < blocks.1")
+def a_block_that_feeds_none():
+    """A part like the blocks that takes and gives other widths."""
+    body = nn.ModuleList([DoubleConv(3, 8), DoubleConv(8, 16)])
+    return net(blocks=body, beside=DoubleConv(30, 70))
