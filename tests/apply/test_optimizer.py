@@ -394,6 +394,21 @@ class TestRefusals:
         with pytest.raises(nnlr.ConfigError, match=message):
             plan.optimizer(functools.partial(torch.optim.SGD, **{base: 0.5}))
 
+    def test_params_are_the_plans(self):
+        """Torch's classes have an argument of that name, which the plan fills."""
+        net = nn.Linear(2, 2)
+        plan = nnlr.resolve(net, lr=0.1, weight_decay=0.2)
+        message = r"params is not passed here: .* Leave it out: plan\.optimizer\(AdamW\)\."
+        with pytest.raises(nnlr.ConfigError, match=message):
+            plan.optimizer(torch.optim.AdamW, params=net.parameters())
+        (group,) = plan.optimizer(torch.optim.AdamW).param_groups
+        assert list(map(id, net.parameters())) == list(map(id, group["params"]))
+
+        def function(groups, params):
+            return torch.optim.SGD(groups, lr=params)
+
+        assert {"lr": 0.1}.items() <= plan.optimizer(function, params=0.1).defaults.items()
+
     def test_an_unknown_setting_is_refused_with_the_reason(self):
         """A typing error in a keyword is told with the nearest one."""
         with pytest.raises(

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import nnlr
-from nnlr._apply.trial import _Recorded
+from nnlr._apply.trial import Recorded
 
 INF = float("inf")
 
@@ -293,13 +293,23 @@ class TestUndeclared:
 
     def test_each_way_to_ask_a_group_is_noted(self):
         """By key, by default, by membership; going through all of it tells nothing."""
-        group = _Recorded({"a": 1, "b": 2})
+        group = Recorded({"a": 1, "b": 2})
         assert (1, 3, False) == (group["a"], group.get("c", 3), "d" in group)
         assert ({"a", "c", "d"}, False) == (group.read, group.opaque)
         for go_through in (list, dict, lambda group: {**group}, lambda group: group.items()):
-            group = _Recorded({"a": 1, "b": 2})
+            group = Recorded({"a": 1, "b": 2})
             go_through(group)
             assert group.opaque
+            assert group.reads("a")
+            group.begin()
+            assert not group.opaque
+
+    def test_what_a_step_has_written_itself_is_nobodys_setting(self):
+        """Counters in a group are asked for in every step, and start in the first."""
+        group = Recorded({})
+        group["count"] = 1
+        assert 1 == group["count"]
+        assert not group.reads("count")
 
     @pytest.mark.parametrize("cls", [Undeclared, OnCondition, torch.optim.AdamW])
     def test_what_no_step_reads_is_refused(self, cls):

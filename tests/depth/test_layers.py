@@ -100,6 +100,13 @@ def test_towers_without_a_final_norm_or_blocks_are_left_alone():
     assert [(2, 3), (3, 3)] == [layer[:2] for layer in moved[4:]]
 
 
+@pytest.mark.parametrize("layers", ["all", None, [1], [FIRST, (0, 1)], [Layer(2, 1)]])
+def test_a_final_norm_is_moved_among_layers_only(layers):
+    """The message says what a layer is."""
+    with pytest.raises(nnlr.NnlrError, match="layers must be a list in which each is None, or"):
+        with_final_norm(layers, "head")
+
+
 def test_a_function_numbers_the_layers():
     """Gaps stay as they were given; ``None`` is outside; numpy's integers count."""
     chosen = {"0": np.int64(0), "1": None, "2": 5}

@@ -39,9 +39,6 @@ ELSEWHERE = {
     "RatioScheduler.step": "its arguments are those of the scheduler: tests/schedule",
 }
 
-# Importing rich draws random numbers, once.
-str(nnlr.resolve(nn.Linear(1, 1), lr=1.0, weight_decay=0.0))
-
 
 class World:
     """A model, a plan, an optimizer and what else the calls need, all of them fresh.

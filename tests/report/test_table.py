@@ -1,6 +1,8 @@
 """The table, the story of one row, and the difference of two plans."""
 
+import random
 import re
+import sys
 from fnmatch import fnmatchcase
 
 import pytest
@@ -34,6 +36,16 @@ def decayed(layers: int) -> nnlr.Scheme:
         pattern = f"encoder.layers.{layer}.*"
         scheme = scheme * nnlr.rule(pattern, lr_mult=0.75 ** (layers - layer))
     return scheme
+
+
+def test_the_first_table_draws_no_random_numbers(monkeypatch):
+    """Rich draws one as it is loaded; the numbers of a user who prints a plan stay as they were."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, name)
+    before = random.getstate()
+    str(resolved(nn.Linear(1, 1)))
+    assert "rich.style" in sys.modules
+    assert before == random.getstate()
 
 
 def resolved(model, *schemes, **settings):

@@ -738,6 +738,17 @@ class TestRefusals:
         with pytest.raises(nnlr.NnlrError, match=said):
             schedule(optimizer, factory, **kwargs)
 
+    def test_a_scheduler_that_is_built_is_refused_with_the_call(self):
+        """It works on the real optimizer; its class and arguments do."""
+        optimizer = grouped(torch.optim.SGD, parameters())
+        before = [group["lr"] for group in optimizer.param_groups]
+        cosine = lrs.CosineAnnealingLR(optimizer, 5)
+        fix = r"Pass its class and arguments: schedule\(optimizer, CosineAnnealingLR, \.\.\.\)\."
+        with pytest.raises(nnlr.NnlrError, match=fix):
+            schedule(optimizer, cosine)
+        schedule(optimizer, lrs.CosineAnnealingLR, T_max=5)
+        assert before == [group["lr"] for group in optimizer.param_groups]
+
     def test_a_scheduler_of_another_optimizer_is_refused(self):
         """A closure over the real optimizer would write absolute rates into it."""
         optimizer = grouped(torch.optim.SGD, parameters())

@@ -101,8 +101,14 @@ class Signature:
 
 
 def refuse_rates(signature: Signature, settings: Mapping[str, Any], bases: Bases) -> None:
-    """Refuse base rates beside those of the plan."""
+    """Refuse parameters and base rates beside those of the plan."""
     arguments = {**signature.bound, **settings}
+    if "params" in arguments and "params" not in signature.defaults:
+        raise ConfigError(
+            "params is not passed here: the plan gives the parameters that it trains, in groups. "
+            f"Leave it out: plan.optimizer({signature.name}).",
+            setting="params",
+        )
     for base in ("lr", "weight_decay"):
         if base in arguments:
             value = shown(arguments[base])

@@ -39,25 +39,42 @@ class Trial:
     error: Exception | None  # of the constructor or the step
 
 
-class _Recorded(dict[str, Any]):
-    """A parameter group that notes which of its settings are asked for."""
+class Recorded(dict[str, Any]):
+    """A parameter group that notes which settings are asked for before anybody has written them."""
 
     def __init__(self, group: Mapping[str, Any]) -> None:
         super().__init__(group)
         self.read: set[str] = set()
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was written, and that all settings were gone through."""
+        self._written: set[str] = set()
         self.opaque = False
 
+    def reads(self, key: str) -> bool:
+        """Whether a setting has been asked for, perhaps among all others."""
+        return self.opaque or key in self.read
+
+    def _note(self, key: object) -> None:
+        if isinstance(key, str) and key not in self._written:
+            self.read.add(key)
+
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a setting may be anything
-        self.read.add(key)
+        self._note(key)
         return super().__getitem__(key)
 
     def __contains__(self, key: object) -> bool:
-        self.read.add(str(key))
+        self._note(key)
         return super().__contains__(key)
 
     def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - as above
-        self.read.add(key)
+        self._note(key)
         return super().get(key, default)
+
+    def __setitem__(self, key: str, value: object) -> None:
+        self._written.add(key)
+        super().__setitem__(key, value)
 
     def __iter__(self) -> Iterator[str]:
         self.opaque = True  # also reached by **group
@@ -130,7 +147,7 @@ def try_settings(
         values = torch.randn(tensor.shape, generator=source, device="cpu")
         return values.to(tensor.device, tensor.dtype)
 
-    recorded: list[_Recorded] = []
+    recorded: list[Recorded] = []
     built = stepped = finite = moved = False
     error: Exception | None = None
     with undisturbed(), _without_compiling():
@@ -139,17 +156,17 @@ def try_settings(
         try:
             count = len(like)
             recorded = [
-                _Recorded({"params": params[start : start + count], **group})
+                Recorded({"params": params[start : start + count], **group})
                 for start, group in zip(range(0, len(params), count), groups, strict=True)
             ]
             optimizer = cls(recorded, **copy.deepcopy(dict(arguments)))
             built = True
             for each in recorded:
-                each.opaque = False  # what a constructor copies, it puts into its groups
+                each.begin()  # what a constructor copies, it puts into its groups
             if not _together():
                 for position, copied in enumerate(optimizer.param_groups):
-                    if not isinstance(copied, _Recorded):
-                        recorded.append(_Recorded(copied))
+                    if not isinstance(copied, Recorded):
+                        recorded.append(Recorded(copied))
                         optimizer.param_groups[position] = recorded[-1]
                 _steps(optimizer, params, noise)
                 stepped = True

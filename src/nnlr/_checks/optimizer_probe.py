@@ -9,7 +9,7 @@ step looks up, for settings whose effect needs more than a few steps or larger t
 import copy
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._apply.sandbox import undisturbed
+from nnlr._apply.trial import Recorded
 from nnlr._checks.subject import SettingsOfGroup, Subject, peak
 from nnlr._schedule.origin import ORIGIN
 
@@ -79,45 +80,11 @@ class RefusalError(ProbeError):
     """The optimizer runs, and refuses what was to be tried."""
 
 
-class _Watched(dict[str, Any]):
-    """A group that notes which settings are looked up before anybody has written them."""
-
-    def __init__(self, group: Mapping[str, Any]) -> None:
-        super().__init__(group)
-        self.read: set[str] = set()
-        self._written: set[str] = set()
-
-    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a setting
-        self._note(key)
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - a setting
-        self._note(key)
-        return super().get(key, default)
-
-    def __contains__(self, key: object) -> bool:
-        self._note(key)
-        return super().__contains__(key)
-
-    def __iter__(self) -> Iterator[str]:  # also of ``dict(group)`` and ``**group``
-        for key in super().__iter__():
-            self._note(key)
-            yield key
-
-    def __setitem__(self, key: str, value: object) -> None:
-        self._written.add(key)
-        super().__setitem__(key, value)
-
-    def _note(self, key: object) -> None:
-        if isinstance(key, str) and key not in self._written:
-            self.read.add(key)
-
-
 class _Run(NamedTuple):
     """What a trial came to."""
 
     moves: list[Tensor]  # how far each tensor has moved
-    read: set[str]  # the settings that the steps looked up
+    groups: list[Recorded]  # which settings the steps looked up
 
 
 class Probe:
@@ -171,7 +138,7 @@ class Probe:
         if one is ... and self._runs([settings]) and not self._runs([{**settings, key: ...}]):
             return True  # the step raises without it
         run = self._try([{**settings, key: one}, {**settings, key: other}])
-        return key in run.read or not torch.equal(*run.moves)
+        return any(group.reads(key) for group in run.groups) or not torch.equal(*run.moves)
 
     def needs(self, keys: Iterable[str]) -> list[str]:
         """The settings without which a step raises."""
@@ -267,7 +234,7 @@ class Probe:
         if without is not None:
             for group in optimizer.param_groups:
                 group.pop(without, None)
-        watched = [_Watched(group) for group in optimizer.param_groups]
+        watched = [Recorded(group) for group in optimizer.param_groups]
         optimizer.param_groups[:] = watched
         getattr(optimizer, "train", lambda: None)()  # schedule-free ones ask for it
         for step in range(steps):
@@ -292,7 +259,7 @@ class Probe:
             except Exception:  # noqa: BLE001 - it may want to evaluate the loss
                 optimizer.step(loss)
         moves = [tensor.detach() - begin for tensor in tensors]
-        return _Run(moves, set().union(*(group.read for group in watched)))
+        return _Run(moves, watched)
 
 
 def _step_with(

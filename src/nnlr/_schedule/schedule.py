@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from nnlr._arguments import flag
 from nnlr._schedule.base_rate import EVERY_GROUP, BaseRate, Group, Share, matches
@@ -188,9 +189,12 @@ def _share(
             continue
         if not callable(factory):
             of = f" for {pattern!r}" if by_group else ""
+            name = type(factory).__name__
+            is_built = isinstance(factory, LRScheduler)
+            fix = f" Pass its class and arguments: schedule(optimizer, {name}, ...)." * is_built
             raise NnlrError(
                 f"schedule needs a scheduler class or a function of an optimizer{of}, got "
-                f"{shown(factory)}."
+                f"{shown(factory)}.{fix}"
             )
         made[pattern] = Course(
             factory, kwargs, optimizer.defaults, rate.base, what=rate.key, waits=waits

@@ -82,9 +82,8 @@ def _body(lines: Sequence[Line], footnotes: Footnotes, gap: int | None = None) -
     words = max((len(word) for note in notes for word in note.split()), default=0)
     spare = max(map(len, notes), default=0) - words
     room = max(WIDTH - taken, min(_NARROWEST, WIDTH - taken + spare))
-    grid = rich.table.Table(
-        box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
-    )
+    box = rich.box.SIMPLE_HEAD
+    grid = rich.table.Table(box=box, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     least = max(1, min(_NARROWEST, WIDTH - taken))
     grid.add_column("parameter", no_wrap=True, min_width=least)
     for title in columns:

@@ -73,7 +73,6 @@ def load_rich() -> ModuleType:
     try:
         import rich.box
         import rich.console
-        import rich.progress
         import rich.table
         import rich.text
     finally:

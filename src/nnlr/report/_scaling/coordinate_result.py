@@ -175,9 +175,8 @@ class CoordinateCheck:
         taken = sum(
             max(map(len, [*t.split(), *c])) + 2 for t, c in zip(titles, columns, strict=True)
         )
-        grid = rich.table.Table(
-            box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
-        )
+        box = rich.box.SIMPLE_HEAD
+        grid = rich.table.Table(box=box, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         grid.add_column("module", no_wrap=True)
         for title in titles:
             justify: Literal["left", "right"] = "right" if title else "left"

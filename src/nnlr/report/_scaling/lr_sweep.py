@@ -118,9 +118,8 @@ class LrSweep:
         rich = load_rich()
         best = self.best
         narrow = self.widths[0]
-        grid = rich.table.Table(
-            box=rich.box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False
-        )
+        box = rich.box.SIMPLE_HEAD
+        grid = rich.table.Table(box=box, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
         titles = ["width", "best lr", "log2", "per seed", "loss"]
         titles += [f"loss at lr\nof {narrow}", "ratio"]
         for title in titles:

@@ -74,11 +74,10 @@ def tracked(runs: Sequence[Run], what: str, *, progress: bool) -> Iterable[Run]:
     """The runs, with a progress bar on standard error if asked for."""
     if not progress:
         return runs
-    rich = load_rich()
-    bar: Iterable[Run] = rich.progress.track(
-        runs, what, console=rich.console.Console(stderr=True), transient=True
-    )
-    return bar
+    console = load_rich().console.Console(stderr=True)
+    from rich.progress import track
+
+    return track(runs, what, console=console, transient=True)
 
 
 def power(points: Iterable[tuple[float, float]]) -> float:
