@@ -118,9 +118,10 @@ class BaseRate:
         due = []
         for group in groups:
             if mult in group:
-                if not isinstance(group[mult], float | int | Tensor):
-                    number(group[mult], f"{mult} of {_label(group)}")
-                rate = (base if alike else self.value(group)) * group[mult]
+                factor = group[mult]
+                if type(factor) is not float and not isinstance(factor, int | Tensor):
+                    number(factor, f"{mult} of {_label(group)}")
+                rate = (base if alike else self.value(group)) * factor
                 if not 0 <= rate < inf:
                     raise ConfigError(
                         f"The {self.key} of {_label(group)} would be {float(rate):g}: the base "

@@ -62,7 +62,7 @@ class Maker:
             of_state = {key: plain(settings[key]) for key in settings.keys() - _OF_NO_STATE}
             self._chosen[id(settings)] = settings, of_state, repr(sorted(of_state.items()))
         _, chosen, text = self._chosen[id(settings)]
-        shape, dtype = tuple(tensor.shape), tensor.dtype
+        shape, dtype = tensor.shape, tensor.dtype
         key = (shape, dtype, device, text)
         if key not in self._made and self._of_torch and device == "meta":
             # What these make depends on no size.
