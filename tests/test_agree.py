@@ -43,7 +43,8 @@ def meet(plans, *, timeout=20.0, late=(), store=None):
             facts = agreement.facts_of(plans[rank])
             agreement.compare(facts, own_store, rank, everyone, timeout)
         except (nnlr.NnlrError, EndedError) as error:
-            return error
+            error.__context__ = error.__cause__ = None  # which hold the store
+            return error.with_traceback(None)
 
     with ThreadPoolExecutor(len(plans)) as pool:
         coming = [rank for rank in everyone if plans[rank] is not None]
@@ -342,6 +343,9 @@ def test_arguments_are_checked():
         nnlr.agree(torch.optim.SGD(network().parameters()))
     with pytest.raises(nnlr.NnlrError, match="timeout must be a finite number > 0"):
         nnlr.agree(plan(), timeout=0)
+    for group in ("world", [0, 1], 3):
+        with pytest.raises(nnlr.NnlrError, match="group must be a process group of torch or None"):
+            nnlr.agree(plan(), group)
 
 
 class Slow:
@@ -390,10 +394,32 @@ def hears_and_ends(rank, folder, absent):
     os._exit(0)
 
 
-@pytest.mark.no_cover
-@pytest.mark.parametrize(
+LEAVES_FIRST = pytest.mark.parametrize(
     ("absent", "says"), [(None, "the base lr is 0.1 on rank 0 and"), (2, "rank 2 did not come")]
 )
+
+
+@LEAVES_FIRST
+def test_all_hear_the_same_from_a_store_that_ends_with_its_holder(absent, says):
+    """The server of the first rank's store ends when that rank has dropped it."""
+    server = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)]
+    clients = [Slow(dist.TCPStore("127.0.0.1", server[0].port)) for _ in range(2)]
+    plans = [None if rank == absent else plan(lr=0.1 + rank) for rank in range(3)]
+    errors = meet(
+        plans,
+        timeout=20 if absent is None else 0.5,
+        store=lambda rank: clients[rank - 1] if rank else server.pop(),
+    )
+    heard = {str(error) for error in errors.values()}
+    assert 1 == len(heard)
+    assert says in heard.pop()
+    with pytest.raises(dist.DistNetworkError, match="(?i)fail|broken|reset"):
+        clients[0].check(["gone"])
+
+
+@pytest.mark.full
+@pytest.mark.no_cover
+@LEAVES_FIRST
 def test_all_hear_the_same_where_the_holder_of_the_store_leaves_first(absent, says, tmp_path):
     """Real processes over gloo: the first ends as soon as agree lets it, and nobody waits long."""
     start = time.monotonic()

@@ -16,12 +16,6 @@ SOURCES = Path(nnlr.__file__).parent
 FORBIDDEN = "rich typer yaml numpy matplotlib sklearn transformers lightning accelerate peft timm"
 
 
-def run(code: str) -> str:
-    """Run code in a fresh interpreter."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
 def test_the_surface_is_frozen(golden):
     """A public name comes or goes on purpose: the list is a file to be looked at."""
     golden("public_names", "\n".join(sorted(PUBLIC)))
@@ -52,20 +46,19 @@ def test_other_names_are_an_error():
 
 
 @pytest.mark.no_cover
-def test_import_loads_torch_only():
-    """`import nnlr` loads no other library, not even its hard dependencies."""
-    code = "import sys, torch; before = set(sys.modules); import nnlr; "
-    code += "loaded = {m.partition('.')[0] for m in set(sys.modules) - before}; "
-    code += "print(*sorted(loaded - sys.stdlib_module_names))"
-    assert run(code) == "nnlr"
-
-
-@pytest.mark.no_cover
-def test_planning_loads_torch_only():
-    """Resolving and building an optimizer need no other library; printing needs rich."""
+def test_torch_alone_is_loaded():
+    """By the import, by plans and optimizers, and by measuring; printing needs rich."""
     code = f"""
-import sys, torch, nnlr
+import sys, torch
 before = set(sys.modules)
+import nnlr, nnlr.report
+loaded = {{m.partition(".")[0] for m in set(sys.modules) - before}}
+print(*sorted(loaded - sys.stdlib_module_names))
+before = set(sys.modules)
+check = nnlr.report.coordinate_check(
+    lambda w: (m := torch.nn.Linear(1, w), torch.optim.SGD(m.parameters(), lr=0.1)),
+    [1, 2], lambda model: model(torch.ones(1, 1)).sum())
+check.faults()
 model = torch.nn.Linear(1, 1)
 plan = nnlr.resolve(model, nnlr.rule("*"), lr=1, weight_decay=0)
 plan.optimizer(torch.optim.SGD); plan.vectors(); plan.to_json()
@@ -74,7 +67,8 @@ print(sorted(loaded & set({FORBIDDEN.split()!r}) - {{"numpy"}}))
 str(plan)
 print("rich" in sys.modules)
 """
-    assert run(code).split("\n") == ["[]", "True"]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n") == ["nnlr", "[]", "True", ""]
 
 
 def test_version_is_a_version():

@@ -42,6 +42,8 @@ _MOST_PLANS: Final = 8
 # the store already.
 _PARTING: Final = 10.0
 
+_OUTSIDE: Final = -100  # what torch gives to those outside a new group
+
 _FIX: Final = (
     "Resolve the same schemes at the same base rates on every rank, and the same whole model: "
     "before it is sharded or cut into stages."
@@ -81,9 +83,12 @@ def agree(plan: Plan, group: "ProcessGroup | None" = None, *, timeout: float = 3
             "follow from its plan."
         )
     seconds = number(timeout, "timeout", above=0)
+    outside = isinstance(group, int) and group == _OUTSIDE
+    if not (group is None or outside or hasattr(group, "rank")):
+        raise NnlrError(f"group must be a process group of torch or None, got {shown(group)}.")
     if not (dist.is_available() and dist.is_initialized()):
         return
-    if isinstance(group, int):  # what torch gives to those outside a new group
+    if outside:
         return
     ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
     rank = dist.get_rank()

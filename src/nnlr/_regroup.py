@@ -115,7 +115,7 @@ def regroup(
     shared = _continued(old_groups, optimizer.defaults)
     origins = _agreed([group.get(ORIGIN, {}) for group in old_groups])
     moved = {key: value for key, value in origins.items() if key in shared}
-    tensor_lr = next((g["lr"] for g in old_groups if isinstance(g["lr"], Tensor)), None)
+    tensor_lr = next((g["lr"] for g in old_groups if isinstance(g.get("lr"), Tensor)), None)
     new_groups = []
     for group in without_decay(plan_groups, signature):
         rates = {

@@ -11,6 +11,7 @@ import nnlr
 from nnlr._apply.trial import Recorded
 
 INF = float("inf")
+ABROAD = "abroad"
 
 # Options that a class refuses as arguments, or that no step survives, and what is said of them.
 REFUSED = [
@@ -93,6 +94,27 @@ class TestValues:
         """They derive from them."""
         with pytest.raises(nnlr.ConfigError, match=r"Invalid beta .*, set by rule '0\.\*'"):
             planned(network(), {"betas": (1.5, 2)}).optimizer(cls)
+
+    @pytest.mark.parametrize("base", [torch.optim.Adam, torch.optim.AdamW])
+    def test_what_a_subclass_hands_on_is_judged_by_the_class_it_is_of(self, base):
+        """Its own signature says `**kwargs`, and an eps of -1 shows in no step."""
+
+        class Open(base):
+            def __init__(self, params, *args, **kwargs):
+                super().__init__(params, *args, **kwargs)
+
+        with pytest.raises(nnlr.ConfigError, match="Invalid epsilon value: -1"):
+            planned(network(), {"eps": -1}).optimizer(Open)
+        assert planned(network(), {"eps": 1e-6}).optimizer(Open)
+
+    def test_an_empty_tensor_does_not_stand_for_the_others(self):
+        """No value makes it move, or NaN."""
+        tensors = {
+            "0.full": torch.nn.Parameter(torch.ones(3)),
+            "0.empty": torch.nn.Parameter(torch.ones(0)),
+        }
+        with pytest.raises(nnlr.ConfigError, match="moves no weight with an option that is inf"):
+            planned(tensors, {"eps": INF}).optimizer(torch.optim.AdamW, model=tensors)
 
     def test_partials_and_functions_are_judged_by_what_they_build(self):
         """A function's optimizer has a class too."""
@@ -292,24 +314,43 @@ class TestUndeclared:
         assert [2] == [group[key] for group in optimizer.param_groups if key in group]
 
     def test_each_way_to_ask_a_group_is_noted(self):
-        """By key, by default, by membership; going through all of it tells nothing."""
-        group = Recorded({"a": 1, "b": 2})
+        """By key, by default, by membership; who goes through all of it asks for all."""
+        group = Recorded({"a": 1, "b": 2, "g": 0})
         assert (1, 3, False) == (group["a"], group.get("c", 3), "d" in group)
-        assert ({"a", "c", "d"}, False) == (group.read, group.opaque)
-        for go_through in (list, dict, lambda group: {**group}, lambda group: group.items()):
+        assert (5, 6, 0) == (group.setdefault("e", 5), group.pop("f", 6), group.pop("g"))
+        assert {"a", "c", "d", "e", "f", "g"} == group.read
+        for go_through in (
+            list,
+            dict,
+            dict.copy,
+            lambda g: {**g},
+            lambda g: {} | g,
+            Recorded.items,
+        ):
             group = Recorded({"a": 1, "b": 2})
             go_through(group)
-            assert group.opaque
-            assert group.reads("a")
-            group.begin()
-            assert not group.opaque
+            assert {"a", "b"} == group.read
 
-    def test_what_a_step_has_written_itself_is_nobodys_setting(self):
-        """Counters in a group are asked for in every step, and start in the first."""
-        group = Recorded({})
-        group["count"] = 1
-        assert 1 == group["count"]
-        assert not group.reads("count")
+    def test_what_was_written_before_is_not_asked_for(self):
+        """A counter that a step keeps there is nobody's setting."""
+        group = Recorded({"a": 1})
+        group["k"] = 0
+        assert 0 == group["k"]
+        assert set() == group.read
+
+    @pytest.mark.parametrize("ask", [dict.pop, dict.setdefault, dict.get])
+    def test_a_helper_outside_of_the_class_may_ask(self, ask):
+        """Neither the class nor its methods have the word then."""
+        ask = getattr(Recorded, ask.__name__)
+
+        class Elsewhere(torch.optim.SGD):
+            def step(self, closure=None):
+                for group in self.param_groups:
+                    getattr(type(group), ask.__name__)(group, ABROAD, None)
+                return super().step(closure)
+
+        optimizer = planned(network(), {ABROAD: 2}).optimizer(Elsewhere)
+        assert 2 == optimizer.param_groups[0].get(ABROAD) or 2 == optimizer.param_groups[1][ABROAD]
 
     @pytest.mark.parametrize("cls", [Undeclared, OnCondition, torch.optim.AdamW])
     def test_what_no_step_reads_is_refused(self, cls):

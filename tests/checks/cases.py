@@ -186,6 +186,28 @@ def in_two_optimizers(ill):
     return net, (first, second)
 
 
+@case("repeated-parameter")
+def in_the_first_of_two(ill):
+    net = network()
+    plan = resolved(net, nnlr.rule("0.*", lr_mult=0.1))
+    part = dict(net[2].named_parameters("2"))
+    both = [
+        plan.optimizer(torch.optim.SGD),
+        plan.optimizer(torch.optim.Adam, model=part, partial=True),
+    ]
+    if not ill:
+        part = dict(net[0].named_parameters("0"))
+        both[0] = plan.optimizer(torch.optim.SGD, model=part, partial=True)
+    return net, both
+
+
+@case("repeated-parameter")
+def all_in_two_optimizers(ill):
+    net = network()
+    both = [torch.optim.SGD(net.parameters(), lr=LR) for _ in range(2 if ill else 1)]
+    return net, both
+
+
 @case("mixed-mesh")
 def partly_sharded(ill):
     from torch.distributed.tensor import distribute_module, init_device_mesh
@@ -265,6 +287,16 @@ for key, value in [
     *(("weight_decay", -1.0), ("momentum", torch.nan), ("lr", torch.tensor(-1.0))),
 ]:
     case("bad-value")(_with(key, value))
+
+
+@case("bad-value")
+def a_part_of_a_setting(ill):
+    net = network()
+    plan = resolved(net)
+    optimizer = plan.optimizer(torch.optim.AdamW)
+    if ill:
+        optimizer.param_groups[0]["betas"] = (0.9, float("nan"))
+    return plan, optimizer
 
 
 @case("unsafe-value")
@@ -626,6 +658,15 @@ def nothing_to_multiply(ill):
     for group in optimizer.param_groups if ill else ():
         group["lr"] = 0.0
     return plan, optimizer, lrs.ExponentialLR(optimizer, 0.9)
+
+
+@case("rates-stay-zero")
+def set_to_zero(ill):
+    net = network()
+    plan, optimizer = layered(net, torch.optim.SGD)
+    for group in optimizer.param_groups if ill else ():
+        group["lr"] = 0.0
+    return plan, optimizer
 
 
 @case("rates-stay-zero")

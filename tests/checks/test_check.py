@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import logging
 import random
 import sys
 import warnings
@@ -345,21 +346,27 @@ class TestOptimizers:
         assert "nothing found" == str(nnlr.check(net, optimizer))
         assert "numpy" not in sys.modules
 
-    def test_what_is_tried_is_neither_heard_nor_drawn_from(self, capsys):
-        """Prints, warnings and all random states are kept inside."""
+    def test_what_is_tried_is_neither_heard_nor_drawn_from(self, capsys, caplog):
+        """Prints, logs, warnings and all random states are kept inside."""
 
         class Loud(torch.optim.SGD):
             def __init__(self, params, lr):
                 super().__init__(params, lr=lr)
                 print(random.random(), np.random.rand(), torch.rand(1))  # noqa: S311, T201
+                print("loud", file=sys.stderr)  # noqa: T201
+                logging.getLogger("loud").error("loud")
                 warnings.warn("loud", stacklevel=2)
 
         net = network()
         with pytest.warns(UserWarning, match="loud"):
             optimizer = layered(net, Loud)
         capsys.readouterr()
+        caplog.clear()
         assert [] == kinds(net, optimizer)  # a warning would be an error
-        assert "" == capsys.readouterr().out
+        assert ("", "") == capsys.readouterr()
+        assert "" == caplog.text
+        logging.getLogger("loud").error("heard again")
+        assert "heard again" in caplog.text
 
 
 # --- schedulers: what each of torch's does with the groups

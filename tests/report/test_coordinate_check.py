@@ -2,7 +2,6 @@
 
 import math
 import random
-import subprocess
 import sys
 from itertools import pairwise
 
@@ -522,21 +521,6 @@ def test_progress_goes_to_standard_error(capsys):
     assert ("", "") == capsys.readouterr()
     coordinate_check(standard, [4, 8], loss, seeds=[0], label="bar", progress=True)
     assert "" == capsys.readouterr().out
-
-
-@pytest.mark.no_cover
-def test_the_package_stays_light():
-    """`import nnlr.report` loads neither rich nor matplotlib, nor does measuring."""
-    code = """
-import sys, nnlr.report, torch
-check = nnlr.report.coordinate_check(
-    lambda w: (m := torch.nn.Linear(1, w), torch.optim.SGD(m.parameters(), lr=0.1)),
-    [1, 2], lambda model: model(torch.ones(1, 1)).sum())
-check.faults()
-print({"rich", "matplotlib"} & set(sys.modules))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "set()" == done.stdout.strip()
 
 
 def test_names_of_the_package():

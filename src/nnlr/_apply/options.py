@@ -5,7 +5,6 @@ distinct set of options is handed to the class as arguments of a small optimizer
 says by a few steps whether it reads what it does not declare.
 """
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._apply.locate import Located
-from nnlr._apply.trial import Trial, arguments_of, mentions, small, true_to, try_settings
+from nnlr._apply.trial import (
+    Trial,
+    arguments,
+    arguments_of,
+    mentions,
+    small,
+    true_to,
+    try_settings,
+)
 from nnlr._rows.groups import Group, hashable
 from nnlr._text import listed, nearest_hint, shown, warn
 from nnlr.errors import ConfigError
@@ -70,18 +77,19 @@ def judge_options(
     if not isinstance(optimizer, Optimizer) or not isinstance(declared, dict):
         return
     cls = type(optimizer)
-    arguments = arguments_of(cls, optimizer)
-    arguments |= {key: settings[key] for key in settings if key in _accepted(cls)}
+    accepted = arguments(cls)
+    built_with = arguments_of(cls, optimizer)
+    built_with |= {key: settings[key] for key in settings if key in accepted}
     missing = [] if "lr" in declared else ["lr"]
     if "weight_decay" not in declared and any(group.weight_decay for group in groups):
         missing.append("weight_decay")
     cases = _cases(groups, located, missing)
-    _judge_rates(cls, arguments, groups, cases[0])
+    _judge_rates(cls, built_with, groups, cases[0])
     reads: dict[str, bool | None] = {}
     for case in cases:
         if not case.rates and not case.options:
             continue
-        outcome = _tried(cls, arguments, case)
+        outcome = _tried(cls, built_with, case)
         undeclared = {**case.rates, **case.options}.keys() - declared.keys()
         for key in undeclared:
             reads[key] = _better(reads.get(key, False), _is_read(cls, key, outcome, missing))
@@ -89,7 +97,7 @@ def judge_options(
 
 
 def _judge_rates(
-    cls: type[Optimizer], arguments: _Settings, groups: Sequence[Group], case: _Case
+    cls: type[Optimizer], built_with: _Settings, groups: Sequence[Group], case: _Case
 ) -> None:
     """Refuse different rates where a step of the class raises on them; torch's do not."""
     lrs = list(dict.fromkeys(group.lr for group in groups if group.lr))
@@ -98,7 +106,7 @@ def _judge_rates(
 
     def fares(lrs: Sequence[float]) -> Trial:
         settings = [{**case.rates, **case.options, "lr": lr} for lr in lrs]
-        return try_settings(cls, arguments, settings, small(case.tensors))
+        return try_settings(cls, built_with, settings, small(case.tensors))
 
     outcome = fares(lrs[:2])
     if not outcome.stepped and (fault := _fault(outcome, fares(lrs[:1] * 2), {})):
@@ -106,11 +114,6 @@ def _judge_rates(
             f"{cls.__name__} {fault.replace('an option', 'groups of different rates')}. Give "
             "all parameters one rate, or use an optimizer that trains them at their own."
         ) from outcome.error
-
-
-def _accepted(cls: type) -> set[str]:
-    """The names of a constructor's arguments."""
-    return set(inspect.signature(cls).parameters)
 
 
 def _cases(
@@ -133,14 +136,15 @@ def _cases(
     ]
 
 
-def _tried(cls: type[Optimizer], arguments: _Settings, case: _Case) -> Trial:
+def _tried(cls: type[Optimizer], built_with: _Settings, case: _Case) -> Trial:
     """How a small optimizer fares with the options; refuse them if it is better off without."""
+    accepted = arguments(cls)
 
     def fares(options: _Settings, like: Sequence[Tensor]) -> Trial:
-        as_arguments = {key: options[key] for key in options if key in _accepted(cls)}
-        return try_settings(cls, {**arguments, **as_arguments}, [{**case.rates, **options}], like)
+        as_arguments = {key: options[key] for key in options if key in accepted}
+        return try_settings(cls, {**built_with, **as_arguments}, [{**case.rates, **options}], like)
 
-    needed = {key: case.options[key] for key in case.options if key not in _accepted(cls)}
+    needed = {key: case.options[key] for key in case.options if key not in accepted}
     error, fault = None, None
     # Some fail on small tensors only, or need another device.
     for like in (small(case.tensors), true_to(case.tensors)):
@@ -184,7 +188,7 @@ def _infinite(value: object) -> bool:
 
 def _is_read(cls: type[Optimizer], key: str, outcome: Trial, rates: Sequence[str]) -> bool | None:
     """Whether an optimizer reads a setting of its groups; ``None`` if that cannot be told."""
-    if outcome.opaque or key in outcome.read:
+    if key in outcome.read:
         return True
     if outcome.stepped and key in rates:
         return False

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import random
 import sys
 import warnings
@@ -14,7 +15,7 @@ from torch.optim import optimizer as hooks
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Restore random states and step hooks afterwards; drop warnings and output."""
+    """Restore random states and step hooks afterwards; drop warnings, output and logs."""
     numpy = sys.modules.get("numpy")
     numpy_state = numpy.random.get_state() if numpy else None
     python_state = random.getstate()
@@ -26,14 +27,18 @@ def undisturbed() -> Iterator[None]:
     copies = [dict(registered) for registered in all_hooks]
     for registered in all_hooks:
         registered.clear()
+    logs = logging.root.manager.disable
+    logging.disable()
     try:
         with (
             torch.random.fork_rng(devices=[]),
             warnings.catch_warnings(action="ignore"),
             contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
         ):
             yield
     finally:
+        logging.disable(logs)
         for registered, registered_before in zip(all_hooks, copies, strict=True):
             registered.update(registered_before)
         random.setstate(python_state)

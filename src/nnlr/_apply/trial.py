@@ -7,6 +7,7 @@ constructor looks at settings that stand in a group. A small optimizer of the sa
 import contextlib
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
@@ -22,6 +23,8 @@ _STEPS: Final = 3  # the third finds what two have left behind
 
 _SIDE: Final = 8  # the longest side of a small tensor
 
+_NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 # Elements that a tensor may have to be tried in its true shape.
 _LARGE: Final = 2**20
 
@@ -31,7 +34,6 @@ class Trial:
     """How a small optimizer fared."""
 
     read: frozenset[str]  # settings of its group that it asked for
-    opaque: bool  # whether it went through all settings, so that which it reads is not known
     built: bool
     stepped: bool
     finite: bool  # whether all tensors were finite after the steps
@@ -45,20 +47,7 @@ class Recorded(dict[str, Any]):
     def __init__(self, group: Mapping[str, Any]) -> None:
         super().__init__(group)
         self.read: set[str] = set()
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget what was written, and that all settings were gone through."""
         self._written: set[str] = set()
-        self.opaque = False
-
-    def reads(self, key: str) -> bool:
-        """Whether a setting has been asked for, perhaps among all others."""
-        return self.opaque or key in self.read
-
-    def _note(self, key: object) -> None:
-        if isinstance(key, str) and key not in self._written:
-            self.read.add(key)
 
     def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a setting may be anything
         self._note(key)
@@ -72,26 +61,49 @@ class Recorded(dict[str, Any]):
         self._note(key)
         return super().get(key, default)
 
+    def pop(self, key: str, *default: Any) -> Any:  # noqa: ANN401 - as above
+        self._note(key)
+        return super().pop(key, *default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - as above
+        self._note(key)
+        return super().setdefault(key, default)
+
+    def __iter__(self) -> Iterator[str]:  # also of copies and ``**group``
+        return iter(self.keys())
+
+    def keys(self) -> Any:  # noqa: ANN401 - dict_keys
+        self._note(*super().keys())
+        return super().keys()
+
+    def items(self) -> Any:  # noqa: ANN401 - dict_items
+        self._note(*super().keys())
+        return super().items()
+
     def __setitem__(self, key: str, value: object) -> None:
         self._written.add(key)
         super().__setitem__(key, value)
 
-    def __iter__(self) -> Iterator[str]:
-        self.opaque = True  # also reached by **group
-        return super().__iter__()
+    def _note(self, *keys: Any) -> None:
+        self.read.update(key for key in keys if key not in self._written)
 
-    def keys(self) -> Any:  # noqa: ANN401 - dict_keys
-        self.opaque = True
-        return super().keys()
 
-    def items(self) -> Any:  # noqa: ANN401 - dict_items
-        self.opaque = True
-        return super().items()
+def arguments(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a class, and those which its ``**kwargs`` hand to the classes it is of."""
+    accepted: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        own = inspect.signature(base).parameters
+        accepted = {**own, **accepted}
+        if not any(each.kind is each.VAR_KEYWORD for each in own.values()):
+            break
+    return {key: each for key, each in accepted.items() if each.kind in _NAMED}
 
 
 def arguments_of(cls: type[Optimizer], optimizer: Optimizer) -> dict[str, Any]:
     """The arguments that build such an optimizer again, as far as its defaults tell."""
-    accepted = inspect.signature(cls).parameters
+    accepted = arguments(cls)
     return {
         key: copy.deepcopy(value) for key, value in optimizer.defaults.items() if key in accepted
     }
@@ -120,19 +132,16 @@ def _cut(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _smallest(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The smallest tensor of each number of axes."""
+    """The smallest tensor of each number of axes, if there is one not an empty one."""
     smallest: dict[int, Tensor] = {}
-    for tensor in tensors:
-        if tensor.numel() < smallest.get(tensor.ndim, tensor).numel() or (
-            tensor.ndim not in smallest
-        ):
-            smallest[tensor.ndim] = tensor
+    for tensor in sorted(tensors, key=lambda tensor: tensor.numel() or math.inf):
+        smallest.setdefault(tensor.ndim, tensor)
     return list(smallest.values())
 
 
 def try_settings(
     cls: type[Optimizer],
-    arguments: Mapping[str, Any],
+    settings: Mapping[str, Any],
     groups: Sequence[Mapping[str, Any]],
     like: Sequence[Tensor],
 ) -> Trial:
@@ -159,10 +168,8 @@ def try_settings(
                 Recorded({"params": params[start : start + count], **group})
                 for start, group in zip(range(0, len(params), count), groups, strict=True)
             ]
-            optimizer = cls(recorded, **copy.deepcopy(dict(arguments)))
+            optimizer = cls(recorded, **copy.deepcopy(dict(settings)))
             built = True
-            for each in recorded:
-                each.begin()  # what a constructor copies, it puts into its groups
             if not _together():
                 for position, copied in enumerate(optimizer.param_groups):
                     if not isinstance(copied, Recorded):
@@ -175,8 +182,7 @@ def try_settings(
         except Exception as failure:  # noqa: BLE001 - anyone's optimizer
             error = failure
     read = frozenset().union(*(each.read for each in recorded))
-    opaque = any(each.opaque for each in recorded)
-    return Trial(read, opaque, built, stepped, finite, moved, error)
+    return Trial(read, built, stepped, finite, moved, error)
 
 
 def _steps(optimizer: Optimizer, params: Sequence[nn.Parameter], noise: Any) -> None:  # noqa: ANN401

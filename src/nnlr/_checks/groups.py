@@ -107,7 +107,9 @@ def bad_values(subject: Subject) -> Iterator[Finding]:
 
 
 def _is_bad(key: str, value: object) -> bool:
-    """Whether a setting is NaN, or a rate is no finite number >= 0."""
+    """Whether a setting, or a part of it, is NaN, or a rate is no finite number >= 0."""
+    if key not in _RATES and isinstance(value, list | tuple):
+        return any(_is_bad("", item) for item in value)
     if isinstance(value, float) and math.isnan(value):
         return True
     if key not in _RATES or value is None:
@@ -119,8 +121,11 @@ def _is_bad(key: str, value: object) -> bool:
     return not 0 <= value < math.inf
 
 
-def _good(optimizer: Optimizer, group: SettingsOfGroup, key: str) -> float:
+def _good(optimizer: Optimizer, group: SettingsOfGroup, key: str) -> object:
     """A value in place of a bad one: that which the code built, or else the default."""
+    if key not in _RATES:
+        choices = (as_built(group).get(key), optimizer.defaults.get(key))
+        return next((value for value in choices if not _is_bad(key, value)), 0.0)
     factor = rate(group, MULTIPLIERS.get(key, "")) if key in MULTIPLIERS else 1.0
     default = rate(optimizer.defaults, key)
     built = rate(as_built(group), key)
@@ -262,7 +267,7 @@ def drift(subject: Subject) -> Iterator[Finding]:
             yield error(
                 "ratio-drift",
                 (label for label, _, _ in off),
-                cause=f"{plural(len(off), 'group', 'have')} left the ratio of their {mult}: "
+                cause=f"{plural(len(off), 'group', 'have')} left the ratio of {mult}: "
                 f"{label!r} has {key} {now:.3g} and {mult} {factor:.3g}, where {reference[0]!r} "
                 f"has {reference[2]:.3g} and {reference[1]:.3g}",
                 fix="Build the scheduler by nnlr.schedule, or mend what it does before each step: "

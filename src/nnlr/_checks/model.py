@@ -3,11 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import chain
 from math import floor, inf, log2
 from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from nnlr._apply.sandbox import undisturbed
@@ -150,9 +152,27 @@ def repeated(subject: Subject) -> Iterator[Finding]:
         "holds too: each step moves it as often as it is there",
         fix=f"Have each parameter in one group: {resolve_again(subject)}"
         if len(subject.optimizers) == 1
-        else "Leave what one optimizer has to it: optimizers[1] = type(optimizers[1])([tensor for "
-        "tensor in model.parameters() if not any(tensor is other for group in "
-        "optimizers[0].param_groups for other in group['params'])], **optimizers[1].defaults)",
+        else _parted(subject.optimizers),
+    )
+
+
+def _parted(optimizers: Sequence[Optimizer]) -> str:
+    """How to take what other optimizers train out of the groups of one that has more."""
+    tensors = [
+        {id(t) for group in each.param_groups for t in group["params"]} for each in optimizers
+    ]
+    counts = Counter(chain(*tensors))
+    own = [sum(counts[tensor] == 1 for tensor in each) for each in tensors]
+    if not any(own):
+        return "Leave them to one optimizer: del optimizers[1:]"
+    largest = f"optimizers[{own.index(max(own))}]"
+    return (
+        "Leave to the others what they have: taken = {id(t) for other in optimizers if other is "
+        f"not {largest} for group in other.param_groups for t in group['params']}}; "
+        "[group.update([(key, [each for each, t in zip(group[key], group['params']) if id(t) not "
+        "in taken]) for key in ('param_names', 'params') if key in group]) for group in "
+        f"{largest}.param_groups]; {largest}.param_groups[:] = [group for group in "
+        f"{largest}.param_groups if group['params']]"
     )
 
 
@@ -194,7 +214,8 @@ def gradients(subject: Subject) -> Iterator[Finding]:
             without,
             cause=f"{len(without)} of {plural(len(trained), 'trained parameter')} got no "
             "gradient in the last backward: the loss does not depend on them, or did not in "
-            "this batch, or they are not the tensors that the model computes with",
+            "this batch, or they were unlocked after it, or they are not the tensors that the "
+            "model computes with",
             fix="Freeze what is never used: "
             f"{resolve_again(subject, frozen(without, subject.names))}",
         )

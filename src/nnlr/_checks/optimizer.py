@@ -1,6 +1,5 @@
 """Optimizers that do not read what their groups say."""
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from torch.optim import Optimizer
 
 from nnlr import checkpoint
 from nnlr._apply.sandbox import undisturbed
+from nnlr._apply.trial import arguments
 from nnlr._checks.fixes import rebuilt
 from nnlr._checks.optimizer_probe import SLOWER, Probe, ProbeError, RefusalError, is_read, probe_of
 from nnlr._checks.subject import SettingsOfGroup, Subject, labelled, peak, rate
@@ -159,14 +159,14 @@ def _options(optimizer: Optimizer, subject: Subject) -> list[_Option]:
     What an optimizer counts in its groups is none: nobody can set it. Nor is what its
     constructor writes there as its signature has it.
     """
-    arguments = inspect.signature(type(optimizer)).parameters
-    words = _vocabulary() | arguments.keys()
+    accepted = arguments(type(optimizer))
+    words = _vocabulary() | accepted.keys()
     words |= {key for row in subject.plan or () for key in row.options}
     groups = labelled(optimizer)
     options = []
     for key in sorted({key for _, group in groups for key in group} & (words - _NO_OPTIONS)):
         values = [group.get(key, ...) for _, group in groups]
-        declared = arguments[key].default if key in arguments else ...
+        declared = accepted[key].default if key in accepted else ...
         default = optimizer.defaults.get(key, declared)
         others = [
             (label, group, value)
@@ -191,10 +191,7 @@ def _vocabulary() -> frozenset[str]:
     """The arguments of all optimizers of torch."""
     classes = [cls for cls in vars(torch.optim).values() if isinstance(cls, type)]
     return frozenset(
-        name
-        for cls in classes
-        if issubclass(cls, Optimizer)
-        for name in inspect.signature(cls).parameters
+        name for cls in classes if issubclass(cls, Optimizer) for name in arguments(cls)
     ) - {"params", "defaults"}
 
 

@@ -7,7 +7,6 @@ step looks up, for settings whose effect needs more than a few steps or larger t
 """
 
 import copy
-import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._apply.sandbox import undisturbed
-from nnlr._apply.trial import Recorded
+from nnlr._apply.trial import Recorded, arguments
 from nnlr._checks.subject import SettingsOfGroup, Subject, peak
 from nnlr._schedule.origin import ORIGIN
 
@@ -84,7 +83,7 @@ class _Run(NamedTuple):
     """What a trial came to."""
 
     moves: list[Tensor]  # how far each tensor has moved
-    groups: list[Recorded]  # which settings the steps looked up
+    read: set[str]  # the settings that the steps looked up
 
 
 class Probe:
@@ -92,11 +91,10 @@ class Probe:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._cls = type(optimizer)
-        arguments = inspect.signature(self._cls).parameters
-        defaults = copy.deepcopy(optimizer.defaults)
-        settings = {**defaults, **_PLAIN_STEP}
-        self._settings = {key: value for key, value in settings.items() if key in arguments}
-        for argument in list(arguments.values())[1:]:  # what it must be told, and keeps
+        accepted = arguments(self._cls)
+        settings = {**copy.deepcopy(optimizer.defaults), **_PLAIN_STEP}
+        self._settings = {key: value for key, value in settings.items() if key in accepted}
+        for argument in list(accepted.values())[1:]:  # what it must be told, and keeps
             value = getattr(optimizer, argument.name, ...)
             if argument.default is argument.empty and isinstance(value, _PLAIN):
                 self._settings.setdefault(argument.name, value)
@@ -138,7 +136,7 @@ class Probe:
         if one is ... and self._runs([settings]) and not self._runs([{**settings, key: ...}]):
             return True  # the step raises without it
         run = self._try([{**settings, key: one}, {**settings, key: other}])
-        return any(group.reads(key) for group in run.groups) or not torch.equal(*run.moves)
+        return key in run.read or not torch.equal(*run.moves)
 
     def needs(self, keys: Iterable[str]) -> list[str]:
         """The settings without which a step raises."""
@@ -259,7 +257,7 @@ class Probe:
             except Exception:  # noqa: BLE001 - it may want to evaluate the loss
                 optimizer.step(loss)
         moves = [tensor.detach() - begin for tensor in tensors]
-        return _Run(moves, watched)
+        return _Run(moves, set().union(*(group.read for group in watched)))
 
 
 def _step_with(
@@ -332,4 +330,4 @@ def step_needs(subject: Subject, optimizer: Optimizer, keys: Sequence[str]) -> l
         try:
             return probe_of(subject, optimizer).needs(keys)
         except Exception:  # noqa: BLE001 - anyone's optimizer
-            return sorted(inspect.signature(type(optimizer)).parameters.keys() & set(keys))
+            return sorted(arguments(type(optimizer)).keys() & set(keys))

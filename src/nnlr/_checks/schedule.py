@@ -106,7 +106,8 @@ def asleep(subject: Subject) -> Iterator[Finding]:
             continue
         schedulers = subject.schedulers_of(optimizer)
         began = any(start(group) for group in groups)
-        if not schedulers and began and not optimizer.state:
+        noted = subject.is_scheduled_by_us(optimizer) or any("initial_lr" in g for g in groups)
+        if not schedulers and began and noted and not optimizer.state:
             continue  # the warm-up of a scheduler that was not passed
         rises = [_rises(subject, scheduler, optimizer) for scheduler in schedulers]
         if any(rises):

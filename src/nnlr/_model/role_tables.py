@@ -58,7 +58,7 @@ _POINTS: Final = r"(.*_)?(ref(erence)?_?points?(_?emb\w*)?|points?_emb\w*)"
 
 # What such a table of vectors is called. `tokens` alone may as well be words.
 LEARNED: Final = re.compile(
-    r"(?!(.*_)?(type|word|vocab|id|segment|lang\w*|encoder|tower|model|net|branch)s?(_|$))"
+    r"(?!(.*_)?(type|word|term|vocab|id|segment|lang\w*|encoder|tower|model|net|branch)s?(_|$))"
     r"(.*_)?(quer(y|ies)|prompts?|prefix|latents?|registers?)(_.*|(emb|feat|pos|tok)\w*)?"
     rf"|{_LEVELS}|{_POINTS}|embed_global|(.*_)?global(_emb\w*)?"
     r"|(.*_)?(cls|class|mask|reg|dist|distillation|det|detection|obj|object|mem|memory|global"
@@ -123,7 +123,7 @@ TABLE: Final = (
     Trait("embedding", r"((text|word|input)_)?tokens?_?emb[a-z]*", _MATRIX),
     Trait("token", r"(.*_)?(tokens?|registers?)\d*(_\w+)?|probe|ctx", _FROM_VECTOR),
     Trait("token", rf".*quer(y|ies)|{_LEVELS}|{_POINTS}", _FROM_VECTOR),
-    Trait("token", rf"{_NO_LAYER}(.*_)?(quer(y|ies)|prompts?|latents?)_?\w*", _FROM_VECTOR),
+    Trait("token", rf"{_NO_LAYER}(.*_)?(quer(y|ies)|prompts?|latents?|prefix)_?\w*", _FROM_VECTOR),
     Trait("scalar", r".*", range(1)),
     Trait("gain", r"(.*_)?(gamma|gain|scales?|scaling|alpha)(_?\d|_[a-z]|_\w+_table)?"),
     Trait("gain", r"(.*_)?(gate|g)(_?\d|_[a-z])?|.*magnitude.*", _VECTOR),
