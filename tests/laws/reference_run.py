@@ -101,6 +101,8 @@ class Member:
     own: float | None = None  # momentum, or first beta, other than the optimizer's
     planned: float = 1.0  # the first multiplier, where a hand has written another
     uphill: bool = False  # maximized: only a hand writes that
+    noted: bool = False  # the same, as it was when the group was first noted
+    apart: bool = False  # in a group made by hand
     late: bool = False  # added by hand: the schedule has not come by yet
 
 
@@ -298,12 +300,15 @@ class ReferenceRun:
     def add_adapter(self, lr_mult):
         """One more parameter, in a group made by hand."""
         self.arrange(replace(self.layout, adapter=True))
-        self.members["adapter.weight"] = Member(lr_mult, 1.0, late=True, planned=lr_mult)
+        self.members["adapter.weight"] = Member(
+            lr_mult, 1.0, late=True, planned=lr_mult, apart=True
+        )
 
     def flip(self):
         """Turn the sign of all updates by hand."""
         for member in self.members.values():
             member.uphill = not member.uphill
+            member.noted = member.uphill if member.late else member.noted
 
     def tilt(self, pattern, factor):
         """Multiply the multipliers of some groups by hand; return the parameters in them.
@@ -346,11 +351,15 @@ class ReferenceRun:
         self.state = {n: saved.state[n] for n in self.members if n in saved.state}
         signs = {}
         for name in self.members.keys() & saved.members.keys():
-            signs.setdefault(self._group(name), set()).add(saved.members[name].uphill)
+            other = saved.members[name]
+            moved = other.late or other.uphill != other.noted
+            signs.setdefault(self._group(name), set()).add((other.uphill, moved))
         mults = self.multipliers(saved)
         groups = {name: self._group(name) for name in self.members}
         for name, member in self.members.items():
-            member.uphill = signs.get(groups[name]) == {True}
+            sign = signs.get(groups[name], ())
+            agreed = {each for each, _ in sign} if all(moved for _, moved in sign) else ()
+            member.uphill = next(iter(agreed)) if len(agreed) == 1 else member.noted
             member.lr_mult = member.planned
             if moved := [m for m, plan in mults.get(groups[name], ()) if m != plan]:
                 member.lr_mult = moved[0]
@@ -375,4 +384,4 @@ class ReferenceRun:
         """What parameters have in common that are in one group."""
         member = self.members[name]
         decay = member.wd_mult if self.bases["weight_decay"] else 0.0
-        return member.planned, decay, member.own, member.late
+        return member.planned, decay, member.own, member.apart
