@@ -413,7 +413,7 @@ def test_all_hear_the_same_from_a_store_that_ends_with_its_holder(absent, says):
     heard = {str(error) for error in errors.values()}
     assert 1 == len(heard)
     assert says in heard.pop()
-    with pytest.raises(dist.DistNetworkError, match="(?i)fail|broken|reset"):
+    with pytest.raises(dist.DistNetworkError, match=r"(?i)fail|broken|reset"):
         clients[0].check(["gone"])
 
 

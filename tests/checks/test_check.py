@@ -346,6 +346,22 @@ class TestOptimizers:
         assert "nothing found" == str(nnlr.check(net, optimizer))
         assert "numpy" not in sys.modules
 
+    def test_rates_that_are_read_at_construction_only_are_not_read(self):
+        """No scheduler would move them."""
+
+        class Early(torch.optim.SGD):
+            def __init__(self, params, lr):
+                super().__init__(params, lr=lr)
+                self.lrs = [group["lr"] for group in self.param_groups]
+
+            def step(self, closure=None):
+                for group, lr in zip(self.param_groups, self.lrs, strict=True):
+                    for tensor in group["params"]:
+                        tensor.data.sub_(tensor.grad, alpha=lr)
+
+        net = network()
+        assert ["ignores-rate"] == kinds(net, layered(net, Early))
+
     def test_what_is_tried_is_neither_heard_nor_drawn_from(self, capsys, caplog):
         """Prints, logs, warnings and all random states are kept inside."""
 

@@ -23,7 +23,7 @@ from nnlr._schedule.origin import ORIGIN
 # How much slower the second tensor is to learn.
 SLOWER: Final = 0.1
 
-# Some optimizers round the result; between half and twice the rate counts as read.
+# Some optimizers round the result, or weigh rates: a factor of three either way counts as read.
 _READ: Final = (SLOWER / 10**0.5, SLOWER * 10**0.5)
 
 # Steps of a trial; more where nothing has moved by then, as in a warm-up of the class's own.
@@ -226,11 +226,13 @@ class Probe:
             for tensor, settings in zip(tensors, differing, strict=True)
         ]
         optimizer = self._cls(
-            [{k: v for k, v in group.items() if v is not ...} for group in groups],
+            [{k: v for k, v in {**g, "lr": self._lr}.items() if v is not ...} for g in groups],
             **self._settings,
         )
-        if without is not None:
-            for group in optimizer.param_groups:
+        rate_of = {id(group["params"][0]): group["lr"] for group in groups}
+        for group in optimizer.param_groups:  # as a scheduler does, which comes later
+            group["lr"] = rate_of[id(group["params"][0])]
+            if without is not None:
                 group.pop(without, None)
         watched = [Recorded(group) for group in optimizer.param_groups]
         optimizer.param_groups[:] = watched
