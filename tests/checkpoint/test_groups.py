@@ -91,6 +91,9 @@ class TestCounters:
             train(halted, first, range(10, 12))
             halted.load_state_dict(saved[1])
         second = first if live else layered(halted, cls)
+        if live:  # as Prodigy notes in its first step, and not before
+            saved[0]["param_groups"][0]["d_hat"] = 1.0
+            second.param_groups[0]["d_hat"] = 2.0
         second.load_state_dict(saved[0])
         assert () == last_report(second).differences
         train(halted, second, range(3, 6))

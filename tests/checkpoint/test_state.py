@@ -242,11 +242,14 @@ def test_values_that_no_training_makes_are_refused(key, value, policy, at):
         ("eps", -1e-8, "at least 0"),
         ("betas", (math.nan, 0.9), "finite"),
         ("betas", (-0.9, 0.9), "at least 0"),
+        ("betas", (0.9, 2.0), "numbers from 0 to 1"),
+        ("betas", None, "numbers from 0 to 1"),
         ("initial_lr", -1.0, "at least 0"),
         ("lr", "0.1", "a number"),
         ("lr", torch.ones(2), "a number"),
         ("lr", True, "a number"),
         ("lr_mult", [1.0], "a number"),
+        ("nnlr", torch.ones(2), "what nnlr noted there"),
         ("origin", 3, "a dictionary"),
         ("origin", {"lr": math.nan}, "finite"),
     ],
@@ -477,3 +480,13 @@ class TestClassesOfTheirOwn:
         nnlr.regroup(second, nnlr.resolve(net, lr=0.01, weight_decay=0))
         for p, moment in moments.items():
             assert torch.equal(moment, second.state[p]["exp_avg"])
+
+
+def test_a_tensor_in_the_place_of_a_number_gives_way():
+    """It is told as a difference, and the code's counts."""
+    net = network()
+    saved = copy.deepcopy(train(net, planned(net)).state_dict())
+    saved["param_groups"][0]["eps"] = torch.ones(2)
+    second = planned(net)
+    assert "eps is " in loaded(second, saved)
+    assert 1e-8 == second.param_groups[0]["eps"]

@@ -416,6 +416,22 @@ class TestAfter:
         with pytest.raises(nnlr.ConfigError, match="after= needs one course for all groups"):
             schedule(optimizer, {"*": partial(SWALR, swa_lr=0.1)}, after=first)
 
+    @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+    def test_momentum_that_was_cycled_before_stands_in_any_order_of_loading(self, order):
+        """It is in the state of the earlier schedule, which has no say any more."""
+        runs = []
+        for steps in (3, 0):
+            optimizer = built(torch.optim.SGD, momentum=0.9)
+            one = schedule(optimizer, lrs.OneCycleLR, max_lr=0.1, total_steps=10)
+            averaging = schedule(optimizer, SWALR, swa_lr=0.05, after=one)
+            go(one, steps)
+            go(averaging, steps and 2)
+            runs.append((optimizer, one, averaging))
+        states = [copy.deepcopy(part.state_dict()) for part in runs[0]]
+        for at in order:
+            runs[1][at].load_state_dict(states[at])
+        assert go(runs[0][2], 2) == go(runs[1][2], 2)
+
 
 def named(**groups):
     """An optimizer with groups of these names and multipliers."""
@@ -493,6 +509,14 @@ class TestByGroups:
         go(scheduler, 1)
         assert [BASE * 0.05, BASE * 0.05] == pytest.approx(scheduler.get_last_lr())
         assert [0.05, 0.005] == pytest.approx([g["weight_decay"] for g in optimizer.param_groups])
+
+    def test_groups_without_names_are_told_how_to_get_them(self):
+        """Only `*` matches those."""
+        optimizer = torch.optim.SGD(parameters(), lr=BASE)
+        with pytest.raises(
+            nnlr.ConfigError, match=r"no group .* None has a name: set group\['name'\]"
+        ):
+            schedule(optimizer, {"bias*": RISING, "*": FALLING})
 
     @pytest.mark.parametrize(
         ("courses", "kwargs", "error"),

@@ -106,6 +106,12 @@ class BaseRate:
         """Whether a course cycles momentum or betas."""
         return any(course.cycled for share in self.current for course in share.each())
 
+    @property
+    def cycled(self) -> list[Share]:
+        """The schedules that cycled momentum or betas last: what they had then stands."""
+        turns = self.turns[self.now :: -1]
+        return next((t for t in turns if any(c.cycled for share in t for c in share.each())), [])
+
     def begin(self, course: Course) -> None:
         """Let a course begin that has waited for its first step, from the rate of this moment."""
         course.begin(self.value() / self.scale, self.base or 1.0)
@@ -182,9 +188,9 @@ def put(key: str, due: Iterable[tuple[Group, float]]) -> None:
         written.add(id(old))
 
 
-def cycle(optimizer: Optimizer, rate: BaseRate, groups: Sequence[Group] = ()) -> None:
+def cycle(optimizer: Optimizer, shares: Iterable[Share], groups: Sequence[Group] = ()) -> None:
     """Write momentum, or betas, that a course cycles into the groups built with the default."""
-    for share in rate.current:
+    for share in shares:
         for course in share.each():
             for key in course.cycled:
                 value = first_of(course.group[key])
@@ -248,7 +254,7 @@ def rebase(optimizer: Optimizer) -> None:
                 group.setdefault(f"initial_{key}", rate.base * group[rate.mult])
         rate.write(optimizer.param_groups)
         if key == "lr":
-            cycle(optimizer, rate)
+            cycle(optimizer, rate.current)
 
 
 def rewrite(optimizer: Optimizer, groups: Sequence[Group]) -> None:
@@ -256,7 +262,7 @@ def rewrite(optimizer: Optimizer, groups: Sequence[Group]) -> None:
     for key, rate in scheduled(optimizer).items():
         rate.write(groups)
         if key == "lr":
-            cycle(optimizer, rate, groups)
+            cycle(optimizer, rate.current, groups)
 
 
 def runs_step_hooks(optimizer: Optimizer) -> bool:

@@ -206,7 +206,9 @@ class _Ratios:
         try:
             self._change(load)
         except Exception as error:
-            raise ConfigError(f"{_NOT_ITS_STATE}: {error}. The schedule is as it was.") from error
+            raise _not_its_state(error) from error
+        if self._over():
+            cycle(self.optimizer, self._rates["lr"].cycled)
         self._stepped = True
         if changes:
             _warn_about(changes, by_code=by_code)
@@ -287,7 +289,7 @@ class _Ratios:
                 )
             put(key, due[key])
         if cycles:
-            cycle(self.optimizer, self._rates["lr"])
+            cycle(self.optimizer, self._rates["lr"].current)
 
     def _over(self) -> str | None:
         """The schedule that has taken the place of this one, in words."""
@@ -335,9 +337,7 @@ class _Ratios:
                     fix = f" To start where this plain scheduler stood build it by {at}."
                 elif "weight_decay" in state_dict.keys() ^ self._shares.keys():
                     fix = " Build both with weight_decay=, or both without."
-            raise ConfigError(
-                f"{_NOT_ITS_STATE}: it needs {sorted(self._shares)}, got {keys}.{fix}"
-            )
+            raise _not_its_state(f"it needs {sorted(self._shares)}, got {keys}.{fix}")
         states = []
         for key, share in self._shares.items():
             state = state_dict[key]
@@ -345,25 +345,25 @@ class _Ratios:
                 state = {EVERY_GROUP: state}
             if not isinstance(state, Mapping) or list(state) != list(share.courses):
                 got = list(state) if isinstance(state, Mapping) else shown(state)
-                raise ConfigError(
-                    f"{_NOT_ITS_STATE}: its courses are for {list(share.courses)}, got {got}."
-                )
+                own = list(share.courses)
+                raise _not_its_state(f"its courses are for {own}, got {got}. Use the same keys")
             for pattern, course in share.courses.items():
                 if (course is None) != (state[pattern] is None):
-                    raise ConfigError(f"{_NOT_ITS_STATE}: one of both is constant at {pattern!r}.")
+                    raise _not_its_state(f"one of both is constant at {pattern!r}")
                 if course is not None:
                     try:
                         refuse_foreign(course, state[pattern])
                         _rates_in(state[pattern])
                     except NnlrError as error:
-                        raise ConfigError(
-                            f"{_NOT_ITS_STATE}: {error}. The schedule is as it was."
-                        ) from None
+                        raise _not_its_state(error) from None
                     states.append((key, course, state[pattern]))
         return states
 
 
-_NOT_ITS_STATE: Final = "This is not the state of such a schedule, or not all of it"
+def _not_its_state(reason: object) -> ConfigError:
+    """Return the error of a state that is not loaded."""
+    whole = "This is not the state of such a schedule, or not all of it"
+    return ConfigError(f"{whole}: {str(reason).rstrip('.')}. The schedule is as it was.")
 
 
 def _rates_in(state: Mapping[str, Any]) -> tuple[float, float]:

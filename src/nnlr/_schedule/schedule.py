@@ -220,7 +220,11 @@ def _refuse_patterns(patterns: Mapping[Any, Any], groups: Sequence[Group]) -> No
             )
         chosen = [group for group in groups if matches(pattern, group)]
         if not chosen:
-            hint = nearest_hint(pattern, labels) or f"Groups: {listed(map(repr, sorted(labels)))}."
+            names = f"Groups: {listed(map(repr, sorted(labels)))}."
+            names = (
+                names if labels else "None has a name: set group['name'], or build them by a plan."
+            )
+            hint = nearest_hint(pattern, labels) or names
             raise ConfigError(
                 f"{pattern!r} matches no group of the optimizer ({len(groups)} groups). {hint}",
                 pattern=pattern,

@@ -35,7 +35,7 @@ def refuse_malformed(state_dict: Mapping[str, Any]) -> None:
             raise _malformed(f"{place}['params']", params, "a list of positions or names")
         if not _are_names(names):
             raise _malformed(f"{place}['param_names']", names, "a list of names")
-        note = group.get(NOTE) or {}
+        note = {} if group.get(NOTE) is None else group[NOTE]
         texts = [note.get(key) or "" for key in _TEXTS] if isinstance(note, Mapping) else [None]
         if not _are_names(texts) or not _are_names(note.get("names", [])):
             raise _malformed(f"{place}[{NOTE!r}]", note, "what nnlr noted there")
@@ -76,6 +76,8 @@ def refuse_bad_values(groups: Sequence[Group], present: Sequence[Group]) -> None
                         raise _error(group, position, key, part, "finite")
                     if key in _NOT_NEGATIVE and isinstance(part, int | float) and part < 0:
                         raise _error(group, position, key, part, "at least 0")
+                    if key == "betas" and (part is None or (isinstance(part, float) and part > 1)):
+                        raise _error(group, position, key, part, "numbers from 0 to 1")
         for key in MULTIPLIERS:
             _refuse_zero(group, position, groups, key)
 

@@ -80,7 +80,7 @@ class Settings:
             value = sources[0].group[key]
             as_tuple = isinstance(code, tuple) and isinstance(value, list)
             settings[key] = tuple(value) if as_tuple else value
-        if key in target.group and code is not ...:
+        if key in target.group and code is not ... and target.wrote(key):
             changed = [
                 source
                 for source in sources

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, plain
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built, plain
 from nnlr._schedule.progress import SCHEDULED
 
 Group = Mapping[str, Any]
@@ -42,8 +42,9 @@ def same(one: object, other: object) -> bool:
     one, other = plain(one), plain(other)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool((one == other).all())
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        both = isinstance(one, Tensor) and isinstance(other, Tensor)
+        return both and one.shape == other.shape and bool((one == other).all())  # type: ignore[attr-defined]
     if type(one) is type(other) is float:
         return isclose(one, other, rel_tol=NOISE)
     return bool(one == other)
@@ -62,7 +63,7 @@ class Source:
         was, now = plain(self.origin.get(key, ...)), plain(self.group[key])
         if isinstance(was, list | tuple) and isinstance(now, list | tuple):
             was, now = tuple(was), tuple(now)
-        return not (was is now or (type(was) is not Tensor and was == now))
+        return not (was is now or (Tensor not in {type(was), type(now)} and was == now))
 
     def started_elsewhere(self, key: str, code: object) -> bool:
         """Whether a setting was built with another value than in the code, as far as known."""
@@ -78,6 +79,10 @@ class Target:
     origin: Group
     label: str  # its name in messages
     sources: Sequence[Source]
+
+    def wrote(self, key: str) -> bool:
+        """Whether the code built the group with a setting, or training has added it since."""
+        return key in self.origin or key not in as_built(self.group)
 
     def having(self, key: str) -> list[Source]:
         """Return the saved groups that have a setting."""
