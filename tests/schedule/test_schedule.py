@@ -787,3 +787,28 @@ class TestRefusals:
         optimizer = torch.optim.Rprop(parameters())
         with pytest.raises(nnlr.NnlrError, match="has no 'weight_decay' to schedule"):
             schedule(optimizer, lrs.ConstantLR, weight_decay=lrs.ConstantLR)
+
+
+class TestWriting:
+    def test_a_rate_that_is_a_whole_number_follows_too(self):
+        """``lr=1`` in a group is no float, and becomes one with the first rate."""
+        optimizer = torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=1)
+        scheduler = schedule(optimizer, lrs.StepLR, step_size=1, gamma=0.5)
+        optimizer.step()
+        scheduler.step()
+        assert [0.5] == [group["lr"] for group in optimizer.param_groups]
+
+    def test_groups_follow_the_momentum_of_their_own_course(self):
+        """A cycle for the biases leaves that of the others alone."""
+        groups = [
+            {"params": [torch.zeros(2, requires_grad=True)], "name": name, "lr_mult": 1.0}
+            for name in ("bias", "weight")
+        ]
+        optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+
+        def cycling(proxy):
+            return lrs.OneCycleLR(proxy, 0.1, 10)
+
+        optimizer.step()
+        schedule(optimizer, {"bias": cycling, "*": partial(lrs.StepLR, step_size=1)})
+        assert [0.95, 0.9] == [group["momentum"] for group in optimizer.param_groups]
