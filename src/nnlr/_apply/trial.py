@@ -90,14 +90,13 @@ class Recorded(dict[str, Any]):
 
 def arguments(cls: type) -> dict[str, inspect.Parameter]:
     """The arguments of a class, and those which its ``**kwargs`` hand to the classes it is of."""
+    bases = (base for base in cls.__mro__ if "__init__" in vars(base))
     accepted: dict[str, inspect.Parameter] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        own = inspect.signature(base).parameters
+    more = True
+    while more:
+        own = inspect.signature(next(bases)).parameters
         accepted = {**own, **accepted}
-        if not any(each.kind is each.VAR_KEYWORD for each in own.values()):
-            break
+        more = any(each.kind is each.VAR_KEYWORD for each in own.values())
     return {key: each for key, each in accepted.items() if each.kind in _NAMED}
 
 

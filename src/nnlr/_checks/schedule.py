@@ -130,7 +130,8 @@ def asleep(subject: Subject) -> Iterator[Finding]:
                 (),
                 cause=f"every rate of {name} is 0, and {_name(schedulers[-1])} leaves it there: "
                 "steps train nothing",
-                fix=f"Begin a new course at the base rate: {written}{call_of(schedulers[-1])}",
+                fix="Begin a new course at the base rate, with other settings if these make it 0: "
+                f"{written}{call_of(schedulers[-1])}",
             )
         else:
             yield Finding(
