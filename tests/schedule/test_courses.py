@@ -432,6 +432,39 @@ class TestAfter:
             runs[1][at].load_state_dict(states[at])
         assert go(runs[0][2], 2) == go(runs[1][2], 2)
 
+    @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+    def test_going_back_to_before_it_began(self, order):
+        """Momentum that it cycled has its origin again, and what others move their values."""
+        optimizer = built(torch.optim.SGD, momentum=0.9)
+        decay = partial(lrs.ExponentialLR, gamma=0.9)
+        first = schedule(optimizer, lrs.StepLR, step_size=2, weight_decay=decay)
+        cyclic = schedule(optimizer, lrs.CyclicLR, base_lr=1e-3, max_lr=0.1, after=first)
+        parts = (optimizer, first, cyclic)
+        go(first, 3)
+        states = [copy.deepcopy(part.state_dict()) for part in parts]
+        expected = go(first, 2)
+        go(cyclic, 3)
+        for at in order:
+            parts[at].load_state_dict(states[at])
+        assert expected == go(first, 2)
+
+    @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+    def test_what_an_earlier_schedule_moves_still_is_loaded(self, order):
+        """A later one has taken over the rate, not the decay of weights."""
+        runs = []
+        for steps in (3, 0):
+            optimizer = built(torch.optim.SGD, momentum=0.9)
+            decay = partial(lrs.ExponentialLR, gamma=0.9)
+            first = schedule(optimizer, lrs.StepLR, step_size=2, weight_decay=decay)
+            then = schedule(optimizer, lrs.ExponentialLR, gamma=0.5, after=first)
+            go(first, steps)
+            go(then, steps)
+            runs.append((optimizer, first, then))
+        states = [copy.deepcopy(part.state_dict()) for part in runs[0]]
+        for at in order:
+            runs[1][at].load_state_dict(states[at])
+        assert go(runs[0][2], 2) == go(runs[1][2], 2)
+
 
 def named(**groups):
     """An optimizer with groups of these names and multipliers."""

@@ -106,12 +106,6 @@ class BaseRate:
         """Whether a course cycles momentum or betas."""
         return any(course.cycled for share in self.current for course in share.each())
 
-    @property
-    def cycled(self) -> list[Share]:
-        """The schedules that cycled momentum or betas last: what they had then stands."""
-        turns = self.turns[self.now :: -1]
-        return next((t for t in turns if any(c.cycled for share in t for c in share.each())), [])
-
     def begin(self, course: Course) -> None:
         """Let a course begin that has waited for its first step, from the rate of this moment."""
         course.begin(self.value() / self.scale, self.base or 1.0)
@@ -197,6 +191,15 @@ def cycle(optimizer: Optimizer, shares: Iterable[Share], groups: Sequence[Group]
                 for group in following(optimizer, groups or optimizer.param_groups, key):
                     if share.of(group) is course:
                         set_first(group, key, value)
+
+
+def settle(optimizer: Optimizer, rate: BaseRate, keys: Iterable[str]) -> None:
+    """Write the cycled settings that stand after a load: the last of a course, or the origin."""
+    for key in keys:
+        for group in following(optimizer, optimizer.param_groups, key):
+            set_first(group, key, first_of(group[ORIGIN][key]))
+    so_far = [share for turn in rate.turns[: rate.now + 1] for share in turn if share.begun]
+    cycle(optimizer, so_far)
 
 
 def following(optimizer: Optimizer, groups: Iterable[Group], key: str) -> list[Group]:

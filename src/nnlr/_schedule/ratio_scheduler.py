@@ -21,6 +21,7 @@ from nnlr._schedule.base_rate import (
     put,
     put_back,
     runs_step_hooks,
+    settle,
 )
 from nnlr._schedule.course import Course
 from nnlr._schedule.course_state import inventory, refuse_foreign
@@ -162,7 +163,7 @@ class _Ratios:
                     else:
                         course.step()
 
-        self._change(advance, alone=True)
+        self._change(advance)
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values, none per group: they fit after regrouping too."""
@@ -203,12 +204,12 @@ class _Ratios:
                 differs = rate.base != base
                 changes.update(course.load(state, by_code=by_code, base_differs=differs))
 
+        cycled = {key for course in self._shares["lr"].each() for key in course.cycled}
         try:
             self._change(load)
         except Exception as error:
             raise _not_its_state(error) from error
-        if self._over():
-            cycle(self.optimizer, self._rates["lr"].cycled)
+        settle(self.optimizer, self._rates["lr"], cycled)
         self._stepped = True
         if changes:
             _warn_about(changes, by_code=by_code)
@@ -257,17 +258,13 @@ class _Ratios:
             for rate in self._rates.values():
                 rate.adopt(self.optimizer.param_groups)
 
-    def _change(self, change: Callable[[], None], *, alone: bool = False) -> None:
-        """Change courses and write their rates, or leave everything as it was.
-
-        ``alone``: it is known that no other schedule has taken the place of this one.
-        """
+    def _change(self, change: Callable[[], None]) -> None:
+        """Change courses and write what is due now, or leave everything as it was."""
         courses = [course for share in self._shares.values() for course in share.each()]
         before = moments(self._rates, courses)
         try:
             change()
-            if alone or not self._over():
-                self._write()
+            self._write()
         except BaseException:
             put_back(before)
             raise
