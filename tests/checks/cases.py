@@ -299,6 +299,16 @@ def a_part_of_a_setting(ill):
     return plan, optimizer
 
 
+@case("missing-setting")
+def without_a_rate(ill):
+    net = network()
+    plan = resolved(net)
+    optimizer = plan.optimizer(torch.optim.AdamW)
+    if ill:
+        del optimizer.param_groups[0]["lr"]
+    return plan, optimizer
+
+
 @case("unsafe-value")
 def scalar_of_numpy(ill):
     import numpy as np

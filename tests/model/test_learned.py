@@ -52,6 +52,7 @@ LEARNED = [
     "prompt_embeddings",
     "deep_prompt_embeddings",
     "soft_prompt",
+    "prefix_embeddings",
     "embed_global",
 ]
 
@@ -87,6 +88,7 @@ def test_a_learned_input_is_a_token_in_an_embedding_and_in_a_parameter(name):
         "query_type_embeddings",
         "query_token_type_embeddings",
         "education_level",
+        "search_query_terms",
         "education_level_embedding",
         "tgt_embed",
         "user_embedding",
