@@ -1033,3 +1033,63 @@ def a_block_that_feeds_none():
     """A part like the blocks that takes and gives other widths."""
     body = nn.ModuleList([DoubleConv(3, 8), DoubleConv(8, 16)])
     return net(blocks=body, beside=DoubleConv(30, 70))
+
+
+@unsure("start < branches < out", "branches.0 | branches.1", "branches.1 | branches.2")
+def branches_put_side_by_side():
+    """The layer after a list takes what its members give together: branches, or all layers."""
+    branches = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+    return net(start=nn.Linear(4, 8), branches=branches, out=nn.Linear(24, 2))
+
+
+@unsure("start < aspp < project < out", "aspp.0 | aspp.1", "aspp.1 | aspp.2")
+def blocks_put_side_by_side():
+    """The same with branches of several layers."""
+    aspp = nn.ModuleList(DoubleConv(8, 8) for _ in range(3))
+    project = nn.Sequential(nn.Conv2d(24, 8, 1), nn.BatchNorm2d(8))
+    return net(start=DoubleConv(3, 8), aspp=aspp, project=project, out=nn.Conv2d(8, 2, 1))
+
+
+@unsure("start < body.0 < body.1 < body.2", "body.2 < heads.0", "heads.0 | heads.1")
+def as_many_heads_as_blocks():
+    """Heads of the width of the blocks, as many as there are blocks, are not run in turn."""
+    heads = nn.ModuleList(mlp(8, 8, 8) for _ in range(3))
+    return net(start=nn.Linear(4, 8), body=blocks(8, 3), heads=heads)
+
+
+@unsure("down.0 < down.1 < mid < up.0 < up.1")
+def a_net_of_widths_registered_upside_down():
+    """The way up is registered first, and nothing before it gives what it takes."""
+    up = nn.ModuleList([DoubleConv(68, 16), DoubleConv(24, 8)])
+    down = nn.ModuleList([DoubleConv(3, 8), DoubleConv(8, 20)])
+    return net(up=up, mid=DoubleConv(20, 48), down=down)
+
+
+@unsure("down.fine < down.coarse < up")
+def a_dict_whose_members_follow_one_another():
+    """Its names do not count, and its widths make a chain."""
+    down = nn.ModuleDict({"fine": nn.Conv2d(3, 8, 3), "coarse": nn.Conv2d(8, 16, 3)})
+    return net(down=down, up=nn.Conv2d(16, 3, 3))
+
+
+class Narrow(nn.Module):
+    """Two layers, the inner one half as wide."""
+
+    def __init__(self, width, out=None):
+        super().__init__()
+        self.down = nn.Linear(width, width // 2)
+        self.up = nn.Linear(width // 2, out or width)
+
+
+@unsure("actor | critic")
+def two_parts_of_one_class_and_other_ends():
+    """One class, one input, and the first gives what it takes."""
+    return net(actor=Narrow(8), critic=Narrow(8, 1))
+
+
+@unsure("one.layer0 < two.layer0 < one.layer1 < two.layer1")
+def dicts_that_take_turns():
+    """Lists of equal length under names that count."""
+    one = nn.ModuleDict({f"layer{at}": zoo.Block(8) for at in range(2)})
+    two = nn.ModuleDict({f"layer{at}": Narrow(8) for at in range(2)})
+    return net(start=nn.Linear(4, 8), one=one, two=two, out=nn.Linear(8, 2))

@@ -3,12 +3,14 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
 from math import isqrt, prod
+from operator import itemgetter
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from nnlr.depth._blocks.order import connects, ends, gives, outputs_of, refuse, takes, told
+from nnlr.depth._blocks.order import Widths, connects, ends, gives, outputs_of, refuse, takes, told
 from nnlr.depth._blocks.towers import Tower
 from nnlr.depth._blocks.tree import BlockGroup, ModelStep, Tree, Unit, Width
 from nnlr.depth._layer import LayerPlace, Part, stem_part
@@ -74,8 +76,12 @@ class TowerLayout:
     def places(self) -> Iterator[tuple[int, LayerPlace]]:
         """Each parameter's position and place."""
         dead_ends = self._dead_ends()
-        for at, step in enumerate(self.steps):
-            order, part = self.head if at in dead_ends else self._layer_and_part(at, step)
+        layers = [
+            self.head if at in dead_ends else self._layer_and_part(at, step)
+            for at, step in enumerate(self.steps)
+        ]
+        self._check_order([layer for layer, _ in layers])
+        for step, (order, part) in zip(self.steps, layers, strict=True):
             for position in step.params:
                 param = self.tree.model.params[position]
                 place = LayerPlace(self.path, (order,), part)
@@ -84,6 +90,43 @@ class TowerLayout:
                     if not step.whole and self._belongs_to_head(param.shape):
                         place = LayerPlace(self.path, (self.head[0],), self.head[1])
                 yield position, place
+
+    def _check_order(self, layers: list[int]) -> None:
+        """Raise an error if a part takes what only parts in later layers give.
+
+        Raises:
+            NnlrError: With the two parts.
+        """
+        tree = self.tree
+        sides: dict[int, tuple[Widths, Widths]] = {}
+        whole = sorted(
+            (
+                (layer, at, step)
+                for at, (layer, step) in enumerate(zip(layers, self.steps, strict=True))
+                if step.whole and not tree.is_vectors(step.unit)
+            ),
+            key=itemgetter(0, 1),
+        )
+        for _, _, step in whole:
+            if step.unit.looks not in sides:
+                sides[step.unit.looks] = ends(tree, step.unit)
+        first = max(1, whole[0][0]) if whole else 0  # the model's input enters up to here
+        before: Widths = frozenset()
+        for layer, same in groupby(whole, itemgetter(0)):
+            parts = [step for _, _, step in same]
+            for step in parts if layer > first else ():
+                inputs, outputs = sides[step.unit.looks]
+                beside = (sides[each.unit.looks][1] for each in parts if each is not step)
+                if not inputs or connects(before.union(*beside), inputs, tree.all_maps):
+                    continue
+                sizes = {width.size for width in inputs}
+                for at, _, other in whole:
+                    theirs = sides[other.unit.looks]
+                    apart = not any(group.listed for group in {*step.around} & {*other.around})
+                    if at > layer and apart and sizes & {width.size for width in theirs[1]}:
+                        last, part = told(other.unit, *theirs), told(step.unit, inputs, outputs)
+                        refuse(tree, f"{last} is registered after {part}, and may feed it")
+            before = before.union(*(sides[step.unit.looks][1] for step in parts))
 
     def _belongs_to_head(self, shape: tuple[int, ...]) -> bool:
         """Whether a bare parameter is a temperature or a gate, or projects the output."""

@@ -7,7 +7,7 @@ certain, and is an error: a guess is never read as a sequence.
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from math import isqrt
 from typing import Final
 
@@ -146,6 +146,30 @@ def reshapes(outputs: Widths, inputs: Widths) -> bool:
     """
     pairs = [(a.size, b.size) for a in outputs for b in inputs if b.is_map and not a.is_map]
     return any(a % b == 0 and isqrt(a // b) ** 2 == a // b for a, b in pairs if b > 3)
+
+
+def check_not_joined(tree: Tree, unit: Unit) -> None:
+    """Raise an error if the part after a list takes what its members give together.
+
+    They may stand side by side, or run in a row and all be looked at.
+
+    Raises:
+        NnlrError: With the reading and the ways out.
+    """
+    if unit.parent is None or issubclass(unit.cls, nn.Sequential):
+        return
+    outputs = [gives(tree, kid) for kid in unit.kids if not tree.is_vectors(kid)]
+    after = dropwhile(lambda kid: kid is not unit, unit.parent.kids)
+    later = next((kid for kid in after if kid is not unit and not tree.is_vectors(kid)), None)
+    if later is None or len(outputs) < 2 or len(set(outputs)) > 1:
+        return
+    if later.kids and not tree.is_conv(later) and not issubclass(later.cls, LISTS):
+        return  # a module of its own may have an input of its own
+    inputs = takes(tree, later)
+    together = frozenset(Width(len(outputs) * size, is_map) for size, is_map in outputs[0])
+    if inputs & together and not tree.all_outputs & {width.size for width in together}:
+        part = told(later, inputs, gives(tree, later))
+        refuse(tree, f"{part} takes what all members of {unit.path!r} give together")
 
 
 def refuse(tree: Tree, why: str) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from nnlr.depth._blocks.order import (
     Widths,
+    check_not_joined,
     connects,
     gives,
     refuse,
@@ -152,15 +153,21 @@ class _Reader:
         """
         if issubclass(unit.cls, nn.Sequential):
             return False
-        if self.tree.stands_apart(unit):
-            return True
         members = [kid for kid in unit.kids if not self.tree.is_vectors(kid)]
+        if self.tree.stands_apart(unit):
+            for a, b in pairwise(members):
+                own = takes(self.tree, b) - takes(self.tree, a)
+                if issubclass(unit.cls, nn.ModuleDict) and own & gives(self.tree, a):
+                    refuse(self.tree, f"{b.path!r} may follow {a.path!r}, or stand beside it")
+            return True
         follow = [connects(gives(self.tree, a), takes(self.tree, b)) for a, b in pairwise(members)]
         if any(follow) and not all(follow):
             refuse(
                 self.tree,
                 f"only some members of {unit.path!r} take what the member before gives",
             )
+        if all(follow):
+            check_not_joined(self.tree, unit)
         return not all(follow)
 
     def _joined(self, rows: list[list[Part]], part: Part) -> list[list[Part]]:
@@ -183,7 +190,7 @@ class _Reader:
             return self._with_branch(rows, part)
         for row in rows:
             if any(connects(before.gives, part.takes) for before in row) or connects(
-                part.gives, row[0].takes
+                part.gives, row[0].takes, self.tree.all_maps
             ):
                 self._refuse(part, "is registered after, and cannot follow,", last[-1])
         return [*rows, [part]]

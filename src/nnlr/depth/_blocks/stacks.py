@@ -157,6 +157,12 @@ class BlockFinder:
             return all(issubclass(cls, LISTS) for cls in classes)
         return all(issubclass(cls, LISTS) for cls in classes & others)
 
+    def _is_no_row(self, unit: Unit) -> bool:
+        """Whether members of a list cannot follow one another."""
+        layers = [kid for kid in unit.kids if not self.tree.is_vectors(kid)]
+        both = [ends(self.tree, kid) for kid in layers]
+        return len(layers) < 2 or not all(connects(a[1], b[0]) for a, b in pairwise(both))
+
     def _blocks(self, unit: Unit) -> list[Unit]:
         """The units of the blocks in a unit."""
         group = self._group(unit)
@@ -273,11 +279,13 @@ class BlockFinder:
     def _are_parallel(self, lists: list[Unit], layers: list[list[Unit]]) -> bool:
         """Whether lists of equal length run side by side, not one after the other.
 
-        One of them holds single layers, or little at all, and each member can take what
-        the member of the list before gives.
+        One of them holds single layers, or little at all, and each member can take what the
+        member of the list before gives. If each list can be a row itself, and the last one is
+        small, it may as well be heads.
         """
         most = max(unit.numel for unit in lists)
-        if not any(unit.numel < most / 5 or _holds_single_layers(unit) for unit in lists):
+        small = [unit.numel < most / 5 or _holds_single_layers(unit) for unit in lists]
+        if not any(small) or (small[-1] and not any(map(self._is_no_row, lists))):
             return False
         if any(a.looks == b.looks for layer in layers for a, b in pairwise(layer)):
             return False  # equal lists may as well run one after the other

@@ -10,6 +10,7 @@ from torch import nn
 
 from nnlr.depth._blocks.order import (
     Widths,
+    check_not_joined,
     connects,
     gives,
     inputs_of,
@@ -38,6 +39,8 @@ def split_into_towers(
         NnlrError: If the order of its parts is not certain.
     """
     around = (*around, group)
+    if group.listed and any(isinstance(item, ModelStep) and item.block for item in group.items):
+        check_not_joined(tree, group.unit)
     towers: list[Tower] = []
     opening: list[ModelStep] = []  # before the first tower
     loose: list[ModelStep] = []  # not yet known to belong to a tower
@@ -238,10 +241,13 @@ def _is_light(steps: list[ModelStep], others: list[ModelStep]) -> bool:
 
 def _lists_of(item: BlockGroup | ModelStep) -> list[ModelStep]:
     """The blocks of a list, which may take turns with those of another; else none."""
-    is_list = isinstance(item, BlockGroup) and issubclass(item.unit.cls, nn.ModuleList)
+    is_list = (
+        isinstance(item, BlockGroup) and item.unit.is_list and item.unit.cls is not nn.Sequential
+    )
     return [step for step in _steps(item) if step.block] if is_list else []
 
 
-def _kinds(item: BlockGroup | ModelStep) -> set[int]:
-    """The looks of the blocks of a part."""
-    return {step.unit.looks for step in _steps(item) if step.block}
+def _kinds(item: BlockGroup | ModelStep) -> set[object]:
+    """The looks of the blocks of a part, and the class of one that is in no list."""
+    looks: set[object] = {step.unit.looks for step in _steps(item) if step.block}
+    return looks if isinstance(item, BlockGroup) else {*looks, item.unit.cls}
