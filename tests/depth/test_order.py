@@ -174,9 +174,23 @@ class TestReading:
         summary = "depth: towers.image 3 layers, towers.text 3 layers; 2 parameters outside"
         assert summary == plan.layers.summary
         assert summary in str(plan)
-        assert "outside: scale.weight, scale.bias" in str(plan.layers)
+        assert "outside: scale.*" in str(plan.layers)
+        lines = ["  0  towers.text.embed.weight", "  1  towers.text.blocks.0.*"]
+        assert all(line in str(plan.layers) for line in lines)
         assert "layer" in str(plan)
         assert "layer 0 of 2 of towers.text" in plan.explain("towers.text.embed.weight")
+
+    def test_layers_print_within_eighty_columns(self):
+        """Modules are folded where they are whole in one layer; long names are fewer."""
+        long = net(**{f"a_module_with_a_long_name_{at}": net(fc=nn.Linear(8, 8)) for at in "ab"})
+        model = net(start=nn.Linear(4, 8), blocks=nn.ModuleList([zoo.Block(8), long]))
+        model.blocks.append(zoo.Block(8))
+        layers = {"start.*": 0, "blocks.0.*": 1, "blocks.1.*": 2, "blocks.2.*.*eight": 3}
+        text = str(nnlr.resolve(model, nnlr.layer_decay(0.5, layers), lr=1, weight_decay=0).layers)
+        assert {"0  start.*", "1  blocks.0.*", "2  blocks.1.*"} <= {
+            *map(str.strip, text.split("\n"))
+        }
+        assert max(map(len, text.split("\n"))) <= 80
 
     def test_a_plan_without_depth_has_no_layers(self):
         """Nor a line or a column for them."""

@@ -1,10 +1,15 @@
 """The reading of a model's depth that a plan went by: towers, layers, and what is outside."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural
+
+# Columns of a line for the names of a layer, beside its number.
+_WIDTH: Final = 71
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,30 @@ class PlanLayers(Mapping[str, tuple[tuple[str, ...], ...]]):
     def __str__(self) -> str:
         """The summary, and a line for each layer."""
         lines = [self.summary or "no scheme asked for depth"]
+        every = [*(names for layers in self.towers.values() for names in layers), self.outside]
+        spread = Counter(part for names in every for part in {p for n in names for p in _parts(n)})
         for path, layers in self.towers.items():
             lines += [f"{path}:"] if path else []
-            lines += [f"  {at:>3}  {listed(names, 3)}" for at, names in enumerate(layers)]
+            lines += [f"  {at:>3}  {_folded(names, spread)}" for at, names in enumerate(layers)]
         if self.outside:
-            lines.append(f"outside: {listed(self.outside, 3)}")
+            lines.append(f"outside: {_folded(self.outside, spread)}")
         return "\n".join(lines)
+
+
+def _parts(name: str) -> list[str]:
+    """The modules that a parameter is in, outermost first."""
+    return [name[:at] for at, letter in enumerate(name) if letter == "."]
+
+
+def _folded(names: Sequence[str], spread: Mapping[str, int]) -> str:
+    """Names of one layer; of a module with several of them and none elsewhere, ``module.*``."""
+    inside = Counter(part for name in names for part in _parts(name))
+    folded = dict.fromkeys(
+        next((f"{p}.*" for p in _parts(name) if inside[p] > 1 and spread[p] == 1), name)
+        for name in names
+    )
+    lines = (listed(folded, limit) for limit in range(3, 0, -1))
+    return next((line for line in lines if len(line) <= _WIDTH), listed(folded, 1))
 
 
 def layers_of_rows(rows: Iterable[PlanRow]) -> PlanLayers:
