@@ -1093,3 +1093,11 @@ def dicts_that_take_turns():
     one = nn.ModuleDict({f"layer{at}": zoo.Block(8) for at in range(2)})
     two = nn.ModuleDict({f"layer{at}": Narrow(8) for at in range(2)})
     return net(start=nn.Linear(4, 8), one=one, two=two, out=nn.Linear(8, 2))
+
+
+@unsure("down.0 < down.1 < mid < up.0 < up.1")
+def a_net_of_single_layers_whose_middle_is_registered_last():
+    """Its middle takes what the way down gives, and might take two maps of the way up."""
+    down = nn.ModuleList([nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3)])
+    up = nn.ModuleList([nn.Conv2d(32, 8, 3), nn.Conv2d(16, 3, 3)])
+    return net(down=down, up=up, mid=nn.Conv2d(16, 16, 3))
