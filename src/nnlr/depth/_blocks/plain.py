@@ -182,11 +182,11 @@ class _Reader:
         if len(ends) > 1:
             self._refuse(part, "can follow", ends[0][-1], ends[1][-1])
         if ends:
-            *trunk, last = ends[0]
-            if not connects(last.gives, part.takes):  # put beside another, or seen as a map
+            *trunk, end = ends[0]
+            if not connects(end.gives, part.takes):  # put beside another, or seen as a map
                 for before in trunk:
                     if connects(before.gives, part.takes):
-                        self._refuse(part, "can follow", before, last)
+                        self._refuse(part, "can follow", before, end)
             self._check_follows(ends[0], part)
             ends[0].append(part)
             return rows
