@@ -115,8 +115,8 @@ OUTSIDE = {
 
 def multiplier(name, kind):
     """By hand, from PEFT's names: half for each layer down, 16 for the B of LoRA."""
-    if kind == "P_TUNING":  # an encoder with layers of its own, beside the model's
-        return 1.0
+    if kind == "P_TUNING":  # its encoder makes what the first layer takes
+        return 0.5**3
     for pattern, mult in OUTSIDE.items():
         if re.match(pattern, name):
             return mult

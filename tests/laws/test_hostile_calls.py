@@ -29,6 +29,15 @@ pytestmark = pytest.mark.no_cover
 SAMPLE = 300
 ALL = 10_000
 
+
+@pytest.fixture(autouse=True)
+def nothing_switched_on():
+    """Calls of the samples switch numba and the methods of modules on, for the whole process."""
+    yield
+    nnlr.optim.use_numba(False)
+    nnlr.uninstall()
+
+
 # Errors of others that a call hands on, as its docstring says.
 DOCUMENTED = {
     "nnlr.checkpoint.load_dcp": (OSError, CheckpointException),

@@ -253,8 +253,7 @@ def rebase(optimizer: Optimizer) -> None:
                 "build the schedule again for the new groups."
             )
         for group in optimizer.param_groups:
-            if rate.mult in group:
-                group.setdefault(f"initial_{key}", rate.base * group[rate.mult])
+            group.setdefault(f"initial_{key}", rate.base * group[rate.mult])
         rate.write(optimizer.param_groups)
         if key == "lr":
             cycle(optimizer, rate.current)

@@ -13,10 +13,11 @@ SCHEDULED: Final = ("lr", "initial_lr", "max_lr", "min_lr")
 def peak(group: Mapping[str, Any]) -> float | None:
     """Return the learning rate that a scheduler's curve is relative to, if it noted one.
 
-    One-cycle schedules start far under their peak and note it in the group; for the others
-    the peak is where they started.
+    One-cycle schedules start far under their peak and note it, with the lowest rate, in the
+    group; for the others the peak is where they started.
     """
-    noted = group.get("max_lr") or group.get("initial_lr")
+    # An optimizer may have a max_lr of its own (AdamC), which says nothing of a schedule.
+    noted = (group.get("max_lr") if "min_lr" in group else None) or group.get("initial_lr")
     return None if noted is None else float(noted)
 
 
