@@ -1,4 +1,4 @@
-"""Whether a saved state is of a course, whole, and of values that training makes."""
+"""Whether a saved state is of a schedule, whole, and of values that training makes."""
 
 from collections.abc import Mapping
 from math import isfinite, isnan
@@ -8,10 +8,12 @@ from typing import Any, Final
 from torch import Tensor
 
 from nnlr._arguments import number
+from nnlr._schedule.base_rate import EVERY_GROUP, Share, as_float
 from nnlr._schedule.course import Course
 from nnlr._schedule.identity import name_of
+from nnlr._schedule.origin import plain
 from nnlr._text import listed, shown
-from nnlr.errors import ConfigError
+from nnlr.errors import ConfigError, NnlrError
 
 # The keys of a course's state that version 0.1 saved as well.
 _OF_0_1: Final = ("scheduler", "group", "base", "scale")
@@ -20,7 +22,58 @@ _OF_0_1: Final = ("scheduler", "group", "base", "scale")
 _COUNTERS: Final = {"last_epoch", "_step_count"}
 
 
-def refuse_foreign(course: Course, state: object) -> None:
+def states_of_courses(
+    shares: Mapping[str, Share], state_dict: object
+) -> list[tuple[str, Course, dict[str, Any]]]:
+    """Return the state of each course; refuse a state that does not fit."""
+    if not isinstance(state_dict, Mapping) or shares.keys() != state_dict.keys():
+        keys, fix = shown(state_dict), ""
+        if isinstance(state_dict, Mapping):
+            keys = f"[{listed(sorted(map(shown, state_dict)))}]"
+            if type(steps := state_dict.get("last_epoch")) is int:
+                at = f"schedule(..., last_epoch={steps - 1})"
+                fix = f" To start where this plain scheduler stood build it by {at}."
+            elif "weight_decay" in state_dict.keys() ^ shares.keys():
+                fix = " Build both with weight_decay=, or both without."
+        raise not_its_state(f"it needs {sorted(shares)}, got {keys}.{fix}")
+    states = []
+    for key, share in shares.items():
+        state = state_dict[key]
+        if share.is_for_all:
+            state = {EVERY_GROUP: state}
+        if not isinstance(state, Mapping) or list(state) != list(share.courses):
+            got = list(state) if isinstance(state, Mapping) else shown(state)
+            own = list(share.courses)
+            raise not_its_state(f"its courses are for {own}, got {got}. Use the same keys")
+        for pattern, course in share.courses.items():
+            if (course is None) != (state[pattern] is None):
+                raise not_its_state(f"one of both is constant at {pattern!r}")
+            if course is not None:
+                try:
+                    _refuse_foreign(course, state[pattern])
+                    rates_in(state[pattern])
+                except NnlrError as error:
+                    raise not_its_state(error) from None
+                states.append((key, course, state[pattern]))
+    return states
+
+
+def not_its_state(reason: object) -> ConfigError:
+    """Return the error of a state that is not loaded."""
+    whole = "This is not the state of such a schedule, or not all of it"
+    return ConfigError(f"{whole}: {str(reason).rstrip('.')}. The schedule is as it was.")
+
+
+def rates_in(state: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the base rate of a state, and the factor that was set by hand."""
+    base, scale = (number(plain(state[key]), key) for key in ("base", "scale"))
+    if "name" not in state and state.get("default"):  # version 0.1 scaled for both reasons
+        scale *= base / as_float(state["default"])
+        base = as_float(state["default"])
+    return base, scale
+
+
+def _refuse_foreign(course: Course, state: object) -> None:
     """Raise if this is not the state of such a course, or not all of it."""
     if not isinstance(state, Mapping):
         raise ConfigError(f"it is {shown(state)}, not a dictionary")

@@ -24,11 +24,10 @@ from nnlr._schedule.base_rate import (
     settle,
 )
 from nnlr._schedule.course import Course
-from nnlr._schedule.course_state import inventory, refuse_foreign
-from nnlr._schedule.origin import plain
+from nnlr._schedule.course_state import inventory, not_its_state, rates_in, states_of_courses
 from nnlr._schedule.start import GivenBack, note_groups
-from nnlr._text import listed, shown, warn
-from nnlr.errors import ConfigError, NnlrError
+from nnlr._text import listed, warn
+from nnlr.errors import ConfigError
 
 # Schedulers of timm step after every update by this method, and after every epoch by step.
 _ALSO_STEPS: Final = {"step_update"}
@@ -183,7 +182,7 @@ class _Ratios:
         """
         if any(rate.replaced_by is not None for rate in self._rates.values()):
             self._refuse_to_go_on()
-        states = self._taken_apart(state_dict)
+        states = states_of_courses(self._shares, state_dict)
         # nnlr.checkpoint leaves a hook in the optimizer that says whose rates count.
         hooks = getattr(self.optimizer, "_optimizer_load_state_dict_pre_hooks", {}).values()
         by_code = any(getattr(hook, "policy", None) == "code" for hook in hooks)
@@ -196,7 +195,7 @@ class _Ratios:
         def load() -> None:
             for key, course, state in states:
                 rate = self._rates[key]
-                base, scale = _rates_in(state)
+                base, scale = rates_in(state)
                 tells = "name" in state or state.get("default")
                 if not (by_code and tells):
                     rate.base = base
@@ -208,7 +207,7 @@ class _Ratios:
         try:
             self._change(load)
         except Exception as error:
-            raise _not_its_state(error) from error
+            raise not_its_state(error) from error
         settle(self.optimizer, self._rates["lr"], cycled)
         self._stepped = True
         if changes:
@@ -322,54 +321,6 @@ class _Ratios:
         if share.is_for_all:
             return cast("dict[str, Any]", state(share.courses[EVERY_GROUP]))
         return {pattern: state(course) for pattern, course in share.courses.items()}
-
-    def _taken_apart(self, state_dict: object) -> list[tuple[str, Course, dict[str, Any]]]:
-        """Return the state of each course; refuse a state that does not fit."""
-        if not isinstance(state_dict, Mapping) or self._shares.keys() != state_dict.keys():
-            keys, fix = shown(state_dict), ""
-            if isinstance(state_dict, Mapping):
-                keys = f"[{listed(sorted(map(shown, state_dict)))}]"
-                if type(steps := state_dict.get("last_epoch")) is int:
-                    at = f"schedule(..., last_epoch={steps - 1})"
-                    fix = f" To start where this plain scheduler stood build it by {at}."
-                elif "weight_decay" in state_dict.keys() ^ self._shares.keys():
-                    fix = " Build both with weight_decay=, or both without."
-            raise _not_its_state(f"it needs {sorted(self._shares)}, got {keys}.{fix}")
-        states = []
-        for key, share in self._shares.items():
-            state = state_dict[key]
-            if share.is_for_all:
-                state = {EVERY_GROUP: state}
-            if not isinstance(state, Mapping) or list(state) != list(share.courses):
-                got = list(state) if isinstance(state, Mapping) else shown(state)
-                own = list(share.courses)
-                raise _not_its_state(f"its courses are for {own}, got {got}. Use the same keys")
-            for pattern, course in share.courses.items():
-                if (course is None) != (state[pattern] is None):
-                    raise _not_its_state(f"one of both is constant at {pattern!r}")
-                if course is not None:
-                    try:
-                        refuse_foreign(course, state[pattern])
-                        _rates_in(state[pattern])
-                    except NnlrError as error:
-                        raise _not_its_state(error) from None
-                    states.append((key, course, state[pattern]))
-        return states
-
-
-def _not_its_state(reason: object) -> ConfigError:
-    """Return the error of a state that is not loaded."""
-    whole = "This is not the state of such a schedule, or not all of it"
-    return ConfigError(f"{whole}: {str(reason).rstrip('.')}. The schedule is as it was.")
-
-
-def _rates_in(state: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the base rate of a state, and the factor that was set by hand."""
-    base, scale = (number(plain(state[key]), key) for key in ("base", "scale"))
-    if "name" not in state and state.get("default"):  # version 0.1 scaled for both reasons
-        scale *= base / as_float(state["default"])
-        base = as_float(state["default"])
-    return base, scale
 
 
 def _warn_about(changes: Mapping[str, tuple[Any, Any]], *, by_code: bool) -> None:
