@@ -19,11 +19,11 @@ from nnlr._checks.schedule_rehearsal import has_own_functions
 from nnlr._checks.subject import (
     SettingsOfGroup,
     Subject,
-    as_built,
     labelled,
     rate,
     start,
     takes_over,
+    with_origin,
 )
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.keep_ratios import keeps_ratios
@@ -124,11 +124,11 @@ def _is_bad(key: str, value: object) -> bool:
 def _good(optimizer: Optimizer, group: SettingsOfGroup, key: str) -> object:
     """A value in place of a bad one: that which the code built, or else the default."""
     if key not in _RATES:
-        choices = (as_built(group).get(key), optimizer.defaults.get(key))
+        choices = (with_origin(group).get(key), optimizer.defaults.get(key))
         return next((value for value in choices if not _is_bad(key, value)), 0.0)
     factor = rate(group, MULTIPLIERS.get(key, "")) if key in MULTIPLIERS else 1.0
     default = rate(optimizer.defaults, key)
-    built = rate(as_built(group), key)
+    built = rate(with_origin(group), key)
     values = (built, None if default is None else default * (1.0 if factor is None else factor))
     return next((value for value in values if value is not None and value >= 0), 1e-3)
 

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.fixes import frozen, regrouped, resolve_again
 from nnlr._checks.optimizer_probe import probe_of
-from nnlr._checks.subject import Member, Subject, peak
+from nnlr._checks.subject import Member, Subject, highest_lr
 from nnlr._findings import Finding, error, note, warning
 from nnlr._model.names import Source
 from nnlr._text import plural
@@ -262,7 +262,7 @@ def vanishing_updates(subject: Subject) -> Iterator[Finding]:
         and not member.tensor.is_meta
         and type(member.tensor.data) is Tensor
         and member.tensor.numel()
-        and (highest := peak(member.group))
+        and (highest := highest_lr(member.group))
     ]
     too_coarse = []
     sums = _norms([_sample(member.tensor.detach()) for member, _ in half], 1)

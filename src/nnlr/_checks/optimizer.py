@@ -13,7 +13,7 @@ from nnlr._apply.sandbox import undisturbed
 from nnlr._apply.trial import arguments
 from nnlr._checks.fixes import rebuilt
 from nnlr._checks.optimizer_probe import SLOWER, Probe, ProbeError, RefusalError, is_read, probe_of
-from nnlr._checks.subject import SettingsOfGroup, Subject, labelled, peak, rate
+from nnlr._checks.subject import SettingsOfGroup, Subject, highest_lr, labelled, rate
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.base_rate import runs_step_hooks
 from nnlr._text import plural
@@ -44,7 +44,7 @@ def probed(subject: Subject) -> Iterator[Finding]:
     if subject.plan is not None and len(subject.optimizers) == 1:
         planned = {row.lr for row in subject.plan.rows if row.trainable}
     for optimizer in subject.optimizers:
-        rates = {peak(group) for group in optimizer.param_groups} - {None, 0.0} | planned
+        rates = {highest_lr(group) for group in optimizer.param_groups} - {None, 0.0} | planned
         decays = [rate(group, "weight_decay") or 0.0 for group in optimizer.param_groups]
         options = _options(optimizer, subject)
         if len(rates) > 1 or any(decays) or options:

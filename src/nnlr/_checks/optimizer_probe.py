@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 
 from nnlr._apply.sandbox import undisturbed
 from nnlr._apply.trial import Recorded, arguments
-from nnlr._checks.subject import SettingsOfGroup, Subject, peak
-from nnlr._schedule.origin import ORIGIN
+from nnlr._checks.subject import SettingsOfGroup, Subject, highest_lr
+from nnlr._schedule.origin import ORIGIN, PLAIN
 
 # How much slower the second tensor is to learn.
 SLOWER: Final = 0.1
@@ -48,8 +48,6 @@ _NOTES: Final = frozenset(
 
 # Elements of a tensor that is filled with zeros for a trial.
 _MOST: Final = 2**16
-
-_PLAIN: Final = (bool, int, float, str, type(None))
 
 
 class _Kind(NamedTuple):
@@ -96,10 +94,10 @@ class Probe:
         self._settings = {key: value for key, value in settings.items() if key in accepted}
         for argument in list(accepted.values())[1:]:  # what it must be told, and keeps
             value = getattr(optimizer, argument.name, ...)
-            if argument.default is argument.empty and isinstance(value, _PLAIN):
+            if argument.default is argument.empty and isinstance(value, PLAIN):
                 self._settings.setdefault(argument.name, value)
-        fastest = max(optimizer.param_groups, key=lambda group: peak(group) or 0.0)
-        self._lr = peak(fastest) or 1e-3
+        fastest = max(optimizer.param_groups, key=lambda group: highest_lr(group) or 0.0)
+        self._lr = highest_lr(fastest) or 1e-3
         self._group = _settings_of(fastest)
         kind = self._first_that_runs([{}, {}])
         if isinstance(kind, str):  # it may still train a single group
@@ -279,7 +277,7 @@ def _moved(state: Any, device: str) -> Any:  # noqa: ANN401 - a part of a state
     if isinstance(state, list | tuple):
         return type(state)(_moved(value, device) for value in state)
     if not isinstance(state, Tensor):
-        if not isinstance(state, _PLAIN):
+        if not isinstance(state, PLAIN):
             raise ProbeError(f"a state of {type(state).__name__}")
         return state
     if device == "meta" and state.ndim:
@@ -307,7 +305,7 @@ def _is_plain(value: object) -> bool:
     """Whether a setting is a number, a word, a small tensor, or a sequence of such."""
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    return isinstance(value, _PLAIN) or (isinstance(value, Tensor) and value.numel() == 1)
+    return isinstance(value, PLAIN) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def is_read(ratio: float) -> bool:

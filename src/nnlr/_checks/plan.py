@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nnlr._apply.locate import locate_slots
 from nnlr._checks.fixes import frozen, regrouped, resolve_again
 from nnlr._checks.schedule_call import arguments_of, call_of, class_of
-from nnlr._checks.subject import SettingsOfGroup, Subject, as_built, rate, start, takes_over
+from nnlr._checks.subject import SettingsOfGroup, Subject, rate, start, takes_over, with_origin
 from nnlr._findings import Finding, error, note
 from nnlr._model.describe import describe
 from nnlr._model.names import nodes
@@ -162,7 +162,7 @@ class _Built(NamedTuple):
 
 def _built(group: SettingsOfGroup, progress: float) -> _Built:
     """What a group started with, its rate without what a schedule has done to it."""
-    began, settings = start(group), as_built(group)
+    began, settings = start(group), with_origin(group)
     scale = (rate(group, "lr_scale") or 0.0) if _timm(group) else 1.0
     if began is not None:
         began *= scale / (1.0 if ORIGIN in group else progress or 1.0)

@@ -152,7 +152,7 @@ def rate(group: SettingsOfGroup, key: str) -> float | None:
     return number if isfinite(number) else None
 
 
-def as_built(group: SettingsOfGroup) -> SettingsOfGroup:
+def with_origin(group: SettingsOfGroup) -> SettingsOfGroup:
     """The settings of a group as the code built them, where the group has a note of that."""
     origin = group.get(ORIGIN)
     return {**group, **origin} if isinstance(origin, Mapping) else group
@@ -167,7 +167,7 @@ def start(group: SettingsOfGroup, key: str = "lr") -> float | None:
     return rate(group, key) if noted is None else noted
 
 
-def peak(group: SettingsOfGroup) -> float | None:
+def highest_lr(group: SettingsOfGroup) -> float | None:
     """The largest learning rate that a group is known to get."""
     rates = [rate(group, key) for key in ("lr", "initial_lr", "max_lr")]
     return max((value for value in rates if value is not None), default=None)
