@@ -7,9 +7,9 @@ at the optimizer's state and the gradients too. A copy of a plain scheduler is r
 
 import time
 
-import timm
 import torch
 from _timing import interleaved, machine, summary
+from _vit_b import vit_b
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import nnlr
@@ -21,11 +21,7 @@ LENGTHS = (300, 1000, 100_000)  # of the schedule, in steps
 def main() -> None:
     """Print a table: milliseconds of each call."""
     print(machine())
-    model = timm.create_model("vit_base_patch16_224")
-    scheme = nnlr.layer_decay(0.75) * nnlr.no_weight_decay()
-    plan = nnlr.resolve(model, scheme, lr=1e-3, weight_decay=0.05)
-    for tensor in model.parameters():
-        tensor.grad = torch.full_like(tensor, 1e-3)
+    _model, plan = vit_b()  # the plan remembers it weakly
     tasks = {}
     for steps in LENGTHS:
         for kind in ("torch's", "ours"):

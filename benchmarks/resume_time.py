@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import timm
 import torch
 from _timing import interleaved, machine, ratios, summary
+from _vit_b import vit_b
 from torch.optim import lr_scheduler as lrs
 
 import nnlr
@@ -31,11 +31,7 @@ COURSES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 def main() -> None:
     """Print medians and spreads: milliseconds of a load, microseconds of a step."""
     print(machine())
-    model = timm.create_model("vit_base_patch16_224")
-    scheme = nnlr.layer_decay(0.75) * nnlr.no_weight_decay()
-    plan = nnlr.resolve(model, scheme, lr=1e-3, weight_decay=0.05)
-    for tensor in model.parameters():
-        tensor.grad = torch.full_like(tensor, 1e-3)
+    _model, plan = vit_b()  # the plan remembers it weakly
     ours = plan.optimizer(torch.optim.AdamW)
     torchs = torch.optim.AdamW([dict(group) for group in plan.param_groups()], lr=1e-3)
     ours.step()
