@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +41,16 @@ def example(name: str) -> ModuleType:
     finally:
         sys.path.remove(str(path.parent))
     return module
+
+
+def hide_package(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Let imports of a package fail, as where it is not installed; also of what is loaded of it.
+
+    Python looks a submodule up by its whole name first, so that hiding the package is not enough.
+    """
+    loaded = [name for name in sys.modules if name.partition(".")[0] == package]
+    for name in {package, *loaded}:
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def public_names(module: ModuleType) -> list[str]:

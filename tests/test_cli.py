@@ -9,7 +9,7 @@ import pytest
 
 import nnlr
 from nnlr import cli
-from tests.helpers import public_names
+from tests.helpers import hide_package, public_names
 
 SOURCES = Path(nnlr.__file__).parents[1]
 
@@ -67,7 +67,7 @@ def test_a_typo_names_the_nearest_command(run):
 
 def test_without_typer_it_says_what_to_install(run, monkeypatch):
     """No traceback, and exit status 2."""
-    monkeypatch.setitem(sys.modules, "typer", None)
+    hide_package(monkeypatch, "typer")
     status, output, errors = run("schemes")
     assert (2, "") == (status, output)
     assert 'pip install "nnlr[cli]"' in errors

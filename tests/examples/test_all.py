@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import EXAMPLES, example
+from tests.helpers import EXAMPLES, example, hide_package
 
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 OWN_TEST = {"fsdp2_torchrun"}  # torchrun starts it; its own test does
@@ -30,7 +30,7 @@ NEEDS = {
 @pytest.mark.parametrize("name", sorted({*SCRIPTS} - OWN_TEST))
 def test_each_says_what_to_install_before_anything_else(name, monkeypatch):
     """In an environment that has nnlr alone."""
-    monkeypatch.setitem(sys.modules, NEEDS[name], None)
+    hide_package(monkeypatch, NEEDS[name])
     with pytest.raises(SystemExit, match=r"Fix: pip install \w+"):
         example(name)
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 import nnlr
-from tests.helpers import EXAMPLES, example
+from tests.helpers import EXAMPLES, example, hide_package
 
 demo = example("digits/demo")
 data = example("digits/data")
@@ -443,7 +443,7 @@ class TestOut:
 
     def test_without_matplotlib_only_the_picture_is_refused(self, monkeypatch, folder, tmp_path):
         """Before any training; without --out the demo runs as ever."""
-        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        hide_package(monkeypatch, "matplotlib")
         with pytest.raises(nnlr.NnlrError, match=r"matplotlib.*\n.*pip install matplotlib.*--out"):
             run(data=folder, out=tmp_path / "out")
         assert not (tmp_path / "out").exists()

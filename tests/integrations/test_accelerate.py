@@ -1,7 +1,6 @@
 """nnlr.integrations.accelerate, and what docs/trainers/accelerate.md says of Accelerate."""
 
 import runpy
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from torch import nn
 from torch.optim import lr_scheduler as lrs
 
 import nnlr
-from tests.helpers import network
+from tests.helpers import hide_package, network
 
 accelerate = pytest.importorskip("accelerate")
 
@@ -155,6 +154,6 @@ def test_rates_can_be_read_from_the_prepared_optimizer():
 
 def test_without_accelerate_it_says_what_to_install(monkeypatch):
     """The message has the line to paste."""
-    monkeypatch.setitem(sys.modules, "accelerate", None)
+    hide_package(monkeypatch, "accelerate")
     with pytest.raises(nnlr.NnlrError, match="Fix: pip install accelerate"):
         runpy.run_path(nnlr.integrations.accelerate.__file__)

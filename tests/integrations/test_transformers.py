@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 
 import nnlr
-from tests.helpers import same_weights
+from tests.helpers import hide_package, same_weights
 
 transformers = pytest.importorskip("transformers")
 OptimizerNames = pytest.importorskip("transformers.training_args").OptimizerNames
@@ -621,7 +621,7 @@ def deepspeed_plugin(config):
 class TestPackage:
     def test_a_missing_library_says_what_to_install(self, monkeypatch):
         """By `import`, and by asking the package."""
-        monkeypatch.setitem(sys.modules, "transformers", None)
+        hide_package(monkeypatch, "transformers")
         monkeypatch.delitem(sys.modules, "nnlr.integrations.transformers")
         with pytest.raises(ImportError, match="pip install transformers"):
             importlib.import_module("nnlr.integrations.transformers")

@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import sys
 from itertools import product
 
 import mup as peer
@@ -27,6 +26,7 @@ from nnlr.errors import ConfigError, NnlrError, PatternError
 from nnlr.schemes._width.base import as_base, shapes
 from nnlr.testing import SchemeLaws
 from tests.cost import Name
+from tests.helpers import hide_package
 
 LR, WD = 0.01, 0.1
 
@@ -382,7 +382,7 @@ class TestBase:
 
     def test_a_file_without_yaml(self, tmp_path, monkeypatch):
         """The error says what to install; other forms of a base need nothing."""
-        monkeypatch.setitem(sys.modules, "yaml", None)
+        hide_package(monkeypatch, "yaml")
         path = tmp_path / "base.bsh"
         path.write_text(json.dumps(shapes(mlp(8))))
         with pytest.raises(NnlrError, match=r'PyYAML, which is not(?s:.*)install "nnlr\[cli\]"'):
