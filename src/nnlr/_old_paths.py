@@ -29,7 +29,7 @@ _MOVED: Final = {
     "rulebook": "_declare.rules",
     "rows": "_rows.row _rows.rates",
     "groups": "_rows.groups",
-    "plan": "_plan",
+    "plan": "_plan _model.reference",
     "baserate": "_schedule.base_rate",
     "scheduling": "_schedule.schedule",
     "checkpoint.report": "checkpoint._report",

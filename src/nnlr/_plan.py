@@ -9,16 +9,15 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._apply.initial_weights import refuse_unscaled
 from nnlr._apply.locate import Located, locate
 from nnlr._apply.lock import plan_locks, plan_unlock
-from nnlr._apply.optimizer import build, match_on_load
+from nnlr._apply.optimizer import build
 from nnlr._apply.param_groups import FittedPlan, ParamGroup
-from nnlr._apply.signature import Signature, refuse_other_update, refuse_rates, refuse_unfit
 from nnlr._apply.vectors import vectors
 from nnlr._arguments import choice, flag, instance, number
 from nnlr._findings import Finding
 from nnlr._model.names import Source, resolve_name
+from nnlr._model.reference import Reference, model_of, unknown
 from nnlr._rows.groups import Locked, make_groups
 from nnlr._rows.layers import PlanLayers, layers_of_rows
 from nnlr._rows.rates import Bases, Decay, make_bases
@@ -33,12 +32,6 @@ from nnlr.report._explain import explain
 from nnlr.report._table import table
 
 Opt = TypeVar("Opt", bound=Optimizer)
-
-Reference = Callable[[], Source | None]
-
-
-def _unknown() -> None:
-    """The reference of a plan that remembers no model: it was loaded or copied."""
 
 
 class Plan:
@@ -63,7 +56,7 @@ class Plan:
         bases: Bases,
         label: str,
         findings: tuple[Finding, ...] = (),
-        reference: Reference = _unknown,
+        reference: Reference = unknown,
     ) -> None:
         self.groups = make_groups(rows)
         self.rows = with_groups(rows, {name: g.name for g in self.groups for name in g.names})
@@ -236,7 +229,7 @@ class Plan:
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep: all but the way back to the model."""
         state = {key: value for key, value in vars(self).items() if key != "_by_name"}
-        return {**state, "_reference": _unknown}
+        return {**state, "_reference": unknown}
 
     # --- apply ----------------------------------------------------------------------
 
@@ -361,17 +354,8 @@ class Plan:
         if resume is not None:
             choice(resume, "resume", POLICIES)
         as_pairs, as_tensors = flag(names, "names"), flag(tensor_lr, "tensor_lr")
-        signature = Signature.of(cls)
-        refuse_rates(signature, settings, self._bases)
         fit = self.fit(model, partial=partial, locked=locked, init=init)
-        refuse_other_update(signature, settings, fit.groups, fit.located)
-        refuse_unfit(signature, fit.groups, fit.located)
-        eps = settings.get("eps", signature.defaults.get("eps"))
-        groups = fit.param_groups(names=as_pairs, tensor_lr=as_tensors, eps=eps)
-        optimizer = build(cls, signature, settings, fit, groups)
-        match_on_load(optimizer, self._model(model), fit.located, resume)
-        fit.locks.apply(optimizer)
-        return optimizer
+        return build(cls, settings, fit, names=as_pairs, tensor_lr=as_tensors, resume=resume)
 
     def fit(
         self,
@@ -385,14 +369,10 @@ class Plan:
 
         Takes their arguments and raises their errors.
         """
-        choice(locked, "locked", ("drop", "keep"))
-        groups = self.groups if locked == "drop" else make_groups(self.rows, locked=locked)
-        source, located = self._located(model, partial=partial)
-        refuse_unscaled(self.rows, source, init)
-        locks = plan_locks(located, source, keep=locked == "keep")
-        names = {param.row.name for param in located}
-        present = tuple(group for group in groups if not names.isdisjoint(group.names))
-        return FittedPlan(present, located, locks, self._bases)
+        source = self._model(model)
+        return FittedPlan.of(
+            self.rows, self._bases, source, partial=partial, locked=locked, init=init
+        )
 
     def _located(
         self, model: Source | None, *, partial: bool = False
@@ -403,13 +383,4 @@ class Plan:
 
     def _model(self, model: Source | None) -> Source:
         """The model to use: the one passed, else the one that was resolved."""
-        if model is not None:
-            return model
-        if self._reference is _unknown:
-            raise NnlrError("This plan was loaded or copied and remembers no model: pass model=.")
-        resolved = self._reference()
-        if resolved is None:
-            raise NnlrError(
-                f"The model this plan was made for ({self.label}) is gone: pass model=."
-            )
-        return resolved
+        return model_of(self._reference, self.label) if model is None else model

@@ -1,11 +1,10 @@
 """From a model and schemes to a plan: the front door of the library."""
 
-import weakref
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Final, ParamSpec, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from nnlr._apply.param_groups import ParamGroup
 from nnlr._arguments import is_listing, optional_mapping
@@ -15,8 +14,9 @@ from nnlr._declare.scheme import Scheme, as_schemes, merge
 from nnlr._declare.ties import check_settled, settle
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, check_role, describe, uncollected, with_roles
-from nnlr._model.names import Source, inside_ddp, unwrapping
-from nnlr._plan import Plan, Reference
+from nnlr._model.names import Source
+from nnlr._model.reference import reference_to
+from nnlr._plan import Plan
 from nnlr._rows.findings import plan_findings
 from nnlr._rows.groups import Locked
 from nnlr._rows.rates import Decay, make_bases
@@ -123,7 +123,7 @@ def resolve(
     findings = [*plan_findings(rows, info)]
     for scheme in schemes:
         findings += _findings_of(scheme, info)
-    return Plan(rows, bases, info.label, tuple(findings), _reference(model, info))
+    return Plan(rows, bases, info.label, tuple(findings), reference_to(model, info))
 
 
 def _findings_of(scheme: Scheme, info: ModelInfo) -> list[Finding]:
@@ -161,26 +161,6 @@ def _sparse(info: ModelInfo) -> dict[int, Trace]:
     """Traces that switch the weight decay of sparse parameters off."""
     trace = (Step("sparse gradient", _SPARSE),)
     return {index: trace for index, param in enumerate(info.params) if param.sparse}
-
-
-def _reference(model: Source, info: ModelInfo) -> Reference:
-    """A weak reference to the model, or to each of its tensors if they came without a module."""
-    if isinstance(model, nn.Module):
-        # A compile wrapper is often a temporary; what it wraps is not. DDP has to be seen,
-        # and so has a wrapper with parameters of its own, such as PEFT's prompts.
-        target, *inside = unwrapping(model)
-        for module in inside:
-            has_all = len(list(module.parameters())) == len(info.params)
-            if has_all and inside_ddp(module) == inside_ddp(model):
-                target = module
-        return weakref.ref(target)
-    references = {places[0].name: weakref.ref(places[0].tensor) for places in info.places}
-
-    def tensors() -> Mapping[str, Tensor] | None:
-        alive = {name: tensor for name, ref in references.items() if (tensor := ref()) is not None}
-        return alive if len(alive) == len(references) else None
-
-    return tensors
 
 
 @needs_rates

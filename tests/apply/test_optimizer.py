@@ -387,7 +387,8 @@ class TestRefusals:
     @pytest.mark.parametrize("base", ["lr", "weight_decay"])
     def test_base_rates_are_not_passed_a_second_time(self, base):
         """The plan has them; the message says how to change them."""
-        plan = nnlr.resolve(nn.Linear(2, 2), lr=0.1, weight_decay=0.2)
+        net = nn.Linear(2, 2)
+        plan = nnlr.resolve(net, lr=0.1, weight_decay=0.2)
         message = rf"{base}=0\.5 is not passed here.*plan\.with_rates\({base}=0\.5\)"
         with pytest.raises(nnlr.ConfigError, match=message):
             plan.optimizer(torch.optim.SGD, **{base: 0.5})

@@ -12,8 +12,13 @@ from torch.optim import Optimizer
 from nnlr._apply.locate import Located
 from nnlr._apply.options import judge_options
 from nnlr._apply.param_groups import FittedPlan, ParamGroup
-from nnlr._apply.signature import ADAPTIVE_L2, Signature
-from nnlr._model.names import Source
+from nnlr._apply.signature import (
+    ADAPTIVE_L2,
+    Signature,
+    refuse_other_update,
+    refuse_rates,
+    refuse_unfit,
+)
 from nnlr._rows.rates import Bases
 from nnlr._schedule.origin import note_origin
 from nnlr._text import nearest_hint, warn
@@ -31,16 +36,24 @@ NOTES: Final = ("name", "lr_mult", "wd_mult")
 
 def build(
     factory: Callable[..., Opt],
-    signature: Signature,
     settings: Mapping[str, Any],
     fit: FittedPlan,
-    groups: Sequence[ParamGroup],
+    *,
+    names: bool,
+    tensor_lr: bool,
+    resume: Policy | None,
 ) -> Opt:
-    """Construct the optimizer on ready groups, with the base rates as its defaults.
+    """Build an optimizer on a fitted plan; see ``Plan.optimizer``, whose arguments these are.
 
     Both bases go to the constructor where its signature has them, and to
     ``optimizer.defaults`` in any case: schedulers read ``optimizer.defaults["lr"]``.
     """
+    signature = Signature.of(factory)
+    refuse_rates(signature, settings, fit.bases)
+    refuse_other_update(signature, settings, fit.groups, fit.located)
+    refuse_unfit(signature, fit.groups, fit.located)
+    eps = settings.get("eps", signature.defaults.get("eps"))
+    groups = fit.param_groups(names=names, tensor_lr=tensor_lr, eps=eps)
     name = signature.name
     arguments = dict(settings)
     for setting in settings:
@@ -63,6 +76,8 @@ def build(
         set_bases(defaults, fit.bases)
     warn_about_decay(optimizer, groups, fit.bases)
     note_origin(optimizer.param_groups)
+    _match_on_load(optimizer, fit, resume)
+    fit.locks.apply(optimizer)
     return optimizer
 
 
@@ -120,23 +135,17 @@ def _write_notes(optimizer: object, groups: Sequence[ParamGroup]) -> None:
             built["param_names"] = [names[each] for each in ids]
 
 
-def match_on_load(
-    optimizer: Optimizer,
-    model: Source | None,
-    located: Iterable[Located],
-    resume: Policy | None,
-) -> None:
+def _match_on_load(optimizer: Optimizer, fit: FittedPlan, resume: Policy | None) -> None:
     """Let an optimizer load checkpoints by name.
 
     Wrappers that run no hooks cannot, nor those that train tensors of their own besides.
     """
     if resume is None or not runs_hooks(optimizer):
         return
-    located = list(located)
-    source = model if isinstance(model, nn.Module) else named_tensors(located)
+    source = fit.model if isinstance(fit.model, nn.Module) else named_tensors(fit.located)
     with contextlib.suppress(ConfigError):
         on_load(optimizer, model=source, policy=resume)
-    learn_schemes(optimizer, schemes_of(located))
+    learn_schemes(optimizer, schemes_of(fit.located))
 
 
 def schemes_of(located: Iterable[Located]) -> list[str]:

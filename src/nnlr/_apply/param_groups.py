@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from nnlr._apply.locate import Located
-from nnlr._apply.lock import Locks
-from nnlr._arguments import number
-from nnlr._rows.groups import Group
+from nnlr._apply.initial_weights import refuse_unscaled
+from nnlr._apply.locate import Located, locate
+from nnlr._apply.lock import Locks, plan_locks
+from nnlr._arguments import choice, flag, number
+from nnlr._model.names import Source
+from nnlr._rows.groups import Group, Locked, make_groups
 from nnlr._rows.rates import Bases
+from nnlr._rows.row import PlanRow
 from nnlr.errors import NnlrError
 
 ParamGroup = dict[str, Any]
@@ -24,6 +27,35 @@ class FittedPlan:
     located: Sequence[Located]  # the rows and their tensors
     locks: Locks
     bases: Bases
+    model: Source
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[PlanRow],
+        bases: Bases,
+        model: Source,
+        *,
+        partial: bool,
+        locked: Locked,
+        init: str | None,
+    ) -> Self:
+        """Fit the rows of a plan; the arguments are those of ``Plan.param_groups``."""
+        choice(locked, "locked", ("drop", "keep"))
+        located = locate(rows, model, partial=flag(partial, "partial"))
+        refuse_unscaled(rows, model, init)
+        names = {param.row.name for param in located}
+        return cls(
+            groups=tuple(
+                group
+                for group in make_groups(rows, locked=locked)
+                if not names.isdisjoint(group.names)
+            ),
+            located=located,
+            locks=plan_locks(located, model, keep=locked == "keep"),
+            bases=bases,
+            model=model,
+        )
 
     def param_groups(
         self, *, names: bool = True, tensor_lr: bool = False, eps: object = None
