@@ -17,6 +17,7 @@ from timm.scheduler import MultiStepLRScheduler
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim import lr_scheduler as lrs
+from torch.optim.swa_utils import SWALR
 
 import nnlr
 from nnlr.integrations.timm import to_timm
@@ -691,6 +692,29 @@ def one_of_two(ill):
     both = [torch.optim.SGD(net[at].parameters(), lr=LR) for at in (0, 2)]
     schedulers = [lrs.StepLR(each, 5) for each in both]
     return net, both, schedulers[:1] if ill else schedulers
+
+
+@case("crossed-schedulers")
+def a_warm_up_beside(ill):
+    """The healthy one multiplies the two courses."""
+    plan, optimizer = layered(network())
+    scheduler = nnlr.schedule(optimizer, lrs.CosineAnnealingLR, T_max=100)
+    if ill:
+        warm_up = lrs.LinearLR(optimizer, 0.1, total_iters=10)
+    else:
+        settings = {"start_factor": 0.1, "total_iters": 10, "beside": scheduler}
+        warm_up = nnlr.schedule(optimizer, lrs.LinearLR, **settings)
+    return plan, optimizer, [scheduler, warm_up]
+
+
+@case("crossed-schedulers")
+def a_factor_by_hand_beside_a_plateau(ill):
+    """The fix reads the function from the scheduler; SWALR may wait beside a schedule."""
+    plan, optimizer = layered(network())
+    plateau = nnlr.schedule(optimizer, lrs.ReduceLROnPlateau)
+    if ill:
+        return plan, optimizer, [lrs.LambdaLR(optimizer, lambda step: 0.5), plateau]
+    return plan, optimizer, [plateau, nnlr.schedule(optimizer, SWALR, swa_lr=LR, after=plateau)]
 
 
 # --- state

@@ -183,6 +183,13 @@ class TestQuestion:
         assert [] == kinds(net, both, schedulers)
         assert ["untrained-parameter", "other-optimizer"] == kinds(net, both[:1], schedulers)
 
+    def test_averaging_waits_beside_a_schedule(self):
+        """Torch's SWA recipe steps one of the two, and then the other: they do not cross."""
+        net = network()
+        optimizer = layered(net)
+        scheduler = nnlr.schedule(optimizer, lrs.StepLR, step_size=5)
+        assert ["schedule-drift"] == kinds(net, optimizer, [scheduler, SWALR(optimizer, LR)])
+
     def test_a_scheduler_without_its_optimizer_is_not_looked_at(self):
         """There is nothing that it could be wrong for."""
         net = network()

@@ -106,6 +106,7 @@ def script_of(args, deepspeed, inputs=None):
         "optimizers": optimizers,
         "optimizer": optimizers[0],
         "scheduler": schedulers,
+        "schedulers": schedulers,
         "config": deepspeed,
         **({"plan": checked} if isinstance(checked, nnlr.Plan) else {}),
     }

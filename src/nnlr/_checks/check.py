@@ -44,6 +44,7 @@ LOOKS: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
     state.misfits,
     schedule.asleep,
     schedule.unscheduled,
+    schedule.crossed,
     optimizer.probed,
     optimizer.hookless,
     optimizer.unresumable,

@@ -10,14 +10,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nnlr._apply.locate import locate_slots
 from nnlr._checks.fixes import frozen, regrouped, resolve_again
 from nnlr._checks.schedule_call import arguments_of, call_of, class_of
-from nnlr._checks.subject import SettingsOfGroup, Subject, rate, start, takes_over, with_origin
+from nnlr._checks.subject import (
+    SettingsOfGroup,
+    Subject,
+    is_ours,
+    rate,
+    start,
+    takes_over,
+    with_origin,
+)
 from nnlr._findings import Finding, error, note
 from nnlr._model.describe import describe
 from nnlr._model.names import nodes
 from nnlr._plan import Plan
 from nnlr._rows.row import PlanRow
 from nnlr._schedule.origin import ORIGIN
-from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._text import plural
 from nnlr.errors import PlanMismatchError
 
@@ -100,11 +107,7 @@ def differing(subject: Subject) -> Iterator[Finding]:
 
 def _mended(subject: Subject, pairs: Sequence[tuple[PlanRow, SettingsOfGroup]]) -> str:
     """How to give an optimizer the groups of a plan, in the form that its scheduler reads."""
-    others = [
-        scheduler
-        for scheduler in subject.schedulers
-        if not isinstance(scheduler, RatioScheduler | RatioPlateau)
-    ]
+    others = [scheduler for scheduler in subject.schedulers if not is_ours(scheduler)]
     if any(_timm(group) for _, group in pairs):
         cls = type(subject.optimizers[0]).__name__
         schedulers = "".join(

@@ -7,15 +7,15 @@ from typing import Final
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import SWALR
 
 from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.groups import premultiplied
 from nnlr._checks.schedule_call import call_of, class_of
 from nnlr._checks.schedule_rehearsal import Rehearsal, has_own_functions, is_over
-from nnlr._checks.subject import Scheduling, Subject, labelled, rate, start
+from nnlr._checks.subject import Scheduling, Subject, is_ours, labelled, rate, start
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule import keep_ratios
-from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._text import plural
 
 # Code that turns the groups of timm's schedulers into those of ours.
@@ -84,7 +84,7 @@ def rehearsed(subject: Subject) -> Iterator[Finding]:
         optimizer = _its_optimizer(subject, scheduler)
         if optimizer is None:
             continue
-        if not isinstance(scheduler, RatioScheduler | RatioPlateau):
+        if not is_ours(scheduler):
             yield from _rehearse(subject, scheduler, optimizer)
             continue
         # Ours goes by lr_mult alone.
@@ -181,6 +181,29 @@ def unscheduled(subject: Subject) -> Iterator[Finding]:
         f"given, while {_name(moving[0])} moves the rates of another: theirs stay as they are",
         fix=f"Schedule it too, and pass that in the list of schedulers: {call}",
     )
+
+
+def crossed(subject: Subject) -> Iterator[Finding]:
+    """Schedulers that write into the groups of a schedule, which writes them too.
+
+    ``SWALR`` may be one of them: its recipe steps one of the two, and then the other.
+    """
+    for optimizer in subject.optimizers:
+        writing = subject.schedulers_of(optimizer)
+        ours = [scheduler for scheduler in writing if is_ours(scheduler)]
+        for other in writing:
+            if ours and not is_ours(other) and not isinstance(other, SWALR):
+                mine, theirs = (
+                    f"schedulers[{subject.schedulers.index(x)}]" for x in (ours[0], other)
+                )
+                yield error(
+                    "crossed-schedulers",
+                    (),
+                    cause=f"{_name(other)} and {_name(ours[0])} both write the rates of "
+                    f"{type(optimizer).__name__}: a step of one overwrites what the other did",
+                    fix="Have their courses multiplied, and step both: "
+                    f"{call_of(other, theirs)[:-1]}, beside={mine})",
+                )
 
 
 def _unread_scale(scheduler: Scheduling, names: Sequence[str]) -> Finding:
@@ -316,6 +339,6 @@ def _judge(
 
 def _name(scheduler: object) -> str:
     """The class of a scheduler; of ours that of the one inside."""
-    if isinstance(scheduler, RatioScheduler | RatioPlateau):
+    if is_ours(scheduler):
         return f"the schedule of {class_of(scheduler.scheduler)}"
     return class_of(scheduler)

@@ -5,8 +5,7 @@ from typing import Final
 
 from torch.optim.lr_scheduler import SequentialLR
 
-from nnlr._checks.subject import Scheduling
-from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
+from nnlr._checks.subject import Scheduling, is_ours
 
 # Arguments that say where to begin, not what to do.
 _BEGINNING: Final = ("last_epoch", "initialize")
@@ -17,13 +16,16 @@ def class_of(scheduler: object) -> str:
     return type(scheduler).__name__
 
 
-def call_of(scheduler: Scheduling) -> str:
-    """The call that keeps the ratios, with the user's class and arguments as far as seen."""
-    if isinstance(scheduler, RatioScheduler | RatioPlateau):
+def call_of(scheduler: Scheduling, name: str = "scheduler") -> str:
+    """The call that keeps the ratios, with the user's class and arguments as far as seen.
+
+    ``name`` is what the script calls the scheduler, which some arguments are read from.
+    """
+    if is_ours(scheduler):
         scheduler = scheduler.scheduler
     if hasattr(scheduler, "_schedulers"):  # no space: code begins behind the last colon and one
-        return f"scheduler = nnlr.schedule(optimizer, lambda opt:{_built(scheduler, 'scheduler')})"
-    arguments = [class_of(scheduler), *arguments_of(scheduler, "scheduler")]
+        return f"scheduler = nnlr.schedule(optimizer, lambda opt:{_built(scheduler, name)})"
+    arguments = [class_of(scheduler), *arguments_of(scheduler, name)]
     return f"scheduler = nnlr.schedule(optimizer, {', '.join(arguments)})"
 
 

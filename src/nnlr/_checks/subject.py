@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from numbers import Real
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeGuard
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -123,7 +123,12 @@ class Subject:
         schedulers = self.schedulers_of(optimizer)
         if not schedulers:
             return bool(scheduled(optimizer))
-        return any(isinstance(each, RatioScheduler | RatioPlateau) for each in schedulers)
+        return any(map(is_ours, schedulers))
+
+
+def is_ours(scheduler: object) -> TypeGuard[RatioScheduler | RatioPlateau]:
+    """Whether :func:`nnlr.schedule` made a scheduler."""
+    return isinstance(scheduler, RatioScheduler | RatioPlateau)
 
 
 def labelled(optimizer: Optimizer) -> list[tuple[str, SettingsOfGroup]]:

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 from nnlr._declare.factor import Trace
 from nnlr._model.describe import ParamInfo
-from nnlr._rows.rates import Bases, Rates, combine
+from nnlr._rows.rates import Bases, combine
 
-_Combined = dict[tuple[int, ...], Rates]  # by the identity of the steps, which parameters share
+# The rates and state of frozen and other parameters, by the identity of the steps that they share.
+_Combined = dict[tuple[bool | int, ...], dict[str, Any]]
 
 
 class PlanRow(NamedTuple):
@@ -101,11 +102,13 @@ def _rates(
     trace: Trace, name: str, bases: Bases, combined: _Combined, *, frozen: bool
 ) -> dict[str, Any]:
     """The rates and the state of a parameter; equal traces are combined once."""
-    steps = tuple(map(id, trace))
-    if steps not in combined:
-        combined[steps] = combine(trace, bases, name)
-    locked = combined[steps].lr_mult == 0 and not frozen
-    return {**combined[steps]._asdict(), "locked": locked, "trainable": not (frozen or locked)}
+    key = (frozen, *map(id, trace))
+    if key not in combined:
+        rates = combine(trace, bases, name)
+        locked = rates.lr_mult == 0 and not frozen
+        state = {"locked": locked, "trainable": not (frozen or locked)}
+        combined[key] = {**rates._asdict(), **state}
+    return combined[key]
 
 
 def with_bases(rows: Iterable[PlanRow], bases: Bases) -> list[PlanRow]:

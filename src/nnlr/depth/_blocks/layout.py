@@ -103,7 +103,7 @@ class TowerLayout:
             (
                 (layer, at, step)
                 for at, (layer, step) in enumerate(zip(layers, self.steps, strict=True))
-                if step.whole and not tree.is_vectors(step.unit)
+                if step.whole and not step.unit.is_vectors
             ),
             key=itemgetter(0, 1),
         )
@@ -194,7 +194,7 @@ class TowerLayout:
         """
         tree, units = self.tree, [self.steps[block].unit for block in self.blocks]
         last = self.blocks[-1]
-        if at <= last or not step.whole or tree.is_vectors(step.unit):
+        if at <= last or not step.whole or step.unit.is_vectors:
             return False
         before = outputs_of(tree, (step.unit for step in self.steps[last:at]))
         inputs, outputs = takes(tree, step.unit), gives(tree, step.unit)
@@ -220,7 +220,7 @@ class TowerLayout:
         start, end = self.spans[next(g for g in reversed(step.around) if g in self.spans)]
         if at > end and self._opens_stage(step, start, end):
             return bisect_right(self.blocks, start)
-        joins_next = at < start or (at < end and not self.tree.is_vectors(step.unit))
+        joins_next = at < start or (at < end and not step.unit.is_vectors)
         return blocks_so_far + joins_next
 
     def _opens_stage(self, step: ModelStep, start: int, end: int) -> bool:

@@ -45,7 +45,7 @@ def gives(tree: Tree, unit: Unit) -> Widths:
 
 
 def _end(tree: Tree, unit: Unit, at: int) -> Unit | None:
-    layers = [leaf for leaf in unit.leaves() if not tree.is_vectors(leaf)]
+    layers = [leaf for leaf in unit.leaves() if not leaf.is_vectors]
     return layers[at] if layers else None
 
 
@@ -63,7 +63,7 @@ def ends(tree: Tree, unit: Unit) -> tuple[Widths, Widths]:
     """
     if not unit.kids or issubclass(unit.cls, LISTS):
         return takes(tree, unit), gives(tree, unit)
-    layers = [leaf for leaf in unit.leaves() if not tree.is_vectors(leaf)]
+    layers = [leaf for leaf in unit.leaves() if not leaf.is_vectors]
     all_inputs = [takes(tree, leaf) for leaf in layers]
     all_outputs = [gives(tree, leaf) for leaf in layers]
     none = Widths()
@@ -158,9 +158,9 @@ def check_not_joined(tree: Tree, unit: Unit) -> None:
     """
     if unit.parent is None or issubclass(unit.cls, nn.Sequential):
         return
-    outputs = [gives(tree, kid) for kid in unit.kids if not tree.is_vectors(kid)]
+    outputs = [gives(tree, kid) for kid in unit.kids if not kid.is_vectors]
     after = dropwhile(lambda kid: kid is not unit, unit.parent.kids)
-    later = next((kid for kid in after if kid is not unit and not tree.is_vectors(kid)), None)
+    later = next((kid for kid in after if kid is not unit and not kid.is_vectors), None)
     if later is None or len(outputs) < 2 or len(set(outputs)) > 1:
         return
     if later.kids and not tree.is_conv(later) and not issubclass(later.cls, LISTS):

@@ -116,7 +116,7 @@ class _Reader:
 
     def towers(self, unit: Unit, *, member: bool = False) -> list[Part]:
         """The towers of a unit, or of a member of a list; none if it has vectors only."""
-        if self.tree.is_vectors(unit):
+        if unit.is_vectors:
             return []
         if not unit.kids:
             return [Part(unit, takes(self.tree, unit), gives(self.tree, unit), list(unit.own))]
@@ -153,7 +153,7 @@ class _Reader:
         """
         if issubclass(unit.cls, nn.Sequential):
             return False
-        members = [kid for kid in unit.kids if not self.tree.is_vectors(kid)]
+        members = [kid for kid in unit.kids if not kid.is_vectors]
         if self.tree.stands_apart(unit):
             for a, b in pairwise(members):
                 own = takes(self.tree, b) - takes(self.tree, a)

@@ -68,7 +68,7 @@ class BlockFinder:
             kids = self._with_bundles(unit)
             repeated = self._repeated(unit, kids)
             return _group_of_kids(unit, kids, repeated) if repeated else self._outer(unit, kids)
-        layers = [kid for kid in unit.kids if not self.tree.is_vectors(kid)]
+        layers = [kid for kid in unit.kids if not kid.is_vectors]
         members = [kid for kid in layers if self.tree.is_composite(kid)]
         if (
             len(members) * 2 < max(len(layers), 1)
@@ -159,7 +159,7 @@ class BlockFinder:
 
     def _is_no_row(self, unit: Unit) -> bool:
         """Whether members of a list cannot follow one another."""
-        layers = [kid for kid in unit.kids if not self.tree.is_vectors(kid)]
+        layers = [kid for kid in unit.kids if not kid.is_vectors]
         both = [ends(self.tree, kid) for kid in layers]
         return len(layers) < 2 or not all(connects(a[1], b[0]) for a, b in pairwise(both))
 

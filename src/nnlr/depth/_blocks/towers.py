@@ -164,9 +164,7 @@ class _Row:
     def _is_joined(self, loose: list[ModelStep]) -> bool:
         """Whether a layer between two parts leads from the one to the other."""
         return any(
-            step.whole
-            and not self.tree.is_vectors(step.unit)
-            and not self.tree.is_lookup(step.unit)
+            step.whole and not step.unit.is_vectors and not self.tree.is_lookup(step.unit)
             for step in loose
         )
 
@@ -186,7 +184,7 @@ class _Row:
         own: Widths = frozenset()
         start = len(loose)
         for at, step in enumerate(loose):
-            if not step.whole or tree.is_vectors(step.unit) or tree.is_lookup(step.unit):
+            if not step.whole or step.unit.is_vectors or tree.is_lookup(step.unit):
                 continue
             if connects(everything | outputs, takes(tree, step.unit)):
                 outputs |= gives(tree, step.unit)
@@ -214,7 +212,7 @@ class _Row:
 
     def _ends(self, item: BlockGroup | ModelStep) -> tuple[Widths, Widths]:
         """What the first layer of a part takes, and what the last layer of its blocks gives."""
-        steps = [step for step in _steps(item) if not self.tree.is_vectors(step.unit)]
+        steps = [step for step in _steps(item) if not step.unit.is_vectors]
         last = [step for step in steps if step.block][-1]
         return takes(self.tree, steps[0].unit), gives(self.tree, last.unit)
 

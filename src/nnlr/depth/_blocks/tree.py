@@ -56,6 +56,7 @@ class Unit:
     kids: list["Unit"] = field(default_factory=list)  # its parts that hold weights, in order
     looks: int = 0  # a number that units of equal class, shapes and parts share
     numel: int = 0  # elements of all its parameters
+    is_vectors: bool = False  # whether it holds nothing but vectors
 
     @property
     def is_list(self) -> bool:
@@ -171,6 +172,10 @@ class Tree:
             tuple(kid.looks for kid in unit.kids),
         )
         unit.looks = self._looks.setdefault(traits, len(self._looks))
+        unit.is_vectors = all(kid.is_vectors for kid in unit.kids) and not (
+            any(sum(size > 1 for size in param.shape) > 1 for param in params)
+            or (params and issubclass(unit.cls, _PROJECTIONS))
+        )
 
     def joined(self, kids: list[Unit], cls: type, like: Unit) -> Unit:
         """One unit of several, of this class, that stands where ``like`` stands."""
@@ -194,19 +199,9 @@ class Tree:
 
     def is_lookup(self, unit: Unit) -> bool:
         """Whether it is embeddings, and at most norms and vectors beside them."""
-        layers = [leaf for leaf in unit.leaves() if not self.is_vectors(leaf)]
+        layers = [leaf for leaf in unit.leaves() if not leaf.is_vectors]
         lookups = (nn.Embedding, nn.EmbeddingBag)
         return bool(layers) and all(issubclass(leaf.cls, lookups) for leaf in layers)
-
-    def is_vectors(self, unit: Unit) -> bool:
-        """Whether it holds nothing but vectors."""
-        params = self.model.params
-        return all(
-            sum(size > 1 for size in params[at].shape) < 2
-            for part in unit.below()
-            if not issubclass(part.cls, _PROJECTIONS)
-            for at in part.own
-        ) and not any(part.own and issubclass(part.cls, _PROJECTIONS) for part in unit.below())
 
     def is_composite(self, unit: Unit) -> bool:
         """Whether it can be a block: made of several layers, or a layer of the user's own.
@@ -215,7 +210,7 @@ class Tree:
         """
         if unit.kids or issubclass(unit.cls, (nn.RNNBase, nn.MultiheadAttention)):
             return True
-        return not issubclass(unit.cls, SINGLE_LAYERS) and not self.is_vectors(unit)
+        return not issubclass(unit.cls, SINGLE_LAYERS) and not unit.is_vectors
 
     def stands_apart(self, unit: Unit) -> bool:
         """Whether members of a list or dict stand side by side, whatever widths they take.
