@@ -15,5 +15,6 @@ within the same call; ``optimizer.fast_path_report()`` says what and why.
 
 from nnlr.optim._adam import Adam as Adam
 from nnlr.optim._adam import AdamW as AdamW
+from nnlr.optim._mixed import Mixed as Mixed
 from nnlr.optim._numba.use_numba import use_numba as use_numba
 from nnlr.optim._sgd import SGD as SGD
