@@ -145,7 +145,7 @@ TWISTS = {
     "eps_mult": lambda: plan(Twisted(eps_mult=0.5)),
     "init_mult": lambda: plan(Twisted(init_mult=0.5)),
     "options": lambda: plan(Twisted(options={"betas": (0.5, 0.9)})),
-    "tag": lambda: plan(Twisted(tag="muon")),
+    "algorithm": lambda: plan(Twisted(algorithm="muon")),
     "trainable": lambda: plan(NEUTRAL, frozen()),
 }
 

@@ -50,14 +50,14 @@ class Short(nnlr.Scheme):
 
 
 class Tagged(nnlr.Scheme):
-    def __init__(self, tag):
-        self.tag = tag
+    def __init__(self, algorithm):
+        self.algorithm = algorithm
 
     def factors(self, model):
-        return [nnlr.Factor(tag=self.tag) for _ in model.params]
+        return [nnlr.Factor(algorithm=self.algorithm) for _ in model.params]
 
     def __repr__(self):
-        return f"Tagged({self.tag!r})"
+        return f"Tagged({self.algorithm!r})"
 
 
 def edited():
@@ -98,7 +98,7 @@ CASES = {
     "absolute_with_relative": lambda: rule("head.*", lr=1e-3, lr_mult=10),
     "absolute_twice": lambda: resolve(rule("norm.*", lr=1e-3), rule("*.bias", lr=1e-2)),
     "absolute_decay_over_zero": lambda: resolve(rule("norm.*", weight_decay=0.1), weight_decay=0),
-    "tags_two": lambda: resolve(Tagged("muon"), Tagged("adam")),
+    "algorithms_two": lambda: resolve(Tagged("muon"), Tagged("adam")),
     # ties
     "tied_rules": lambda: resolve(rule("embed.*", lr_mult=0.1), rule("head.*", lr_mult=1e-2)),
     "tied_modules": declared_twice,
@@ -229,7 +229,7 @@ SLIPS = {
         r"got a Tensor\.$",
     ),
     "model-as-switch": (lambda: nnlr.rule("*", optional=NET), r"got a Net\.$"),
-    "model-as-tag": (lambda: nnlr.Factor(tag=NET), r"got a Net\.$"),
+    "model-as-tag": (lambda: nnlr.Factor(algorithm=NET), r"got a Net\.$"),
     "model-as-rule": (lambda: nnlr.rules([NET]), r"member 0 is a Net\."),
     "model-as-rules": (lambda: nnlr.rules(NET), r"got a Net\.$"),
     "model-as-path": (lambda: nnlr.rule("*").within(NET), r"got a Net\.$"),

@@ -28,7 +28,7 @@ def test_it_loads_and_looks_the_same(name):
     """No module, class or attribute that a pickle names is missing."""
     value = pickle.loads(PICKLES[name]["pickle"])
     if text := PICKLES[name]["repr"]:
-        assert text == repr(value)
+        assert text.replace("tag=", "algorithm=") == repr(value)
     assert type(value) is type(pickle.loads(pickle.dumps(value)))
 
 

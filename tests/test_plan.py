@@ -199,7 +199,7 @@ class TestRoundTrips:
         ("change", "message"),
         [
             (lambda f: f.pop("nnlr_plan"), "not a plan: it has no 'nnlr_plan' version"),
-            (lambda f: f.update(nnlr_plan=99), "has the layout 99; this nnlr reads 1"),
+            (lambda f: f.update(nnlr_plan=99), "has the layout 99; this nnlr reads 2"),
             (lambda f: f.pop("rows"), "cannot be read: the plan lacks 'rows'"),
             (lambda f: f.update(lr=0), "cannot be read: lr must be"),
             (lambda f: f.update(decay="x"), "decay must be one of"),

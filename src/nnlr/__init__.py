@@ -24,6 +24,7 @@ from nnlr._install import install as install
 from nnlr._install import uninstall as uninstall
 from nnlr._declare.rules import rule as rule
 from nnlr._declare.rules import rules as rules
+from nnlr.schemes import route as route
 from nnlr._select.selector import glob as glob
 from nnlr._select.selectors import regex as regex
 from nnlr._select.selectors import module_type as module_type

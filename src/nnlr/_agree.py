@@ -32,7 +32,7 @@ _BASES: Final = ("lr", "weight_decay", "decay")
 
 _FIELDS: Final = (
     *("aliases", "shape", "lr", "weight_decay", "lr_mult", "wd_mult", "eps_mult", "init_mult"),
-    *("unlocked_lr_mult", "options", "tag", "locked", "trainable", "group"),
+    *("unlocked_lr_mult", "options", "algorithm", "locked", "trainable", "group"),
 )
 
 # So many different plans are compared; more would only make the message longer.

@@ -22,7 +22,7 @@ Plain: TypeAlias = "bool | int | float | str | tuple[Plain, ...] | None"
 RESERVED_OPTIONS = frozenset(
     {
         *("params", "param_names", "name", "lr", "initial_lr", "weight_decay"),
-        *("lr_mult", "wd_mult", "lr_scale", "origin", "nnlr"),
+        *("lr_mult", "wd_mult", "lr_scale", "algorithm", "origin", "nnlr"),
     }
 )
 

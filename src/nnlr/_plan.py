@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -20,13 +20,14 @@ from nnlr._model.names import Source, resolve_name
 from nnlr._model.reference import Reference, model_of, unknown
 from nnlr._rows.groups import Locked, make_groups
 from nnlr._rows.layers import PlanLayers, layers_of_rows
-from nnlr._rows.rates import Bases, Decay, make_bases
-from nnlr._rows.row import PlanRow, with_bases, with_groups
+from nnlr._rows.rates import Bases, Decay, OneBase, Rate, changed, make_bases, written
+from nnlr._rows.row import PlanRow, refuse_unrouted, with_bases, with_groups
 from nnlr._rows.to_dict import plan_facts, plan_from_facts
 from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.checkpoint import Policy
 from nnlr.checkpoint._on_load import POLICIES
 from nnlr.errors import ConfigError, NnlrError
+from nnlr.optim._mixed import Mixed
 from nnlr.report._diff import PlanDiff, diff
 from nnlr.report._explain import explain
 from nnlr.report._table import table
@@ -43,8 +44,9 @@ class Plan:
     Attributes:
         rows: One :class:`PlanRow` for each parameter, in the order of ``model.parameters()``.
         groups: The parameter groups it comes to, as names.
-        lr: Base learning rate.
-        weight_decay: Base weight decay.
+        lr: Base learning rate; of several algorithms the first's.
+        weight_decay: Base weight decay; likewise.
+        algorithms: The base rates of each algorithm, by name.
         decay: The weight decay mode.
         label: Class name of the model.
         findings: What is legal but probably not meant.
@@ -58,7 +60,7 @@ class Plan:
         findings: tuple[Finding, ...] = (),
         reference: Reference = unknown,
     ) -> None:
-        self.groups = make_groups(rows)
+        self.groups = make_groups(rows, bases.algorithms)
         self.rows = with_groups(rows, {name: g.name for g in self.groups for name in g.names})
         self._bases = bases
         self.label = label
@@ -67,13 +69,19 @@ class Plan:
 
     @property
     def lr(self) -> float:
-        """Base learning rate."""
-        return self._bases.lr
+        """Base learning rate; of several algorithms the first's."""
+        return self._bases.of(None).lr
 
     @property
     def weight_decay(self) -> float:
-        """Base weight decay."""
-        return self._bases.weight_decay
+        """Base weight decay; of several algorithms the first's."""
+        return self._bases.of(None).weight_decay
+
+    @property
+    def algorithms(self) -> dict[str, OneBase]:
+        """The base rates of each algorithm, by name; empty where the plan is for one class."""
+        routed = (group.algorithm for group in self.groups if group.algorithm is not None)
+        return {name: self._bases.of(name) for name in (*self._bases.algorithms, *routed)}
 
     @property
     def decay(self) -> Decay:
@@ -146,8 +154,8 @@ class Plan:
         counts = f"{plural(len(self.rows), 'parameter')}, {plural(len(self.groups), 'group')}"
         mode = "" if self.decay == "coupled" else f", decay={self.decay!r}"
         return (
-            f"Plan({self.label}: {counts}, lr={self.lr:g}, "
-            f"weight_decay={self.weight_decay:g}{mode})"
+            f"Plan({self.label}: {counts}, lr={written(self._bases.lr)}, "
+            f"weight_decay={written(self._bases.weight_decay)}{mode})"
         )
 
     def __str__(self) -> str:
@@ -181,19 +189,24 @@ class Plan:
 
     # --- vary and keep --------------------------------------------------------------
 
-    def with_rates(self, *, lr: float | None = None, weight_decay: float | None = None) -> "Plan":
+    def with_rates(self, *, lr: Rate | None = None, weight_decay: Rate | None = None) -> "Plan":
         """The same plan on other base rates; rates that a rule sets absolutely stay.
 
         Args:
-            lr: New base learning rate; ``None`` keeps it.
-            weight_decay: New base weight decay; ``None`` keeps it.
+            lr: New base learning rate; ``None`` keeps it. Of several algorithms those that
+                ``{name: lr}`` names.
+            weight_decay: New base weight decay; likewise.
+
+        Raises:
+            ConfigError: If one number is passed for several algorithms.
         """
         bases = make_bases(
-            self.lr if lr is None else lr,
-            self.weight_decay if weight_decay is None else weight_decay,
+            changed(self._bases.lr, lr, "lr"),
+            changed(self._bases.weight_decay, weight_decay, "weight_decay"),
             self.decay,
         )
         rows = with_bases(self.rows, bases)
+        refuse_unrouted(rows, bases, self.label)
         return Plan(rows, bases, self.label, self.findings, self._reference)
 
     def to_dict(self) -> dict[str, Any]:
@@ -308,9 +321,27 @@ class Plan:
         fit.locks.apply()
         return groups
 
+    @overload
     def optimizer(
         self,
         cls: Callable[..., Opt],
+        *,
+        model: Source | None = ...,
+        partial: bool = ...,
+        names: bool = ...,
+        tensor_lr: bool = ...,
+        locked: Locked = ...,
+        init: str | None = ...,
+        resume: Policy | None = ...,
+        **settings: Any,
+    ) -> Opt: ...
+
+    @overload
+    def optimizer(self, cls: Mapping[str, Callable[..., Optimizer]], **arguments: Any) -> Mixed: ...
+
+    def optimizer(
+        self,
+        cls: Callable[..., Optimizer] | Mapping[str, Callable[..., Optimizer]],
         *,
         model: Source | None = None,
         partial: bool = False,
@@ -320,13 +351,14 @@ class Plan:
         init: str | None = None,
         resume: Policy | None = "code",
         **settings: Any,
-    ) -> Opt:
+    ) -> Optimizer:
         """Build an optimizer of any class on the plan's groups, and lock what they leave out.
 
         With DDP, build it before wrapping, or call :meth:`lock` before.
 
         Args:
-            cls: The optimizer class.
+            cls: The optimizer class; or, for a plan of several algorithms, one for each by its
+                name, settings in a ``functools.partial``. See :class:`nnlr.optim.Mixed`.
             model: The model; ``None`` for the one resolved.
             partial: As in :meth:`param_groups`; so are ``names``, ``tensor_lr``, ``locked``
                 and ``init``.
@@ -340,7 +372,9 @@ class Plan:
             **settings: Other arguments of the class: ``betas=``, ``momentum=``, ``fused=``.
 
         Raises:
-            ConfigError: If the class does not know an option, or cannot decay, or refuses.
+            ConfigError: If the class does not know an option, or cannot decay, or refuses; if
+                classes and algorithms do not match one to one.
+            CoverageError: If no algorithm trains a parameter.
             PlanMismatchError: If the model is not the one resolved.
 
         Examples:

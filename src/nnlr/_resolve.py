@@ -17,10 +17,10 @@ from nnlr._model.describe import ModelInfo, check_role, describe, uncollected, w
 from nnlr._model.names import Source
 from nnlr._model.reference import reference_to
 from nnlr._plan import Plan
-from nnlr._rows.findings import plan_findings
+from nnlr._rows.findings import plan_findings, without_parameters
 from nnlr._rows.groups import Locked
-from nnlr._rows.rates import Decay, make_bases
-from nnlr._rows.row import make_rows
+from nnlr._rows.rates import Decay, Rate, make_bases
+from nnlr._rows.row import make_rows, refuse_unrouted
 from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
 from nnlr._text import shown
@@ -57,8 +57,8 @@ _RATES: Final = {
 def resolve(
     model: Source,
     *schemes: Scheme,
-    lr: float,
-    weight_decay: float,
+    lr: Rate,
+    weight_decay: Rate,
     decay: Decay = "coupled",
     tied: Mapping[str, str] | None = None,
     roles: Mapping[str | Selector, str] | None = None,
@@ -72,8 +72,9 @@ def resolve(
     Args:
         model: A module, a mapping of names to tensors, or ``(name, tensor)`` pairs.
         *schemes: Schemes, which multiply.
-        lr: Base learning rate, finite, > 0.
-        weight_decay: Base weight decay, finite, >= 0.
+        lr: Base learning rate, finite, > 0; or one for each algorithm of :func:`nnlr.route` or
+            ``rule(..., algorithm=)``: ``{"muon": 0.02, "adamw": 3e-4}``.
+        weight_decay: Base weight decay, finite, >= 0; likewise.
         decay: What a small ``lr_mult`` does to decay under AdamW, which shrinks weights by
             ``lr * weight_decay``: ``"coupled"`` shrinks them less (torch's own way),
             ``"independent"`` divides ``wd_mult`` by ``lr_mult`` so that they shrink as
@@ -86,7 +87,8 @@ def resolve(
     Raises:
         NnlrError: If an argument is out of range.
         PatternError: If a selector matches nothing or a rule has no effect.
-        CoverageError: If ``rules(..., complete=True)`` leaves parameters over.
+        CoverageError: If ``rules(..., complete=True)`` leaves parameters over, or base rates are
+            those of algorithms and no algorithm trains one.
         ConfigError: If two schemes set one option differently.
 
     Examples:
@@ -120,7 +122,8 @@ def resolve(
 
     # What the factors multiply to: one row for each parameter.
     rows = make_rows(info.params, traces, bases)
-    findings = [*plan_findings(rows, info)]
+    refuse_unrouted(rows, bases, info.label)
+    findings = [*plan_findings(rows, info), *without_parameters(rows, bases)]
     for scheme in schemes:
         findings += _findings_of(scheme, info)
     return Plan(rows, bases, info.label, tuple(findings), reference_to(model, info))

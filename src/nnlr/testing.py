@@ -182,7 +182,7 @@ def rates(plan: Plan) -> dict[str, tuple[Any, ...]]:
     """
     settings = attrgetter(
         *("lr", "weight_decay", "lr_mult", "wd_mult", "eps_mult", "init_mult"),
-        *("unlocked_lr_mult", "options", "tag", "locked", "trainable"),
+        *("unlocked_lr_mult", "options", "algorithm", "locked", "trainable"),
     )
     return {row.name: settings(row) for row in instance(plan, "plan", Plan)}
 

@@ -367,20 +367,21 @@ class TestRefusals:
         assert [2] == [len(group["params"]) for group in optimizer.param_groups]
 
     def test_a_plan_for_two_optimizers_is_refused(self):
-        """Tags route parameters; one optimizer cannot be two."""
+        """It takes one class for each of its algorithms."""
 
         class Routed(nnlr.Scheme):
             def factors(self, model):
                 return [
-                    nnlr.Factor(tag="muon" if p.role == "matrix" else None) for p in model.params
+                    nnlr.Factor(algorithm="muon" if p.role == "matrix" else None)
+                    for p in model.params
                 ]
 
         layer = nn.Linear(2, 2)
         plan = nnlr.resolve(layer, Routed(), lr=0.1, weight_decay=0)
-        assert {"muon", None} == {group.tag for group in plan.groups}
+        assert {"muon", None} == {group.algorithm for group in plan.groups}
         with pytest.raises(
             nnlr.ConfigError,
-            match=r"2 optimizers \('muon', None\); plan.optimizer builds",
+            match=r"routes parameters to 'muon', None, and <class .*SGD'> is one class",
         ):
             plan.optimizer(torch.optim.SGD)
 

@@ -173,8 +173,8 @@ class TestOptions:
         """A parameter goes to one optimizer."""
 
         def tagged(tag):
-            return Custom(lambda model: [nnlr.Factor(tag=tag)] * len(model.params))
+            return Custom(lambda model: [nnlr.Factor(algorithm=tag)] * len(model.params))
 
-        assert "muon" == plan_of(tagged("muon"), tagged("muon"))["head.bias"].tag
-        with pytest.raises(nnlr.ConfigError, match="two optimizers: 'muon' by Custom"):
+        assert "muon" == plan_of(tagged("muon"), tagged("muon"))["head.bias"].algorithm
+        with pytest.raises(nnlr.ConfigError, match="two algorithms: 'muon' by Custom"):
             plan_of(tagged("muon"), tagged("adam"))

@@ -83,7 +83,7 @@ def odd_types(facts):
     for row in facts["rows"]:
         for key, value in row.items():
             types = {type(other[key]) for other in pattern["rows"]} | {type(None)}
-            if key not in {"tower", "depth", "tag"} and type(value) not in types:
+            if key not in {"tower", "depth", "algorithm"} and type(value) not in types:
                 return f"{key} is {value!r}"
     return None
 

@@ -84,15 +84,16 @@ class TestMerging:
         plan = resolved(Scalars(1, 1), scheme)
         assert [["a", "b"]] == members(plan.groups)
 
-    @pytest.mark.parametrize("setting", [{"eps_mult": 0.5}, {"tag": "muon"}])
-    def test_eps_mult_and_tag_make_groups(self, setting):
+    @pytest.mark.parametrize("setting", [{"eps_mult": 0.5}, {"algorithm": "muon"}])
+    def test_eps_mult_and_algorithm_make_groups(self, setting):
         """Each is a setting of the group, and shows in its name."""
         plan = resolved(Scalars(1, 2), Say(a=nnlr.Factor(**setting)))
-        assert [["b"], ["a"]] == members(plan.groups)
+        of_a = next(group for group in plan.groups if group.names == ("a",))
         ((key, value),) = setting.items()
-        text = {"eps_mult": "_epsx0.5", "tag": "_tagmuon"}[key]
-        assert ["lr1_wd1", f"lr1_wd1{text}"] == [group.name for group in plan.groups]
-        assert value == getattr(plan.groups[1], key)
+        text = {"eps_mult": "lr1_wd1_epsx0.5", "algorithm": "muon_lr1_wd1"}[key]
+        assert {"lr1_wd1", text} == {group.name for group in plan.groups}
+        assert text == of_a.name
+        assert value == getattr(of_a, key)
 
     def test_groups_of_frozen_and_locked_parameters_do_not_exist(self):
         """No group is ever empty."""

@@ -175,7 +175,7 @@ def test_own_overrides_replace_the_standard_ones_unless_asked_for():
     mine = {ForeignKey(): {"lr_mult": 0.5, "optimizer": "muon"}}
     alone = nnlr.resolve(zoo.plain(), nnlr.megatron(mine), lr=1, weight_decay=1)
     assert alone["blocks.0.norm.weight"].weight_decay == 1
-    assert (0.5, "muon") == (alone["head.weight"].lr, alone["head.weight"].tag)
+    assert (0.5, "muon") == (alone["head.weight"].lr, alone["head.weight"].algorithm)
     assert ["lr-mult"] == [found.kind for found in alone.findings]
     joined = nnlr.megatron(mine, standard=True)
     plan = nnlr.resolve(zoo.plain(), joined, lr=1, weight_decay=1)

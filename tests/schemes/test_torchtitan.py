@@ -150,9 +150,9 @@ class Plain:
 def test_objects_of_ones_own_name_their_optimizer():
     """Only a class called Config is named by the class around it."""
     plan = plan_of([Plain("bias"), Muon.Config(pattern="fc"), Plain(".*", "AdamW")])
-    assert "SGD" == plan["blocks.0.fc.bias"].tag
-    assert "Muon" == plan["blocks.0.fc.weight"].tag
-    assert "AdamW" == plan["head.weight"].tag
+    assert "SGD" == plan["blocks.0.fc.bias"].algorithm
+    assert "Muon" == plan["blocks.0.fc.weight"].algorithm
+    assert "AdamW" == plan["head.weight"].algorithm
 
     class Adagrad:
         """An optimizer defined in a function."""
@@ -160,19 +160,19 @@ def test_objects_of_ones_own_name_their_optimizer():
         Config = type("Config", (Plain,), {"__qualname__": "f.<locals>.Adagrad.Config"})
 
     plan = plan_of([Adagrad.Config("bias"), Plain(".*")])
-    assert "Adagrad" == plan["blocks.0.fc.bias"].tag
+    assert "Adagrad" == plan["blocks.0.fc.bias"].algorithm
 
 
-def test_several_optimizers_become_tags():
+def test_several_optimizers_become_algorithms():
     """One alone needs none."""
     net = zoo.plain()
     muon, adamw = Muon.Config(pattern=r"fc\.weight"), AdamW.Config(pattern=".*")
     mixed = plan_of([muon, adamw], net)
-    assert "Muon" == mixed["blocks.0.fc.weight"].tag
-    assert "AdamW" == mixed["head.weight"].tag
-    with pytest.raises(NnlrError, match="sends parameters to 2 optimizers"):
+    assert "Muon" == mixed["blocks.0.fc.weight"].algorithm
+    assert "AdamW" == mixed["head.weight"].algorithm
+    with pytest.raises(NnlrError, match="routes parameters to 'AdamW', 'Muon'"):
         mixed.optimizer(torch.optim.AdamW)
-    assert {None} == {row.tag for row in plan_of([ALL])}
+    assert {None} == {row.algorithm for row in plan_of([ALL])}
 
 
 def test_the_trace_tells_what_came_later():

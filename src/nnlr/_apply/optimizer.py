@@ -3,7 +3,9 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,9 @@ from nnlr._apply.signature import (
     Signature,
     refuse_other_update,
     refuse_rates,
+    refuse_several,
     refuse_unfit,
+    refuse_unmatched,
 )
 from nnlr._rows.rates import Bases
 from nnlr._schedule.origin import note_origin
@@ -25,6 +29,7 @@ from nnlr._text import nearest_hint, warn
 from nnlr.checkpoint import Policy, on_load
 from nnlr.checkpoint._hook import learn_schemes, runs_hooks
 from nnlr.errors import ConfigError
+from nnlr.optim._mixed import Mixed, common_defaults
 
 Opt = TypeVar("Opt", bound=Optimizer)
 
@@ -34,47 +39,105 @@ _RATES: Final = ("lr", "weight_decay")
 NOTES: Final = ("name", "lr_mult", "wd_mult")
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one class is built with: its groups and the arguments of its constructor."""
+
+    factory: Callable[..., Any]
+    signature: Signature
+    fit: FittedPlan
+    settings: Mapping[str, Any]
+    groups: Sequence[ParamGroup]
+
+    @classmethod
+    def of(
+        cls,
+        factory: Callable[..., Any],
+        settings: Mapping[str, Any],
+        fit: FittedPlan,
+        *,
+        names: bool,
+        tensor_lr: bool,
+    ) -> Self:
+        """Fit a class to the groups; refuse what its signature tells that it cannot do."""
+        signature = Signature.of(factory)
+        refuse_rates(signature, settings, fit.bases)
+        refuse_other_update(signature, settings, fit.groups, fit.located)
+        refuse_unfit(signature, fit.groups, fit.located)
+        eps = {**signature.defaults, **settings}.get("eps")
+        groups = fit.param_groups(names=names, tensor_lr=tensor_lr, eps=eps)
+        for setting in settings:
+            if not signature.knows(setting):
+                hint = nearest_hint(setting, signature.defaults)
+                raise ConfigError(
+                    f"{signature.name} has no argument {setting!r}. {hint}".rstrip(),
+                    setting=setting,
+                )
+        return cls(factory, signature, fit, settings, groups)
+
+    def declared(self) -> list[ParamGroup]:
+        """The groups as its constructor gets them."""
+        return without_decay(self.groups, self.signature)
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the constructor: its settings, and the base rates where it has them."""
+        base = self.fit.bases.of(None)
+        arguments = dict(self.settings)
+        if "lr" in self.signature.defaults:
+            # Constructors check what they do with a tensor on this one only.
+            is_tensor = isinstance(self.groups[0]["lr"], Tensor)
+            arguments["lr"] = torch.tensor(base.lr) if is_tensor else base.lr
+        if "weight_decay" in self.signature.defaults:
+            arguments["weight_decay"] = base.weight_decay
+        return arguments
+
+    def finish(self, optimizer: Any) -> None:  # noqa: ANN401 - whatever the factory gave
+        """Check that the optimizer is what the plan says, and make the bases its defaults."""
+        _refuse_other_rates(self.signature.name, optimizer, self.groups, self.fit.located)
+        settings = {**self.signature.bound, **self.settings}
+        judge_options(optimizer, self.fit.groups, self.fit.located, settings)
+        defaults = getattr(optimizer, "defaults", None)
+        if isinstance(defaults, dict):
+            set_bases(defaults, self.fit.bases)
+        warn_about_decay(optimizer, self.groups, self.fit.bases)
+
+
 def build(
-    factory: Callable[..., Opt],
+    factory: Callable[..., Optimizer] | Mapping[str, Callable[..., Optimizer]],
     settings: Mapping[str, Any],
     fit: FittedPlan,
     *,
     names: bool,
     tensor_lr: bool,
     resume: Policy | None,
-) -> Opt:
+) -> Optimizer:
     """Build an optimizer on a fitted plan; see ``Plan.optimizer``, whose arguments these are.
 
     Both bases go to the constructor where its signature has them, and to
     ``optimizer.defaults`` in any case: schedulers read ``optimizer.defaults["lr"]``.
     """
-    signature = Signature.of(factory)
-    refuse_rates(signature, settings, fit.bases)
-    refuse_other_update(signature, settings, fit.groups, fit.located)
-    refuse_unfit(signature, fit.groups, fit.located)
-    eps = settings.get("eps", signature.defaults.get("eps"))
-    groups = fit.param_groups(names=names, tensor_lr=tensor_lr, eps=eps)
-    name = signature.name
-    arguments = dict(settings)
-    for setting in settings:
-        if not signature.knows(setting):
-            hint = nearest_hint(setting, signature.defaults)
-            raise ConfigError(
-                f"{name} has no argument {setting!r}. {hint}".rstrip(), setting=setting
-            )
-    if "lr" in signature.defaults:
-        # Constructors check what they do with a tensor on this one only.
-        is_tensor = isinstance(groups[0]["lr"], Tensor)
-        arguments["lr"] = torch.tensor(fit.bases.lr) if is_tensor else fit.bases.lr
-    if "weight_decay" in signature.defaults:
-        arguments["weight_decay"] = fit.bases.weight_decay
-    optimizer = _constructed(factory, name, arguments, without_decay(groups, signature))
-    defaults = getattr(optimizer, "defaults", None)
-    _refuse_other_rates(name, optimizer, groups, fit.located)
-    judge_options(optimizer, fit.groups, fit.located, {**signature.bound, **settings})
-    if isinstance(defaults, dict):
-        set_bases(defaults, fit.bases)
-    warn_about_decay(optimizer, groups, fit.bases)
+    optimizer: Optimizer
+    if isinstance(factory, Mapping):
+        refuse_unmatched(factory, settings, fit)
+        parts = {
+            name: _Part.of(factory[name], {}, fit.part(name), names=names, tensor_lr=tensor_lr)
+            for name in dict.fromkeys(group.algorithm for group in fit.groups)
+            if name is not None
+        }
+        classes = {
+            **{name: partial(part.factory, **part.arguments()) for name, part in parts.items()},
+            **{name: cls for name, cls in factory.items() if name not in parts},
+        }
+        groups = [group for part in parts.values() for group in part.declared()]
+        optimizer = _constructed(Mixed, "Mixed", {"algorithms": classes}, groups)
+        for name, part in parts.items():
+            part.finish(optimizer.algorithms[name])
+        optimizer.defaults.update(common_defaults(optimizer.algorithms.values()))
+    else:
+        refuse_several(factory, fit)
+        part = _Part.of(factory, settings, fit, names=names, tensor_lr=tensor_lr)
+        optimizer = _constructed(factory, part.signature.name, part.arguments(), part.declared())
+        part.finish(optimizer)
     note_origin(optimizer.param_groups)
     _match_on_load(optimizer, fit, resume)
     fit.locks.apply(optimizer)
@@ -219,9 +282,10 @@ def set_bases(defaults: dict[str, Any], bases: Bases) -> None:
 
     It has ``lr``, which schedulers look for there, even if only its groups say so.
     """
-    defaults["lr"] = bases.lr
+    base = bases.of(None)
+    defaults["lr"] = base.lr
     if "weight_decay" in defaults:
-        defaults["weight_decay"] = bases.weight_decay
+        defaults["weight_decay"] = base.weight_decay
 
 
 def warn_about_decay(optimizer: object, groups: Sequence[ParamGroup], bases: Bases) -> None:

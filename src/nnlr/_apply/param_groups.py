@@ -1,7 +1,7 @@
 """Put a model's tensors into the groups of a plan, in torch's form."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -15,6 +15,7 @@ from nnlr._rows.groups import Group, Locked, make_groups
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 from nnlr.errors import NnlrError
+from nnlr.optim._mixed import ALGORITHM
 
 ParamGroup = dict[str, Any]
 
@@ -48,13 +49,25 @@ class FittedPlan:
         return cls(
             groups=tuple(
                 group
-                for group in make_groups(rows, locked=locked)
+                for group in make_groups(rows, bases.algorithms, locked=locked)
                 if not names.isdisjoint(group.names)
             ),
             located=located,
             locks=plan_locks(located, model, keep=locked == "keep"),
             bases=bases,
             model=model,
+        )
+
+    def part(self, algorithm: str) -> Self:
+        """What one algorithm trains of it."""
+        groups = tuple(group for group in self.groups if group.algorithm == algorithm)
+        names = {name for group in groups for name in group.names}
+        base = self.bases.of(algorithm)
+        return replace(
+            self,
+            groups=groups,
+            located=[param for param in self.located if param.row.name in names],
+            bases=Bases(lr=base.lr, weight_decay=base.weight_decay, decay=base.decay),
         )
 
     def param_groups(
@@ -83,6 +96,7 @@ class FittedPlan:
                         "weight_decay": group.weight_decay,
                         **group.options,
                         **_scaled_eps(group, eps),
+                        **({} if group.algorithm is None else {ALGORITHM: group.algorithm}),
                         "name": group.name if len(by_mesh) == 1 else f"{group.name}_mesh{position}",
                         "lr_mult": group.lr_mult,
                         "wd_mult": group.wd_mult,

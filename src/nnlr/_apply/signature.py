@@ -10,11 +10,12 @@ import torch
 from torch.optim import Optimizer
 
 from nnlr._apply.locate import Located
+from nnlr._apply.param_groups import FittedPlan
 from nnlr._declare.factor import Update
 from nnlr._rows.groups import Group
 from nnlr._rows.rates import Bases
-from nnlr._text import listed, shown
-from nnlr.errors import ConfigError
+from nnlr._text import listed, nearest_hint, plural, shown
+from nnlr.errors import ConfigError, CoverageError
 
 # Optimizers that add decay to the gradient and then divide by a running scale of it, so
 # that decay does not act on the weights in proportion to lr * weight_decay.
@@ -34,14 +35,11 @@ _OF_A_KIND: Final = (*ADAPTIVE_L2, torch.optim.AdamW, torch.optim.SGD)
 # Newer than the oldest torch that nnlr supports.
 _MUON: Final = getattr(torch.optim, "Muon", ())
 
-# How to share a model between Muon and another optimizer; nothing is locked by it.
-_SPLIT: Final = """Give it the others' tensors apart, and lock nothing:
-  matrices = {row.name for row in plan.rows if row.role == "matrix"}
-  tensors = dict(model.named_parameters())
-  muon_part = {name: tensors[name] for name in tensors if name in matrices}
-  rest = {name: tensors[name] for name in tensors if name not in matrices}
-  muon = plan.optimizer(torch.optim.Muon, model=muon_part, partial=True)
-  adamw = plan.with_rates(lr=1e-3).optimizer(torch.optim.AdamW, model=rest, partial=True)"""
+# How to share a model between Muon and another optimizer.
+_ROUTE: Final = """Let another class train them, in one optimizer:
+  plan = nnlr.resolve(model, nnlr.route("muon", "adamw"), lr={"muon": 0.02, "adamw": 1e-3},
+                      weight_decay=0.1)
+  optimizer = plan.optimizer({"muon": torch.optim.Muon, "adamw": torch.optim.AdamW})"""
 
 _KEYWORDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -127,12 +125,6 @@ def refuse_unfit(signature: Signature, groups: Sequence[Group], located: Sequenc
             "The plan trains nothing: every parameter of the model, or of this stage, is "
             f"locked or frozen, so there is nothing to give {name}."
         )
-    if len(tags := {group.tag for group in groups}) > 1:
-        raise ConfigError(
-            f"The plan sends parameters to {len(tags)} optimizers "
-            f"({listed(sorted(map(repr, tags)))}); plan.optimizer builds one. Use "
-            "plan.groups and build each yourself."
-        )
     scaled = sum(group.eps_mult != 1 and "eps" not in group.options for group in groups)
     if scaled and not signature.knows("eps"):
         raise ConfigError(
@@ -159,9 +151,58 @@ def refuse_unfit(signature: Signature, groups: Sequence[Group], located: Sequenc
         if unfit:
             raise ConfigError(
                 f"{name} trains matrices only, and {len(unfit)} parameters have "
-                f"another number of axes: {listed(unfit)}. {_SPLIT}",
+                f"another number of axes: {listed(unfit)}. {_ROUTE}",
                 names=unfit,
             )
+
+
+def refuse_several(factory: object, fit: FittedPlan) -> None:
+    """Refuse one class for a plan of several algorithms."""
+    names = list(dict.fromkeys(group.algorithm for group in fit.groups))
+    if len(names) > 1:
+        classes = ", ".join(f"{name!r}: ..." for name in names if name is not None)
+        raise ConfigError(
+            f"The plan routes parameters to {listed(map(repr, names))}, and {shown(factory)} is "
+            f"one class. Pass one for each: plan.optimizer({{{classes}}}).",
+            algorithms=names,
+        )
+
+
+def refuse_unmatched(
+    classes: Mapping[str, Any], settings: Mapping[str, Any], fit: FittedPlan
+) -> None:
+    """Refuse classes by name that are not those of the plan's algorithms."""
+    if settings:
+        first = next(iter(settings))
+        raise ConfigError(
+            f"{first}= would go to all of {listed(map(repr, classes))}: bind it to one, "
+            f"functools.partial(cls, {first}=...).",
+            setting=first,
+        )
+    routed = {name: group for group in fit.groups for name in group.names}
+    if nobodys := [name for name, group in routed.items() if group.algorithm is None]:
+        names = ", ".join(map(repr, [*classes, "others"][:2]))
+        raise CoverageError(
+            f"No algorithm trains {plural(len(nobodys), 'parameter')}: {listed(nobodys)}.\n"
+            f"  Route them: resolve(model, nnlr.route({names}), ...), or "
+            "nnlr.rule(selector, algorithm=...).",
+            names=nobodys,
+        )
+    algorithms = dict.fromkeys(g.algorithm for g in fit.groups if g.algorithm is not None)
+    if missing := [name for name in algorithms if name not in classes]:
+        hint = nearest_hint(missing[0], map(str, classes))
+        raise ConfigError(
+            f"The plan routes parameters to {missing[0]!r}, and no class has that name: "
+            f"{listed(map(repr, classes)) or 'there is none'}. {hint}".rstrip(),
+            algorithms=missing,
+        )
+    plans = {*algorithms, *fit.bases.algorithms}
+    if strays := [name for name in classes if name not in plans]:
+        raise ConfigError(
+            f"The plan routes nothing to {shown(strays[0])}: its algorithms are "
+            f"{listed(map(repr, sorted(plans)))}. Leave the class out, or route parameters to it.",
+            algorithms=strays,
+        )
 
 
 def refuse_other_update(

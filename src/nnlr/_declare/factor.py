@@ -35,7 +35,7 @@ class Factor:
         update: Whose steps it is right for, ``"sgd"``, ``"adam"`` (decay in the gradient) or
             ``"adamw"``; ``None`` for any. ``plan.optimizer`` refuses torch's classes of
             another kind; of others it cannot tell.
-        tag: Name of the optimizer that should take the parameter; ``None`` for the only one.
+        algorithm: Name of the algorithm that should train the parameter, where there are several.
         shadowed: Rules that matched too but came later.
         layer: The parameter's place in depth, if the scheme asked for it.
 
@@ -54,7 +54,7 @@ class Factor:
     why: str = ""
     compensates_decay: bool = False
     update: Update | None = None
-    tag: str | None = None
+    algorithm: str | None = None
     shadowed: tuple[str, ...] = ()
     layer: Layer | None = None
 
@@ -80,8 +80,8 @@ class Factor:
         text(self.why, "why")
         flag(self.compensates_decay, "compensates_decay")
         put(self, "shadowed", names(self.shadowed, "shadowed", "('rule 2',)"))
-        if self.tag is not None:
-            text(self.tag, "tag")
+        if self.algorithm is not None:
+            text(self.algorithm, "algorithm")
         if self.update is not None:
             put(self, "update", choice(self.update, "update", UPDATES))
         if self.layer is not None:
@@ -91,7 +91,7 @@ class Factor:
 NEUTRAL: Final = Factor()
 
 # What a rule or an entry of a table of roles can set.
-SETTINGS: Final = ("lr_mult", "wd_mult", "lr", "weight_decay", "options")
+SETTINGS: Final = ("lr_mult", "wd_mult", "lr", "weight_decay", "options", "algorithm")
 
 
 def settings_of(factor: Factor) -> dict[str, Any]:

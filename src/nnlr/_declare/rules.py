@@ -73,6 +73,7 @@ def rule(
     lr: float | None = None,
     weight_decay: float | None = None,
     options: Mapping[str, Any] | None = None,
+    algorithm: str | None = None,
     optional: bool = False,
 ) -> Scheme:
     """Set the rates of the parameters that a selector chooses.
@@ -89,6 +90,8 @@ def rule(
         weight_decay: Absolute weight decay >= 0, instead of ``wd_mult``; the ``decay`` of
             ``resolve`` leaves it as it is.
         options: Other settings of the group: ``betas``, ``eps``, ``momentum``, ...
+        algorithm: Which of several algorithms trains the parameters, by its name in
+            ``plan.optimizer({name: class, ...})``. Overrules :func:`nnlr.route`.
         optional: Whether the rule may match nothing.
 
     Raises:
@@ -117,6 +120,7 @@ def rule(
         lr=lr,
         weight_decay=weight_decay,
         options=checked_options({} if options is None else options, f"rule {chosen!r}"),
+        algorithm=algorithm,
     )
     return Rule(chosen, factor, flag(optional, "optional"))
 

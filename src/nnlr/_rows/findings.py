@@ -10,6 +10,7 @@ from nnlr._declare.factor import Factor
 from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import Node, Slot, nodes
+from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 
 # A relative rate at or below this was probably meant as an absolute one.
@@ -133,3 +134,17 @@ def _deciding(node: Node, rows: Sequence[PlanRow]) -> set[str]:
         return params
     around = f"{node.parent.path}." if node.parent.path else ""
     return {row.name for row in rows if row.name.startswith(around)}
+
+
+def without_parameters(rows: Iterable[PlanRow], bases: Bases) -> Iterator[Finding]:
+    """Algorithms with base rates that train nothing in this model."""
+    routed = {row.algorithm for row in rows if row.trainable}
+    for name in bases.algorithms:
+        if name not in routed:
+            yield note(
+                "algorithm-without-parameters",
+                names=(),
+                cause=f"the algorithm {name!r} has base rates, and trains no parameter",
+                fix="nothing, if one recipe serves several models; else correct the routing, or "
+                f"leave {name!r} out of lr and weight_decay",
+            )

@@ -25,7 +25,7 @@ class Group:
         wd_mult: Weight decay relative to the base.
         eps_mult: Factor on the optimizer's ``eps``.
         options: Other settings.
-        tag: Name of the optimizer that should take it.
+        algorithm: Name of the algorithm that trains it; ``None`` where there is only one.
         names: Canonical names of its parameters, in model order.
         numel: Number of elements in all of them.
     """
@@ -37,24 +37,28 @@ class Group:
     wd_mult: float
     eps_mult: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
-    tag: str | None = None
+    algorithm: str | None = None
     names: tuple[str, ...]
     numel: int
 
 
-def make_groups(rows: Iterable[PlanRow], *, locked: Locked = "drop") -> tuple[Group, ...]:
+def make_groups(
+    rows: Iterable[PlanRow], algorithms: Iterable[str] = (), *, locked: Locked = "drop"
+) -> tuple[Group, ...]:
     """Merge rows with equal settings into groups.
 
-    The reference group comes first, because some trainers and optimizers read only that:
-    ``lr_mult`` 1, else the largest; then ``wd_mult`` 1; then the most elements. A group kept
-    at learning rate 0 comes last.
+    The reference group comes first, because some trainers and optimizers read only that: of
+    the first algorithm; ``lr_mult`` 1, else the largest; then ``wd_mult`` 1; then the most
+    elements. A group kept at learning rate 0 comes last among those of its algorithm.
     """
     merged: dict[object, list[PlanRow]] = {}
+    rank: dict[str | None, int] = {name: at for at, name in enumerate(algorithms)}
     for row in rows:
         if row.trainable or (row.locked and locked == "keep"):
             options = hashable(tuple(sorted(row.options.items())))
-            settings = (row.lr, row.weight_decay, row.eps_mult, options, row.tag)
+            settings = (row.lr, row.weight_decay, row.eps_mult, options, row.algorithm)
             merged.setdefault(settings, []).append(row)
+            rank.setdefault(row.algorithm, len(rank))
     groups = [
         Group(
             name="",
@@ -65,13 +69,18 @@ def make_groups(rows: Iterable[PlanRow], *, locked: Locked = "drop") -> tuple[Gr
             wd_mult=max(row.wd_mult for row in members),
             eps_mult=members[0].eps_mult,
             options=members[0].options,
-            tag=members[0].tag,
+            algorithm=members[0].algorithm,
             names=tuple(row.name for row in members),
             numel=sum(row.numel for row in members),
         )
         for members in merged.values()
     ]
-    groups.sort(key=lambda g: (g.lr_mult != 1, -g.lr_mult, g.wd_mult != 1, -g.numel, -g.wd_mult))
+    groups.sort(
+        key=lambda g: (
+            rank[g.algorithm],
+            *(g.lr_mult != 1, -g.lr_mult, g.wd_mult != 1, -g.numel, -g.wd_mult),
+        )
+    )
     names = _names(groups)
     return tuple(replace(group, name=name) for group, name in zip(groups, names, strict=True))
 
@@ -84,17 +93,19 @@ def hashable(value: object) -> object:
 
 
 def _names(groups: Sequence[Group]) -> list[str]:
-    """Unique names: the multipliers, then options where these are not enough, then a number."""
+    """Unique names: algorithm and multipliers, then options where these are not enough."""
     lr_texts = _short_texts([group.lr_mult for group in groups])
     wd_texts = _short_texts([group.wd_mult for group in groups])
-    names = [f"lr{lr_texts[g.lr_mult]}_wd{wd_texts[g.wd_mult]}" for g in groups]
+    begins = [f"{g.algorithm}_" if g.algorithm else "" for g in groups]
+    names = [
+        f"{begin}lr{lr_texts[g.lr_mult]}_wd{wd_texts[g.wd_mult]}"
+        for begin, g in zip(begins, groups, strict=True)
+    ]
     if len(set(names)) < len(names):
         for position, group in enumerate(groups):
             settings = dict(sorted(group.options.items()))
             if group.eps_mult != 1:
                 settings["epsx"] = group.eps_mult
-            if group.tag is not None:
-                settings["tag"] = group.tag
             names[position] += "".join(f"_{k}{_in_a_name(v)}" for k, v in settings.items())
     unique: dict[str, None] = {}
     for name in names:

@@ -5,13 +5,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from nnlr._arguments import choice, number
+from nnlr._arguments import choice, number, text
 from nnlr._declare.factor import Step, Trace
+from nnlr._text import listed, shown
 from nnlr.errors import ConfigError, NnlrError
 
 Decay = Literal["coupled", "independent", "sqrt"]
 
 DECAYS: Final[tuple[Decay, ...]] = ("coupled", "independent", "sqrt")
+
+
+# A base rate, or one for each algorithm, by name.
+Rate = float | Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,18 +27,97 @@ class Bases:
     ``"sqrt"`` by its square root; a decay set absolutely stays.
     """
 
-    lr: float  # > 0
-    weight_decay: float  # >= 0
+    lr: Rate  # > 0
+    weight_decay: Rate  # >= 0
     decay: Decay = "coupled"
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """The algorithms that have base rates of their own."""
+        by_name = [rate for rate in (self.lr, self.weight_decay) if isinstance(rate, Mapping)]
+        return tuple(dict.fromkeys(name for rates in by_name for name in rates))
+
+    def of(self, algorithm: str | None) -> "OneBase":
+        """The base rates of an algorithm; the first where it has none of its own."""
+        return OneBase(_of(self.lr, algorithm), _of(self.weight_decay, algorithm), self.decay)
+
+
+class OneBase(NamedTuple):
+    """The base rates of one algorithm."""
+
+    lr: float
+    weight_decay: float
+    decay: Decay
+
+
+def _of(rate: Rate, algorithm: str | None) -> float:
+    if not isinstance(rate, Mapping):
+        return rate
+    first = next(iter(rate.values()))
+    return first if algorithm is None else rate.get(algorithm, first)
 
 
 def make_bases(lr: object, weight_decay: object, decay: object) -> Bases:
     """Check base rates and the decay mode."""
-    return Bases(
-        lr=number(lr, "lr", above=0),
-        weight_decay=number(weight_decay, "weight_decay"),
+    bases = Bases(
+        lr=_rate(lr, "lr", above=0),
+        weight_decay=_rate(weight_decay, "weight_decay"),
         decay=choice(decay, "decay", DECAYS),
     )
+    for setting in ("lr", "weight_decay"):
+        rates = getattr(bases, setting)
+        missing = [
+            name for name in bases.algorithms if isinstance(rates, Mapping) and name not in rates
+        ]
+        if missing:
+            raise NnlrError(
+                f"{setting} has no entry for {listed(map(repr, missing))}: name the same "
+                "algorithms in lr and weight_decay, or pass one number for all.",
+                what=setting,
+            )
+    return bases
+
+
+def changed(old: Rate, new: object, what: str) -> object:
+    """A base rate with another value; of several the ones that are named."""
+    if new is None:
+        return old
+    if not isinstance(old, Mapping):
+        return new
+    if not isinstance(new, Mapping):
+        example = ", ".join(f"{name!r}: {shown(new)}" for name in old)
+        raise ConfigError(
+            f"{what}={shown(new)} is one number for {len(old)} algorithms. Say which: "
+            f"{what}={{{example}}}.",
+            what=what,
+        )
+    return {**old, **new}
+
+
+def written(rate: Rate) -> str:
+    """A base rate as in a call.
+
+    Examples:
+        >>> written({"muon": 0.02, "adamw": 3e-4})
+        "{'muon': 0.02, 'adamw': 0.0003}"
+    """
+    if isinstance(rate, Mapping):
+        return "{" + ", ".join(f"{name!r}: {value:g}" for name, value in rate.items()) + "}"
+    return f"{rate:g}"
+
+
+def _rate(value: object, what: str, above: float | None = None) -> Rate:
+    """A base rate, or those of algorithms by name."""
+    if not isinstance(value, Mapping):
+        return number(value, what, above=above)
+    if not value:
+        raise NnlrError(
+            f"{what}={{}} names no algorithm. Pass a number, or one for each.", what=what
+        )
+    return {
+        text(name, f"an algorithm in {what}"): number(rate, f"{what}[{name!r}]", above=above)
+        for name, rate in value.items()
+    }
 
 
 class Rates(NamedTuple):
@@ -49,7 +133,7 @@ class Rates(NamedTuple):
     init_mult: float
     unlocked_lr_mult: float
     options: Mapping[str, Any]
-    tag: str | None
+    algorithm: str | None
 
 
 def product(values: Iterable[float]) -> float:
@@ -66,11 +150,13 @@ def product(values: Iterable[float]) -> float:
 
 def combine(trace: Trace, bases: Bases, name: str) -> Rates:
     """Multiply the factors of a trace; messages name the parameter."""
+    algorithm = _only_algorithm(trace, name)
+    base = bases.of(algorithm)
     for setting in ("lr", "weight_decay"):
         _refuse_two_absolutes(trace, setting, name)
     factors = [step.factor for step in trace]
-    lr_factors = [_multiplier(step, "lr", "lr_mult", bases.lr) for step in trace]
-    wd_factors = [_multiplier(s, "weight_decay", "wd_mult", bases.weight_decay) for s in trace]
+    lr_factors = [_multiplier(step, "lr", "lr_mult", base.lr) for step in trace]
+    wd_factors = [_multiplier(s, "weight_decay", "wd_mult", base.weight_decay) for s in trace]
     lr_mult = _product(lr_factors, "lr_mult", name)
     wd_mult = _product(wd_factors, "wd_mult", name)
 
@@ -92,15 +178,15 @@ def combine(trace: Trace, bases: Bases, name: str) -> Rates:
     return Rates(
         tower=None if layer is None else layer.tower,
         depth=None if layer is None else (layer.depth, layer.last),
-        lr=_product([bases.lr, lr_mult], "lr", name),
-        weight_decay=_product([bases.weight_decay, wd_mult], "weight_decay", name),
+        lr=_product([base.lr, lr_mult], "lr", name),
+        weight_decay=_product([base.weight_decay, wd_mult], "weight_decay", name),
         lr_mult=lr_mult,
         wd_mult=wd_mult,
         eps_mult=_product([factor.eps_mult for factor in factors], "eps_mult", name),
         init_mult=_product([factor.init_mult for factor in factors], "init_mult", name),
         unlocked_lr_mult=_product(filter(None, lr_factors), "unlocked_lr_mult", name),
         options=_joined_options(trace, name),
-        tag=_only_tag(trace, name),
+        algorithm=algorithm,
     )
 
 
@@ -184,14 +270,20 @@ def _joined_options(trace: Trace, name: str) -> Mapping[str, Any]:
     return joined
 
 
-def _only_tag(trace: Trace, name: str) -> str | None:
-    """The tag on which all steps agree; ``None`` if there is none."""
-    tags = {step.factor.tag: step.source for step in trace if step.factor.tag is not None}
-    if len(tags) > 1:
-        senders = ", ".join(f"{tag!r} by {source}" for tag, source in tags.items())
+def _only_algorithm(trace: Trace, name: str) -> str | None:
+    """The algorithm that trains a parameter; what a user says of it overrules a routing."""
+    senders: dict[str, str] = {}
+    for explicit in (True, False):
+        for step in trace:
+            if step.factor.algorithm is not None and step.explicit is explicit:
+                senders.setdefault(step.factor.algorithm, step.source)
+        if senders:
+            break
+    if len(senders) > 1:
+        both = ", ".join(f"{algorithm!r} by {source}" for algorithm, source in senders.items())
         raise ConfigError(
-            f"{name!r} is sent to two optimizers: {senders}. Restrict one of them with "
+            f"{name!r} is sent to two algorithms: {both}. Restrict one of them with "
             ".where(selector).",
             name=name,
         )
-    return next(iter(tags), None)
+    return next(iter(senders), None)

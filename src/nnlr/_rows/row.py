@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from nnlr._declare.factor import Trace
 from nnlr._model.describe import ParamInfo
 from nnlr._rows.rates import Bases, combine
+from nnlr._text import listed, nearest_hint, plural
+from nnlr.errors import ConfigError, CoverageError
 
 # The rates and state of frozen and other parameters, by the identity of the steps that they share.
 _Combined = dict[tuple[bool | int, ...], dict[str, Any]]
@@ -34,7 +36,7 @@ class PlanRow(NamedTuple):
         init_mult: Product of the factors on the initial weights.
         unlocked_lr_mult: Product of the factors that are not 0; used when it is unlocked.
         options: Other settings of its group.
-        tag: Name of the optimizer that should take it; ``None`` for the only one.
+        algorithm: Name of the algorithm that trains it; ``None`` where there is only one.
         locked: Whether ``lr_mult`` is 0: no gradient, no optimizer state.
         trainable: Whether it is neither locked nor frozen by the user.
         trace: Every factor, with who said it and why.
@@ -57,7 +59,7 @@ class PlanRow(NamedTuple):
     init_mult: float
     unlocked_lr_mult: float
     options: Mapping[str, Any]
-    tag: str | None
+    algorithm: str | None
     locked: bool
     trainable: bool
     trace: Trace
@@ -109,6 +111,29 @@ def _rates(
         state = {"locked": locked, "trainable": not (frozen or locked)}
         combined[key] = {**rates._asdict(), **state}
     return combined[key]
+
+
+def refuse_unrouted(rows: Iterable[PlanRow], bases: Bases, label: str) -> None:
+    """Refuse base rates of algorithms where no algorithm, or one without rates, trains a row."""
+    algorithms = bases.algorithms
+    trained = [row for row in rows if row.trainable and algorithms]
+    if nobodys := [row.name for row in trained if row.algorithm is None]:
+        raise CoverageError(
+            f"The base rates are those of {listed(map(repr, algorithms))}, and no algorithm trains "
+            f"{plural(len(nobodys), 'parameter')} of {label}: {listed(nobodys)}.\n"
+            f"  Route them: nnlr.route({', '.join(map(repr, algorithms[:2]))}), or "
+            f"nnlr.rule('*', algorithm={algorithms[-1]!r}).",
+            names=nobodys,
+        )
+    for row in trained:
+        if row.algorithm not in algorithms:
+            source = next(s.source for s in row.trace if s.factor.algorithm == row.algorithm)
+            hint = nearest_hint(str(row.algorithm), algorithms)
+            raise ConfigError(
+                f"{source} sends {row.name!r} to {row.algorithm!r}, which has no base rate: lr and "
+                f"weight_decay name {listed(map(repr, algorithms))}. {hint}".rstrip(),
+                name=row.name,
+            )
 
 
 def with_bases(rows: Iterable[PlanRow], bases: Bases) -> list[PlanRow]:

@@ -16,7 +16,10 @@ from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 
 # Raised when the layout changes: an older reader refuses a key that it does not know.
-VERSION: Final = 1
+VERSION: Final = 2
+
+# What a layout called otherwise, by version.
+_RENAMED: Final = {1: {"tag": "algorithm"}}
 
 _ROW_FIELDS: Final = tuple(name for name in PlanRow._fields if name not in {"trace", "group"})
 
@@ -68,10 +71,13 @@ def plan_from_facts(facts: object) -> tuple[list[PlanRow], Bases, str, tuple[Fin
     if not isinstance(facts, Mapping) or "nnlr_plan" not in facts:
         raise ConfigError("This is not a plan: it has no 'nnlr_plan' version. See Plan.to_dict.")
     version = facts["nnlr_plan"]
-    if type(version) is not int or version != VERSION:
+    if type(version) is not int or version not in {*_RENAMED, VERSION}:
         raise ConfigError(f"This plan has the layout {shown(version)}; this nnlr reads {VERSION}.")
+    renamed: Mapping[str, Any] = facts
+    for old, new in _RENAMED.get(version, {}).items():
+        renamed = _renamed(renamed, old, new)
     try:
-        written, bases, label, findings = _read_plan(facts)
+        written, bases, label, findings = _read_plan(renamed)
         rows = with_bases(written, bases)
     except NnlrError as error:
         raise ConfigError(
@@ -152,6 +158,18 @@ def _row(facts: object, steps: Sequence[Step], path: str) -> PlanRow:
     options = checked_options(row["options"], path)
     trace = tuple(steps[index] for index in row["trace"])
     return PlanRow(**{**row, "options": options, "trace": trace})
+
+
+def _renamed(value: object, old: str, new: str) -> Any:  # noqa: ANN401 - of JSON
+    """The same with another key, all the way down but for options, whose keys are a user's."""
+    if isinstance(value, list | tuple):
+        return [_renamed(item, old, new) for item in value]
+    if isinstance(value, Mapping):
+        return {
+            new if key == old else key: item if key == "options" else _renamed(item, old, new)
+            for key, item in value.items()
+        }
+    return value
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401 - of JSON

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._arguments import is_listing
-from nnlr._text import listed, nearest_hint, shown
+from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.errors import ConfigError
 
 ALGORITHM: Final = "algorithm"  # the key of a group
@@ -80,7 +80,7 @@ class Mixed(Optimizer):
             if own := [group for group, of in zip(groups, names, strict=True) if of == name]:
                 self._members[name], filled[name] = _build(name, self._factories[name], own)
         super().__init__([filled[name].pop(0) for name in names], {})
-        self.defaults = _common([member.defaults for member in self._members.values()])
+        self.defaults = common_defaults(self._members.values())
         for member in self._members.values():
             self.state.update(member.state)
         self._share()
@@ -282,8 +282,14 @@ def _as_groups(groups: object) -> list[Group]:
 
 def _build(name: str, factory: Factory, groups: Sequence[Group]) -> tuple[Optimizer, list[Group]]:
     """The optimizer of an algorithm, and its groups in their order."""
-    given = [{k: v for k, v in group.items() if k != ALGORITHM} for group in groups]
-    member = factory(given)
+    try:
+        member = factory([{k: v for k, v in g.items() if k != ALGORITHM} for g in groups])
+    except Exception as error:
+        raise ConfigError(
+            f"algorithms[{name!r}] cannot be built on its {plural(len(groups), 'group')}: "
+            f"{type(error).__name__}: {error}",
+            algorithm=name,
+        ) from error
     if not isinstance(member, Optimizer):
         raise ConfigError(
             f"algorithms[{name!r}] built {shown(member, typed=True)}, which is no "
@@ -305,9 +311,9 @@ def _tensors(group: Mapping[str, Any]) -> set[int]:
     return {id(item[1] if isinstance(item, tuple) else item) for item in group["params"]}
 
 
-def _common(defaults: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings that all algorithms have, as the first has them."""
-    first, *others = defaults
+def common_defaults(members: Iterable[Optimizer]) -> dict[str, Any]:
+    """The settings that all optimizers have, as the first has them."""
+    first, *others = [member.defaults for member in members]
     return {key: value for key, value in first.items() if all(key in d for d in others)}
 
 

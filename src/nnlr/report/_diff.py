@@ -13,7 +13,7 @@ from nnlr.report._text import WIDTH, rate
 # What is compared of two rows, beside their options.
 _COMPARED = (
     *("shape", "state", "lr", "lr_mult", "weight_decay", "wd_mult"),
-    *("eps_mult", "init_mult", "tag"),
+    *("eps_mult", "init_mult", "algorithm"),
 )
 
 

@@ -24,8 +24,11 @@ def explain(row: PlanRow, bases: Bases) -> str:
     if row.depth is not None:
         lines.append(f"  {'depth':<14}{Layer(*row.depth, row.tower or '')}")
     lines.append(f"  {'state':<14}{_state(row)}")
-    lines += _rate_lines(row, "lr", "lr_mult", bases.lr)
-    lines += _rate_lines(row, "weight_decay", "wd_mult", bases.weight_decay)
+    if row.algorithm is not None:
+        lines += _algorithm_lines(row)
+    base = bases.of(row.algorithm)
+    lines += _rate_lines(row, "lr", "lr_mult", base.lr)
+    lines += _rate_lines(row, "weight_decay", "wd_mult", base.weight_decay)
     if row.lr_mult not in {0, 1} and decay_mode_acts(row.trace, bases):
         how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"
         lines.append(f"      divided by {how}: decay={bases.decay!r}")
@@ -54,6 +57,16 @@ def _state(row: PlanRow) -> str:
     if row.frozen:
         return "frozen: requires_grad is False, and not by nnlr; the rates below do not act"
     return f"trained in group {row.group!r}"
+
+
+def _algorithm_lines(row: PlanRow) -> list[str]:
+    """The algorithm that trains a parameter, and who sent it there."""
+    steps = [step for step in row.trace if step.factor.algorithm is not None]
+    lines = [f"  {'algorithm':<14}{row.algorithm}"]
+    for step in steps:
+        overruled = "" if step.factor.algorithm == row.algorithm else ", overruled"
+        lines.append(f"      {step.factor.algorithm:<12} {_by(step)}{overruled}")
+    return lines
 
 
 def _rate_lines(row: PlanRow, name: str, mult_name: str, base: float) -> list[str]:

@@ -26,6 +26,17 @@ _TOLD: Final = 3
 Footnotes = Mapping[str, int]
 
 
+def _base_lines(bases: Bases, mode: str) -> list[str]:
+    """The base rates, of each algorithm if there are several."""
+    lines = []
+    for name in bases.algorithms or (None,):
+        base = bases.of(name)
+        whose = f"{name}: " if name else ""
+        rates = f"base lr {rate(base.lr)}, base weight decay {rate(base.weight_decay)}"
+        lines.append(f"{whose}{rates}{mode}")
+    return lines
+
+
 def table(
     rows: Sequence[PlanRow],
     groups: Sequence[Group],
@@ -40,7 +51,7 @@ def table(
     mode = "" if bases.decay == "coupled" else f", decay {bases.decay}"
     head = [
         f"{label}: {counts}, {plural(len(groups), 'group')}",
-        f"base lr {rate(bases.lr)}, base weight decay {rate(bases.weight_decay)}{mode}",
+        *_base_lines(bases, mode),
     ]
     if not rows:
         return "\n".join(head)

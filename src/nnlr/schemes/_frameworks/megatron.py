@@ -110,7 +110,7 @@ def megatron(
 
     ``OptimizerConfig.lr`` and ``weight_decay`` are those of ``resolve``. An override may set
     ``max_lr`` (absolute), ``wd_mult``, ``lr_mult`` (which Megatron itself no longer reads),
-    ``optimizer`` (the optimizer's tag), and settings of the group such as ``eps``; ``min_lr``,
+    ``optimizer`` (the algorithm), and settings of the group such as ``eps``; ``min_lr``,
     ``start_wd`` and ``end_wd`` are carried in the group for Megatron's own scheduler. That
     reads ``max_lr`` of each group: set it to the group's ``lr`` before handing them over.
 
@@ -312,7 +312,7 @@ class Megatron(Imported):
             lr=merged.pop("max_lr", None),
             lr_mult=merged.pop("lr_mult", 1.0),
             wd_mult=merged.pop("wd_mult", 1.0),
-            tag=merged.pop("optimizer", None),
+            algorithm=merged.pop("optimizer", None),
             options=options(merged, "a Megatron override"),
             why=", ".join(_brief(self.entries[at][0]) for at in matching),
         )

@@ -50,7 +50,7 @@ def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme
     An entry is a mapping with ``pattern``, ``lr``, ``weight_decay``, other settings of the
     group, and the ``optimizer``'s name; or torchtitan's own object, that of older versions
     (``ParamGroupConfig`` with ``optimizer_name`` and ``optimizer_kwargs``) or of newer ones
-    (``AdamW.Config``). Entries for more than one optimizer tag the parameters with its name.
+    (``AdamW.Config``). Entries for more than one optimizer send the parameters to it by name.
 
     As rates are absolute, those of ``resolve`` are only what all multipliers refer to: pass
     the rates of the last, broadest entry.
@@ -85,8 +85,8 @@ def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme
     entries = [_entry(item, at, watch) for at, item in enumerate(items)]
     if not entries:
         raise ConfigError("torchtitan needs at least one entry.")
-    if len({entry.factor.tag for entry in entries}) == 1:  # one optimizer needs no tag
-        entries = [replace(e, factor=replace(e.factor, tag=None)) for e in entries]
+    if len({entry.factor.algorithm for entry in entries}) == 1:  # one optimizer needs no name
+        entries = [replace(e, factor=replace(e.factor, algorithm=None)) for e in entries]
     return Titan(watch, watch.call(torchtitan, items), entries)
 
 
@@ -107,7 +107,9 @@ def _entry(item: object, at: int, watch: Watch) -> Entry:
     for rate in _RATES:
         value = settings.pop(rate) if rate in settings else _default(optimizer, rate, what, watch)
         rates[rate] = number(value, f"{rate} of {what}")
-    return Entry(pattern, Factor(**rates, options=options(settings, what), tag=optimizer, why=what))
+    return Entry(
+        pattern, Factor(**rates, options=options(settings, what), algorithm=optimizer, why=what)
+    )
 
 
 def _settings(item: object, what: str) -> dict[str, Any]:
