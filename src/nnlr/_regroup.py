@@ -24,7 +24,7 @@ from nnlr._schedule import base_rate
 from nnlr._schedule.origin import ORIGIN, as_built
 from nnlr._schedule.progress import SCHEDULED, filled, progress
 from nnlr._text import listed, plural, warn
-from nnlr.checkpoint._hook import hook_of, learn_names, learn_schemes
+from nnlr.checkpoint._hook import hook_of, learn
 from nnlr.checkpoint._names import KIND, SHAPE, matched, names_of
 from nnlr.checkpoint._sides import Source as Saved
 from nnlr.checkpoint._sides import same
@@ -137,8 +137,7 @@ def regroup(
             f"more) and is dropped, so that they start afresh: {listed(misfits)}."
         )
     _replace(optimizer, new_groups, state)
-    learn_names(optimizer, named_tensors(fit.located))
-    learn_schemes(optimizer, schemes_of(fit.located))
+    learn(optimizer, named_tensors(fit.located), schemes_of(fit.located))
     set_bases(optimizer.defaults, fit.bases)
     base_rate.rebase(optimizer)
     fit.locks.apply(optimizer)

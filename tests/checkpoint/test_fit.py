@@ -420,7 +420,7 @@ class TestUnnamedCheckpoints:
         pairs = [(f"p{at}", nn.Parameter(torch.ones(1))) for at in range(12)]
         old = torch.optim.SGD([p for _, p in pairs], lr=LR)
         new = torch.optim.SGD([{"params": [pair]} for pair in pairs], lr=LR)
-        with pytest.raises(nnlr.ConfigError, match=r"1, 1, \.\.\. 12 groups"):
+        with pytest.raises(nnlr.ConfigError, match=r"1, 1 and 4 more"):
             fit_state(old.state_dict(), new)
 
     @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from nnlr._rows.rates import Bases
 from nnlr._schedule.origin import note_origin
 from nnlr._text import nearest_hint, warn
 from nnlr.checkpoint import Policy, on_load
-from nnlr.checkpoint._hook import learn_schemes, runs_hooks
+from nnlr.checkpoint._hook import learn, runs_hooks
 from nnlr.errors import ConfigError
 from nnlr.optim._mixed import Mixed, common_defaults
 
@@ -205,10 +205,11 @@ def _match_on_load(optimizer: Optimizer, fit: FittedPlan, resume: Policy | None)
     """
     if resume is None or not runs_hooks(optimizer):
         return
-    source = fit.model if isinstance(fit.model, nn.Module) else named_tensors(fit.located)
+    pairs = named_tensors(fit.located)
+    source = fit.model if isinstance(fit.model, nn.Module) else pairs
     with contextlib.suppress(ConfigError):
         on_load(optimizer, model=source, policy=resume)
-    learn_schemes(optimizer, schemes_of(fit.located))
+    learn(optimizer, pairs, schemes_of(fit.located))
 
 
 def schemes_of(located: Iterable[Located]) -> list[str]:

@@ -14,16 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._apply.locate import Located
-from nnlr._apply.trial import (
-    Trial,
-    arguments,
-    arguments_of,
-    mentions,
-    small,
-    true_to,
-    try_settings,
-)
+from nnlr._apply.trial import Trial, arguments_of, mentions, small, true_to, try_settings
 from nnlr._rows.groups import Group, hashable
+from nnlr._sandbox import arguments
 from nnlr._text import listed, nearest_hint, shown, warn
 from nnlr.errors import ConfigError
 
@@ -92,7 +85,8 @@ def judge_options(
         outcome = _tried(cls, built_with, case)
         undeclared = {**case.rates, **case.options}.keys() - declared.keys()
         for key in undeclared:
-            reads[key] = _better(reads.get(key, False), _is_read(cls, key, outcome, missing))
+            both = reads.get(key, False), _is_read(cls, key, outcome, missing)
+            reads[key] = max(both, key=_ORDER.index)
     _refuse_unread(optimizer, reads, groups)
 
 
@@ -192,18 +186,12 @@ def _is_read(cls: type[Optimizer], key: str, outcome: Trial, rates: Sequence[str
         return True
     if outcome.stepped and key in rates:
         return False
-    if mentions(cls, key):  # under conditions that a small tensor does not meet
-        return True
-    return False if outcome.stepped else None
+    # Or under conditions that a small tensor does not meet.
+    return mentions(cls, key) or (False if outcome.stepped else None)
 
 
 # A setting of several groups is read if it is read in one of them.
 _ORDER: Final = (False, None, True)
-
-
-def _better(one: bool | None, other: bool | None) -> bool | None:
-    """What is known of a setting from two groups."""
-    return max(one, other, key=_ORDER.index)
 
 
 def _refuse_unread(

@@ -4,7 +4,6 @@ Neither a signature nor ``optimizer.defaults`` tells what a step reads from its 
 constructor looks at settings that stand in a group. A small optimizer of the same class does.
 """
 
-import contextlib
 import copy
 import inspect
 import math
@@ -17,13 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nnlr._apply.sandbox import undisturbed
+from nnlr._sandbox import arguments, undisturbed
 
 _STEPS: Final = 3  # the third finds what two have left behind
 
 _SIDE: Final = 8  # the longest side of a small tensor
-
-_NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 # Elements that a tensor may have to be tried in its true shape.
 _LARGE: Final = 2**20
@@ -88,54 +85,35 @@ class Recorded(dict[str, Any]):
         self.read.update(key for key in keys if key not in self._written)
 
 
-def arguments(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments of a class, and those which its ``**kwargs`` hand to the classes it is of."""
-    bases = (base for base in cls.__mro__ if "__init__" in vars(base))
-    accepted: dict[str, inspect.Parameter] = {}
-    more = True
-    while more:
-        own = inspect.signature(next(bases)).parameters
-        accepted = {**own, **accepted}
-        more = any(each.kind is each.VAR_KEYWORD for each in own.values())
-    return {key: each for key, each in accepted.items() if each.kind in _NAMED}
-
-
 def arguments_of(cls: type[Optimizer], optimizer: Optimizer) -> dict[str, Any]:
     """The arguments that build such an optimizer again, as far as its defaults tell."""
     accepted = arguments(cls)
-    return {
-        key: copy.deepcopy(value) for key, value in optimizer.defaults.items() if key in accepted
-    }
+    return copy.deepcopy({k: v for k, v in optimizer.defaults.items() if k in accepted})
 
 
 def small(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Small tensors on the CPU, one for each number of axes."""
-    return [
-        torch.empty([min(side, _SIDE) for side in tensor.shape], dtype=tensor.dtype, device="cpu")
-        for tensor in _smallest(tensors)
-    ]
+    return [_cut(tensor, _SIDE, "cpu") for tensor in _smallest(tensors)]
 
 
 def true_to(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors like the smallest of each number of axes, on their devices."""
-    return [_cut(tensor, tensor.device) for tensor in _smallest(tensors)]
+    """Tensors like the smallest of each number of axes, on their devices, unless they are large."""
+    return [
+        _cut(t, int(_LARGE ** (1 / t.ndim)) if t.numel() > _LARGE else t.numel(), t.device)
+        for t in _smallest(tensors)
+    ]
 
 
-def _cut(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the same shape, or of one that is not large."""
-    side = max(tensor.shape, default=1)
-    if tensor.numel() > _LARGE:
-        side = int(_LARGE ** (1 / tensor.ndim))
+def _cut(tensor: Tensor, side: int, device: str | torch.device) -> Tensor:
+    """A tensor of the same shape, but for longer sides."""
     shape = [min(length, side) for length in tensor.shape]
     return torch.empty(shape, dtype=tensor.dtype, device=device)
 
 
 def _smallest(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The smallest tensor of each number of axes, if there is one not an empty one."""
-    smallest: dict[int, Tensor] = {}
-    for tensor in sorted(tensors, key=lambda tensor: tensor.numel() or math.inf):
-        smallest.setdefault(tensor.ndim, tensor)
-    return list(smallest.values())
+    largest_first = sorted(tensors, key=lambda tensor: tensor.numel() or math.inf, reverse=True)
+    return list({tensor.ndim: tensor for tensor in largest_first}.values())
 
 
 def try_settings(
@@ -158,7 +136,7 @@ def try_settings(
     recorded: list[Recorded] = []
     built = stepped = finite = moved = False
     error: Exception | None = None
-    with undisturbed(), _without_compiling():
+    with undisturbed(), torch.compiler.set_stance("force_eager"):
         params = [nn.Parameter(noise(tensor)) for _ in groups for tensor in like]
         before = [param.detach().clone() for param in params]
         try:
@@ -169,7 +147,7 @@ def try_settings(
             ]
             optimizer = cls(recorded, **copy.deepcopy(dict(settings)))
             built = True
-            if not _together():
+            if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
                 for position, copied in enumerate(optimizer.param_groups):
                     if not isinstance(copied, Recorded):
                         recorded.append(Recorded(copied))
@@ -213,19 +191,6 @@ def _first_that_runs(*ways: Callable[[], object]) -> None:
         else:
             return
     raise errors[0]
-
-
-def _together() -> bool:
-    """Whether this process trains together with others."""
-    distributed = torch.distributed
-    return bool(distributed.is_available() and distributed.is_initialized())
-
-
-@contextlib.contextmanager
-def _without_compiling() -> Iterator[None]:
-    """Run what steps compile without compiling it."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def mentions(cls: type, key: str) -> bool:

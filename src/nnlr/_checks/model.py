@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.fixes import frozen, regrouped, resolve_again
 from nnlr._checks.optimizer_probe import probe_of
 from nnlr._checks.subject import Member, Subject, highest_lr
 from nnlr._findings import Finding, error, note, warning
 from nnlr._model.names import Source
+from nnlr._sandbox import undisturbed
 from nnlr._text import plural
 
 _HALF: Final = (torch.bfloat16, torch.float16)

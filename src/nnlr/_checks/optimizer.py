@@ -9,12 +9,11 @@ import torch
 from torch.optim import Optimizer
 
 from nnlr import checkpoint
-from nnlr._apply.sandbox import undisturbed
-from nnlr._apply.trial import arguments
 from nnlr._checks.fixes import rebuilt
 from nnlr._checks.optimizer_probe import SLOWER, Probe, ProbeError, RefusalError, is_read, probe_of
 from nnlr._checks.subject import SettingsOfGroup, Subject, highest_lr, labelled, rate
 from nnlr._findings import Finding, error, note, warning
+from nnlr._sandbox import arguments, undisturbed
 from nnlr._schedule.base_rate import runs_step_hooks
 from nnlr._text import plural
 

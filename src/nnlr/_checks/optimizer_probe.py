@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._apply.sandbox import undisturbed
-from nnlr._apply.trial import Recorded, arguments
+from nnlr._apply.trial import Recorded
 from nnlr._checks.subject import SettingsOfGroup, Subject, highest_lr
+from nnlr._sandbox import arguments, undisturbed
 from nnlr._schedule.origin import ORIGIN, PLAIN
 
 # How much slower the second tensor is to learn.

@@ -9,12 +9,12 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import SWALR
 
-from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.groups import premultiplied
 from nnlr._checks.schedule_call import call_of, class_of
 from nnlr._checks.schedule_rehearsal import Rehearsal, has_own_functions, is_over
 from nnlr._checks.subject import Scheduling, Subject, is_ours, labelled, rate, start
 from nnlr._findings import Finding, error, note, warning
+from nnlr._sandbox import undisturbed
 from nnlr._schedule import keep_ratios
 from nnlr._text import plural
 
@@ -226,7 +226,7 @@ def _rehearse(subject: Subject, scheduler: Scheduling, optimizer: Optimizer) -> 
     rates, incomplete = _rehearsal(subject, scheduler, optimizer)
     unread = ratios.key == "lr_scale" and bool(_deviations(ratios, rates[:1]))
     yield from _judge(scheduler, optimizer, ratios, _deviations(ratios, rates), unread=unread)
-    if incomplete is not None and not keep_ratios.watches_ratios(optimizer):
+    if incomplete is not None and not keep_ratios.keeps_ratios(optimizer, or_watches=True):
         yield note(
             "unrehearsed",
             (),

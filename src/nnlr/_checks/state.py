@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._apply.sandbox import undisturbed
 from nnlr._checks.optimizer_probe import probe_of
 from nnlr._checks.subject import Member, Subject
 from nnlr._findings import Finding, error
+from nnlr._sandbox import undisturbed
 from nnlr._text import plural
 
 # Parameters whose state is dropped by name; of more it is dropped for all.

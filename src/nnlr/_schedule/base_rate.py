@@ -38,7 +38,7 @@ class Share:
 
     def __post_init__(self) -> None:
         self.is_for_all = next(iter(self.courses)) == EVERY_GROUP  # groups have the same course
-        self._each = [course for course in self.courses.values() if course is not None]
+        self.each = [course for course in self.courses.values() if course is not None]
 
     def of(self, group: Mapping[str, Any]) -> Course | None:
         """Return the course of a group: that of the first pattern that it matches."""
@@ -50,11 +50,7 @@ class Share:
     @property
     def begun(self) -> bool:
         """Whether it has a say: it does not wait for its first step after another schedule."""
-        return all(course.begun for course in self.each())
-
-    def each(self) -> list[Course]:
-        """Return the courses."""
-        return self._each
+        return all(course.begun for course in self.each)
 
 
 class BaseRate:
@@ -104,7 +100,7 @@ class BaseRate:
     @property
     def cycles(self) -> bool:
         """Whether a course cycles momentum or betas."""
-        return any(course.cycled for share in self.current for course in share.each())
+        return any(course.cycled for share in self.current for course in share.each)
 
     def begin(self, course: Course) -> None:
         """Let a course begin that has waited for its first step, from the rate of this moment."""
@@ -112,23 +108,22 @@ class BaseRate:
 
     def rates(self, groups: Iterable[Group]) -> list[tuple[Group, float]]:
         """Return what is due for each group that follows; refuse what no training can use."""
-        mult, shares = self.mult, self.current
-        alike = all(share.is_for_all for share in shares)
-        base = self.value() if alike else 0.0
-        due = []
-        for group in groups:
-            if mult in group:
-                factor = group[mult]
-                if type(factor) is not float and not isinstance(factor, int | Tensor):
-                    number(factor, f"{mult} of {_label(group)}")
-                rate = (base if alike else self.value(group)) * factor
-                if not 0 <= rate < inf:
-                    raise ConfigError(
-                        f"The {self.key} of {_label(group)} would be {float(rate):g}: the base "
-                        f"rate is {self.value(group):g} and its {mult} {float(group[mult]):g}. "
-                        "Both have to be finite and not negative."
-                    )
-                due.append((group, rate))
+        mult, marked = self.mult, [group for group in groups if self.mult in group]
+        for group in marked:
+            if type(group[mult]) is not float and not isinstance(group[mult], int | Tensor):
+                number(group[mult], f"{mult} of {_label(group)}")
+        if all(share.is_for_all for share in self.current):
+            base = self.value()
+            due = [(group, base * group[mult]) for group in marked]
+        else:
+            due = [(group, self.value(group) * group[mult]) for group in marked]
+        for group, rate in due:
+            if not 0 <= rate < inf:
+                raise ConfigError(
+                    f"The {self.key} of {_label(group)} would be {float(rate):g}: the base rate is "
+                    f"{self.value(group):g} and its {mult} {float(group[mult]):g}. Both have to be "
+                    "finite and not negative."
+                )
         return due
 
     def write(self, groups: Iterable[Group]) -> None:
@@ -185,7 +180,7 @@ def put(key: str, due: Iterable[tuple[Group, float]]) -> None:
 def cycle(optimizer: Optimizer, shares: Iterable[Share], groups: Sequence[Group] = ()) -> None:
     """Write momentum, or betas, that a course cycles into the groups built with the default."""
     for share in shares:
-        for course in share.each():
+        for course in share.each:
             for key in course.cycled:
                 value = first_of(course.group[key])
                 for group in following(optimizer, groups or optimizer.param_groups, key):

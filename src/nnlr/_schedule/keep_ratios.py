@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from math import isclose, isfinite
 from typing import Final
 
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from nnlr._arguments import flag
-from nnlr._schedule.base_rate import Group, runs_step_hooks
+from nnlr._schedule.base_rate import Group, put, runs_step_hooks
 from nnlr._schedule.rate_summary import reference_group
 from nnlr._text import listed, shown, warn
 from nnlr.errors import ConfigError, NnlrError
@@ -86,26 +85,17 @@ def keep_ratios(optimizer: Optimizer, *, correct: bool = True) -> RemovableHandl
             warned = True
             _warn(drifted, corrected=correct)
         if correct:
-            for group, _name, _rate, due in drifted:
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(due)
-                else:
-                    group["lr"] = due
+            put("lr", [(group, due) for group, _name, _rate, due in drifted])
 
     setattr(hold, _MARK, correct)
     return optimizer.register_step_pre_hook(hold)
 
 
-def keeps_ratios(optimizer: Optimizer) -> bool:
+def keeps_ratios(optimizer: Optimizer, *, or_watches: bool = False) -> bool:
     """Whether :func:`keep_ratios` corrects the rates of an optimizer before its steps."""
     hooks = getattr(optimizer, "_optimizer_step_pre_hooks", {})
-    return any(getattr(hook, _MARK, False) for hook in hooks.values())
-
-
-def watches_ratios(optimizer: Optimizer) -> bool:
-    """Whether :func:`keep_ratios` looks at the rates of an optimizer, to correct them or not."""
-    hooks = getattr(optimizer, "_optimizer_step_pre_hooks", {})
-    return any(hasattr(hook, _MARK) for hook in hooks.values())
+    corrects = [getattr(hook, _MARK) for hook in hooks.values() if hasattr(hook, _MARK)]
+    return any(corrects) or (or_watches and bool(corrects))
 
 
 # A group, its name in messages, the rate that it has and the one that is due.

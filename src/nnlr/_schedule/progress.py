@@ -10,14 +10,20 @@ from torch import Tensor
 SCHEDULED: Final = ("lr", "initial_lr", "max_lr", "min_lr")
 
 
+def rises(group: Mapping[str, Any]) -> bool:
+    """Whether a scheduler goes from a low rate, where it starts, to a peak, and noted that.
+
+    A ``max_lr`` alone says nothing of a schedule: an optimizer may have one of its own (AdamC).
+    """
+    return "min_lr" in group or "max_momentum" in group
+
+
 def peak(group: Mapping[str, Any]) -> float | None:
     """Return the learning rate that a scheduler's curve is relative to, if it noted one.
 
-    One-cycle schedules start far under their peak and note it, with the lowest rate, in the
-    group; for the others the peak is where they started.
+    One-cycle schedules note their peak; for the others it is where they started.
     """
-    # An optimizer may have a max_lr of its own (AdamC), which says nothing of a schedule.
-    noted = (group.get("max_lr") if "min_lr" in group else None) or group.get("initial_lr")
+    noted = (group.get("max_lr") if rises(group) else None) or group.get("initial_lr")
     return None if noted is None else float(noted)
 
 

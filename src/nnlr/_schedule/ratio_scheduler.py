@@ -94,7 +94,7 @@ class _Ratios:
     @property
     def scheduler(self) -> LRScheduler:
         """The user's scheduler, the first of several; it works on the base rate."""
-        return self._shares["lr"].each()[0].scheduler
+        return self._shares["lr"].each[0].scheduler
 
     @property
     def base_lr(self) -> float:
@@ -154,7 +154,7 @@ class _Ratios:
 
         def advance() -> None:
             for key, share in self._shares.items():
-                for course in share.each():
+                for course in share.each:
                     if not course.begun:
                         self._rates[key].begin(course)
                     if course.takes_metric or (key == "lr" and not metric):
@@ -203,7 +203,7 @@ class _Ratios:
                 differs = rate.base != base
                 changes.update(course.load(state, by_code=by_code, base_differs=differs))
 
-        cycled = {key for course in self._shares["lr"].each() for key in course.cycled}
+        cycled = {key for course in self._shares["lr"].each for key in course.cycled}
         try:
             self._change(load)
         except Exception as error:
@@ -224,7 +224,7 @@ class _Ratios:
         def step(*args: Any, **kwargs: Any) -> None:
             self._refuse_to_go_on()
             self._adopt()
-            course = self._shares["lr"].each()[0]
+            course = self._shares["lr"].each[0]
             self._change(lambda: course.advance(value, *args, **kwargs))
 
         return step
@@ -259,7 +259,7 @@ class _Ratios:
 
     def _change(self, change: Callable[[], None]) -> None:
         """Change courses and write what is due now, or leave everything as it was."""
-        courses = [course for share in self._shares.values() for course in share.each()]
+        courses = [course for share in self._shares.values() for course in share.each]
         before = moments(self._rates, courses)
         try:
             change()
@@ -339,7 +339,7 @@ def _warn_about(changes: Mapping[str, tuple[Any, Any]], *, by_code: bool) -> Non
 
 def _kinds(share: Share) -> str:
     """The classes of a share's schedulers."""
-    return listed([type(course.scheduler).__name__ for course in share.each()])
+    return listed([type(course.scheduler).__name__ for course in share.each])
 
 
 def _of_0_1(state: dict[str, Any]) -> dict[str, Any]:
@@ -359,8 +359,3 @@ class RatioScheduler(_Ratios, LRScheduler):  # type: ignore[misc, override] # pr
 
 class RatioPlateau(_Ratios, ReduceLROnPlateau):  # type: ignore[misc, override] # likewise
     """The same around a scheduler that takes a metric; made by :func:`schedule`."""
-
-
-def refuse_to_go_on(schedule: RatioScheduler | RatioPlateau) -> None:
-    """Raise if another schedule has taken the place of one."""
-    schedule._refuse_to_go_on()

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from nnlr._arguments import flag
 from nnlr._schedule.base_rate import EVERY_GROUP, BaseRate, Group, Share, matches
 from nnlr._schedule.course import Course, Factory
-from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler, refuse_to_go_on
+from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._schedule.start import mark, note_groups, renew, starting_base
 from nnlr._text import listed, nearest_hint, shown
 from nnlr.errors import ConfigError, NnlrError
@@ -131,7 +131,7 @@ def schedule(
             rates[key].turns[rates[key].turn_of(beside._shares[key])].append(share)
         else:
             rates[key].turns[-1].append(share)
-    every = [course for share in shares.values() for course in share.each()]
+    every = [course for share in shares.values() for course in share.each]
     kind = RatioPlateau if any(course.takes_metric for course in every) else RatioScheduler
     return kind(optimizer, rates, shares, adopts=adopts, given_back=given_back)
 
@@ -155,7 +155,7 @@ def _earlier(
         )
     if earlier.optimizer is not optimizer:
         raise NnlrError(f"{name} is a schedule of another optimizer.", argument=name)
-    refuse_to_go_on(earlier)
+    earlier._refuse_to_go_on()
     return earlier
 
 
@@ -220,11 +220,9 @@ def _refuse_patterns(patterns: Mapping[Any, Any], groups: Sequence[Group]) -> No
             )
         chosen = [group for group in groups if matches(pattern, group)]
         if not chosen:
-            names = f"Groups: {listed(map(repr, sorted(labels)))}."
-            names = (
-                names if labels else "None has a name: set group['name'], or build them by a plan."
-            )
-            hint = nearest_hint(pattern, labels) or names
+            hint = nearest_hint(pattern, labels) or f"Groups: {listed(map(repr, sorted(labels)))}."
+            if not labels:
+                hint = "None has a name: set group['name'], or build them by a plan."
             raise ConfigError(
                 f"{pattern!r} matches no group of the optimizer ({len(groups)} groups). {hint}",
                 pattern=pattern,

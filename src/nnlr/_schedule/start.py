@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
 
-from nnlr._arguments import number
+from nnlr import _arguments
 from nnlr._schedule.base_rate import (
     BaseRate,
     Group,
@@ -17,7 +17,8 @@ from nnlr._schedule.base_rate import (
     set_first,
 )
 from nnlr._schedule.course import CYCLED, first_of
-from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, note_origin
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, note_origin, number, starts
+from nnlr._schedule.progress import rises
 from nnlr._text import listed, plural
 from nnlr.errors import ConfigError, NnlrError
 
@@ -30,7 +31,7 @@ def starting_base(optimizer: Optimizer, key: str) -> float:
         if key not in group:
             raise NnlrError(f"Group {position} of the optimizer has no {key!r} to schedule.")
         for setting in {key, mult} & group.keys():
-            number(as_float(group[setting]), f"{setting} of group {position}")
+            _arguments.number(as_float(group[setting]), f"{setting} of group {position}")
     earlier = scheduled(optimizer).get(key)
     if not any(mult in group for group in groups):
         base = max(as_float(group[key]) for group in groups)
@@ -68,14 +69,9 @@ def _agreed(optimizer: Optimizer, key: str, mult: str) -> float:
 
 
 def _start(group: Group, key: str) -> float:
-    """Return where a rate starts: as built, or where a scheduler noted it.
-
-    Schedulers that go from a low rate to a peak note the low one.
-    """
-    has_peak = not {"max_lr", "max_momentum"}.isdisjoint(group)
-    if key == "lr" and has_peak and key in group.get(ORIGIN, ()):
-        return as_float(group[ORIGIN][key])
-    return as_float(group.get(f"initial_{key}", group[key]))
+    """Return where a rate starts: as built, or where a scheduler noted it."""
+    built = number(group.get(ORIGIN, {}), key) if key == "lr" and rises(group) else None
+    return starts(group, {})[key] if built is None else built
 
 
 def _of_largest(pairs: list[tuple[float, float]]) -> float:
@@ -134,7 +130,7 @@ def renew(optimizer: Optimizer, rates: Mapping[str, BaseRate], share: Share) -> 
     Returns what may have been moved by a hand.
     """
     earlier = scheduled(optimizer)
-    kinds = listed([type(course.scheduler).__name__ for course in share.each()])
+    kinds = listed([type(course.scheduler).__name__ for course in share.each])
     for rate in earlier.values():
         rate.replaced_by = kinds
     for key in MULTIPLIERS.keys() - rates.keys():
@@ -149,7 +145,7 @@ def renew(optimizer: Optimizer, rates: Mapping[str, BaseRate], share: Share) -> 
     for key in CYCLED:
         by_cycle = _values(earlier.get("lr"), key)
         moved = _give_back(optimizer, key, by_cycle)
-        if not by_cycle and not any(key in course.cycled for course in share.each()):
+        if not by_cycle and not any(key in course.cycled for course in share.each):
             uncertain += moved
     if not uncertain:
         return None
@@ -179,5 +175,5 @@ def _values(rate: BaseRate | None, key: str) -> list[Any]:
     """Return the values that the courses of a base rate have for a cycled setting."""
     if rate is None:
         return []
-    courses = [course for turn in rate.turns for share in turn for course in share.each()]
+    courses = [course for turn in rate.turns for share in turn for course in share.each]
     return [first_of(course.group[key]) for course in courses if key in course.cycled]

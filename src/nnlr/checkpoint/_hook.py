@@ -121,15 +121,8 @@ def runs_hooks(optimizer: object) -> bool:
     return isinstance(optimizer, Optimizer) and hasattr(optimizer, _LOADING)
 
 
-def learn_names(optimizer: Optimizer, pairs: Pairs) -> None:
-    """Give an installed hook the names of tensors that were added to the optimizer later."""
-    hook = hook_of(optimizer)
-    if hook is not None:
+def learn(optimizer: Optimizer, pairs: Pairs, schemes: Iterable[str]) -> None:
+    """Tell an installed hook the names of tensors, and the schemes of the plan of the groups."""
+    if (hook := hook_of(optimizer)) is not None:
         hook.learn(pairs)
-
-
-def learn_schemes(optimizer: Optimizer, sources: Iterable[str]) -> None:
-    """Tell an installed hook the schemes of the plan that made the groups."""
-    hook = hook_of(optimizer)
-    if hook is not None:
-        hook.schemes = sorted(set(sources))
+        hook.schemes = sorted(set(schemes))

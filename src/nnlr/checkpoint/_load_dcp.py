@@ -99,10 +99,13 @@ def load_dcp(
     from torch.distributed.checkpoint.state_dict_loader import load
     from torch.distributed.checkpoint.storage import StorageReader
 
-    if isinstance(checkpoint, StorageReader):
-        reader = checkpoint
-    else:
-        reader = FileSystemReader(_directory(checkpoint))
+    if not isinstance(checkpoint, StorageReader | str | os.PathLike) or checkpoint == "":
+        raise NnlrError(
+            f"checkpoint must be a directory or a reader of one, got {shown(checkpoint)}.",
+            value=checkpoint,
+        )
+    is_path = not isinstance(checkpoint, StorageReader)
+    reader: StorageReader = FileSystemReader(checkpoint) if is_path else checkpoint  # type: ignore[arg-type, assignment]
     paths, outline = _outline(reader.read_metadata(), key)
 
     def read(values: dict[str, Any]) -> None:
@@ -169,16 +172,6 @@ def _tensors(optimizer: Optimizer, model: object) -> list[Tensor]:
             "first: model.to_empty(device=...)."
         )
     return tensors
-
-
-def _directory(checkpoint: object) -> str | os.PathLike[str]:
-    """The directory of a checkpoint, or refuse what names none."""
-    if not isinstance(checkpoint, str | os.PathLike) or checkpoint == "":
-        raise NnlrError(
-            f"checkpoint must be a directory or a reader of one, got {shown(checkpoint)}.",
-            value=checkpoint,
-        )
-    return checkpoint
 
 
 def _outline(

@@ -4,9 +4,6 @@ A saved state without what the next step reads, or with it in another shape, wou
 """
 
 import contextlib
-import inspect
-import io
-import warnings
 from collections.abc import Mapping
 from itertools import product
 from typing import Any, Final
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nnlr._sandbox import arguments, undisturbed
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, plain
 from nnlr._schedule.progress import SCHEDULED
 from nnlr.checkpoint._sides import NOTE, Group
@@ -51,7 +49,6 @@ class Maker:
         # The settings of a group on which its state depends, and these as a text.
         self._chosen: dict[int, tuple[Group, dict[str, Any], str]] = {}
         self._made: dict[object, Mapping[str, Any] | None] = {}
-        self._arguments: dict[type, dict[str, Any]] = {}  # of each class's constructor
 
     def made(self, settings: Group, tensor: Tensor, *, device: str = "meta") -> Any:  # noqa: ANN401 - a state or None
         """Return the state of a parameter after one step without a gradient.
@@ -66,11 +63,11 @@ class Maker:
         key = (shape, dtype, device, text)
         if key not in self._made and self._of_torch and device == "meta":
             # What these make depends on no size.
-            small = torch.empty([2 + axis for axis in range(tensor.ndim)], dtype=dtype)
-            parts = self.made(settings, small, device="cpu")
+            like = small(tensor)
+            parts = self.made(settings, like, device="cpu")
             self._made[key] = parts and {
                 part: torch.empty(shape, dtype=value.dtype, device="meta")
-                if is_whole(value, small)
+                if is_whole(value, like)
                 else value
                 for part, value in parts.items()
             }
@@ -87,19 +84,12 @@ class Maker:
         self, cls: type[Optimizer], settings: Group, parameter: torch.nn.Parameter, noise: float
     ) -> Mapping[str, Any]:
         """Take one step with an optimizer of a class, and return the state that it made."""
-        if cls not in self._arguments:
-            accepted = inspect.signature(cls).parameters
-            every = {**self._defaults, **_PLAIN_STEP, "weight_decay": 0.0}
-            self._arguments[cls] = {key: plain(every[key]) for key in accepted if key in every}
+        every = {**self._defaults, **_PLAIN_STEP, "weight_decay": 0.0}
+        built_with = {key: plain(every[key]) for key in arguments(cls) if key in every}
         group = {"params": [parameter], **settings}
         group |= {key: value for key, value in _PLAIN_STEP.items() if key in group}
-        with (
-            warnings.catch_warnings(action="ignore"),
-            contextlib.redirect_stdout(io.StringIO()),
-            torch.random.fork_rng(devices=[]),
-            torch.no_grad(),
-        ):
-            optimizer = cls([group], **self._arguments[cls])
+        with undisturbed(), torch.no_grad():
+            optimizer = cls([group], **built_with)
             getattr(optimizer, "train", lambda: None)()  # schedule-free ones ask for it
             parameter.grad = torch.zeros_like(parameter)
             if noise and not parameter.is_meta:
@@ -109,6 +99,11 @@ class Maker:
             optimizer.step()
             state = optimizer.state_dict()["state"].get(0, {}) if self._packed else None
         return kept(optimizer.state[parameter] if state is None else state)
+
+
+def small(tensor: Tensor) -> Tensor:
+    """Return a small tensor with as many axes."""
+    return torch.ones([2 + axis for axis in range(tensor.ndim)], dtype=tensor.dtype)
 
 
 def kept(state: object) -> dict[Any, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from torch import nn
 from torch.optim import Optimizer
@@ -23,7 +23,7 @@ from nnlr.checkpoint._saved import Saved, by_position, fqns, read_indexed, read_
 from nnlr.checkpoint._sides import NOTE
 from nnlr.errors import ConfigError, NnlrError
 
-POLICIES: Final = ("code", "checkpoint")
+POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
 
 
 def fit_state(
@@ -74,9 +74,7 @@ def fit_state(
         >>> print(report)
         Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
-    check(optimizer, "fit_state", policy)
-    if saved_names is not None:
-        saved_names = names_in_order(saved_names, "saved_names", "['0.weight', '0.bias']")
+    check(optimizer, "fit_state", policy, saved_names)
     hook = hook_of(optimizer)
     pairs = pairs_of(model) if model is not None or hook is None else hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, saved_names, policy)
@@ -201,9 +199,7 @@ def on_load(
         >>> installed(optimizer)
         True
     """
-    check(optimizer, "on_load", policy)
-    if saved_names is not None:
-        saved_names = names_in_order(saved_names, "saved_names", "['0.weight', '0.bias']")
+    check(optimizer, "on_load", policy, saved_names)
     if not runs_hooks(optimizer):
         raise ConfigError(
             f"{type(optimizer).__name__} runs no hooks. Call on_load on the optimizer that it "
@@ -227,7 +223,7 @@ def installed(optimizer: Optimizer) -> bool:
     Raises:
         NnlrError: If it is none.
     """
-    check(optimizer, "installed", "code")
+    check(optimizer, "installed")
     return hook_of(optimizer) is not None
 
 
@@ -240,7 +236,7 @@ def last_report(optimizer: Optimizer) -> Report | None:
     Raises:
         NnlrError: If it is none.
     """
-    check(optimizer, "last_report", "code")
+    check(optimizer, "last_report")
     hook = hook_of(optimizer)
     return None if hook is None else hook.report
 
@@ -258,7 +254,9 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict:
     result, report = _fit_indexed(state_dict, optimizer, pairs, hook.saved_names, hook.policy)
     groups = state_dict["param_groups"]
     fitted_for = [(group.get(NOTE) or {}).get("fitted") for group in groups]
-    if any(fitted_for) and fitted_for == _orders(optimizer, pairs):
+    names = names_of(optimizer, pairs).name_of
+    orders = [in_order(group, names) for group in optimizer.param_groups]
+    if any(fitted_for) and fitted_for == orders:
         # A call of fit_state has made it fit and warned, perhaps by another policy.
         report = replace(report, differences=(), partly={}, made_by="")
         without_note = [{k: v for k, v in group.items() if k != NOTE} for group in groups]
@@ -270,12 +268,6 @@ def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict:
     return result
 
 
-def _orders(optimizer: Optimizer, pairs: Pairs) -> list[str]:
-    """Return the names of each group's parameters in one text."""
-    names = names_of(optimizer, pairs).name_of
-    return [in_order(group, names) for group in optimizer.param_groups]
-
-
 def mark(result: StateDict, optimizer: Optimizer) -> None:
     """Tell the hook of an optimizer, if it has one, that a dictionary fits already."""
     hook = hook_of(optimizer)
@@ -283,11 +275,15 @@ def mark(result: StateDict, optimizer: Optimizer) -> None:
         hook.mark(optimizer, result["param_groups"], fitted=True)
 
 
-def check(optimizer: object, caller: str, policy: object) -> None:
-    """Refuse what is no optimizer, or no policy."""
+def check(
+    optimizer: object, caller: str, policy: object = "code", saved_names: object = None
+) -> None:
+    """Refuse what is no optimizer, no policy, or no list of names."""
     if not isinstance(optimizer, Optimizer):
         raise NnlrError(f"{caller} needs a torch optimizer, got {shown(optimizer)}.")
     choice(policy, "policy", POLICIES)
+    if saved_names is not None:
+        names_in_order(saved_names, "saved_names", "['0.weight', '0.bias']")
 
 
 def _is_state(state_dict: object) -> bool:

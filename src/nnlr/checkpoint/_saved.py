@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._model.names import DDP, lineage, slots, wrapped_attrs
-from nnlr._text import shown
+from nnlr._text import listed, shown
 from nnlr.checkpoint._hook import classes_of
 from nnlr.checkpoint._names import Names
 from nnlr.checkpoint._refuse import refuse_malformed
@@ -34,8 +34,7 @@ class Saved:
     @property
     def classes(self) -> Sequence[str]:
         """The names of the optimizer's class and of its bases; none if nobody noted them."""
-        notes = [group.get(NOTE) or {} for group in self.groups]
-        return next((note["classes"].split() for note in notes if "classes" in note), ())
+        return self._noted("classes").split()
 
     def is_of(self, optimizer: Optimizer) -> bool | None:
         """Whether an optimizer of this class, or a related one, saved it; ``None`` if unknown.
@@ -53,8 +52,12 @@ class Saved:
     @property
     def schemes(self) -> Sequence[str]:
         """The schemes of the plan that made the groups; none if nobody noted them."""
-        notes = [group.get(NOTE) or {} for group in self.groups]
-        return next((note["schemes"].splitlines() for note in notes if note.get("schemes")), ())
+        return self._noted("schemes").splitlines()
+
+    def _noted(self, key: str) -> str:
+        """Return a text that a hook noted in groups, or ``""``."""
+        notes = ((group.get(NOTE) or {}).get(key) for group in self.groups)
+        return next(filter(None, notes), "")
 
     def only(self, names: Collection[str]) -> "Saved":
         """Return the part that belongs to some parameters, or to none."""
@@ -128,8 +131,9 @@ def by_position(saved: Saved, optimizer: Optimizer, names: Names) -> tuple[Saved
     if sizes != saved_sizes:
         raise ConfigError(
             f"The checkpoint holds no parameter names, and its groups have other sizes "
-            f"({_sizes(saved_sizes)}) than those of {type(optimizer).__name__} "
-            f"({_sizes(sizes)}), so nothing tells which is which. {_how_to_name(optimizer)}",
+            f"({listed(map(str, saved_sizes), 8)}) than those of {type(optimizer).__name__} "
+            f"({listed(map(str, sizes), 8)}), so nothing tells which is which. "
+            f"{_how_to_name(optimizer)}",
             saved=saved_sizes,
             present=sizes,
         )
@@ -149,12 +153,6 @@ def by_position(saved: Saved, optimizer: Optimizer, names: Names) -> tuple[Saved
     by_name = Names()
     by_name.add(zip(new_names, tensors, strict=True))
     return replace(saved, names=new_names), by_name
-
-
-def _sizes(sizes: Sequence[int]) -> str:
-    """Write sizes of groups in a message."""
-    text = ", ".join(map(str, sizes[:8]))
-    return text if len(sizes) <= 8 else f"{text}, ... {len(sizes)} groups"
 
 
 def read_named(state_dict: Mapping[str, Any]) -> Saved:

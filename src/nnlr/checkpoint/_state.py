@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr.checkpoint._made import Maker, is_whole, kept
+from nnlr.checkpoint._made import Maker, is_whole, kept, small
 from nnlr.checkpoint._names import KIND, SHAPE
 from nnlr.checkpoint._sides import Group
 from nnlr.checkpoint._tensors import fits
@@ -71,7 +71,7 @@ class Judge:
             made = {k: v for k, v in made.items() if k in self._seen or k not in before}
         if not parts:
             if made is None:
-                made = self._maker.made(settings, _small(tensor), device="cpu")
+                made = self._maker.made(settings, small(tensor), device="cpu")
             return Verdict(MISSING if made else MOVED)
         if made is None:
             reason = self._by_sight(parts, tensor, settings)
@@ -104,21 +104,16 @@ class Judge:
 
     def _by_sight(self, parts: Group, tensor: Tensor, settings: Group) -> str:
         """Judge a state by its shapes and keys alone, where no step can be tried as it is."""
-        made = self._maker.made(settings, _small(tensor), device="cpu")
+        made = self._maker.made(settings, small(tensor), device="cpu")
         if self._other or (made and not self._same and not made.keys() <= parts.keys()):
             return KIND
         return MOVED if fits(parts, tensor) else SHAPE
 
     def _starts_at_0(self, lacking: Sequence[str], tensor: Tensor, settings: Group) -> bool:
         """Whether parts of a state are of the parameter's shape and start at 0."""
-        small = _small(tensor)
-        fresh = self._maker.made(settings, small, device="cpu") or {}
-        return all(is_whole(fresh.get(key), small) and not fresh[key].any() for key in lacking)
-
-
-def _small(tensor: Tensor) -> Tensor:
-    """Return a small tensor with as many axes."""
-    return torch.ones([2 + axis for axis in range(tensor.ndim)], dtype=tensor.dtype)
+        like = small(tensor)
+        fresh = self._maker.made(settings, like, device="cpu") or {}
+        return all(is_whole(fresh.get(key), like) and not fresh[key].any() for key in lacking)
 
 
 def _is_alike(saved: object, made: object) -> bool:

@@ -1,16 +1,19 @@
 """Try things out without side effects: random states, hooks and output stay as they were."""
 
 import contextlib
+import inspect
 import io
 import logging
 import random
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.optim import optimizer as hooks
+
+_NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @contextlib.contextmanager
@@ -44,3 +47,15 @@ def undisturbed() -> Iterator[None]:
         random.setstate(python_state)
         if numpy:
             numpy.random.set_state(numpy_state)
+
+
+def arguments(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a class, and those which its ``**kwargs`` hand to the classes it is of."""
+    bases = (base for base in cls.__mro__ if "__init__" in vars(base))
+    accepted: dict[str, inspect.Parameter] = {}
+    more = True
+    while more:
+        own = inspect.signature(next(bases)).parameters
+        accepted = {**own, **accepted}
+        more = any(each.kind is each.VAR_KEYWORD for each in own.values())
+    return {key: each for key, each in accepted.items() if each.kind in _NAMED}
