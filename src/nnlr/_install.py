@@ -39,11 +39,9 @@ def get_optim_config(
         tensor([1.0000, 1.0000, 0.5000, 0.5000])
     """
     instance(module, "module", nn.Module)
-    lr, weight_decay = (
-        number(base_lr, "base_lr", above=0),
-        number(base_weight_decay, "base_weight_decay"),
-    )
-    return resolve(module, lr=lr, weight_decay=weight_decay).vectors()
+    lr = number(base_lr, "base_lr", above=0)
+    plan = resolve(module, lr=lr, weight_decay=number(base_weight_decay, "base_weight_decay"))
+    return plan.vectors()
 
 
 _METHODS: Final = {

@@ -122,9 +122,11 @@ def regroup(
             key: filled(group["lr"] * relative, tensor_lr)
             for key, relative in (scheduled or {"lr": 1.0}).items()
         }
-        own = _undeclared(optimizer, group)
-        origin = as_built({**optimizer.defaults, **moved, **own, **group})
-        notes = {key: _own(key, value, old_groups) for key, value in {**shared, **own}.items()}
+        undeclared = _undeclared(optimizer, group)
+        origin = as_built({**optimizer.defaults, **moved, **undeclared, **group})
+        notes = {
+            key: _own(key, value, old_groups) for key, value in {**shared, **undeclared}.items()
+        }
         new_groups.append({**notes, **group, **rates, ORIGIN: origin})
     if any("initial_weight_decay" in group for group in old_groups):
         for group in new_groups:  # a schedule of weight decay goes on from the plan's value

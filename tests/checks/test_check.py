@@ -140,12 +140,12 @@ class TestQuestion:
     @pytest.mark.parametrize(
         ("args", "kwargs", "match"),
         [
-            ((5,), {}, "check needs a plan, a torch.nn.Module, or .* got 5"),
-            (("",), {}, "check needs a plan, .* got ''"),
-            (("net",), {}, "check needs a plan, .* got 'net'"),
-            (([],), {}, r"check needs a plan, .* got \[\]"),
-            (({},), {}, "check needs a plan, .* got {}"),
-            ((iter([]),), {}, r"check needs a plan, .* got \[\]"),
+            ((5,), {}, "model must be a torch.nn.Module, .* got 5"),
+            (("",), {}, "model must be a torch.nn.Module, .* got ''"),
+            (("net",), {}, "model must be a torch.nn.Module, .* got 'net'"),
+            (([],), {}, "list has no parameter to look at"),
+            (({},), {}, "dict has no parameter to look at"),
+            ((iter([]),), {}, "list has no parameter to look at"),
             ((nn.ReLU(),), {}, "ReLU has no parameter"),
             ((network(), 5), {}, "needs a torch optimizer, or a list of them, got 5"),
             ((network(), None, 5), {}, "needs a scheduler, or a list of them, got 5"),

@@ -383,7 +383,7 @@ class TestMessages:
             ({"init": "he"}, "init must be one of 'fan_in', 'constant', 'mup', 'gpt2'"),
             ({"forward": "no"}, "forward must be"),
             ({"base_depth": 0}, "base_depth must be a whole number"),
-            ({"base_depth": True}, "base_depth must be a whole number of"),
+            ({"base_depth": True}, "base_depth must be a whole number >= 1"),
             ({"base_depth": 1.5}, "base_depth must be a whole"),
             ({"indexer": 3}, "indexer must be"),
             ({"residual_out": 3}, "residual_out"),

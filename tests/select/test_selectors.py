@@ -160,7 +160,7 @@ class TestOtherSelectors:
         """Any function of ParamInfo will do."""
         small = nnlr.predicate(lambda param: param.numel == 3)
         assert ["head.bias"] == chosen(small)
-        with pytest.raises(nnlr.NnlrError, match="predicate needs a function"):
+        with pytest.raises(nnlr.NnlrError, match="test of predicate must be a function"):
             nnlr.predicate("head")
 
 

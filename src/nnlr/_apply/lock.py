@@ -73,7 +73,7 @@ class Locks:
         in common it is not: each is to train a part.
         """
         names = {id(param.tensor): param.row.name for param in self.off}
-        own = set(map(id, _tensors(optimizer))) if isinstance(optimizer, Optimizer) else set()
+        trained = set(map(id, _tensors(optimizer))) if isinstance(optimizer, Optimizer) else set()
 
         def bereft() -> list[tuple[Optimizer, list[str]]]:
             others = [other for other in _BUILT if other is not optimizer]
@@ -85,7 +85,10 @@ class Locks:
                 (other, [names[id(tensor)] for tensor in tensors])
                 for other, tensors in taken
                 if tensors
-                and (_stepped(other, tensors) or (own and own.isdisjoint(map(id, _tensors(other)))))
+                and (
+                    _stepped(other, tensors)
+                    or (trained and trained.isdisjoint(map(id, _tensors(other))))
+                )
             ]
 
         if not bereft():

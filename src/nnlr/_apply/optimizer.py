@@ -190,12 +190,12 @@ def _write_notes(optimizer: object, groups: Sequence[ParamGroup]) -> None:
                 names[id(tensor)] = param[0]
     for built in getattr(optimizer, "param_groups", None) or ():
         ids = [id(tensor) for tensor in built["params"]]
-        sources = {id(planned[each]): planned[each] for each in ids if each in planned}
+        sources = {id(planned[key]): planned[key] for key in ids if key in planned}
         if len(sources) == 1:
             (source,) = sources.values()
             built.update({key: source[key] for key in NOTES if key in source and key not in built})
         if ids and names.keys() >= set(ids):
-            built["param_names"] = [names[each] for each in ids]
+            built["param_names"] = [names[key] for key in ids]
 
 
 def _match_on_load(optimizer: Optimizer, fit: FittedPlan, resume: Policy | None) -> None:

@@ -126,18 +126,6 @@ def check(
         source = plan_or_model if model is None else model
     if not isinstance(source, nn.Module | Mapping) and is_listing(source):
         source = list(source)  # an iterator can be walked only once
-    empty = isinstance(source, list | Mapping) and not source
-    if (
-        empty
-        or isinstance(source, str | bytes)
-        or not (isinstance(source, nn.Module) or is_listing(source))
-    ):
-        raise NnlrError(
-            f"check needs a plan, a torch.nn.Module, or (name, tensor) pairs, got {shown(source)}: "
-            "without a parameter there is nothing to look at. Pass the plan, which says most: "
-            "nnlr.check(plan, optimizer, scheduler).",
-            argument="plan_or_model",
-        )
     if inputs is not None and given_plan is None:
         raise NnlrError(
             "inputs= is for comparing the order of computation with the layers of a plan: pass "
@@ -153,7 +141,7 @@ def check(
         deepspeed=trainer.configuration(deepspeed),
         example=None if inputs is None else as_example(inputs),
     )
-    if not subject.slots and given_plan is None:  # or an error if it is no model
+    if not subject.slots and given_plan is None:  # the first is an error if it is no model
         raise NnlrError(
             f"{type(source).__name__} has no parameter to look at: pass the model that the "
             "optimizer trains, or its plan.",

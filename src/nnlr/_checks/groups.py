@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
 from numbers import Number
-from typing import Final, cast
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -35,9 +35,6 @@ _RATES: Final = (
     *("lr", "initial_lr", "max_lr", "min_lr", "swa_lr", "lr_mult", "lr_scale"),
     *("weight_decay", "initial_weight_decay", "wd_mult"),
 )
-
-# Types that torch.load(weights_only=True) takes.
-_PLAIN: Final = {bool, int, float, str, type(None), Tensor}
 
 # Rates that differ by less are the same, computed in another order or in float32.
 _NOISE: Final = 1e-5
@@ -71,18 +68,16 @@ def empty_or_alike(subject: Subject) -> Iterator[Finding]:
 def bad_values(subject: Subject) -> Iterator[Finding]:
     """Values that make a step wrong, and values that trainers cannot load from a checkpoint."""
     bad, unsafe = {}, {}  # what to call it -> the code that mends it
-    loads: dict[type, bool] = {}  # whether torch.load takes the type; each is tried once
     for number, optimizer in enumerate(subject.optimizers):
+        all_load = _loads([_settings_of(group) for group in optimizer.param_groups])
         which = "optimizer" if len(subject.optimizers) == 1 else f"optimizers[{number}]"
         for position, (label, group) in enumerate(labelled(optimizer)):
-            for key, value in group.items():
-                if key in ("params", "param_names"):
-                    continue
+            for key, value in _settings_of(group).items():
                 place = f"{which}.param_groups[{position}][{key!r}]"
                 if _is_bad(key, value):
                     good = _good(optimizer, group, key)
                     bad[f"{label}: {key}={shown(value)}"] = f"{place} = {good!r}"
-                elif not _is_safe(value, loads):
+                elif not all_load and not _loads(value):
                     made = _plain_type(value)
                     unsafe[f"{label}: {key}={shown(value, typed=True)}"] = (
                         f"{place} = {made}({place})"
@@ -104,6 +99,11 @@ def bad_values(subject: Subject) -> Iterator[Finding]:
             "cannot be resumed by most trainers",
             fix=f"Write plain Python values: {'; '.join(unsafe.values())}",
         )
+
+
+def _settings_of(group: SettingsOfGroup) -> dict[str, Any]:
+    """A group without its parameters."""
+    return {key: group[key] for key in group if key not in ("params", "param_names")}
 
 
 def _is_bad(key: str, value: object) -> bool:
@@ -141,26 +141,16 @@ def _plain_type(value: object) -> str:
     return "float" if isinstance(value, Number) else "str"
 
 
-def _is_safe(value: object, loads: dict[type, bool]) -> bool:
-    """Whether ``torch.load(weights_only=True)`` takes a value; tried once for each type."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return True
-    if kind in (list, tuple):
-        return all(_is_safe(item, loads) for item in cast(Sequence[object], value))
-    if kind is dict:
-        return all(_is_safe(item, loads) for item in cast(dict[object, object], value).values())
-    if kind not in loads:
-        file = io.BytesIO()
-        try:
-            torch.save(value, file)
-            file.seek(0)
-            torch.load(file, weights_only=True)
-        except (pickle.PickleError, AttributeError, TypeError, RuntimeError):
-            loads[kind] = False
-        else:
-            loads[kind] = True
-    return loads[kind]
+def _loads(value: object) -> bool:
+    """Whether ``torch.load(weights_only=True)`` takes a value."""
+    file = io.BytesIO()
+    try:
+        torch.save(value, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except (pickle.PickleError, AttributeError, TypeError, RuntimeError):
+        return False
+    return True
 
 
 def missing_settings(subject: Subject) -> Iterator[Finding]:

@@ -159,17 +159,18 @@ def repeated(subject: Subject) -> Iterator[Finding]:
 def _parted(optimizers: Sequence[Optimizer]) -> str:
     """How to take what other optimizers train out of the groups of one that has more."""
     tensors = [
-        {id(t) for group in each.param_groups for t in group["params"]} for each in optimizers
+        {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+        for optimizer in optimizers
     ]
     counts = Counter(chain(*tensors))
-    own = [sum(counts[tensor] == 1 for tensor in each) for each in tensors]
-    if not any(own):
+    alone = [sum(counts[tensor] == 1 for tensor in taken) for taken in tensors]
+    if not any(alone):
         return "Leave them to one optimizer: del optimizers[1:]"
-    largest = f"optimizers[{own.index(max(own))}]"
+    largest = f"optimizers[{alone.index(max(alone))}]"
     return (
         "Leave to the others what they have: taken = {id(t) for other in optimizers if other is "
         f"not {largest} for group in other.param_groups for t in group['params']}}; "
-        "[group.update([(key, [each for each, t in zip(group[key], group['params']) if id(t) not "
+        "[group.update([(key, [item for item, t in zip(group[key], group['params']) if id(t) not "
         "in taken]) for key in ('param_names', 'params') if key in group]) for group in "
         f"{largest}.param_groups]; {largest}.param_groups[:] = [group for group in "
         f"{largest}.param_groups if group['params']]"
@@ -200,13 +201,13 @@ def gradients(subject: Subject) -> Iterator[Finding]:
     trained = []
     for optimizer in subject.optimizers:  # each has a backward of its own, as in a GAN
         groups = {id(group) for group in optimizer.param_groups}
-        own = [
+        members = [
             member
             for member in subject.members
             if id(member.group) in groups and member.tensor.requires_grad
         ]
-        if any(member.tensor.grad is not None for member in own):
-            trained += own
+        if any(member.tensor.grad is not None for member in members):
+            trained += members
     without = [member.name for member in trained if member.tensor.grad is None]
     if without:
         yield warning(

@@ -110,10 +110,10 @@ def _mended(subject: Subject, pairs: Sequence[tuple[PlanRow, SettingsOfGroup]]) 
     others = [scheduler for scheduler in subject.schedulers if not is_ours(scheduler)]
     if any(_timm(group) for _, group in pairs):
         cls = type(subject.optimizers[0]).__name__
-        schedulers = "".join(
-            f"; scheduler = {', '.join([f'{class_of(each)}(optimizer', *arguments_of(each, '')])})"
-            for each in others[:1]
-        )
+        schedulers = ""
+        if others:
+            arguments = ", ".join(["optimizer", *arguments_of(others[0], "")])
+            schedulers = f"; scheduler = {class_of(others[0])}({arguments})"
         return (
             "Build the optimizer on the plan's groups for timm, whose schedulers multiply "
             f"lr_scale in, and the scheduler again: optimizer = {cls}(nnlr.integrations.timm."

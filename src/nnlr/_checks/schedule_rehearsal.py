@@ -194,7 +194,7 @@ def _started(scheduler: Scheduling, start: int = 0) -> Iterator[tuple[int, Sched
 def has_own_functions(scheduler: Scheduling) -> bool:
     """Whether groups have functions of their own, as ``LambdaLR`` takes in a list."""
     functions = (getattr(part, "lr_lambdas", ()) for _, part in _started(scheduler))
-    return any(len(set(map(id, each))) > 1 for each in functions)
+    return any(len(set(map(id, lambdas))) > 1 for lambdas in functions)
 
 
 def is_over(scheduler: Scheduling) -> bool:

@@ -12,14 +12,14 @@ from typing import Any, Final, TypeVar
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from nnlr._arguments import number
+from nnlr._arguments import instance, number, text
 from nnlr._declare.factor import Factor, Step, Trace
 from nnlr._declare.ties import conflict, text_of
 from nnlr._model import marks
 from nnlr._model.describe import ModelInfo
 from nnlr._model.marks import declared
 from nnlr._model.names import Slot, parametrized_owner, reparametrized
-from nnlr._text import listed, nearest_hint, shown
+from nnlr._text import listed, nearest_hint
 from nnlr.errors import NnlrError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -105,10 +105,8 @@ def annotate(
 
 def _write(module: Module, name: str, **values: float) -> Module:
     """Write the values into every module below that owns a parameter of this name."""
-    if not isinstance(module, nn.Module):
-        raise NnlrError(f"module must be a torch.nn.Module, got {type(module).__name__}.")
-    if not isinstance(name, str):
-        raise NnlrError(f"name must be a parameter's name such as 'weight', got {shown(name)}.")
+    instance(module, "module", nn.Module)
+    text(name, "name", "weight")
     owners = [inner for inner in module.modules() if name in owned(inner)]
     if not owners:
         present = set().union(

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
+from nnlr._arguments import text
 from nnlr._model.marks import is_locked
 from nnlr._model.names import Slot, Source, nodes, owner_of, slots, unwrap
 from nnlr._model.roles import ROLES, Roles, role_of_bare
@@ -120,8 +121,7 @@ class ModelInfo:
         Raises:
             NnlrError: If nothing is there.
         """
-        if not isinstance(path, str):
-            raise NnlrError(f"path must be a string such as 'backbone', got {shown(path)}.")
+        text(path, "path", "backbone")
         if self.module is None:
             inside = {
                 slot.name.removeprefix(f"{path}."): slot.tensor
@@ -242,22 +242,15 @@ def _param(places: list[Slot], roles: Roles, around: Surroundings) -> ParamInfo:
     if slot.node is None:
         role, basis = role_of_bare(slot)
         path, _, leaf = slot.name.rpartition(".")
-        return ParamInfo(
-            name=slot.name,
-            leaf=leaf,
-            shape=shape,
-            numel=prod(shape),
-            role=role,
-            role_basis=basis,
-            aliases=aliases,
-            dtype=tensor.dtype,
-            requires_grad=trained,
-            scope=Scope(path),
-        )
-    owner, leaf = owner_of(slot.node, slot.key)
-    module, scope = owner.module, around.scope(owner)
-    cls = scope.cls or module_class(module)
-    role, basis = roles.of(slot, owner, leaf, cls)
+        scope, sparse = Scope(path), False
+        in_and_out: tuple[int | None, int | None] = (None, None)
+    else:
+        owner, leaf = owner_of(slot.node, slot.key)
+        module, scope = owner.module, around.scope(owner)
+        cls = scope.cls or module_class(module)
+        role, basis = roles.of(slot, owner, leaf, cls)
+        in_and_out = fans(module, cls, role, shape)
+        sparse = role == "embedding" and bool(getattr(module, "sparse", False))
     return ParamInfo(
         slot.name,
         leaf,
@@ -267,9 +260,9 @@ def _param(places: list[Slot], roles: Roles, around: Surroundings) -> ParamInfo:
         basis,
         aliases,
         tensor.dtype,
-        *fans(module, cls, role, shape),
+        *in_and_out,
         trained,
-        role == "embedding" and bool(getattr(module, "sparse", False)),
+        sparse,
         scope,
     )
 

@@ -24,7 +24,7 @@ _RELATIVE: Final = (
 
 
 # For each explicit source, such as a rule: the factors it gives, and to which rows.
-Statements = Mapping[str, list[tuple[Factor, list[PlanRow]]]]
+Statements = Mapping[str, list[tuple[Factor, PlanRow]]]
 
 
 def plan_findings(rows: Sequence[PlanRow], model: ModelInfo) -> tuple[Finding, ...]:
@@ -40,26 +40,21 @@ def plan_findings(rows: Sequence[PlanRow], model: ModelInfo) -> tuple[Finding, .
 
 def _statements(rows: Iterable[PlanRow]) -> Statements:
     """The factors of explicit sources; a recipe may well come to tiny multipliers."""
-    sharing: dict[int, list[PlanRow]] = {}  # rows by their trace: many share one
+    statements: dict[str, list[tuple[Factor, PlanRow]]] = {}
     for row in rows:
-        if row.trace:
-            sharing.setdefault(id(row.trace), []).append(row)
-    statements: dict[str, list[tuple[Factor, list[PlanRow]]]] = {}
-    for members in sharing.values():
-        for step in members[0].trace:
+        for step in row.trace:
             if step.explicit:
-                statements.setdefault(step.source, []).append((step.factor, members))
+                statements.setdefault(step.source, []).append((step.factor, row))
     return statements
 
 
 def _only_frozen(statements: Statements) -> Iterator[Finding]:
     """Sources that reach frozen parameters only."""
     for source, factors in statements.items():
-        reached = [row for _, members in factors for row in members]
-        if all(row.frozen for row in reached):
+        if all(row.frozen for _, row in factors):
             yield warning(
                 "rule-on-frozen",
-                (row.name for row in reached),
+                (row.name for _, row in factors),
                 cause=f"{source} reaches only parameters that are frozen, so it does nothing",
                 fix="Unfreeze them before resolve, or drop it.",
             )
@@ -70,14 +65,14 @@ def _absolute_looking(statements: Statements) -> Iterator[Finding]:
     for source, factors in statements.items():
         for relative, absolute, rate in _RELATIVE:
             small = [
-                (value, members)
-                for factor, members in factors
+                (value, row.name)
+                for factor, row in factors
                 if 0 < (value := getattr(factor, relative)) <= LOOKS_ABSOLUTE
             ]
             if small:
                 yield warning(
                     "looks-absolute",
-                    (row.name for _, members in small for row in members),
+                    (name for _, name in small),
                     cause=f"{source} gives the relative {rate} {small[0][0]:g}, which looks "
                     "like an absolute one",
                     fix=f"A multiplier of 1 is the base {rate}; use rule(..., "

@@ -50,19 +50,14 @@ def read_fields(
     kinds: Mapping[str, Any], value: object, path: str, *, optional: bool = False
 ) -> dict[str, Any]:
     """A mapping with these keys, each of its type; all of them, unless they are optional."""
-    entries = mapping(value, path)
+    entries = dict(value) if isinstance(value, Mapping) else refuse(path, "a mapping", value)
     if missing := [] if optional else [key for key in kinds if key not in entries]:
         raise ConfigError(f"{path} lacks {listed(map(repr, missing))}", path=path)
     if strays := [key for key in entries if key not in kinds]:
         hint = nearest_hint(shown(strays[0]), kinds)
         message = f"{path} has {shown(strays[0])}, which is none of {', '.join(kinds)}. {hint}"
         raise ConfigError(message.rstrip(". "), path=path)
-    return {key: read(kinds[key], entries[key], _at(path, key)) for key in entries}
-
-
-def mapping(value: object, path: str) -> dict[Any, Any]:
-    """A mapping as a dict, or an error that names the path."""
-    return dict(value) if isinstance(value, Mapping) else refuse(path, "a mapping", value)
+    return {key: read(kinds[key], entries[key], f"{path}.{key}") for key in entries}
 
 
 def members(value: object, path: str) -> list[tuple[str, Any]]:
@@ -70,10 +65,6 @@ def members(value: object, path: str) -> list[tuple[str, Any]]:
     if not isinstance(value, list | tuple):
         refuse(path, "a list", value)
     return [(f"{path}[{index}]", member) for index, member in enumerate(value)]
-
-
-def _at(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
 
 
 def _one_of(kinds: tuple[Any, ...], value: object, path: str) -> Any:  # noqa: ANN401 - see read

@@ -270,8 +270,8 @@ def runs_step_hooks(optimizer: Optimizer) -> bool:
     """
     if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         return False
-    own = "_optimizer_step_pre_hooks" in vars(optimizer)
-    return not own or hasattr(type(optimizer).step, "hooked")
+    has_its_own = "_optimizer_step_pre_hooks" in vars(optimizer)
+    return not has_its_own or hasattr(type(optimizer).step, "hooked")
 
 
 def as_float(value: object) -> float:

@@ -88,7 +88,7 @@ class Course:
         self._check()
         settings = entries(self.scheduler, self.group, self.proxy.defaults)
         # The base rate then is among them: a state that is loaded may be of another.
-        self.settings = {"unit": self.unit, **{each.label: each.value for each in settings}}
+        self.settings = {"unit": self.unit, **{entry.label: entry.value for entry in settings}}
         self._as_built = self.moment()
         if steps:
             if self.takes_metric:

@@ -43,8 +43,8 @@ def states_of_courses(
             state = {EVERY_GROUP: state}
         if not isinstance(state, Mapping) or list(state) != list(share.courses):
             got = list(state) if isinstance(state, Mapping) else shown(state)
-            own = list(share.courses)
-            raise not_its_state(f"its courses are for {own}, got {got}. Use the same keys")
+            patterns = list(share.courses)
+            raise not_its_state(f"its courses are for {patterns}, got {got}. Use the same keys")
         for pattern, course in share.courses.items():
             if (course is None) != (state[pattern] is None):
                 raise not_its_state(f"one of both is constant at {pattern!r}")
@@ -78,20 +78,20 @@ def _refuse_foreign(course: Course, state: object) -> None:
     if not isinstance(state, Mapping):
         raise ConfigError(f"it is {shown(state)}, not a dictionary")
     _refuse_torn(state)
-    name, own = name_of(course.scheduler), course.scheduler.state_dict()
+    name, present = name_of(course.scheduler), course.scheduler.state_dict()
     if (saved := state.get("name", name)) != name:
         raise ConfigError(
             f"it is of {saved!r:.200}, and this is {name!r}. If only the name has changed, "
             f"write it into the state: 'name': {name!r}"
         )
     if "name" not in state:  # version 0.1: what can be seen
-        if lacking := sorted(_public(own) - _public(state["scheduler"])):
+        if lacking := sorted(_public(present) - _public(state["scheduler"])):
             raise ConfigError(f"{lacking[0]!r} is missing: it is of another scheduler, or torn")
     else:
         _refuse_values(state)
         if wrong := _unlike(course.group, state["group"], "group"):
             raise ConfigError(f"{wrong}, which no training makes")
-    if wrong := _unlike(own, state["scheduler"], "scheduler"):
+    if wrong := _unlike(present, state["scheduler"], "scheduler"):
         raise ConfigError(f"{wrong}, which no training makes")
 
 
@@ -127,25 +127,27 @@ def _refuse_values(state: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key!r} of the group is {value:g}")
 
 
-def _unlike(own: Any, saved: Any, path: str) -> str | None:  # noqa: ANN401 - any state
+def _unlike(present: Any, saved: Any, path: str) -> str | None:  # noqa: ANN401 - any state
     """Return what is wrong with a value of a scheduler's state, compared with one of its own."""
-    if isinstance(own, Mapping):
+    if isinstance(present, Mapping):
         if not isinstance(saved, Mapping):
             return f"{path} is {shown(saved)}"
-        inside = [_unlike(own[key], saved[key], f"{path}.{key}") for key in own if key in saved]
+        inside = [
+            _unlike(present[key], saved[key], f"{path}.{key}") for key in present if key in saved
+        ]
         return next(filter(None, inside), None)
-    if isinstance(own, list | tuple):
-        if not isinstance(saved, list | tuple) or (own and not saved):
+    if isinstance(present, list | tuple):
+        if not isinstance(saved, list | tuple) or (present and not saved):
             return f"{path} is {shown(saved)}"
-        pairs = enumerate(zip(own, saved, strict=False))
+        pairs = enumerate(zip(present, saved, strict=False))
         return next(filter(None, (_unlike(*both, f"{path}.{at}") for at, both in pairs)), None)
     if path.rpartition(".")[2] in _COUNTERS:
         fits = isinstance(saved, int) and saved >= -1
-    elif isinstance(own, Real):
+    elif isinstance(present, Real):
         real = isinstance(saved, Real) or (isinstance(saved, Tensor) and saved.numel() == 1)
-        fits = real and (not isnan(saved) or isnan(own))
+        fits = real and (not isnan(saved) or isnan(present))
     else:
-        fits = isinstance(saved, str) or not isinstance(own, str)
+        fits = isinstance(saved, str) or not isinstance(present, str)
     return None if fits else f"{path} is {shown(saved)}"
 
 

@@ -84,8 +84,8 @@ def entries(
         for key, function in functions.items():
             yield from _of_function(function, prefix, key)
     for key, value in group.items():
-        own = key == "lr" or key not in defaults
-        if own and key != "params" and (described := plain(value)) != ...:
+        is_added = key == "lr" or key not in defaults
+        if is_added and key != "params" and (described := plain(value)) != ...:
             yield Entry(f"group: {key}", described, group, key)
 
 
@@ -125,7 +125,7 @@ def same(one: object, other: object, *, units: tuple[float, float]) -> bool:
 
 def _functions(part: object) -> Iterator[tuple[str, Callable[..., object]]]:
     """Return the functions that a scheduler was given, by the attribute that holds them."""
-    own = f"{type(part).__qualname__}."
+    methods = f"{type(part).__qualname__}."
     for key, value in vars(part).items():
         several = value if isinstance(value, list | tuple) else [value]
         for position, function in enumerate(several):
@@ -133,7 +133,7 @@ def _functions(part: object) -> Iterator[tuple[str, Callable[..., object]]]:
                 callable(function)
                 and not isinstance(function, type)
                 and not hasattr(function, "step")
-                and not _function_name(function).startswith(own)  # one of its own methods
+                and not _function_name(function).startswith(methods)  # one of its own
             ):
                 yield (f"{key}[{position}]" if several is value else key), function
 

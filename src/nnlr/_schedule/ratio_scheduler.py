@@ -310,12 +310,12 @@ class _Ratios:
     def _state_of(self, key: str) -> dict[str, Any]:
         """Return the state of this schedule's courses for one key."""
         rate, share = self._rates[key], self._shares[key]
-        own = {"base": rate.base, "scale": rate.scale}
+        bases = {"base": rate.base, "scale": rate.scale}
 
         def state(course: Course | None) -> dict[str, Any] | None:
             if course is None:
                 return None
-            result = {**course.state_dict(), **own}
+            result = {**course.state_dict(), **bases}
             return {**result, "keys": inventory(result)}
 
         if share.is_for_all:

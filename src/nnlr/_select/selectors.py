@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from nnlr._arguments import Call, whole
+from nnlr._arguments import Call, function, text, whole
 from nnlr._model.describe import ModelInfo, ParamInfo, check_role
 from nnlr._model.scopes import Scope, module_class
 from nnlr._select.selector import ByName, Indices, Selector, refuse_more
@@ -28,13 +28,8 @@ def regex(pattern: str, *more: object) -> Selector:
         regex('blocks\\.([0-5])\\..*')
     """
     refuse_more("regex", pattern, *more)
-    if not isinstance(pattern, str):
-        raise NnlrError(
-            f"regex needs a string such as r'blocks\\.[0-5]\\..*', got {shown(pattern)}.",
-            value=pattern,
-        )
     try:
-        re.compile(pattern)
+        re.compile(text(pattern, "pattern of regex", r"blocks\.[0-5]\..*"))
     except re.error as error:
         raise NnlrError(
             f"regex({pattern!r}) is no regular expression: {error}.", value=pattern
@@ -109,10 +104,7 @@ def predicate(test: Callable[[ParamInfo], bool]) -> Selector:
         >>> import nnlr
         >>> large = nnlr.predicate(lambda param: param.numel > 1_000_000)
     """
-    if not callable(test):
-        got = shown(test)
-        raise NnlrError(f"predicate needs a function of ParamInfo, got {got}.", value=test)
-    return _Predicate(test)
+    return _Predicate(function(test, "test of predicate", "lambda param: param.ndim > 1"))
 
 
 @dataclass(frozen=True, repr=False, eq=False)

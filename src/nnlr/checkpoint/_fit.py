@@ -40,7 +40,7 @@ def fitted(
     for position, (group, origin) in enumerate(zip(groups, origins_of_code(groups), strict=True)):
         label = f"Group {group.get('name', position)!r}"
         members = _members(group, saved, matching, names)
-        sources = [Source(saved.groups[at], built[at], each) for at, each in members.items()]
+        sources = [Source(saved.groups[at], built[at], params) for at, params in members.items()]
         targets.append(Target(group, origin, label, sources))
     related = saved.is_of(optimizer)
     settings = Settings(targets, everything, policy, other=related is False)

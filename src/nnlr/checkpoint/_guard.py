@@ -20,9 +20,9 @@ from nnlr.errors import ConfigError
 
 def guard(optimizer: Optimizer) -> None:
     """Wrap the ``load_state_dict`` of an optimizer whose class has one of its own."""
-    own = type(optimizer).load_state_dict
+    method = type(optimizer).load_state_dict
     is_guarded = "load_state_dict" in vars(optimizer)
-    if own is Optimizer.load_state_dict or is_guarded:
+    if method is Optimizer.load_state_dict or is_guarded:
         return
     this = weakref.ref(optimizer)  # no cycle: it is gone when nobody needs it any more
 
@@ -33,12 +33,12 @@ def guard(optimizer: Optimizer) -> None:
             raise ConfigError("The optimizer is gone: keep it in a variable while it loads.")
         hook = hook_of(live)
         if hook is None:
-            return own(live, state_dict, *args, **kwargs)
+            return method(live, state_dict, *args, **kwargs)
         earlier, before = hook.report, Before(live)
         result = hook.fit(hook, live, state_dict)
         hook.has_fitted = True
         try:
-            returned = own(live, result, *args, **kwargs)
+            returned = method(live, result, *args, **kwargs)
             for group in live.param_groups:
                 group.pop(NOTE, None)
             _compare(live, result)
@@ -116,7 +116,7 @@ def _leaves(value: object, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], 
     if isinstance(value, Tensor):
         return {path: value}
     items = value.items() if isinstance(value, Mapping) else ()
-    return {way: leaf for key, each in items for way, leaf in _leaves(each, (*path, key)).items()}
+    return {way: leaf for key, item in items for way, leaf in _leaves(item, (*path, key)).items()}
 
 
 def _is_equal(present: Tensor | None, wanted: Tensor) -> bool:

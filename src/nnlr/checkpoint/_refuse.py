@@ -107,8 +107,8 @@ def _parts(key: str, value: Any) -> list[Any]:  # noqa: ANN401 - a setting's val
 
 def _is_odd(key: str, present: Sequence[Group]) -> bool:
     """Whether an optimizer has a setting that is infinite or NaN from the start."""
-    parts = (_parts(key, group[key]) for group in present if key in group)
-    return not all(_is_finite(part) for each in parts for part in each)
+    values = (_parts(key, group[key]) for group in present if key in group)
+    return not all(_is_finite(part) for parts in values for part in parts)
 
 
 def _is_finite(value: object) -> bool:

@@ -56,7 +56,10 @@ class Settings:
         """Decide whose value of a setting counts; ``settings`` holds that of the moment."""
         sources = target.having(key)
         code = target.origin.get(key, target.group.get(key, ...))
-        sides = [target.group, *(side for each in sources for side in (each.group, each.origin))]
+        sides = [
+            target.group,
+            *(side for source in sources for side in (source.group, source.origin)),
+        ]
         values = [side.get(key, ...) for side in sides]
         alike = isinstance(code, PLAIN) and all(type(value) is type(code) for value in values)
         if alike and values.count(code) == len(values):

@@ -82,7 +82,7 @@ def flow(
             f"lambda model, x: model.features(x); got {shown(forward)}.",
             value=forward,
         )
-    if isinstance(forward, nn.Module) or any(isinstance(each, nn.Module) for each in inputs):
+    if isinstance(forward, nn.Module) or any(isinstance(value, nn.Module) for value in inputs):
         raise NnlrError(
             "flow needs what the model is called with, and got a model. The model comes in "
             "resolve(model, layer_decay(..., nnlr.depth.flow(*inputs)), ...)."
@@ -132,7 +132,7 @@ class Flow(Call, Indexer):
 
     def __repr__(self) -> str:
         """The call, with shapes for tensors."""
-        arguments = [sketch(each) for each in self.inputs]
+        arguments = [sketch(value) for value in self.inputs]
         arguments += [f"{name}={sketch(value)}" for name, value in self.kwargs.items()]
         if self.forward is not None:
             arguments.append(f"forward={getattr(self.forward, '__name__', repr(self.forward))}")

@@ -211,7 +211,7 @@ def with_final_norm(layers: Layers, where: FinalNorm) -> list[Layer | None]:
     """
     choice(where, "where", FINAL_NORMS)
     is_list = isinstance(layers, Sequence) and not isinstance(layers, str | bytes)
-    if not is_list or not all(each is None or _is_valid(each) for each in layers):
+    if not is_list or not all(layer is None or _is_valid(layer) for layer in layers):
         raise NnlrError(
             f"layers must be a list in which each is None, or {_VALID_LAYER}; got {shown(layers)}.",
             value=layers,

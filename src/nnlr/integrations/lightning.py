@@ -158,7 +158,7 @@ def _judge_callbacks(module: nn.Module, *, named: bool, keeps_ratios: bool) -> N
     """
     # Not the property `trainer`, which raises where there is none.
     present = getattr(getattr(module, "_trainer", None), "callbacks", ())
-    adding = [type(each).__name__ for each in present if isinstance(each, callbacks.BaseFinetuning)]
+    adding = [type(c).__name__ for c in present if isinstance(c, callbacks.BaseFinetuning)]
     if adding and named:
         raise NnlrError(
             f"{listed(adding)} will add groups without names to the optimizer, which torch "
@@ -167,7 +167,7 @@ def _judge_callbacks(module: nn.Module, *, named: bool, keeps_ratios: bool) -> N
             "nnlr.regroup, which keeps the names."
         )
     writing = (callbacks.StochasticWeightAveraging, callbacks.LearningRateFinder)
-    flattening = [type(each).__name__ for each in present if isinstance(each, writing)]
+    flattening = [type(c).__name__ for c in present if isinstance(c, writing)]
     if flattening and not keeps_ratios:
         warn(
             f"{listed(flattening)} writes one learning rate into every group, and the ratios of "

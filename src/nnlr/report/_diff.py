@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
-from nnlr._declare.factor import Step
+from nnlr._declare.factor import NEUTRAL, Step
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural
 from nnlr.report._text import WIDTH, rate
@@ -100,15 +100,8 @@ def _text(step: Step) -> str:
     factor = step.factor
     parts = [
         f"{name} {rate(value)}"
-        for name, value, neutral in (
-            ("lr_mult", factor.lr_mult, 1.0),
-            ("wd_mult", factor.wd_mult, 1.0),
-            ("lr", factor.lr, None),
-            ("weight_decay", factor.weight_decay, None),
-            ("eps_mult", factor.eps_mult, 1.0),
-            ("init_mult", factor.init_mult, 1.0),
-        )
-        if value is not None and value != neutral
+        for name in ("lr_mult", "wd_mult", "lr", "weight_decay", "eps_mult", "init_mult")
+        if (value := getattr(factor, name)) != getattr(NEUTRAL, name)
     ]
     parts += [f"{key}={value!r}" for key, value in sorted(factor.options.items())]
     why = f" ({factor.why})" if factor.why else ""

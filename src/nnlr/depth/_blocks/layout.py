@@ -116,7 +116,7 @@ class TowerLayout:
             parts = [step for _, _, step in same]
             for step in parts if layer > first else ():
                 inputs, outputs = sides[step.unit.looks]
-                beside = (sides[each.unit.looks][1] for each in parts if each is not step)
+                beside = (sides[part.unit.looks][1] for part in parts if part is not step)
                 if not inputs or connects(before.union(*beside), inputs, tree.all_maps):
                     continue
                 sizes = {width.size for width in inputs}

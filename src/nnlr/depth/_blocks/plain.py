@@ -119,7 +119,7 @@ class _Reader:
         if unit.is_vectors:
             return []
         if not unit.kids:
-            return [Part(unit, takes(self.tree, unit), gives(self.tree, unit), list(unit.own))]
+            return [Part(unit, takes(self.tree, unit), gives(self.tree, unit), list(unit.direct))]
         if member and not issubclass(unit.cls, LISTS):
             self.has_block = True
         branches = unit.is_list and self._are_branches(unit)
@@ -156,8 +156,8 @@ class _Reader:
         members = [kid for kid in unit.kids if not kid.is_vectors]
         if self.tree.stands_apart(unit):
             for a, b in pairwise(members):
-                own = takes(self.tree, b) - takes(self.tree, a)
-                if issubclass(unit.cls, nn.ModuleDict) and own & gives(self.tree, a):
+                added = takes(self.tree, b) - takes(self.tree, a)
+                if issubclass(unit.cls, nn.ModuleDict) and added & gives(self.tree, a):
                     refuse(self.tree, f"{b.path!r} may follow {a.path!r}, or stand beside it")
             return True
         follow = [connects(gives(self.tree, a), takes(self.tree, b)) for a, b in pairwise(members)]

@@ -90,7 +90,7 @@ class BlockFinder:
         if int(getattr(unit.module, "num_layers", 1)) < 2:
             return None
         layers: dict[str, list[int]] = {}
-        for at in unit.own:
+        for at in unit.direct:
             number = self.tree.model.params[at].leaf.removesuffix("_reverse")
             layers.setdefault(number.rpartition("_l")[2], []).append(at)
         params = layers.values()

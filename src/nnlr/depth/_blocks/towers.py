@@ -139,11 +139,11 @@ class _Row:
         if inputs is None:
             return len(loose)
         is_listed = isinstance(item, ModelStep) or item.listed
-        outputs, own, start = self._through(before, loose)
+        outputs, apart, start = self._through(before, loose)
         lookups = [at for at, step in enumerate(loose) if tree.is_lookup(step.unit)]
         if is_listed and start == len(loose) and not self._is_joined(loose) and lookups:
             start = lookups[0]
-            own = outputs_of(tree, (loose[at].unit for at in lookups))
+            apart = outputs_of(tree, (loose[at].unit for at in lookups))
         earlier = outputs_of(tree, (step.unit for step in before))
         follows = connects(outputs | earlier, inputs, tree.all_maps)
         if not follows and _is_multiple(
@@ -153,7 +153,7 @@ class _Row:
         elif not follows and not is_listed:
             return len(loose)
         if not _is_light(steps, before):  # else a stem or a head
-            if connects(own, inputs):
+            if connects(apart, inputs):
                 return start
             if not follows:
                 self._refuse(item, "takes nothing of what is given by")
@@ -181,7 +181,7 @@ class _Row:
         last_block = max(at for at, step in enumerate(before) if step.block)
         outputs = outputs_of(tree, (step.unit for step in before[last_block:]))
         everything = outputs_of(tree, (step.unit for step in before))
-        own: Widths = frozenset()
+        apart: Widths = frozenset()
         start = len(loose)
         for at, step in enumerate(loose):
             if not step.whole or step.unit.is_vectors or tree.is_lookup(step.unit):
@@ -190,8 +190,8 @@ class _Row:
                 outputs |= gives(tree, step.unit)
             elif not tree.all_outputs & {width.size for width in takes(tree, step.unit)}:
                 start = min(start, at)
-                own |= gives(tree, step.unit)
-        return outputs, own, start
+                apart |= gives(tree, step.unit)
+        return outputs, apart, start
 
     def _check_follows(self, item: BlockGroup | ModelStep) -> None:
         """Raise an error if a part that can follow the last can as well stand elsewhere."""

@@ -52,7 +52,7 @@ class Unit:
     module: nn.Module
     attr: str = ""  # the attribute under which its parent holds it
     parent: "Unit | None" = None
-    own: list[int] = field(default_factory=list)  # positions of parameters it holds directly
+    direct: list[int] = field(default_factory=list)  # positions of parameters it holds directly
     kids: list["Unit"] = field(default_factory=list)  # its parts that hold weights, in order
     looks: int = 0  # a number that units of equal class, shapes and parts share
     numel: int = 0  # elements of all its parameters
@@ -75,11 +75,11 @@ class Unit:
 
     def leaves(self) -> Iterator["Unit"]:
         """The layers in it: units with parameters and without parts."""
-        return (part for part in self.below() if part.own and not part.kids)
+        return (part for part in self.below() if part.direct and not part.kids)
 
     def params(self) -> Iterator[int]:
         """Positions of all parameters in it."""
-        return chain.from_iterable(unit.own for unit in self.below())
+        return chain.from_iterable(unit.direct for unit in self.below())
 
 
 @dataclass(slots=True, eq=False)
@@ -112,8 +112,8 @@ class BlockGroup:
         cls, unit: Unit, items: Iterable["ModelStep | BlockGroup"], *, listed: bool
     ) -> "BlockGroup":
         """The group of a unit: a step for each parameter it holds directly, then the items."""
-        own = [ModelStep([at], unit, whole=False) for at in unit.own]
-        return cls(unit, [*own, *items], listed)
+        singles = [ModelStep([at], unit, whole=False) for at in unit.direct]
+        return cls(unit, [*singles, *items], listed)
 
     def steps(self) -> Iterator[ModelStep]:
         """All steps in it, in order."""
@@ -156,7 +156,7 @@ class Tree:
             unit = units[node] = _unit_of(node, units, closed, made)
             for tensor in node.module._parameters.values():
                 if tensor is not None:
-                    unit.own.append(positions[id(tensor)])
+                    unit.direct.append(positions[id(tensor)])
         self.root = made[0]
         for unit in reversed(made):  # parts first
             unit.kids = [kid for kid in unit.kids if kid.numel]
@@ -164,7 +164,7 @@ class Tree:
 
     def _measure(self, unit: Unit) -> None:
         """Set the size and the looks of a unit whose parts have theirs."""
-        params = [self.model.params[at] for at in unit.own]
+        params = [self.model.params[at] for at in unit.direct]
         unit.numel = sum(param.numel for param in params) + sum(kid.numel for kid in unit.kids)
         traits: tuple[object, ...] = (
             unit.cls,
@@ -185,8 +185,8 @@ class Tree:
 
     def is_norm(self, unit: Unit) -> bool:
         """Whether it is a normalisation layer, by its class."""
-        params = [self.model.params[at] for at in unit.own]
-        if unit.own and issubclass(unit.cls, nn.LayerNorm):
+        params = [self.model.params[at] for at in unit.direct]
+        if unit.direct and issubclass(unit.cls, nn.LayerNorm):
             return True
         return not unit.kids and all(
             param.role == "norm" and param.role_basis == "type" for param in params
@@ -229,8 +229,8 @@ class Tree:
             for at in kid.params()
             if _ROUTER.search(kid.attr) or self.model.params[at].role == "router"
         ]
-        own = (self.model.params[at] for at in unit.parent.own)
-        routers += [param for param in own if param.role == "router"]
+        beside = (self.model.params[at] for at in unit.parent.direct)
+        routers += [param for param in beside if param.role == "router"]
         return any(len(unit.kids) in param.shape for param in routers)
 
     @cached_property
@@ -268,7 +268,7 @@ class Tree:
         if isinstance(leaf.module, nn.RNNBase):
             width = leaf.module.proj_size or leaf.module.hidden_size
             return {leaf.module.input_size}, {width * (1 + leaf.module.bidirectional)}
-        sizes = {size for at in leaf.own for size in self.model.params[at].shape if size > 1}
+        sizes = {size for at in leaf.direct for size in self.model.params[at].shape if size > 1}
         return sizes, sizes
 
 

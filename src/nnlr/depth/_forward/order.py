@@ -79,11 +79,11 @@ def _towers_apart(
     input that later ones do not take.
     """
     blocks = bits_of(at for at, unit in enumerate(units) if unit.blocks)
-    own = bits_of(at for at in ones(blocks) if _has_own_input(units, model, before, at, blocks))
+    fed = bits_of(at for at in ones(blocks) if _has_own_input(units, model, before, at, blocks))
     starts = 0
-    for at in ones(own):
+    for at in ones(fed):
         related = (units[at].before | units[at].after) & blocks
-        if 2 * (related & own).bit_count() <= related.bit_count():
+        if 2 * (related & fed).bit_count() <= related.bit_count():
             starts |= 1 << at
     for unit in units:
         lookups = any(model.params[at].role == "embedding" for at in unit.params)
@@ -97,8 +97,8 @@ def _towers_apart(
             continue
         tower = 1 << at | units[at].after
         related = below
-        for each in ones(below):
-            related |= units[each].before | units[each].after
+        for block in ones(below):
+            related |= units[block].before | units[block].after
         pairs.append((related & ~tower, tower))
     return pairs
 
@@ -115,10 +115,10 @@ def _has_own_input(
         through |= units[block].before
     through |= blocks & ~(1 << at)
     layers = 0
-    for each in ones(through):
+    for unit in ones(through):
         layers |= bits_of(
             param
-            for param in units[each].params
+            for param in units[unit].params
             if is_layer(model.params[param]) and model.params[param].role != "embedding"
         )
     return any(
@@ -153,14 +153,14 @@ def _named_towers(
             keys.append(tuple(bool(bits >> at & 1) for bits in cut_off))
             members.setdefault(keys[-1], []).append(unit)
     around = {}
-    for key, each in members.items():
-        blocks = [unit for unit in each if unit.blocks] or each
+    for key, in_tower in members.items():
+        blocks = [unit for unit in in_tower if unit.blocks] or in_tower
         owners = [model.params[at].owner.split(".") for unit in blocks for at in unit.params]
         shared = takewhile(lambda names: len(set(names)) == 1, zip(*owners, strict=False))
         around[key] = [names[0] for names in shared]
     paths = {}
     for key, path in around.items():
-        others = [other for each, other in around.items() if each != key]
+        others = [other for other_key, other in around.items() if other_key != key]
         if path in others:
             return [""] * len(used)
         ends = range(len(path))
@@ -213,7 +213,7 @@ def _count(model: ModelInfo, units: list[FlowUnit], from_top: list[FlowUnit]) ->
             outside.append(unit)
         elif unit.part != "head":
             later = [units[at] for at in ones(unit.after)]
-            unit.exponent = max((_counted(model, each, blocks) for each in later), default=0)
+            unit.exponent = max((_counted(model, above, blocks) for above in later), default=0)
     others = bits_of(
         at for at, unit in enumerate(units) if unit in outside and not _is_norm(model, unit)
     )

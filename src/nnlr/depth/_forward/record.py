@@ -197,7 +197,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in written:
             self._write(tensor, trail)
         for tensor in tensors_in(result):
-            if not any(tensor is each for each in written):
+            if not any(tensor is other for other in written):
                 self._trails[tensor] = _as_of(tensor, trail)
         return result
 

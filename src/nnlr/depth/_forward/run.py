@@ -134,7 +134,7 @@ class WithoutValues:
         self._fake = fake_tensor
         self._mode = fake_tensor.FakeTensorMode()
         self._fakes: WeakIdKeyDictionary = WeakIdKeyDictionary()  # of real tensors
-        buffers = [each for each in module.buffers() if each.is_floating_point()]
+        buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
         weights = [*module.parameters(), *buffers]
         self._weights = {id(tensor) for tensor in weights}
         devices = (tensor.device for tensor in weights if not tensor.is_meta)
@@ -162,7 +162,7 @@ class WithoutValues:
             if not has_values:
                 raise
         else:
-            if not has_values or any(each.numel() > _SMALL for each in tensors_in(result)):
+            if not has_values or any(tensor.numel() > _SMALL for tensor in tensors_in(result)):
                 for tensor in written:
                     if not self._is_fake(tensor):
                         self._stale.add(tensor)
@@ -254,8 +254,8 @@ class WithoutValues:
         if not len(self._results):
             return
         tensor = next(iter(self._results))
-        holders = [each for each in gc.get_referrers(tensor) if not isframe(each)]
-        classes = dict.fromkeys(type(each).__name__ for each in holders)
+        holders = [holder for holder in gc.get_referrers(tensor) if not isframe(holder)]
+        classes = dict.fromkeys(type(holder).__name__ for holder in holders)
         raise NnlrError(
             f"The forward of nnlr.depth.flow left {plural(len(self._results), 'tensor')} without "
             f"values behind, one of shape {tuple(tensor.shape)} in: {listed(classes)}. The model "
@@ -269,9 +269,9 @@ def _empty_caches(tensors: WeakIdKeyDictionary) -> None:
     for tensor in list(tensors):
         for holder in gc.get_referrers(tensor):
             outer = gc.get_referrers(holder) if isinstance(holder, dict) else ()
-            for each in (holder, *outer):
-                if hasattr(each, "cache_clear"):
-                    each.cache_clear()
+            for function in (holder, *outer):
+                if hasattr(function, "cache_clear"):
+                    function.cache_clear()
 
 
 def forget_frames(error: BaseException) -> None:
@@ -367,7 +367,7 @@ def containers_in(value: object) -> Iterator[Container]:
 def _refill(container: Container, items: Container) -> None:
     """Give a container back what was in it, if that has changed."""
     pairs = zip(
-        *(each.values() if isinstance(each, dict) else each for each in (container, items)),
+        *(part.values() if isinstance(part, dict) else part for part in (container, items)),
         strict=False,
     )
     if len(container) == len(items) and all(now is then for now, then in pairs):

@@ -47,7 +47,7 @@ def ordered_units(
     earlier = closure(parts, before)
     groups: list[int] = []  # the first unit of each circle, for each unit
     for at, bits in enumerate(earlier):
-        mutual = (each for each in ones(bits) if each < at and earlier[each] >> at & 1)
+        mutual = (other for other in ones(bits) if other < at and earlier[other] >> at & 1)
         groups.append(next(mutual, at))
     units = []
     circles = []
@@ -62,8 +62,8 @@ def ordered_units(
     for at, unit in enumerate(units):
         unit.bits = bits_of(unit.params)
         unit.before = earlier[at] & ~(1 << at)
-        for each in ones(unit.before):
-            units[each].after |= 1 << at
+        for below in ones(unit.before):
+            units[below].after |= 1 << at
     return units, circles
 
 
@@ -133,7 +133,7 @@ def _blocks(model: ModelInfo, before: dict[int, int]) -> list[list[int]]:
     turns: list[list[Stack]] = []
     for stack in stacks:
         for lists in turns:
-            if any(_take_turns(stack, each, before) for each in lists):
+            if any(_take_turns(stack, other, before) for other in lists):
                 lists.append(stack)
                 break
         else:
@@ -188,7 +188,7 @@ def _later_lists(tree: Tree, stacks: list[Stack], before: dict[int, int]) -> Ite
         if (
             inside.isdisjoint(unit.params())
             and 10 * sum(kid.numel for kid in members) > weight
-            and all(_before(each, before) & blocks for each in params)
+            and all(_before(member, before) & blocks for member in params)
             and _in_series(params, before)
         ):
             yield params
@@ -233,7 +233,7 @@ def _take_turns(one: Stack, other: Stack, before: dict[int, int]) -> bool:
     if len(one) != len(other) or len(one) < 2:
         return False
     for first, second in ((one, other), (other, one)):
-        in_turn = [each for pair in zip(first, second, strict=True) for each in pair]
+        in_turn = [member for pair in zip(first, second, strict=True) for member in pair]
         if all(
             _before(after, before) & bits_of(params)
             and not _before(params, before) & bits_of(after)

@@ -27,8 +27,8 @@ def ascending(
         raise NnlrError(
             f"{what} must be {least} or more positive numbers, got {shown(values)}.", value=values
         )
-    each = f"each of {what}"
-    checked = [whole(v, each, minimum=1) if integers else number(v, each, above=0) for v in values]
+    one = f"each of {what}"
+    checked = [whole(v, one, minimum=1) if integers else number(v, one, above=0) for v in values]
     numbers = cast("list[Real]", sorted(checked))
     if len(set(numbers)) < len(numbers) or len(numbers) < least:
         raise NnlrError(

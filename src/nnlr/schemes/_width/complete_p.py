@@ -22,14 +22,14 @@ from typing import ClassVar, Final, Literal
 
 from torch import nn
 
-from nnlr._arguments import as_call, choice, number
+from nnlr._arguments import as_call, choice, number, whole
 from nnlr._declare.factor import Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, describe
 from nnlr._select.selector import Selector, as_selector
 from nnlr._select.suggestions import must_match
-from nnlr._text import listed, plural, shown
+from nnlr._text import listed, plural
 from nnlr.depth._given import INDEXERS, as_indexer
 from nnlr.depth._layer import Indexer, Layers, layers_of
 from nnlr.errors import NnlrError
@@ -136,11 +136,7 @@ def complete_p(
     narrow = as_base(base, delta)
     blocks: Blocks | int
     if base_depth is not None:
-        if not isinstance(base_depth, int) or isinstance(base_depth, bool) or base_depth < 1:
-            raise NnlrError(
-                f"base_depth must be a whole number of blocks > 0, got {shown(base_depth)}."
-            )
-        blocks = base_depth
+        blocks = whole(base_depth, "base_depth", minimum=1)
     elif isinstance(base, nn.Module):
         blocks = _blocks(layers_of(by, describe(base)))
     else:
