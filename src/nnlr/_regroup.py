@@ -61,7 +61,8 @@ def regroup(
         init: As in :meth:`Plan.param_groups`.
 
     Raises:
-        ConfigError: If the optimizer does not fit the plan.
+        ConfigError: If the optimizer does not fit the plan, or a schedule by groups has a course
+            for parameters that are in groups of other names now.
         PlanMismatchError: If the model does not fit the plan.
 
     Examples:
@@ -132,6 +133,7 @@ def regroup(
         for group in new_groups:  # a schedule of weight decay goes on from the plan's value
             group["initial_weight_decay"] = group["weight_decay"]
 
+    base_rate.refuse_lost_courses(optimizer, new_groups)
     state, misfits = _state_by_name(optimizer, new_groups)
     if misfits:
         warn(

@@ -822,3 +822,67 @@ class TestResult:
         (group,) = plan.optimizer(torch.optim.SGD).param_groups
         assert (1e-3, 1e-5) == (group["lr"], group["weight_decay"])
         assert math.isclose(1e-3, plan["a"].lr, rel_tol=0)
+
+
+class Around(torch.optim.Optimizer):
+    """A wrapper as others write them: no constructor of torch, no hooks, a state of its own."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.param_groups, self.state = optimizer.param_groups, optimizer.state
+        self.defaults = optimizer.defaults
+
+    def step(self, closure=None):
+        self.optimizer.step(closure)
+
+    def state_dict(self):
+        return {"inner": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state):
+        self.optimizer.load_state_dict(state["inner"])
+
+
+class TestClassesOfOtherArguments:
+    @pytest.mark.parametrize("first", ["model", "named_parameters"])
+    def test_one_that_takes_a_model_is_refused(self, first):
+        """By its signature, not by the error of its constructor."""
+        names = {}
+        exec(f"class Whole:\n    def __init__(self, {first}): pass", names)  # noqa: S102 - a name
+        net = nn.Linear(2, 1)
+        plan = nnlr.resolve(net, lr=0.1, weight_decay=0)
+        with pytest.raises(nnlr.ConfigError, match=f"Whole takes '{first}' and groups the par"):
+            plan.optimizer(names["Whole"])
+
+    def test_one_around_an_optimizer_is_built_by_a_function(self):
+        """As the message says."""
+        net = nn.Linear(2, 1)
+        plan = nnlr.resolve(net, nnlr.rule("bias", lr_mult=2), lr=0.1, weight_decay=0)
+        with pytest.raises(nnlr.ConfigError, match="Around is built around") as error:
+            plan.optimizer(Around)
+        fix = str(error.value).partition("\n")[2].strip()
+        built = eval(fix, {"plan": plan, "torch": torch, "Around": Around})  # noqa: S307 - ours
+        assert [0.1, 0.2] == [group["lr"] for group in built.param_groups]
+
+    @pytest.mark.parametrize("names", [True, False])
+    def test_a_wrapper_that_goes_by_position_refuses_other_groups(self, names):
+        """Of the same sizes in another order; its groups have names, or nothing tells."""
+
+        def build(faster):
+            net = nn.Linear(1, 1)
+            plan = nnlr.resolve(net, nnlr.rule(faster, lr_mult=2), lr=0.1, weight_decay=0)
+            adam = lambda groups: Around(torch.optim.Adam(groups))  # noqa: E731 - a factory
+            return net, plan.optimizer(adam, names=names)
+
+        net, before = build("bias")
+        net(torch.ones(1)).backward()
+        before.step()
+        state = before.state_dict()
+        (_same, same), (_other, other) = build("bias"), build("weight")
+        same.load_state_dict(state)
+        assert 2 == len(same.optimizer.state)
+        if names:
+            with pytest.raises(nnlr.ConfigError, match="Around loads by position"):
+                other.load_state_dict(state)
+            assert 0 == len(other.optimizer.state)
+        else:
+            other.load_state_dict(state)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import nnlr
+from nnlr.checkpoint._made import Maker
 
 
 class Odd(torch.optim.Optimizer):
@@ -80,3 +81,27 @@ def test_state_of_another_class_is_dropped_where_only_a_small_step_can_be_tried(
     with pytest.warns(nnlr.NnlrWarning, match="that SGD saved does not fit ByValue"):
         optimizer.load_state_dict(other.state_dict())
     assert not optimizer.state.get(net.weight)
+
+
+class Needy(torch.optim.SGD):
+    """It has to be told what its groups say too."""
+
+    def __init__(self, params, *, dampening, **settings):
+        super().__init__(params, dampening=dampening, **settings)
+
+
+class Handing(Needy):
+    """It hands all of its arguments on."""
+
+    def __init__(self, params, **settings):
+        super().__init__(params, **settings)
+
+
+@pytest.mark.parametrize("cls", [Needy, Handing])
+def test_arguments_that_a_class_hands_on_are_told_to_it(cls):
+    """So that a step of it can be tried, which tells that a saved state is torn."""
+    net = nn.Linear(2, 1)
+    optimizer = cls(net.named_parameters(), lr=0.1, momentum=0.9, dampening=0.1)
+    maker = Maker(optimizer, packed=False)
+    made = maker.made(optimizer.param_groups[0], net.weight)
+    assert ["momentum_buffer"] == list(made)

@@ -571,14 +571,31 @@ class TestByGroups:
             schedule(optimizer, courses, **kwargs)
         assert "initial_lr" not in optimizer.param_groups[0]
 
-    def test_a_plan_of_other_groups_is_told(self):
-        """A course whose group is gone."""
+    def test_a_regroup_under_other_names_is_refused(self):
+        """The rate of a course's parameters would be constant; the ways out keep it moving."""
         net = network()
         optimizer = plan_of(net).optimizer(torch.optim.SGD)
         name = optimizer.param_groups[1]["name"]
         schedule(optimizer, {name: partial(lrs.ExponentialLR, gamma=0.5)})
-        with pytest.warns(nnlr.NnlrWarning, match=f"not there any more: '{name}'"):
+        before = optimizer.state_dict()
+        with pytest.raises(nnlr.ConfigError, match=f"has a course for '{name}'.*would lose theirs"):
             nnlr.regroup(optimizer, plan_of(net, lr_mult=0.3))
+        assert before == optimizer.state_dict()
+        schedule(optimizer, lrs.LambdaLR, lr_lambda=lambda step: 1.0)
+        nnlr.regroup(optimizer, plan_of(net, lr_mult=0.3))
+        scheduler = schedule(optimizer, {"lr0.3*": partial(lrs.ExponentialLR, gamma=0.5)})
+        nnlr.regroup(optimizer, plan_of(net, lr_mult=0.3, lr=2 * BASE))
+        optimizer.step()
+        scheduler.step()
+        assert pytest.approx([2 * BASE, BASE * 0.3]) == scheduler.get_last_lr()
+
+    def test_a_course_whose_parameters_are_locked_is_in_nobodys_way(self):
+        """Nothing loses its course."""
+        net = network()
+        optimizer = plan_of(net).optimizer(torch.optim.SGD)
+        schedule(optimizer, {optimizer.param_groups[1]["name"]: FALLING})
+        nnlr.regroup(optimizer, plan_of(net, lr_mult=0))
+        assert 1 == len(optimizer.param_groups)
 
 
 def beside_each_other(optimizer):

@@ -263,6 +263,21 @@ class TestWhoseSettingsCount:
         second.step(2.0)
         assert BASE / 2 == second.base_lr
 
+    @pytest.mark.parametrize("floor", [1e-4, 2e-4])
+    def test_the_floor_of_a_plateau_is_the_codes(self, floor):
+        """Absolute, whatever the base was: a resumed run stops where the code says."""
+        plateau = partial(schedule, factory=lrs.ReduceLROnPlateau, factor=0.5, patience=0)
+        first = plateau(built(torch.optim.SGD), min_lr=1e-4)
+        second = plateau(built(torch.optim.SGD, lr=2 * BASE), min_lr=floor)
+        for _ in range(2):
+            first.optimizer.step()
+            first.step(1.0)
+        second.load_state_dict(saved(first))
+        assert BASE == second.base_lr  # half of its own base, as there
+        for _ in range(9):
+            second.step(1.0)
+        assert floor == second.base_lr
+
     def test_peaks_and_cycles_are_settings_too(self):
         """OneCycleLR keeps them in the group, not in itself."""
         runs = []

@@ -27,6 +27,7 @@ from nnlr._rows.rates import Bases
 from nnlr._schedule.origin import note_origin
 from nnlr._text import nearest_hint, warn
 from nnlr.checkpoint import Policy, on_load
+from nnlr.checkpoint._guard import refuse_other_order
 from nnlr.checkpoint._hook import learn, runs_hooks
 from nnlr.errors import ConfigError
 from nnlr.optim._mixed import Mixed, common_defaults
@@ -201,9 +202,13 @@ def _write_notes(optimizer: object, groups: Sequence[ParamGroup]) -> None:
 def _match_on_load(optimizer: Optimizer, fit: FittedPlan, resume: Policy | None) -> None:
     """Let an optimizer load checkpoints by name.
 
-    Wrappers that run no hooks cannot, nor those that train tensors of their own besides.
+    Wrappers that run no hooks cannot: they are to refuse other parameters. Nor can classes that
+    train tensors of their own besides.
     """
-    if resume is None or not runs_hooks(optimizer):
+    if resume is None or not isinstance(optimizer, Optimizer):
+        return
+    if not runs_hooks(optimizer):
+        refuse_other_order(optimizer)
         return
     pairs = named_tensors(fit.located)
     source = fit.model if isinstance(fit.model, nn.Module) else pairs

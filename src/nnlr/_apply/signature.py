@@ -73,6 +73,7 @@ class Signature:
             parameters = list(inspect.signature(factory).parameters.values())
         except ValueError:  # written in C: it does not say
             parameters = []
+        _refuse_other_first(inner, next((each.name for each in parameters), ""))
         return cls(
             cls=inner,
             name=getattr(inner, "__name__", type(inner).__name__),
@@ -96,6 +97,24 @@ class Signature:
     def knows(self, setting: str) -> bool:
         """Whether it takes a setting; ``True`` also where only building it can tell."""
         return self.open or setting in self.defaults
+
+
+def _refuse_other_first(cls: Callable[..., Any], first: str) -> None:
+    """Refuse a class that is built from something else than parameters, as its first argument."""
+    if not isinstance(cls, type):
+        return
+    name = cls.__name__
+    if first in {"model", "module", "named_parameters"}:
+        raise ConfigError(
+            f"{name} takes {first!r} and groups the parameters itself, so it cannot train them in "
+            "the groups of a plan. Use an optimizer that takes groups of parameters."
+        )
+    if first in {"optimizer", "base_optimizer"}:
+        raise ConfigError(
+            f"{name} is built around an optimizer. Pass a function that builds both:\n  "
+            "plan.optimizer(lambda groups, lr, weight_decay: "
+            f"{name}(torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)))"
+        )
 
 
 def refuse_rates(signature: Signature, settings: Mapping[str, Any], bases: Bases) -> None:

@@ -22,7 +22,7 @@ from nnlr._arguments import number
 from nnlr._schedule.course import Course, Moment, first_of
 from nnlr._schedule.course import Proxy as Proxy  # noqa: PLC0414 # where version 0.1 had it
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built
-from nnlr._text import listed, warn
+from nnlr._text import listed
 from nnlr.errors import ConfigError
 
 Group = MutableMapping[str, Any]
@@ -148,16 +148,6 @@ class BaseRate:
             group[self.mult] = rate / base
             group.setdefault(f"initial_{self.key}", self.base * group[self.mult])
 
-    def unmatched(self, groups: Iterable[Group]) -> list[str]:
-        """Return the patterns of current courses that match no group."""
-        groups = list(groups)
-        return [
-            pattern
-            for share in self.current
-            for pattern in share.courses
-            if not any(matches(pattern, group) for group in groups)
-        ]
-
 
 def put(key: str, due: Iterable[tuple[Group, float]]) -> None:
     """Write rates into groups; tensors are filled in place, for compiled steps."""
@@ -236,17 +226,36 @@ def scheduled(optimizer: Optimizer) -> Mapping[str, BaseRate]:
     return _RATES.get(optimizer, {})
 
 
+def refuse_lost_courses(optimizer: Optimizer, groups: Sequence[Group]) -> None:
+    """Refuse groups, of pairs, in which a course's parameters would be without any."""
+    courses = [
+        (share, pattern, course)
+        for rate in scheduled(optimizer).values()
+        for share in rate.current
+        for pattern, course in share.courses.items()
+        if not any(matches(pattern, group) for group in groups)
+    ]
+    for share, pattern, course in courses:
+        followers = [group for group in optimizer.param_groups if share.of(group) is course]
+        tensors = {id(tensor) for group in followers for tensor in group["params"]}
+        names = [name for group in groups for name, t in group["params"] if id(t) in tensors]
+        if names:
+            raise ConfigError(
+                f"The schedule has a course for {pattern!r}, and no new group is called so: "
+                f"{listed(names)} would lose theirs. Take patterns that match groups of both "
+                "plans; or, to begin anew, give all groups one schedule, regroup, and schedule the "
+                "new ones: nnlr.schedule(optimizer, LambdaLR, lr_lambda=lambda step: 1.0). "
+                "Nothing was changed.",
+                pattern=pattern,
+                names=names,
+            )
+
+
 def rebase(optimizer: Optimizer) -> None:
     """Have the schedules of a regrouped optimizer go on from its new base rates, and write."""
     for key, rate in scheduled(optimizer).items():
         base = as_float(optimizer.defaults.get(key))
         rate.base = rate.base if base is None else base
-        if unmatched := rate.unmatched(optimizer.param_groups):
-            warn(
-                f"The schedule has courses for groups that are not there any more: "
-                f"{listed(map(repr, unmatched))}. Groups without a course have a constant rate; "
-                "build the schedule again for the new groups."
-            )
         for group in optimizer.param_groups:
             group.setdefault(f"initial_{key}", rate.base * group[rate.mult])
         rate.write(optimizer.param_groups)

@@ -4,7 +4,7 @@ The scheduler moves the rate of the proxy. Nothing of it reaches the real optimi
 ``base_rate`` writes the rates of courses into the groups.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from inspect import signature
@@ -182,11 +182,14 @@ class Course:
             defaults = {key: self.proxy.defaults[key] for key in self.cycled}
             self.group.update({**defaults, **state["group"]})
             self.cycled = tuple(key for key in CYCLED if key in state["group"])
-            self.unit = float(state.get("unit", state["base"]))
-            self.start = float(state.get("start", self.unit))
+            unit, saved_unit = self.unit, float(state.get("unit", state["base"]))
+            self.unit, self.start = saved_unit, float(state.get("start", saved_unit))
             self.steps = steps
-            if by_code and changes:
-                self._take_own(changes)
+            if by_code and (changes or base_differs):
+                self._take_own(state)
+                # The rate is where it was, relative to the base; floors are the code's.
+                self.group["lr"] *= unit / saved_unit
+                self.unit, self.start = unit, self.start * unit / saved_unit
             self._check()
         self.begun = begun
         return changes
@@ -207,12 +210,14 @@ class Course:
             if not same(*pair, units=units) and not other_python(*pair)
         }
 
-    def _take_own(self, labels: Collection[str]) -> None:
-        """Put back settings as they were built."""
+    def _take_own(self, state: Mapping[str, Any]) -> None:
+        """Put settings that a state has otherwise back as they were built, but for the rate."""
+        saved = state.get("settings") or self.settings  # version 0.1 saved none
         built_with = dict(zip(map(id, self._holders()), self._as_built, strict=True))
-        for entry in entries(self.scheduler, self.group, self.proxy.defaults):
-            if entry.label in labels and entry.holder is not None:
-                entry.holder[entry.key] = built_with[id(entry.holder)][entry.key]
+        for label, _, holder, key in entries(self.scheduler, self.group, self.proxy.defaults):
+            differs = saved.get(label) != self.settings.get(label)
+            if differs and holder is not None and key not in {"lr", "_last_lr"}:
+                holder[key] = built_with[id(holder)][key]
 
     def of_0_1(self) -> tuple[Any, "Course"]:
         """Return the base rate and the course of what version 0.1 pickled as a curve."""

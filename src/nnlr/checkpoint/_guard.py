@@ -53,6 +53,35 @@ def guard(optimizer: Optimizer) -> None:
     vars(optimizer)["load_state_dict"] = load_state_dict
 
 
+def refuse_other_order(optimizer: Optimizer) -> None:
+    """Have a wrapper that runs no hooks refuse state of other parameters than it has in its place.
+
+    It goes by position, in a form of its own; where its groups have names these are compared.
+    """
+    own, this = type(optimizer).load_state_dict, weakref.ref(optimizer)
+
+    def load_state_dict(state_dict: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the class's
+        """Load a state of the same parameters in the same groups."""
+        live = cast(Optimizer, this())  # whose method this is
+        saved = [group["param_names"] for group in _groups_in(state_dict) if "param_names" in group]
+        if saved and saved != [group.get("param_names") for group in live.param_groups]:
+            raise ConfigError(
+                f"{type(live).__name__} loads by position, and the state is of other groups or "
+                "parameters than it trains now: their state would be mixed up. Build the plan "
+                "that it was saved with. Nothing was loaded."
+            )
+        return own(live, state_dict, *args, **kwargs)
+
+    vars(optimizer)["load_state_dict"] = load_state_dict
+
+
+def _groups_in(state: object) -> list[Mapping[str, Any]]:
+    """Return the first parameter groups in nested state."""
+    if not isinstance(state, Mapping):
+        return []
+    return state.get("param_groups") or next(filter(None, map(_groups_in, state.values())), [])
+
+
 def undo_if_refused(optimizer: Optimizer) -> None:
     """Have torch's ``load_state_dict`` leave everything as it was if the class refuses the state.
 

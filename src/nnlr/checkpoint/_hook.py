@@ -116,9 +116,9 @@ def hook_of(optimizer: Optimizer) -> Hook | None:
     return next((hook for hook in hooks.values() if isinstance(hook, Hook)), None)
 
 
-def runs_hooks(optimizer: object) -> bool:
-    """Whether an optimizer is one of torch, and no wrapper without hooks."""
-    return isinstance(optimizer, Optimizer) and hasattr(optimizer, _LOADING)
+def runs_hooks(optimizer: Optimizer) -> bool:
+    """Whether an optimizer runs hooks; a wrapper may not."""
+    return hasattr(optimizer, _LOADING)
 
 
 def learn(optimizer: Optimizer, pairs: Pairs, schemes: Iterable[str]) -> None:
