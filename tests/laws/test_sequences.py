@@ -138,7 +138,7 @@ def lost_progress(patch):
 
     def mutant(optimizer):
         for rate in base_rate.scheduled(optimizer).values():
-            for course in (course for share in rate.current for course in share.each()):
+            for course in (course for share in rate.current for course in share.each):
                 course.group["lr"] = course.start
         original(optimizer)
 
