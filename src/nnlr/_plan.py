@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from numbers import Integral
 from typing import Any, TypeVar, overload
 
 from torch import Tensor
@@ -21,12 +20,12 @@ from nnlr._model.reference import Reference, model_of, unknown
 from nnlr._rows.groups import Locked, make_groups
 from nnlr._rows.layers import PlanLayers, layers_of_rows
 from nnlr._rows.rates import Bases, Decay, OneBase, Rate, changed, make_bases, written
-from nnlr._rows.row import PlanRow, refuse_unrouted, with_bases, with_groups
+from nnlr._rows.row import PlanRow, find_row, refuse_unrouted, with_bases, with_groups
 from nnlr._rows.to_dict import plan_facts, plan_from_facts
-from nnlr._text import listed, nearest_hint, plural, shown
+from nnlr._text import plural
 from nnlr.checkpoint import Policy
 from nnlr.checkpoint._on_load import POLICIES
-from nnlr.errors import ConfigError, NnlrError
+from nnlr.errors import ConfigError
 from nnlr.optim._mixed import Mixed
 from nnlr.report._diff import PlanDiff, diff
 from nnlr.report._explain import explain
@@ -113,19 +112,7 @@ class Plan:
 
     def __getitem__(self, name: str) -> PlanRow:
         """The row of a parameter, by canonical name, alias or raw name."""
-        canonical = resolve_name(name, self._by_name) if isinstance(name, str) else None
-        if canonical is None:
-            text = shown(name).strip("'\"")
-            hint = nearest_hint(text, self._by_name)
-            if isinstance(name, Integral | slice):
-                hint = "Rows by position: plan.rows[...]."
-            elif inside := [param for param in self._by_name if param.startswith(f"{text}.")]:
-                hint = f"Below that: {listed(inside)}."
-            raise NnlrError(
-                f"The plan for {self.label} has no parameter {shown(name)}. {hint}".rstrip(),
-                name=name,
-            )
-        return self._by_name[canonical]
+        return find_row(name, self._by_name, self.label)
 
     def __contains__(self, name: object) -> bool:
         """Whether the plan has a row of that name."""

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from itertools import islice
+from typing import Final
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -30,6 +31,9 @@ from nnlr.errors import PlanMismatchError
 
 # Roles that most recipes do not decay.
 _UNDECAYED: Final = ("norm", "bias")
+
+# What is compared of a group and the rows of its parameters, beside options.
+_COMPARED: Final = ("lr", "weight_decay", "lr_mult")
 
 # Relative rates under this are as good as none.
 _TINY: Final = 1e-3
@@ -110,10 +114,8 @@ def _mended(subject: Subject, pairs: Sequence[tuple[PlanRow, SettingsOfGroup]]) 
     others = [scheduler for scheduler in subject.schedulers if not is_ours(scheduler)]
     if any(_timm(group) for _, group in pairs):
         cls = type(subject.optimizers[0]).__name__
-        schedulers = ""
-        if others:
-            arguments = ", ".join(["optimizer", *arguments_of(others[0], "")])
-            schedulers = f"; scheduler = {class_of(others[0])}({arguments})"
+        calls = (f"{class_of(o)}({', '.join(['optimizer', *arguments_of(o, '')])})" for o in others)
+        schedulers = "".join(f"; scheduler = {call}" for call in islice(calls, 1))
         return (
             "Build the optimizer on the plan's groups for timm, whose schedulers multiply "
             f"lr_scale in, and the scheduler again: optimizer = {cls}(nnlr.integrations.timm."
@@ -142,7 +144,7 @@ def _progress(
     default then tells whether they have the plan's base.
     """
     row, group = max(pairs, key=lambda pair: pair[0].lr, default=(None, {}))
-    now = _built(group, 1.0).lr
+    now = _built(group, 1.0)["lr"]
     if row is None or not row.lr or now is None or ORIGIN in group:
         return 1.0  # only kept locks, no rates, or nothing to tell
     moving = subject.schedulers or not group.keys().isdisjoint(("initial_lr", "max_lr"))
@@ -153,48 +155,31 @@ def _progress(
     return now / row.lr if moving else 1.0
 
 
-class _Built(NamedTuple):
-    """What a group says of its parameters."""
-
-    lr: float | None
-    weight_decay: float | None
-    lr_mult: float | None
-    settings: SettingsOfGroup  # all, as the code built them
-    present: SettingsOfGroup  # the group
-
-
-def _built(group: SettingsOfGroup, progress: float) -> _Built:
-    """What a group started with, its rate without what a schedule has done to it."""
-    began, settings = start(group), with_origin(group)
-    scale = (rate(group, "lr_scale") or 0.0) if _timm(group) else 1.0
+def _built(group: SettingsOfGroup, progress: float) -> SettingsOfGroup:
+    """The settings that a group started with, its rate without what a schedule has done to it."""
+    began = start(group)
     if began is not None:
+        scale = (rate(group, "lr_scale") or 0.0) if _timm(group) else 1.0
         began *= scale / (1.0 if ORIGIN in group else progress or 1.0)
-    return _Built(
-        lr=began,
-        weight_decay=start(group, "weight_decay"),
-        lr_mult=rate(settings, "lr_mult"),
-        settings=settings,
-        present=group,
-    )
+    settings = with_origin(group)
+    decay, lr_mult = start(group, "weight_decay"), rate(settings, "lr_mult")
+    compared = zip(_COMPARED, (began, decay, lr_mult), strict=True)
+    return {**settings, **{key: value if key in group else None for key, value in compared}}
 
 
-def _difference(row: PlanRow, built: _Built) -> str | None:
+def _difference(row: PlanRow, built: SettingsOfGroup) -> str | None:
     """What a group has instead of what the plan says; ``None`` if they agree."""
-    for key, due, value in (
-        ("lr", row.lr, built.lr),
-        ("weight_decay", row.weight_decay, built.weight_decay),
-        ("lr_mult", row.lr_mult, built.lr_mult),
-    ):
-        if value is None or key not in built.present:
+    for key in _COMPARED:
+        due, value = getattr(row, key), built[key]
+        if value is None:
             if due and key != "lr_mult":
                 return f"no {key}, not {due:g}"
-        elif value != due and not math.isclose(due, value, rel_tol=1e-5):
+        elif not math.isclose(due, value, rel_tol=1e-5):
             return f"{key} {value:g}, not {due:g}"
     for key, option in row.options.items():
         scaled = key == "eps" and row.eps_mult != 1
-        value = built.settings.get(key)
-        if not scaled and value != option:
-            return f"{key} {value!r}, not {option!r}"
+        if not scaled and built.get(key) != option:
+            return f"{key} {built.get(key)!r}, not {option!r}"
     return None
 
 

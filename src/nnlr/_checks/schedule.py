@@ -1,9 +1,8 @@
 """Findings about schedulers: a copy of each runs, to see whether groups keep their ratios."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from torch import nn
 from torch.optim import Optimizer
@@ -30,8 +29,7 @@ _WRITTEN_IN: Final = (
 _NOISE: Final = 1e-5
 
 
-@dataclass(frozen=True)
-class _Ratios:
+class _Ratios(NamedTuple):
     """How the rates of groups should stand to each other."""
 
     shares: list[float | None]  # of the groups, relative to any base; None: it does not take part
@@ -44,8 +42,7 @@ class _Ratios:
         return shares.index(1.0) if 1.0 in shares else shares.index(max(shares))
 
 
-@dataclass(frozen=True, order=True)
-class _Deviation:
+class _Deviation(NamedTuple):
     """The largest deviation of a group from its ratio."""
 
     factor: float  # how far off, >= 1
@@ -56,10 +53,8 @@ class _Deviation:
 
 def attached(subject: Subject) -> Iterator[Finding]:
     """Schedulers of optimizers that are not those given."""
-    if not subject.optimizers:
-        return
     for scheduler in subject.schedulers:
-        if _its_optimizer(subject, scheduler) is None:
+        if subject.optimizers and subject.optimizer_of(scheduler) is None:
             yield error(
                 "other-optimizer",
                 (),
@@ -70,18 +65,10 @@ def attached(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _its_optimizer(subject: Subject, scheduler: Scheduling) -> Optimizer | None:
-    """The optimizer given to ``check`` that a scheduler schedules."""
-    for optimizer in subject.optimizers:
-        if scheduler in subject.schedulers_of(optimizer):
-            return optimizer
-    return None
-
-
 def rehearsed(subject: Subject) -> Iterator[Finding]:
     """Run a copy of each scheduler, and report ratios that it does not keep."""
     for scheduler in subject.schedulers:
-        optimizer = _its_optimizer(subject, scheduler)
+        optimizer = subject.optimizer_of(scheduler)
         if optimizer is None:
             continue
         if not is_ours(scheduler):

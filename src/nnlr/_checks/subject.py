@@ -118,6 +118,11 @@ class Subject:
             or getattr(inner, "param_groups", None) is optimizer.param_groups
         ]
 
+    def optimizer_of(self, scheduler: Scheduling) -> Optimizer | None:
+        """The optimizer that a scheduler schedules, if it is one of these."""
+        mine = (o for o in self.optimizers if scheduler in self.schedulers_of(o))
+        return next(mine, None)
+
     def is_scheduled_by_us(self, optimizer: Optimizer) -> bool:
         """Whether :func:`nnlr.schedule` writes the rates of an optimizer."""
         schedulers = self.schedulers_of(optimizer)

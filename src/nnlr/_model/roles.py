@@ -135,17 +135,14 @@ class Roles:
             if _role_of_class_name(class_facts(parent.cls).written or parent.cls, 2) == "router":
                 return _BY_TYPE["router"]
             by_attr = _role_of_attr(place.attr, outermost(parent).attr)
-            if by_attr == "router" and not _has_experts(parent.module):
+            beside = list(parent.module._modules.keys())
+            if by_attr == "router" and not any("expert" in attr.lower() for attr in beside):
                 by_attr = None  # another kind of gate
             if by_attr is not None:
                 return RoleWithBasis(by_attr, "name")
         if owner in self._around.heads or (owner is self._last_owner and place.attr == "fc"):
             return RoleWithBasis("head", "name")
         return _BY_TYPE[role]
-
-
-def _has_experts(module: nn.Module) -> bool:
-    return any("expert" in attr.lower() for attr in list(module._modules.keys()))
 
 
 def _layer_of_hook(model: nn.Module | None, *hooks: str) -> tuple[nn.Module | None, Tensor | None]:

@@ -1,13 +1,15 @@
 """One row of a plan: a parameter, its rates, and the trace that led to them."""
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from nnlr._declare.factor import Trace
 from nnlr._model.describe import ParamInfo
+from nnlr._model.names import resolve_name
 from nnlr._rows.rates import Bases, combine
-from nnlr._text import listed, nearest_hint, plural
-from nnlr.errors import ConfigError, CoverageError
+from nnlr._text import listed, nearest_hint, plural, shown
+from nnlr.errors import ConfigError, CoverageError, NnlrError
 
 # The rates and state of frozen and other parameters, by the identity of the steps that they share.
 _Combined = dict[tuple[bool | int, ...], dict[str, Any]]
@@ -148,3 +150,18 @@ def with_bases(rows: Iterable[PlanRow], bases: Bases) -> list[PlanRow]:
 def with_groups(rows: Iterable[PlanRow], group_of: Mapping[str, str]) -> tuple[PlanRow, ...]:
     """The same rows with the names of their groups."""
     return tuple([row._replace(group=group_of.get(row.name)) for row in rows])
+
+
+def find_row(name: object, by_name: Mapping[str, PlanRow], label: str) -> PlanRow:
+    """The row of a parameter by canonical name, alias or raw name, or an error with the nearest."""
+    canonical = resolve_name(name, by_name) if isinstance(name, str) else None
+    if canonical is not None:
+        return by_name[canonical]
+    text = shown(name).strip("'\"")
+    hint = nearest_hint(text, by_name)
+    if isinstance(name, Integral | slice):
+        hint = "Rows by position: plan.rows[...]."
+    elif inside := [param for param in by_name if param.startswith(f"{text}.")]:
+        hint = f"Below that: {listed(inside)}."
+    message = f"The plan for {label} has no parameter {shown(name)}. {hint}"
+    raise NnlrError(message.rstrip(), name=name)

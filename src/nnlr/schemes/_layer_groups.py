@@ -50,9 +50,8 @@ class GroupPlace(NamedTuple):
     position: int  # its group, 0 nearest the input
     last: int  # the group nearest the output
     layer: Layer | None = None  # where groups are made of layers
-    inside: bool = (
-        True  # whether it was put there; what is outside every tower counts with the last
-    )
+    # Whether it was put there; what is outside every tower counts with the last.
+    inside: bool = True
 
     def __str__(self) -> str:
         """``group 1 of 4``, counted from 0 as layers are."""

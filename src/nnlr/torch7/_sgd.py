@@ -216,18 +216,14 @@ def _check_arguments(config: object, state: object, x: object) -> None:
             "x of sgd was made in torch.inference_mode() and cannot be changed in place: make it "
             "outside, or clone it."
         )
-    if any(step == 0 and size > 1 for size, step in zip(x.shape, _strides(x), strict=True)):
+    strides = x.stride() if x.layout is torch.strided else x.shape
+    if any(step == 0 and size > 1 for size, step in zip(x.shape, strides, strict=True)):
         raise NnlrError("x of sgd is expanded: several elements share one place. Clone it.")
     if x.layout is not torch.strided or not (x.is_floating_point() or x.is_complex()):
         raise NnlrError(
             "x of sgd must be a dense tensor of floating point numbers, got "
             f"{x.dtype} in layout {x.layout}."
         )
-
-
-def _strides(x: Tensor) -> tuple[int, ...]:
-    """The strides of a tensor; ones where its layout has none."""
-    return x.stride() if x.layout is torch.strided else (1,) * x.ndim
 
 
 def _read_state(state: Mapping[str, Any], x: Tensor) -> tuple[int, Tensor | None]:
