@@ -895,6 +895,13 @@ def decayed_without_a_plan(ill):
     return net, torch.optim.SGD(groups, lr=LR)
 
 
+@case("algorithm-without-parameters")
+def algorithm_for_nothing(ill):
+    to_one = nnlr.rule("*", algorithm="adamw")
+    rates = {"sgd": LR, "adamw": LR} if ill else {"adamw": LR}
+    return resolved(network(), to_one, lr=rates, weight_decay=dict.fromkeys(rates, 0.0)), None
+
+
 @case("rule-on-frozen")
 def rule_for_nothing(ill):
     net = network()

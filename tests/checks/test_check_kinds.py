@@ -15,7 +15,7 @@ import nnlr
 from nnlr._checks.check import LOOKS
 from nnlr._findings import SEVERITIES
 from nnlr._schedule import keep_ratios
-from tests.checks.cases import CASES, LR, MODELS, SCRIPT, arguments
+from tests.checks.cases import CASES, LR, MODELS, SCRIPT, algorithm_for_nothing, arguments
 from tests.frozen_state import state_of
 
 SOURCES = Path(nnlr.__file__).parent
@@ -125,7 +125,14 @@ def again(args, script):
 
 
 # Findings whose fix is no line to paste: a test below does what it says, or none can.
-PROSE = {"unprobed", "rule-on-frozen", "looks-absolute", "restored", "lr-scale-alone"}
+PROSE = {
+    "algorithm-without-parameters",
+    "unprobed",
+    "rule-on-frozen",
+    "looks-absolute",
+    "restored",
+    "lr-scale-alone",
+}
 
 
 @pytest.mark.usefixtures("alone")
@@ -180,6 +187,14 @@ class TestFixesInWords:
         assert "Unfreeze them before resolve" in fix
         MODELS[-1].requires_grad_(True)
         plan = nnlr.resolve(MODELS[-1], SCRIPT["scheme"], lr=LR, weight_decay=0)
+        assert "nothing found" == str(nnlr.check(plan))
+
+    def test_leave_the_algorithm_out(self):
+        """Base rates for those that train something are enough."""
+        _, fix = self.fixed("algorithm-without-parameters", algorithm_for_nothing)
+        assert "leave 'sgd' out of lr and weight_decay" in fix
+        rates = {"lr": {"adamw": LR}, "weight_decay": {"adamw": 0.0}}
+        plan = nnlr.resolve(MODELS[-1], SCRIPT["scheme"], **rates)
         assert "nothing found" == str(nnlr.check(plan))
 
     def test_an_absolute_rate(self):

@@ -140,6 +140,6 @@ def without_parameters(rows: Iterable[PlanRow], bases: Bases) -> Iterator[Findin
                 "algorithm-without-parameters",
                 names=(),
                 cause=f"the algorithm {name!r} has base rates, and trains no parameter",
-                fix="nothing, if one recipe serves several models; else correct the routing, or "
-                f"leave {name!r} out of lr and weight_decay",
+                fix="If one recipe serves several models, leave it. Else correct the routing, or "
+                f"leave {name!r} out of lr and weight_decay.",
             )
