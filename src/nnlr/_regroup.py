@@ -7,13 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._apply.optimizer import (
-    named_tensors,
-    schemes_of,
-    set_bases,
-    warn_about_decay,
-    without_decay,
-)
+from nnlr._apply.optimizer import set_bases, tell, warn_about_decay, without_decay
 from nnlr._apply.options import judge_options
 from nnlr._apply.param_groups import ParamGroup
 from nnlr._apply.signature import Signature, refuse_other_update, refuse_unfit
@@ -24,7 +18,7 @@ from nnlr._schedule import base_rate
 from nnlr._schedule.origin import ORIGIN, as_built
 from nnlr._schedule.progress import SCHEDULED, filled, progress
 from nnlr._text import listed, plural, warn
-from nnlr.checkpoint._hook import hook_of, learn
+from nnlr.checkpoint._hook import hook_of
 from nnlr.checkpoint._names import KIND, SHAPE, matched, names_of
 from nnlr.checkpoint._sides import Source as Saved
 from nnlr.checkpoint._sides import same
@@ -141,7 +135,7 @@ def regroup(
             f"more) and is dropped, so that they start afresh: {listed(misfits)}."
         )
     _replace(optimizer, new_groups, state)
-    learn(optimizer, named_tensors(fit.located), schemes_of(fit.located))
+    tell(optimizer, fit.located)
     set_bases(optimizer.defaults, fit.bases)
     base_rate.rebase(optimizer)
     fit.locks.apply(optimizer)

@@ -27,7 +27,7 @@ from nnlr._rows.rates import Bases
 from nnlr._schedule.origin import note_origin
 from nnlr._text import nearest_hint, warn
 from nnlr.checkpoint import Policy, on_load
-from nnlr.checkpoint._guard import refuse_other_order
+from nnlr.checkpoint._guard import guard
 from nnlr.checkpoint._hook import learn, runs_hooks
 from nnlr.errors import ConfigError
 from nnlr.optim._mixed import Mixed, common_defaults
@@ -208,21 +208,20 @@ def _match_on_load(optimizer: Optimizer, fit: FittedPlan, resume: Policy | None)
     if resume is None or not isinstance(optimizer, Optimizer):
         return
     if not runs_hooks(optimizer):
-        refuse_other_order(optimizer)
+        guard(optimizer)
         return
-    pairs = named_tensors(fit.located)
-    source = fit.model if isinstance(fit.model, nn.Module) else pairs
+    source = fit.model if isinstance(fit.model, nn.Module) else _named(fit.located)
     with contextlib.suppress(ConfigError):
         on_load(optimizer, model=source, policy=resume)
-    learn(optimizer, pairs, schemes_of(fit.located))
+    tell(optimizer, fit.located)
 
 
-def schemes_of(located: Iterable[Located]) -> list[str]:
-    """The schemes that gave parameters a factor, as a user would write them."""
-    return [step.source for param in located for step in param.row.trace]
+def tell(optimizer: Optimizer, located: Sequence[Located]) -> None:
+    """Tell the hook of an optimizer the names of its tensors, and the schemes of the plan."""
+    learn(optimizer, _named(located), (s.source for param in located for s in param.row.trace))
 
 
-def named_tensors(located: Iterable[Located]) -> list[tuple[str, Tensor]]:
+def _named(located: Sequence[Located]) -> list[tuple[str, Tensor]]:
     """Tensors under each of their names."""
     return [(place.name, place.tensor) for param in located for place in param.places]
 

@@ -7,7 +7,7 @@ course after another takes its place, and groups may have courses of their own. 
 needed: this works with anyone's groups.
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf, isclose
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._arguments import number
-from nnlr._schedule.course import Course, Moment, first_of
+from nnlr._schedule.course import Course, first_of
 from nnlr._schedule.course import Proxy as Proxy  # noqa: PLC0414 # where version 0.1 had it
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built
 from nnlr._text import listed
@@ -288,22 +288,18 @@ def as_float(value: object) -> float:
     return value.item() if isinstance(value, Tensor) else cast(float, value)
 
 
-def moments(rates: Mapping[str, BaseRate], courses: Iterable[Course]) -> list[Any]:
-    """Return what has to be put back to undo steps and loads of courses and base rates."""
-    return [
-        [(course, course.moment()) for course in courses],
-        [(rate, rate.base, rate.scale) for rate in rates.values()],
-    ]
+def undoing(rates: Iterable[BaseRate], courses: Iterable[Course]) -> Callable[[], None]:
+    """Return what undoes steps and loads of courses and base rates from now on."""
+    moments = [(course, course.moment()) for course in courses]
+    bases = [(rate, rate.base, rate.scale) for rate in rates]
 
+    def undo() -> None:
+        for course, moment in moments:
+            course.put_back(moment)
+        for rate, base, scale in bases:
+            rate.base, rate.scale = base, scale
 
-def put_back(moments: list[Any]) -> None:
-    """Undo steps and loads."""
-    course: Course
-    moment: Moment
-    for course, moment in moments[0]:
-        course.put_back(moment)
-    for rate, base, scale in moments[1]:
-        rate.base, rate.scale = base, scale
+    return undo
 
 
 def _label(group: Mapping[str, Any]) -> str:

@@ -121,8 +121,7 @@ class Course:
     def advance(self, step: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Step the scheduler by one of its methods."""
         step(*args, **kwargs)
-        by_itself = not args and not kwargs and self.steps is not None
-        self.steps = self.steps + 1 if by_itself and self.steps is not None else None
+        self.steps = None if args or kwargs or self.steps is None else self.steps + 1
         self._see_cycles()
         self._check()
 

@@ -17,11 +17,10 @@ from nnlr._schedule.base_rate import (
     as_float,
     cycle,
     follow,
-    moments,
     put,
-    put_back,
     runs_step_hooks,
     settle,
+    undoing,
 )
 from nnlr._schedule.course import Course
 from nnlr._schedule.course_state import inventory, not_its_state, rates_in, states_of_courses
@@ -260,12 +259,12 @@ class _Ratios:
     def _change(self, change: Callable[[], None]) -> None:
         """Change courses and write what is due now, or leave everything as it was."""
         courses = [course for share in self._shares.values() for course in share.each]
-        before = moments(self._rates, courses)
+        undo = undoing(self._rates.values(), courses)
         try:
             change()
             self._write()
         except BaseException:
-            put_back(before)
+            undo()
             raise
 
     def _write(self) -> None:

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr.checkpoint._hook import hook_of
+from nnlr.checkpoint._hook import hook_of, runs_hooks
 from nnlr.checkpoint._sides import NOTE, same
 from nnlr.errors import ConfigError
 
 
 def guard(optimizer: Optimizer) -> None:
-    """Wrap the ``load_state_dict`` of an optimizer whose class has one of its own."""
+    """Wrap the ``load_state_dict`` of an optimizer whose class has one of its own.
+
+    A wrapper that runs no hooks has a form of its own too: it refuses state of other groups.
+    """
     method = type(optimizer).load_state_dict
     is_guarded = "load_state_dict" in vars(optimizer)
     if method is Optimizer.load_state_dict or is_guarded:
@@ -33,6 +36,8 @@ def guard(optimizer: Optimizer) -> None:
             raise ConfigError("The optimizer is gone: keep it in a variable while it loads.")
         hook = hook_of(live)
         if hook is None:
+            if not runs_hooks(live):
+                _refuse_other_groups(live, state_dict)
             return method(live, state_dict, *args, **kwargs)
         earlier, before = hook.report, Before(live)
         result = hook.fit(hook, live, state_dict)
@@ -53,26 +58,15 @@ def guard(optimizer: Optimizer) -> None:
     vars(optimizer)["load_state_dict"] = load_state_dict
 
 
-def refuse_other_order(optimizer: Optimizer) -> None:
-    """Have a wrapper that runs no hooks refuse state of other parameters than it has in its place.
-
-    It goes by position, in a form of its own; where its groups have names these are compared.
-    """
-    own, this = type(optimizer).load_state_dict, weakref.ref(optimizer)
-
-    def load_state_dict(state_dict: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the class's
-        """Load a state of the same parameters in the same groups."""
-        live = cast(Optimizer, this())  # whose method this is
-        saved = [group["param_names"] for group in _groups_in(state_dict) if "param_names" in group]
-        if saved and saved != [group.get("param_names") for group in live.param_groups]:
-            raise ConfigError(
-                f"{type(live).__name__} loads by position, and the state is of other groups or "
-                "parameters than it trains now: their state would be mixed up. Build the plan "
-                "that it was saved with. Nothing was loaded."
-            )
-        return own(live, state_dict, *args, **kwargs)
-
-    vars(optimizer)["load_state_dict"] = load_state_dict
+def _refuse_other_groups(optimizer: Optimizer, state_dict: object) -> None:
+    """Refuse a state whose groups hold other parameters, where both have names."""
+    saved = [group["param_names"] for group in _groups_in(state_dict) if "param_names" in group]
+    if saved and saved != [group.get("param_names") for group in optimizer.param_groups]:
+        raise ConfigError(
+            f"{type(optimizer).__name__} loads by position, and the state is of other groups or "
+            "parameters than it trains now: their state would be mixed up. Build the plan that "
+            "it was saved with. Nothing was loaded."
+        )
 
 
 def _groups_in(state: object) -> list[Mapping[str, Any]]:

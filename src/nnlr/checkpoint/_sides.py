@@ -37,8 +37,6 @@ APART: Final = {
 
 def same(one: object, other: object) -> bool:
     """Whether two settings are equal, be they floats or tensors, tuples or lists."""
-    if type(one) is type(other) is float:
-        return isclose(one, other, rel_tol=NOISE)
     one, other = plain(one), plain(other)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
