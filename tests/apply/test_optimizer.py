@@ -836,7 +836,7 @@ class Around(torch.optim.Optimizer):
         self.optimizer.step(closure)
 
     def state_dict(self):
-        return {"inner": self.optimizer.state_dict()}
+        return {"k": 5, "inner": self.optimizer.state_dict()}
 
     def load_state_dict(self, state):
         self.optimizer.load_state_dict(state["inner"])
