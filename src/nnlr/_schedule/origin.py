@@ -11,6 +11,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from nnlr._schedule.progress import peak
+from nnlr.optim._mixed import ALGORITHM
 
 ORIGIN: Final = "origin"
 
@@ -45,18 +46,24 @@ def note_origin(groups: Sequence[MutableMapping[str, Any]]) -> None:
             group[ORIGIN] = as_built(group) | starts(group, bases)
 
 
-def bases_of(origins: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+# Base rates, by algorithm (``None`` where there is one) and key.
+Bases = dict[tuple[str | None, str], float]
+
+
+def bases_of(origins: Iterable[Mapping[str, Any]]) -> Bases:
     """Return the base rates of noted groups that have multipliers."""
-    bases: dict[str, float] = {}
+    bases: Bases = {}
     for origin in origins:
         for key, mult in MULTIPLIERS.items():
             start, factor = number(origin, key), number(origin, mult)
             if factor and start is not None:
-                bases.setdefault(key, start / factor)
+                bases.setdefault((origin.get(ALGORITHM), key), start / factor)
     return bases
 
 
-def starts(group: Mapping[str, Any], bases: Mapping[str, float]) -> dict[str, float]:
+def starts(
+    group: Mapping[str, Any], bases: Mapping[tuple[str | None, str], float]
+) -> dict[str, float]:
     """Return where the rates of a group started: where a scheduler noted it, or at a base.
 
     A group that was added later goes by the base of the others; else the rate is as it started.
@@ -67,8 +74,9 @@ def starts(group: Mapping[str, Any], bases: Mapping[str, float]) -> dict[str, fl
             continue
         noted = peak(group) if key == "lr" else number(group, f"initial_{key}")
         factor = number(group, mult)
-        if noted is None and key in bases and factor is not None:
-            noted = bases[key] * factor
+        base = bases.get((group.get(ALGORITHM), key))
+        if noted is None and base is not None and factor is not None:
+            noted = base * factor
         rates[key] = plain(group[key]) if noted is None else noted
     return rates
 

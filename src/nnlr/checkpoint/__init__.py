@@ -30,3 +30,4 @@ from nnlr.checkpoint._on_load import last_report as last_report
 from nnlr.checkpoint._on_load import on_load as on_load
 from nnlr.checkpoint._report import Difference as Difference
 from nnlr.checkpoint._report import Report as Report
+from nnlr.checkpoint._split import split as split

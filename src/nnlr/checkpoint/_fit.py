@@ -11,11 +11,12 @@ from nnlr._text import listed, nearest_hint
 from nnlr.checkpoint._hook import Policy, hook_of
 from nnlr.checkpoint._names import GONE, Match, Names, match, paired
 from nnlr.checkpoint._refuse import refuse_bad_values
+from nnlr.checkpoint._relations import Relations
 from nnlr.checkpoint._report import Report
 from nnlr.checkpoint._saved import Saved
 from nnlr.checkpoint._settings import Settings
 from nnlr.checkpoint._sides import Group, Source, Target
-from nnlr.checkpoint._state import MISSING, MOVED, Judge, Verdict
+from nnlr.checkpoint._state import MISSING, MOVED, Verdict
 from nnlr.checkpoint._tensors import placed
 from nnlr.checkpoint._unnoted import origins, origins_of_code
 from nnlr.errors import ConfigError
@@ -37,20 +38,23 @@ def fitted(
     built = origins(saved.groups)
     everything = [Source(*pair) for pair in zip(saved.groups, built, strict=True)]
     targets = []
+    relations = Relations(saved, optimizer)
     for position, (group, origin) in enumerate(zip(groups, origins_of_code(groups), strict=True)):
         label = f"Group {group.get('name', position)!r}"
         members = _members(group, saved, matching, names)
-        sources = [Source(saved.groups[at], built[at], params) for at, params in members.items()]
-        targets.append(Target(group, origin, label, sources))
-    related = saved.is_of(optimizer)
-    settings = Settings(targets, everything, policy, other=related is False)
+        sources = [
+            Source(saved.groups[at], built[at], each, relations.of(at, group))
+            for at, each in members.items()
+        ]
+        # Another algorithm's tells of a parameter that is with this one now only if no other does.
+        own = [source for source in sources if source.related is not False]
+        targets.append(Target(group, origin, label, own or sources))
+    settings = Settings(targets, everything, policy)
     packed = [settings.group(target) for target in targets]
     if policy == "code":
         base_rate.rewrite(optimizer, packed)
     ids = set(saved.ids)
     state = {key: value for key, value in saved.state.items() if key not in ids}
-    states = (saved.state.get(param_id) for param_id in saved.ids)
-    judge = Judge(optimizer, states, other=related is False, same=related is True, packed=True)
     moved: list[str] = []
     fresh: list[str] = []
     first = 0
@@ -69,11 +73,11 @@ def fitted(
                 fresh.append(name)
                 continue
             tensor_state = saved.state.get(saved.ids[source])
-            was = saved.groups[saved.group_of[source]]
+            at = saved.group_of[source]
             verdict = (
                 Verdict(MOVED, tensor_state)
                 if flat
-                else judge.verdict(tensor_state, tensor, new, was, whole=whole)
+                else relations.verdict(at, group, tensor_state, tensor, new, whole=whole)
             )
             (moved if verdict.reason == MOVED else fresh).append(name)
             if verdict.reason not in {MOVED, MISSING}:
@@ -83,14 +87,15 @@ def fitted(
             if verdict.state is not None:
                 state[index] = verdict.state if whole else placed(verdict.state, tensor)
     begins = state or fresh  # there was something to take over, or something is lacking
+    made_by, made_for = relations.others() if begins else ("", "")
     report = Report(
         moved=tuple(moved),
         fresh=tuple(fresh),
         unused={saved.names[source]: unused[source] for source in sorted(unused)},
         differences=settings.differences(),
         partly=partly,
-        made_by=(*saved.classes, "another optimizer")[0] if related is False and begins else "",
-        optimizer=type(optimizer).__name__,
+        made_by=made_by,
+        optimizer=made_for or type(optimizer).__name__,
         scheme=_change(saved.schemes, [] if hook is None else hook.schemes),
     )
     return {"state": state, "param_groups": packed}, report

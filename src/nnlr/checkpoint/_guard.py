@@ -129,8 +129,10 @@ def _compare(optimizer: Optimizer, fitted: Mapping[str, Any]) -> None:
                 raise _error(optimizer, key)
     # Some classes save in another form than they keep.
     there = _leaves(optimizer.state_dict()["state"])
+    ids = [param_id for packed in fitted["param_groups"] for param_id in packed["params"]]
+    position = {param_id: at for at, param_id in enumerate(ids)}  # it may be a name
     for path, value in _leaves(fitted["state"]).items():
-        if not _is_equal(there.get(path), value):
+        if not _is_equal(there.get((position.get(path[0], path[0]), *path[1:])), value):
             raise _error(optimizer, str(path[-1]))
 
 

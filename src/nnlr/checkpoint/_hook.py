@@ -12,6 +12,7 @@ from nnlr._model.names import Source
 from nnlr.checkpoint._names import Pairs, names_of, paired, pairs_of
 from nnlr.checkpoint._report import Report
 from nnlr.checkpoint._sides import NOTE
+from nnlr.optim._mixed import member_of
 
 StateDict = dict[str, Any]
 
@@ -75,7 +76,7 @@ class Hook:
             # Always the same keys: distributed checkpoints miss those that come and go.
             saved[NOTE] = {
                 "fitted": in_order(group, names.name_of) if fitted else None,
-                "classes": " ".join(classes_of(optimizer)),
+                "classes": " ".join(classes_of(member_of(optimizer, group))),
                 "schemes": "\n".join(self.schemes),
             }
             if "param_names" in group:

@@ -16,13 +16,14 @@ from nnlr._sandbox import arguments, undisturbed
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, plain
 from nnlr._schedule.progress import SCHEDULED
 from nnlr.checkpoint._sides import NOTE, Group
+from nnlr.optim._mixed import ALGORITHM
 
 # Settings of how a step is computed, off for the trial: they ask for certain devices.
 _PLAIN_STEP: Final = {"fused": None, "foreach": False, "capturable": False, "differentiable": False}
 
 # What a step does not read, or has no part in which state there is.
 _OF_NO_STATE: Final = {
-    *("params", "param_names", "name", "triton", ORIGIN, NOTE),
+    *("params", "param_names", "name", "triton", ORIGIN, NOTE, ALGORITHM),
     *SCHEDULED,
     *MULTIPLIERS,
     *MULTIPLIERS.values(),

@@ -19,6 +19,7 @@ FROZEN: Final = "frozen"
 SHAPE: Final = "shape"
 KIND: Final = "kind"
 TIED: Final = "tied"
+ALGORITHM: Final = "algorithm"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from nnlr._model.names import Source
 from nnlr._schedule.origin import note_origin
 from nnlr._text import shown
 from nnlr.checkpoint._fit import fitted
+from nnlr.checkpoint._foreign import imported
 from nnlr.checkpoint._guard import guard, undo_if_refused
 from nnlr.checkpoint._hook import Hook, Policy, StateDict, hook_of, in_order, runs_hooks
 from nnlr.checkpoint._names import Names, Pairs, names_of, pairs_of, require_names
@@ -75,6 +76,7 @@ def fit_state(
         Optimizer state: 2 moved, 0 fresh, 0 unused.
     """
     check(optimizer, "fit_state", policy, saved_names)
+    state_dict = imported(state_dict, optimizer)
     hook = hook_of(optimizer)
     pairs = pairs_of(model) if model is not None or hook is None else hook.pairs()
     result, report = _fit_indexed(state_dict, optimizer, pairs, saved_names, policy)
@@ -243,6 +245,7 @@ def last_report(optimizer: Optimizer) -> Report | None:
 
 def _load(hook: Hook, optimizer: Optimizer, state_dict: StateDict) -> StateDict:
     """Make a state dict fit before the optimizer loads it; the hook keeps the report."""
+    state_dict = imported(state_dict, optimizer)
     if not _is_state(state_dict):
         raise ConfigError(
             f"{type(optimizer).__name__} was given a state without 'state' and 'param_groups', got "

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from nnlr._schedule.origin import MULTIPLIERS, plain
 from nnlr._text import listed, plural, warn
-from nnlr.checkpoint._names import FROZEN, GONE, KIND, SHAPE, TIED
+from nnlr.checkpoint._names import ALGORITHM, FROZEN, GONE, KIND, SHAPE, TIED
 from nnlr.checkpoint._sides import KERNELS
 
 
@@ -49,7 +49,8 @@ class Report:
             shape.
         unused: What was saved and is not used: name and reason. ``"gone"``: no such
             parameter; ``"frozen"``: the optimizer does not train it; ``"shape"``: it has
-            another shape now; ``"tied"``: it is one tensor now with another that was saved.
+            another shape now; ``"algorithm"``: another of several algorithms trained it;
+            ``"tied"``: it is one tensor now with another that was saved.
         differences: Settings that checkpoint and code disagree about, and who won.
         partly: Parameters that go on and of whose state a part starts afresh, such as that of a
             setting that the code switches on: name and the keys of that part.
@@ -93,7 +94,7 @@ class Report:
         for reason in dict.fromkeys(self.unused.values()):
             names = [name for name, why in self.unused.items() if why == reason]
             if not (only_troubles and reason == FROZEN):
-                afresh = ", so these start afresh" if reason in {KIND, SHAPE} else ""
+                afresh = ", so these start afresh" if reason in {ALGORITHM, KIND, SHAPE} else ""
                 lines.append(f"{words[reason]}{afresh}: {listed(names)}")
         for keys in dict.fromkeys(map(tuple, self.partly.values())):
             names = [name for name, begun in self.partly.items() if tuple(begun) == keys]
@@ -132,6 +133,7 @@ _UNUSED: Final = {
     FROZEN: "saved, and not trained now",
     SHAPE: "the saved state is of another shape",
     KIND: "the saved state is torn, or another optimizer made it",
+    ALGORITHM: "another algorithm trained them",
     TIED: "saved, and one tensor now with another, whose state counts",
 }
 

@@ -31,20 +31,21 @@ class Saved:
     state: Mapping[Any, Any]  # of the parameters by id, and state that belongs to no parameter
     named: bool = True  # whether the names are known; otherwise they are positions
 
-    @property
-    def classes(self) -> Sequence[str]:
-        """The names of the optimizer's class and of its bases; none if nobody noted them."""
-        return self._noted("classes").split()
+    def classes(self, at: int) -> Sequence[str]:
+        """The names of the class that stepped a group and of its bases; none if nobody noted."""
+        return _note_of(self.groups[at], "classes").split()
 
-    def is_of(self, optimizer: Optimizer) -> bool | None:
-        """Whether an optimizer of this class, or a related one, saved it; ``None`` if unknown.
+    def is_of(self, at: int, optimizer: Optimizer) -> bool | None:
+        """Whether an optimizer of this class, or a related one, saved a group, if that is known.
 
         Where nobody noted the class, settings tell: another one has some that this one has not,
         and lacks some of this.
         """
-        if self.classes:
-            return not set(self.classes).isdisjoint(classes_of(optimizer))
-        saved = {key for group in self.groups for key in group} - OF_THE_CODE
+        if classes := self.classes(at):
+            return not set(classes).isdisjoint(classes_of(optimizer))
+        if _note_of(self.groups[at], "layout"):
+            return None
+        saved = self.groups[at].keys() - OF_THE_CODE
         present = {key for group in optimizer.param_groups for key in group} - OF_THE_CODE
         foreign, lacking = saved - present - APART, optimizer.defaults.keys() - OF_THE_CODE - saved
         return False if foreign and lacking else None
@@ -52,12 +53,8 @@ class Saved:
     @property
     def schemes(self) -> Sequence[str]:
         """The schemes of the plan that made the groups; none if nobody noted them."""
-        return self._noted("schemes").splitlines()
-
-    def _noted(self, key: str) -> str:
-        """Return a text that a hook noted in groups, or ``""``."""
-        notes = ((group.get(NOTE) or {}).get(key) for group in self.groups)
-        return next(filter(None, notes), "")
+        notes = (_note_of(group, "schemes") for group in self.groups)
+        return next(filter(None, notes), "").splitlines()
 
     def only(self, names: Collection[str]) -> "Saved":
         """Return the part that belongs to some parameters, or to none."""
@@ -70,6 +67,11 @@ class Saved:
             group_of=[self.group_of[at] for at in chosen],
             state={key: value for key, value in self.state.items() if key not in others},
         )
+
+
+def _note_of(group: Mapping[str, Any], key: str) -> str:
+    """Return a text that was noted in a group, or ``""``."""
+    return (group.get(NOTE) or {}).get(key) or ""
 
 
 def read_indexed(

@@ -24,11 +24,19 @@ _CYCLED: Final = {"momentum", "betas"}
 class Settings:
     """Decides the settings of all groups, and collects the differences."""
 
-    def __init__(
-        self, targets: Sequence[Target], saved: Sequence[Source], policy: str, *, other: bool
-    ) -> None:
-        self.policy, self._other = policy, other  # whether another class saved them
-        self._rates = [Rate(key, targets, saved) for key in MULTIPLIERS]
+    def __init__(self, targets: Sequence[Target], saved: Sequence[Source], policy: str) -> None:
+        self.policy = policy
+        self._rates = {  # of each algorithm; those of a single one are like any of several
+            name: [
+                Rate(
+                    key,
+                    [target for target in targets if target.algorithm == name],
+                    [s for s in saved if s.algorithm in {name, None}] or saved,
+                )
+                for key in MULTIPLIERS
+            ]
+            for name in dict.fromkeys(target.algorithm for target in targets)
+        }
         # The names and the facts of each difference.
         self._merged: dict[object, tuple[list[str], tuple[str, Any, Any, str]]] = {}
 
@@ -39,7 +47,7 @@ class Settings:
         for key in dict.fromkeys(keys):
             if key not in APART:
                 self._setting(key, target, settings)
-        for rate in self._rates:
+        for rate in self._rates[target.algorithm]:
             if self.policy == "checkpoint":
                 self._saved_rate(rate, target, settings)
             elif number(target.group, rate.key) is not None:
@@ -70,7 +78,8 @@ class Settings:
             return
         if code is not ... and key in target.group and not same(target.group[key], code):
             settings[key] = code  # it goes back, if the checkpoint says nothing else
-        if not sources or self._other:
+        sources = [source for source in sources if source.related is not False]
+        if not sources:
             return
         agree = all(same(sources[0].group[key], source.group[key]) for source in sources[1:])
         if not _is_of_a_kind(sources[0].group[key], code):

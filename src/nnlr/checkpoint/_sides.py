@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built, plain
 from nnlr._schedule.progress import SCHEDULED
+from nnlr.optim._mixed import ALGORITHM
 
 Group = Mapping[str, Any]
 
@@ -27,7 +28,7 @@ NOTES: Final = {"lr": SCHEDULED[1:], "weight_decay": ("initial_weight_decay",)}
 
 # Settings that say which parameters a group has, or are decided as rates.
 APART: Final = {
-    *("params", "param_names", "name", NOTE, ORIGIN),
+    *("params", "param_names", "name", NOTE, ORIGIN, ALGORITHM),
     *("cycles_momentum", "cycles_betas"),  # notes of version 0.1
     *MULTIPLIERS,
     *MULTIPLIERS.values(),
@@ -55,6 +56,12 @@ class Source:
     group: Group
     origin: Group
     names: Sequence[str] = ()
+    related: bool | None = None  # whether the class that steps them now saved it, if known
+
+    @property
+    def algorithm(self) -> str | None:
+        """The algorithm that trained them, where there were several."""
+        return self.group.get(ALGORITHM)
 
     def moved(self, key: str) -> bool:
         """Whether training has moved a setting, or made it."""
@@ -77,6 +84,11 @@ class Target:
     origin: Group
     label: str  # its name in messages
     sources: Sequence[Source]
+
+    @property
+    def algorithm(self) -> str | None:
+        """The algorithm that trains the group, where there are several."""
+        return self.group.get(ALGORITHM)
 
     def wrote(self, key: str) -> bool:
         """Whether the code built the group with a setting, or training has added it since."""

@@ -8,7 +8,16 @@ training had moved it: the checkpoint's value counts.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built, bases_of, number, plain, starts
+from nnlr._schedule.origin import (
+    MULTIPLIERS,
+    ORIGIN,
+    Bases,
+    as_built,
+    bases_of,
+    number,
+    plain,
+    starts,
+)
 from nnlr.checkpoint._sides import NOTE, Group
 
 # Multipliers that others than nnlr keep in groups (timm, DINOv2): they are the code's.
@@ -26,11 +35,11 @@ def origins(groups: Sequence[Group]) -> list[Mapping[str, Any]]:
     bases = bases_of(group.get(ORIGIN, {}) for group in groups)
     for group in groups:  # version 0.1 noted the base itself
         noted = {key: number(group.get(NOTE) or {}, key) for key in MULTIPLIERS}
-        bases |= {key: base for key, base in noted.items() if base is not None}
+        bases |= {(None, key): base for key, base in noted.items() if base is not None}
     return [group.get(ORIGIN) or _assumed(group, bases) for group in groups]
 
 
-def _assumed(group: Group, bases: Mapping[str, float]) -> dict[str, Any]:
+def _assumed(group: Group, bases: Bases) -> dict[str, Any]:
     """Return what is known of the start of a saved group without a note."""
     unmoved = {key: plain(group[key]) for key in _SCALES if key in group}
     for mult in MULTIPLIERS.values():

@@ -233,6 +233,11 @@ class Mixed(Optimizer):
         self.state.update(member.state)
 
 
+def member_of(optimizer: Optimizer, group: Mapping[str, Any]) -> Optimizer:
+    """The optimizer that steps a group: the one of its algorithm, or the only one."""
+    return optimizer.algorithms[group[ALGORITHM]] if isinstance(optimizer, Mixed) else optimizer
+
+
 def _as_factories(algorithms: object) -> dict[str, Factory]:
     """The classes, by name."""
     if not isinstance(algorithms, Mapping) or not algorithms:
