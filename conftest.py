@@ -2,7 +2,7 @@
 
 import gc
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 from importlib import import_module
 from pkgutil import walk_packages
@@ -16,6 +16,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 import nnlr
 
 FULL = os.environ.get("NNLR_FULL") == "1"
+MEASURED = pytest.StashKey()
 
 # The same examples every time, and no database that would make one run depend on another.
 settings.register_profile(
@@ -23,7 +24,7 @@ settings.register_profile(
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=1000 if FULL else 60,
+    max_examples=1000 if FULL else 30,
 )
 settings.load_profile("nnlr")
 
@@ -41,35 +42,70 @@ def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden")
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session):
-    """End what else measures a worker of xdist: two that were started before pytest-cov's own.
+    """Stop the measurement; it goes on where code of a test runs (:func:`measured`).
 
-    It pauses only its own for tests that are marked ``no_cover``.
+    To trace pytest itself takes as long as half of the tests do. In a worker of xdist two others
+    measure beside pytest-cov's own, which was started last.
     """
-    while hasattr(session.config, "workerinput") and (other := Coverage.current()):
-        other.stop()
+    session.config.stash[MEASURED] = Coverage.current()
+    while running := Coverage.current():
+        running.stop()
+
+
+@contextmanager
+def measured(node):
+    """Measure what is covered by a test or a fixture, unless it is marked ``no_cover``."""
+    coverage = node.config.stash[MEASURED]
+    if coverage is None or Coverage.current() or node.get_closest_marker("no_cover"):
+        yield
+        return
+    coverage.start()
+    try:
+        yield
+    finally:
+        coverage.stop()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_fixture_setup(request):
+    """Measure a fixture."""
+    with measured(request.node):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item):
+    """Measure a test."""
+    with measured(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Let what a test that is not measured starts, not be measured either."""
+    if not item.get_closest_marker("no_cover"):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session):
     """Measure the imports of nnlr alone: following those of others takes half a minute."""
-    measured = Coverage.current()
-    if measured is None or session.config.getoption("tx", None):  # its workers collect
-        return (yield)
-    measured.stop()
+    if session.config.stash[MEASURED] is None or session.config.getoption("tx", None):
+        return (yield)  # workers collect
     for name in ("lightning", "peft", "timm", "transformers.trainer"):
         with suppress(ImportError):
             import_module(name)
-    measured.start()
-    for module in walk_packages(nnlr.__path__, "nnlr."):
-        if not module.name.endswith("__main__"):
-            with suppress(ImportError):
-                import_module(module.name)
-    measured.stop()
-    collected = yield
-    measured.start()
-    return collected
+    with measured(session):
+        for module in walk_packages(nnlr.__path__, "nnlr."):
+            if not module.name.endswith("__main__"):
+                with suppress(ImportError):
+                    import_module(module.name)
+    return (yield)
 
 
 def pytest_collection_modifyitems(items):

@@ -1,5 +1,7 @@
 """What several test files need."""
 
+import ast
+import functools
 import inspect
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -26,6 +28,12 @@ MODULES = {
 MODULES |= {"torch7"}
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@functools.cache
+def syntax(path: Path) -> ast.Module:
+    """The syntax tree of a file, parsed once."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def example(name: str) -> ModuleType:

@@ -5,26 +5,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import syntax
+
 ROOT = Path(__file__).parents[1]
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 
 
 def functions(path: Path) -> list[ast.FunctionDef]:
     """Every test function of a file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     return [
         node
-        for node in ast.walk(tree)
+        for node in ast.walk(syntax(path))
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
     ]
 
 
 def unmatched_raises(path: Path) -> list[int]:
     """Lines where an error is expected without a word on its text."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     return [
         node.lineno
-        for node in ast.walk(tree)
+        for node in ast.walk(syntax(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in {"raises", "warns"}

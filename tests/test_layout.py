@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 import nnlr
-from tests.helpers import public_names
+from tests.helpers import public_names, syntax
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "nnlr"
@@ -30,13 +30,13 @@ PUBLIC = {
 
 def docstring(path: Path) -> str:
     """The docstring of a file."""
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return ast.get_docstring(syntax(path)) or ""
 
 
 def imported(path: Path) -> set[str]:
     """The modules of nnlr that a file imports, or imports names from."""
     modules = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(syntax(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return modules

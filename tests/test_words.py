@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import nnlr
+from tests.helpers import syntax
 
 SOURCES = Path(nnlr.__file__).parent
 FILES = sorted(SOURCES.rglob("*.py"))
@@ -43,14 +44,14 @@ def first_lines(tree: ast.AST) -> dict[str, int]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCES)))
 def test_names_say_what_they_hold(path):
     """`rows` or `unclaimed` tells a reader more than `found` or `lost`."""
-    names = variables(ast.parse(path.read_text(encoding="utf-8")))
+    names = variables(syntax(path))
     assert {} == {name: line for name, line in names.items() if name in EMPTY}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCES)))
 def test_first_lines_are_plain(path):
     """A first line is understood at once: no literary words, and not a question."""
-    lines = first_lines(ast.parse(path.read_text(encoding="utf-8")))
+    lines = first_lines(syntax(path))
     literary = {
         text: line
         for text, line in lines.items()

@@ -1,6 +1,7 @@
 """Every kind of finding: produced for real, absent from a healthy twin, and described."""
 
 import ast
+import functools
 import re
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ from nnlr._findings import SEVERITIES
 from nnlr._schedule import keep_ratios
 from tests.checks.cases import CASES, LR, MODELS, SCRIPT, algorithm_for_nothing, arguments
 from tests.frozen_state import state_of
+from tests.helpers import syntax
 
 SOURCES = Path(nnlr.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "check.md"
@@ -28,6 +30,7 @@ PAIRS = [
 ]
 
 
+@functools.cache
 def emitted():
     """Every kind that the code can emit, with its severities.
 
@@ -35,7 +38,7 @@ def emitted():
     """
     kinds = {}
     for path in [*(SOURCES / "_checks").glob("*.py"), SOURCES / "_rows" / "findings.py"]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(syntax(path)):
             name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
             if name in SEVERITIES:
                 kinds.setdefault(node.args[0].value, set()).add(name)
@@ -231,7 +234,7 @@ def test_every_look_is_in_the_list():
     written = {
         node.name
         for path in (SOURCES / "_checks").glob("*.py")
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in syntax(path).body
         if isinstance(node, ast.FunctionDef)
         and [each.arg for each in node.args.args] == ["subject"]
         and ast.unparse(node.returns) == "Iterator[Finding]"

@@ -12,8 +12,8 @@ def test_only_with_mup_the_best_rate_stays():
     standard, mup = example("mup_lr_transfer").sweeps(
         widths=(64, 256),
         lrs=[2.0**octave for octave in range(-8, -2)],
-        seeds=[0, 1],
-        steps=30,
+        seeds=[0],
+        steps=20,
     )
     assert standard.drift <= -1
     assert 0 == mup.drift

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -112,18 +113,23 @@ def operation(draw):
 
 
 def play(setup, operations):
-    """Play a sequence, and compare after every operation."""
-    run, done = Run(setup), 0
+    """Play a sequence, and compare after every operation.
+
+    Returns:
+        How often each kind of operation was done, and the kinds of schedules that were stepped.
+    """
+    run, begun, done, stepped = Run(setup), 0, Counter(), set()
     try:
         run.check()
         for each in operations:
-            done += 1
-            each.play(run)
+            begun += 1
+            done[type(each)] += each.play(run) is not False
             run.check()
+            stepped |= {curve.kind for curve in run.ref.curves.values() if curve.steps > 1}
     except (AssertionError, pytest.fail.Exception) as error:
-        told = f"after {done} of {len(operations)} operations: {error}"
+        told = f"after {begun} of {len(operations)} operations: {error}"
         raise AssertionError(told) from error
-    return run
+    return done, stepped
 
 
 def failure(setup, operations):
@@ -168,9 +174,10 @@ def shortest(setup, operations, error, seconds=60):
 def check(number):
     """Play the sequence of a number; if it fails, say how little it takes."""
     setup, operations = sequence(number)
-    error = failure(setup, operations)
-    if error is None:
-        return
+    try:
+        return play(setup, operations)
+    except Exception as caught:  # noqa: BLE001 - whatever it is, it is shown
+        error = caught
     setup, operations = shortest(setup, operations, error)
     lines = "".join(f"\n        {each!r}," for each in operations)
     error = failure(setup, operations) or error

@@ -5,6 +5,7 @@ which shares no code with it, and everything is compared after each. A sequence 
 printed with the few operations that it takes: paste them and play them.
 """
 
+import functools
 import warnings
 from collections import Counter
 
@@ -25,19 +26,21 @@ from tests.laws import operations as ops
 from tests.laws.draw import check, play, sequence
 from tests.laws.reference_curves import CURVES
 from tests.laws.reference_run import Layout, Recipe
-from tests.laws.sequences import Run, Setup
+from tests.laws.sequences import Setup
 
 pytestmark = pytest.mark.no_cover
 
 SAMPLE = range(60)
 ALL = 3000
 
+checked = functools.cache(check)  # for two tests
+
 
 @pytest.mark.parametrize("tens", range(len(SAMPLE) // 10))
 def test_nothing_is_lost_and_no_ratio_is_wrong(tens):
     """Every rate, weight, state and flag is that of a plain run of the same operations."""
     for number in SAMPLE[10 * tens : 10 * tens + 10]:
-        check(number)
+        checked(number)
 
 
 @pytest.mark.full
@@ -77,11 +80,9 @@ def test_the_sample_reaches_everything():
     """Every operation happens many times, and every schedule is stepped."""
     done, stepped = Counter(), set()
     for number in SAMPLE:
-        setup, operations = sequence(number)
-        run = Run(setup)
-        for operation in operations:
-            done[type(operation)] += operation.play(run) is not False
-            stepped |= {c.kind for c in run.ref.curves.values() if c.steps > 1}
+        played, with_steps = checked(number)
+        done.update(played)
+        stepped |= with_steps
     assert set(ops.Operation.__subclasses__()) == set(done)
     assert min(done.values()) >= 5, done
     assert set(CURVES) == stepped
