@@ -1,6 +1,7 @@
 """Every kind of finding: produced for real, absent from a healthy twin, and described."""
 
 import ast
+import contextlib
 import functools
 import re
 import warnings
@@ -16,6 +17,7 @@ import nnlr
 from nnlr._checks.check import LOOKS
 from nnlr._findings import SEVERITIES
 from nnlr._schedule import keep_ratios
+from tests.checks import algorithm_cases  # noqa: F401 - puts its cases among CASES
 from tests.checks.cases import CASES, LR, MODELS, SCRIPT, algorithm_for_nothing, arguments
 from tests.frozen_state import state_of
 from tests.helpers import syntax
@@ -82,6 +84,14 @@ def test_each_finding_is_produced_and_its_twin_is_clean(kind, build):
     assert "nothing found" == str(checked(build, ill=False))
 
 
+def code_of(fix):
+    """The code at the end of a fix, behind the words: the longest that Python can read."""
+    for colon in re.finditer(": ", fix):
+        with contextlib.suppress(SyntaxError):
+            return compile(fix[colon.end() :], "fix", "exec")
+    raise AssertionError(f"no code to paste in: {fix}")
+
+
 def pasted(code, script):
     """Run a line that a message offers, in a script that has built what it speaks of."""
     with warnings.catch_warnings(action="ignore"):  # of resumed state that is dropped, say
@@ -141,14 +151,14 @@ PROSE = {
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(("kind", "build"), [pair for pair in PAIRS if pair.values[0] not in PROSE])
 def test_each_fix_is_run_and_mends(kind, build):
-    """The line behind the last colon; then rates are as planned and nothing of it is found."""
+    """The line behind the words; then rates are as planned and nothing of it is found."""
     MODELS.clear()
     SCRIPT.clear()
     args, kwargs = arguments(build(True))
     before = nnlr.check(*args, **kwargs)
     fix = next(finding.fix for finding in before if finding.kind == kind)
     script = script_of(args, kwargs["deepspeed"], kwargs["inputs"])
-    pasted(fix.rpartition(": ")[2], script)
+    pasted(code_of(fix), script)
     args = again(args, script)
     kinds = {
         finding.kind

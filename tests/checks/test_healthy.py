@@ -515,3 +515,88 @@ def test_settings_that_a_constructor_writes_into_groups_are_no_options():
     net = nn.Linear(3, 2)
     plan = nnlr.resolve(net, nnlr.rule("bias", lr_mult=0.5), lr=0.1, weight_decay=0)
     assert [] == [found.kind for found in nnlr.check(plan, plan.optimizer(Writing))]
+
+
+class TestSeveralAlgorithms:
+    """Muon and AdamW, in one optimizer and side by side."""
+
+    def gpt(self):
+        torch.manual_seed(0)
+        net = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(64, 32),
+                "blocks": nn.ModuleList(
+                    nn.ModuleDict({"norm": nn.LayerNorm(32), "fc": nn.Linear(32, 32)})
+                    for _ in range(3)
+                ),
+                "head": nn.Linear(32, 64, bias=False),
+            }
+        )
+        MODELS[:] = [net]
+        return net
+
+    def step(self, net, optimizer):
+        for param in net.parameters():
+            param.grad = torch.randn_like(param)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    @pytest.mark.parametrize("layers", [1.0, 0.75])
+    @pytest.mark.parametrize("cls", [torch.optim.Adam, nnlr.optim.AdamW, torch.optim.NAdam])
+    def test_a_plan_of_two(self, cls, layers):
+        """Before and after steps, and after a copy."""
+        net = self.gpt()
+        indexer = {"wte.*": 0, **{f"blocks.{k}.*": k + 1 for k in range(3)}, "head.*": 4}
+        scheme = nnlr.route("muon", "adamw") * nnlr.no_weight_decay()
+        scheme *= nnlr.layer_decay(layers, indexer)
+        lr, wd = {"muon": 0.02, "adamw": 3e-4}, {"muon": 0.1, "adamw": 0.01}
+        plan = nnlr.resolve(net, scheme, lr=lr, weight_decay=wd)
+        optimizer = plan.optimizer({"muon": torch.optim.Muon, "adamw": cls})
+        assert "nothing found" == findings(plan, optimizer)
+        self.step(net, optimizer)
+        assert "nothing found" == findings(plan, optimizer)
+        assert "nothing found" == findings(net, optimizer)
+
+    def test_separate_optimizers(self):
+        """Two objects, as most scripts have them; also with the groups of a plan."""
+        net = self.gpt()
+        lr = {"muon": 0.02, "adamw": 3e-4}
+        scheme = nnlr.route("muon", "adamw") * nnlr.no_weight_decay()
+        plan = nnlr.resolve(net, scheme, lr=lr, weight_decay=0.1)
+        both = []
+        for name, cls in (("muon", torch.optim.Muon), ("adamw", torch.optim.AdamW)):
+            groups = [group for group in plan.param_groups() if group["algorithm"] == name]
+            both.append(cls(groups, lr=lr[name], weight_decay=0.1))
+            nnlr.checkpoint.on_load(both[-1], model=net)
+        assert "nothing found" == findings(plan, both)
+        bare = [torch.optim.Muon([net["blocks"][0]["fc"].weight], lr=0.02, weight_decay=0)]
+        others = [p for p in net.parameters() if p is not net["blocks"][0]["fc"].weight]
+        bare.append(torch.optim.AdamW(others, lr=3e-4, weight_decay=0))
+        assert "nothing found" == findings(net, bare)
+
+    def test_published_rates(self):
+        """Those of nanochat: tables at 0.2, the head at 0.004, scalars at 0.5."""
+        net = self.gpt()
+        net.scale = nn.Parameter(torch.ones(()))
+        scheme = nnlr.route("muon", "adamw") * nnlr.no_weight_decay()
+        scheme *= nnlr.rule("wte.*", lr=0.2) * nnlr.rule("scale", lr=0.5)
+        scheme *= nnlr.rule(nnlr.role("norm", "bias"), lr=0.004)
+        lr = {"muon": 0.02, "adamw": 0.004}
+        plan = nnlr.resolve(net, scheme, lr=lr, weight_decay=0)
+        optimizer = plan.optimizer({"muon": torch.optim.Muon, "adamw": torch.optim.AdamW})
+        assert "nothing found" == findings(plan, optimizer)
+
+    @pytest.mark.parametrize("flags", [True, False])
+    def test_the_muon_of_timm(self, flags):
+        """It hands what is no matrix to its fallback, with and without flags on groups."""
+        net = self.gpt()
+        tables = [net["wte"].weight, net["head"].weight]
+        groups = [{"params": tables, "use_fallback": True}]
+        groups.append(
+            {"params": [p for p in net["blocks"].parameters() if p.ndim == 2 or not flags]}
+        )
+        if flags:
+            vectors = [p for p in net["blocks"].parameters() if p.ndim < 2]
+            groups.append({"params": vectors, "use_muon": False})
+        optimizer = timm.optim.Muon(groups, lr=1e-3)
+        assert "nothing found" == findings(net, optimizer)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._arguments import choice, flag, is_listing
-from nnlr._checks import groups, model, optimizer, order, plan, schedule, state, trainer
+from nnlr._checks import algorithms, groups, model, optimizer, order, plan, schedule, state, trainer
 from nnlr._checks.subject import Scheduling, Subject, unwrapped_optimizers, unwrapped_schedulers
 from nnlr._findings import SEVERITIES, Finding, Findings, Severity
 from nnlr._model.names import Source
@@ -48,6 +48,12 @@ LOOKS: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
     optimizer.probed,
     optimizer.hookless,
     optimizer.unresumable,
+    algorithms.unfit,
+    algorithms.fused,
+    algorithms.normalised_momentum,
+    algorithms.unequal_updates,
+    algorithms.high_rates,
+    algorithms.rerouted_rates,
     schedule.attached,
     trainer.deepspeed_optimizer,
     trainer.deepspeed_scheduler,

@@ -7,14 +7,16 @@ They speak of what every script has: ``model``, ``scheme``, ``lr``, ``wd``, ``pl
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from torch.optim import Optimizer
+
 from nnlr import checkpoint
-from nnlr._checks.subject import Subject
+from nnlr._checks.subject import Subject, rate
+from nnlr._rows.rates import written
+from nnlr.optim._mixed import ALGORITHM, Mixed
+from nnlr.optim._update_size import is_muon
 
 # A new plan of the model as it is.
 RESOLVE: Final = "plan = nnlr.resolve(model, scheme, lr=lr, weight_decay=wd)"
-
-# An optimizer that reads all that the groups of a plan say.
-_ADAMW: Final = "optimizer = plan.optimizer(torch.optim.AdamW)"
 
 
 def resolve_again(subject: Subject, more: str = "") -> str:
@@ -28,23 +30,92 @@ def resolve_again(subject: Subject, more: str = "") -> str:
 
 def regrouped(subject: Subject) -> str:
     """The groups of a plan for the optimizer, which then loads checkpoints by name."""
+    if _is_mixed(subject):
+        return f"optimizer = plan.optimizer({same_classes(subject)})"
     code = "nnlr.regroup(optimizer, plan)"
     if all(map(checkpoint.installed, subject.optimizers)):
         return code
     return f"{code}; nnlr.checkpoint.on_load(optimizer, model=model)"
 
 
+def routed(subject: Subject) -> str:
+    """Muon and AdamW as one optimizer, each at the base rates of today."""
+    rates: dict[str, dict[str, float]] = {"lr": {}, "weight_decay": {}}
+    for _, part in subject.parts:
+        muon = is_muon(type(part), part.param_groups[0])
+        for key, of in rates.items():
+            of.setdefault("muon" if muon else "adamw", part.defaults.get(key) or 0.0)
+    rates["lr"].setdefault("adamw", 3e-4)
+    rates["weight_decay"].setdefault("adamw", 0.0)
+    settings = ", ".join(f"{key}={written(of)}" for key, of in rates.items())
+    decayed = {
+        subject.described[member.name].role
+        for member in subject.members
+        if member.name in subject.described and rate(member.group, "weight_decay")
+    }
+    more = "" if decayed & {"norm", "bias"} else " * nnlr.no_weight_decay()"
+    return (
+        f"plan = nnlr.resolve(model, nnlr.route('muon', 'adamw'){more}, {settings}); optimizer = "
+        "plan.optimizer({'muon': torch.optim.Muon, 'adamw': torch.optim.AdamW})"
+        + ("; optimizers = [optimizer]" if len(subject.optimizers) > 1 else "")
+    )
+
+
+def with_rates(subject: Subject, part: Optimizer, factor: float) -> str:
+    """The rate of one of several algorithms multiplied."""
+    names = [each.param_groups[0].get(ALGORITHM) for _, each in subject.parts]
+    own = part.param_groups[0].get(ALGORITHM)
+    if subject.plan is not None and (bases := subject.plan.algorithms) and None not in names:
+        lr = {key: base.lr * (factor if key == own else 1) for key, base in bases.items()}
+        code = f"plan = plan.with_rates(lr={written(lr)}); "
+        if _is_mixed(subject):
+            return f"{code}{regrouped(subject)}"
+        of_each = ", ".join(f"{name!r}: type(optimizers[{at}])" for at, name in enumerate(names))
+        return f"{code}optimizer = plan.optimizer({{{of_each}}}); optimizers = [optimizer]"
+    at = [id(each) for _, each in subject.parts].index(id(part))
+    loop = "optimizer.param_groups"
+    if len(subject.optimizers) > 1:
+        loop = f"optimizers[{at}].param_groups"
+    elif own is not None:
+        loop += f" if group['algorithm'] == {own!r}"
+    return f"[group.update(lr=group['lr'] * {factor:.2g}) for group in {loop}]"
+
+
 def rebuilt(subject: Subject) -> str:
     """An optimizer of torch on the groups of the plan."""
-    return _ADAMW if subject.plan else f"{RESOLVE}; {_ADAMW}"
+    code = f"optimizer = plan.optimizer({classes(subject, 'torch.optim.AdamW')})"
+    return code if subject.plan else f"{RESOLVE}; {code}"
+
+
+def classes(subject: Subject, cls: str) -> str:
+    """What ``plan.optimizer`` builds: this class, of several algorithms each by it."""
+    return f"{{name: {cls} for name in optimizer.algorithms}}" if _is_mixed(subject) else cls
+
+
+def same_classes(subject: Subject) -> str:
+    """What ``plan.optimizer`` has built, to build it again."""
+    if _is_mixed(subject):
+        return "{name: type(each) for name, each in optimizer.algorithms.items()}"
+    return "type(optimizer)"
+
+
+def _is_mixed(subject: Subject) -> bool:
+    """Whether several algorithms are one optimizer."""
+    return any(isinstance(optimizer, Mixed) for optimizer in subject.optimizers)
+
+
+def defaults(subject: Subject) -> str:
+    """The defaults of the class that steps a ``group`` of ``optimizer``, as code."""
+    member = ".algorithms[group['algorithm']]" if _is_mixed(subject) else ""
+    return f"optimizer{member}.defaults"
 
 
 def frozen(names: Iterable[str], all_names: Collection[str]) -> str:
     """The scheme that freezes these parameters and no other, by the fewest patterns."""
-    return f"nnlr.freeze({_selector(names, all_names)})"
+    return f"nnlr.freeze({selector(names, all_names)})"
 
 
-def _selector(names: Iterable[str], all_names: Collection[str]) -> str:
+def selector(names: Iterable[str], all_names: Collection[str]) -> str:
     """A selector of exactly these names, as code."""
     chosen = set(names)
     patterns: dict[str, None] = {}

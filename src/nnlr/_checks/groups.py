@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._checks.fixes import frozen, regrouped, resolve_again
+from nnlr._checks.fixes import defaults, frozen, regrouped, resolve_again
 from nnlr._checks.optimizer_probe import step_needs
 from nnlr._checks.schedule_rehearsal import has_own_functions
 from nnlr._checks.subject import (
@@ -29,6 +29,7 @@ from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.keep_ratios import keeps_ratios
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN
 from nnlr._text import plural, shown
+from nnlr.optim._mixed import ALGORITHM
 
 # Settings that have to be finite and >= 0 where they are numbers.
 _RATES: Final = (
@@ -75,7 +76,7 @@ def bad_values(subject: Subject) -> Iterator[Finding]:
             for key, value in _settings_of(group).items():
                 place = f"{which}.param_groups[{position}][{key!r}]"
                 if _is_bad(key, value):
-                    good = _good(optimizer, group, key)
+                    good = _good(subject.part_of(group), group, key)
                     bad[f"{label}: {key}={shown(value)}"] = f"{place} = {good!r}"
                 elif not all_load and not _loads(value):
                     made = _plain_type(value)
@@ -161,7 +162,7 @@ def missing_settings(subject: Subject) -> Iterator[Finding]:
     """
     missing = {
         label: needed
-        for optimizer in subject.optimizers
+        for _, optimizer in subject.parts
         for label, group in labelled(optimizer)
         if (absent := sorted(optimizer.defaults.keys() - group.keys()))
         and (needed := step_needs(subject, optimizer, absent))
@@ -178,7 +179,7 @@ def missing_settings(subject: Subject) -> Iterator[Finding]:
             if subject.plan
             else "Give them what the optimizer was built with, and rates of their own where they "
             "had some: [group.setdefault(key, value) for group in optimizer.param_groups "
-            "for key, value in optimizer.defaults.items()]",
+            f"for key, value in {defaults(subject)}.items()]",
         )
 
 
@@ -196,7 +197,7 @@ def shared_rates(subject: Subject) -> Iterator[Finding]:
                 cause=f"{plural(len(members), 'group')} of different lr_mult hold one and the "
                 "same tensor as lr: what is written for one is the rate of all",
                 fix="Give each its own: [group.update(lr=torch.tensor("
-                "float(optimizer.defaults['lr']) * group.get('lr_mult', 1))) "
+                f"float({defaults(subject)}['lr']) * group.get('lr_mult', 1))) "
                 "for group in optimizer.param_groups]",
             )
 
@@ -208,8 +209,8 @@ def base_rates(subject: Subject) -> Iterator[Finding]:
     # Rates without a note of their start may have been changed since. A note was written by a
     # scheduler, some of which start at other rates: that scheduler has to be passed to `check`.
     scheduled = bool(subject.schedulers)
-    for optimizer, (key, mult) in product(subject.optimizers, MULTIPLIERS.items()):
-        if takes_over(optimizer):
+    for (whole, optimizer), (key, mult) in product(subject.parts, MULTIPLIERS.items()):
+        if takes_over(whole):
             continue
         moved = scheduled or bool(optimizer.state)
         bases = []  # from which the groups with multipliers started
@@ -225,21 +226,28 @@ def base_rates(subject: Subject) -> Iterator[Finding]:
             yield warning(
                 "base-rate",
                 (),
-                cause=f"optimizer.defaults[{key!r}] is {default:g}, and the groups have "
-                f"{key} = {bases[0]:g} * {mult}: schedulers with a minimum, such as "
+                cause=f"{_by_code(whole, optimizer)}.defaults[{key!r}] is {default:g}, and the "
+                f"groups have {key} = {bases[0]:g} * {mult}: schedulers with a minimum, such as "
                 "transformers' cosine_with_min_lr, take the default for the base",
                 fix="Pass the base to the constructor, or: "
-                f"optimizer.defaults[{key!r}] = {bases[0]:g}",
+                f"{_by_code(whole, optimizer)}.defaults[{key!r}] = {bases[0]:g}",
             )
+
+
+def _by_code(whole: Optimizer, part: Optimizer) -> str:
+    """An optimizer, or an algorithm of it, as code."""
+    if whole is part:
+        return "optimizer"
+    return f"optimizer.algorithms[{part.param_groups[0][ALGORITHM]!r}]"
 
 
 def drift(subject: Subject) -> Iterator[Finding]:
     """Rates that no longer stand in the ratio of their multipliers."""
-    for optimizer, (key, mult) in product(subject.optimizers, MULTIPLIERS.items()):
+    for (whole, optimizer), (key, mult) in product(subject.parts, MULTIPLIERS.items()):
         if key == "lr" and (
-            keeps_ratios(optimizer)
-            or subject.is_scheduled_by_us(optimizer)
-            or any(map(has_own_functions, subject.schedulers_of(optimizer)))
+            keeps_ratios(whole)
+            or subject.is_scheduled_by_us(whole)
+            or any(map(has_own_functions, subject.schedulers_of(whole)))
         ):
             continue  # they are written before each step, or with its courses after it
         rates = [
@@ -264,7 +272,7 @@ def drift(subject: Subject) -> Iterator[Finding]:
                 "nnlr.keep_ratios(optimizer)"
                 if key == "lr"
                 else f"Write it again: [group.update({key}={base:g} * group.get({mult!r}, 1)) "
-                "for group in optimizer.param_groups]",
+                f"for group in {_by_code(whole, optimizer)}.param_groups]",
             )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from nnlr._checks.fixes import frozen, regrouped, resolve_again
+from nnlr._checks.fixes import frozen, regrouped, resolve_again, same_classes
 from nnlr._checks.optimizer_probe import probe_of
 from nnlr._checks.subject import Member, Subject, highest_lr
 from nnlr._findings import Finding, error, note, warning
@@ -192,7 +192,7 @@ def mixed_meshes(subject: Subject) -> Iterator[Finding]:
             cause=f"{plural(len(mixed), 'group', 'hold')} both sharded and plain parameters, or "
             "several meshes: foreach and fused steps and clip_grad_norm_ raise on them",
             fix="Build the groups after sharding, which splits them by mesh: "
-            "optimizer = plan.optimizer(type(optimizer), model=model)",
+            f"optimizer = plan.optimizer({same_classes(subject)}, model=model)",
         )
 
 
@@ -300,14 +300,9 @@ def _loses_small_steps(subject: Subject, member: Member) -> bool:
     halves = [(subject.deepspeed or {}).get(key) for key in ("bf16", "fp16")]
     if any(isinstance(half, Mapping) and half.get("enabled", True) for half in halves):
         return False
-    optimizer = next(
-        optimizer
-        for optimizer in subject.optimizers
-        if any(group is member.group for group in optimizer.param_groups)
-    )
     with undisturbed():
         try:
-            probe = probe_of(subject, optimizer)
+            probe = probe_of(subject, subject.part_of(member.group))
             return probe.step_is_the_rate() and not probe.adds_up(member.tensor.dtype)
         except Exception:  # noqa: BLE001 - anyone's optimizer
             return False

@@ -9,13 +9,14 @@ import torch
 from torch.optim import Optimizer
 
 from nnlr import checkpoint
-from nnlr._checks.fixes import rebuilt
+from nnlr._checks.fixes import defaults, rebuilt
 from nnlr._checks.optimizer_probe import SLOWER, Probe, ProbeError, RefusalError, is_read, probe_of
 from nnlr._checks.subject import SettingsOfGroup, Subject, highest_lr, labelled, rate
 from nnlr._findings import Finding, error, note, warning
 from nnlr._sandbox import arguments, undisturbed
 from nnlr._schedule.base_rate import runs_step_hooks
 from nnlr._text import plural
+from nnlr.optim._mixed import ALGORITHM
 
 # How a step is computed, and what others note in groups: no settings of the update.
 _NO_OPTIONS: Final = frozenset(
@@ -39,10 +40,12 @@ class _Option:
 
 def probed(subject: Subject) -> Iterator[Finding]:
     """Try each optimizer on the settings that its groups, or the plan, ask it to read."""
-    planned: set[float | None] = set()
-    if subject.plan is not None and len(subject.optimizers) == 1:
-        planned = {row.lr for row in subject.plan.rows if row.trainable}
-    for optimizer in subject.optimizers:
+    for whole, optimizer in subject.parts:
+        planned: set[float | None] = set()
+        if subject.plan is not None and len(subject.optimizers) == 1:
+            names = {group.get(ALGORITHM) for group in optimizer.param_groups}
+            rows = (row for row in subject.plan.rows if row.trainable)
+            planned = {row.lr for row in rows if whole is optimizer or row.algorithm in names}
         rates = {highest_lr(group) for group in optimizer.param_groups} - {None, 0.0} | planned
         decays = [rate(group, "weight_decay") or 0.0 for group in optimizer.param_groups]
         options = _options(optimizer, subject)
@@ -101,8 +104,8 @@ def _try(
                 option.labels,
                 cause=f"{name} does not read {option.key} from its groups, and {setters} it: its "
                 "step does not look it up, and two tensors moved alike whatever it was",
-                fix=f"Use an optimizer that reads it, or drop it: [{_dropped(option)} "
-                "for group in optimizer.param_groups]",
+                fix="Use an optimizer that reads it, or drop it: "
+                f"[{_dropped(option, defaults(subject))} for group in optimizer.param_groups]",
             )
 
 
@@ -135,11 +138,11 @@ def _refuses(name: str, why: Exception, build: str) -> Finding:
     )
 
 
-def _dropped(option: _Option) -> str:
+def _dropped(option: _Option, of: str) -> str:
     """The code that takes an option out of a group, or puts the default back."""
     if option.default is ...:
         return f"group.pop({option.key!r}, None)"
-    return f"group.update({option.key}=optimizer.defaults[{option.key!r}])"
+    return f"group.update({option.key}={of}[{option.key!r}])"
 
 
 def _untried(name: str, setting: str, why: Exception) -> Finding:

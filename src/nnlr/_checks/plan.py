@@ -21,13 +21,13 @@ from nnlr._checks.subject import (
     with_origin,
 )
 from nnlr._findings import Finding, error, note
-from nnlr._model.describe import describe
 from nnlr._model.names import nodes
 from nnlr._plan import Plan
 from nnlr._rows.row import PlanRow
 from nnlr._schedule.origin import ORIGIN
 from nnlr._text import plural
 from nnlr.errors import PlanMismatchError
+from nnlr.optim._mixed import ALGORITHM
 
 # Roles that most recipes do not decay.
 _UNDECAYED: Final = ("norm", "bias")
@@ -169,6 +169,9 @@ def _built(group: SettingsOfGroup, progress: float) -> SettingsOfGroup:
 
 def _difference(row: PlanRow, built: SettingsOfGroup) -> str | None:
     """What a group has instead of what the plan says; ``None`` if they agree."""
+    algorithm = built.get(ALGORITHM, row.algorithm)
+    if algorithm != row.algorithm:
+        return f"algorithm {algorithm!r}, not {row.algorithm!r}"
     for key in _COMPARED:
         due, value = getattr(row, key), built[key]
         if value is None:
@@ -196,8 +199,7 @@ def decayed_norms(subject: Subject) -> Iterator[Finding]:
         decayed = [row.name for row in plan or () if row.trainable and row.weight_decay]
     if not decayed:
         return
-    params = plan.rows if plan else describe(subject.source).params
-    vectors = {param.name for param in params if param.role in _UNDECAYED}
+    vectors = {name for name, param in subject.described.items() if param.role in _UNDECAYED}
     if names := [name for name in decayed if name in vectors]:
         yield note(
             "decayed-norm",

@@ -31,7 +31,7 @@ class _Misfit(NamedTuple):
 def misfits(subject: Subject) -> Iterator[Finding]:
     """State with which the next step raises."""
     unfit: list[_Misfit] = []
-    for optimizer in subject.optimizers:
+    for _, optimizer in subject.parts:
         unfit += _misfits(optimizer, subject)
     if not unfit:
         return

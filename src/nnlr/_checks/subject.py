@@ -1,5 +1,6 @@
 """What ``nnlr.check`` looks at: a model, its plan, its optimizers and schedulers."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,14 +12,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._model import marks
+from nnlr._model.describe import ParamInfo, describe
 from nnlr._model.names import Slot, Source, slots
 from nnlr._plan import Plan
+from nnlr._rows.row import PlanRow
 from nnlr._schedule.base_rate import scheduled
 from nnlr._schedule.origin import ORIGIN
 from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._text import shown
 from nnlr.depth._flow import Flow
 from nnlr.errors import NnlrError
+from nnlr.optim._mixed import ALGORITHM, Mixed
 
 SettingsOfGroup = Mapping[str, Any]
 
@@ -82,6 +86,26 @@ class Subject:
         """The trials of each optimizer's class, by its identity; see ``optimizer_probe``."""
         return {}
 
+    @cached_property
+    def parts(self) -> tuple[tuple[Optimizer, Optimizer], ...]:
+        """Each optimizer and itself; of several algorithms in one, it and each of these."""
+        return tuple(
+            (whole, part)
+            for whole in self.optimizers
+            for part in _parts(whole)
+            if part.param_groups
+        )
+
+    def part_of(self, group: SettingsOfGroup) -> Optimizer:
+        """The optimizer whose class steps a group."""
+        return next(part for _, part in self.parts if any(g is group for g in part.param_groups))
+
+    @cached_property
+    def described(self) -> Mapping[str, PlanRow | ParamInfo]:
+        """What each parameter is, by its name: as the plan has it, else the model."""
+        rows = self.plan.rows if self.plan else describe(self.source).params
+        return {row.name: row for row in rows}
+
     @property
     def names(self) -> list[str]:
         """The name of each parameter of the model."""
@@ -138,10 +162,27 @@ def is_ours(scheduler: object) -> TypeGuard[RatioScheduler | RatioPlateau]:
 
 def labelled(optimizer: Optimizer) -> list[tuple[str, SettingsOfGroup]]:
     """The groups of an optimizer and what to call them."""
-    return [
-        (str(group.get("name", f"group {position}")), group)
-        for position, group in enumerate(optimizer.param_groups)
-    ]
+    counts: Counter[str] = Counter()
+    pairs: list[tuple[str, SettingsOfGroup]] = []
+    for group in optimizer.param_groups:
+        whose = f"{group[ALGORITHM]} group" if ALGORITHM in group else "group"
+        pairs.append((str(group.get("name", f"{whose} {counts[whose]}")), group))
+        counts[whose] += 1
+    return pairs
+
+
+def _parts(optimizer: Optimizer) -> list[Optimizer]:
+    """An optimizer by itself; of several algorithms a view of each, on the groups of today."""
+    if not isinstance(optimizer, Mixed):
+        return [optimizer]
+    views = []
+    for name, member in optimizer.algorithms.items():
+        view = object.__new__(type(member))
+        vars(view).update(vars(member))
+        view.param_groups = [g for g in optimizer.param_groups if g.get(ALGORITHM) == name]
+        view.state = optimizer.state
+        views.append(view)
+    return views
 
 
 def takes_over(optimizer: Optimizer) -> bool:
