@@ -231,8 +231,9 @@ class TestOrder:
         assert found["down.0.0"] > found["down.1.0"] > found["up.0.0"] > found["up.1.0"] == 0
         assert found["down.1.0"] > found["mid.0"] >= found["up.0.0"]
 
-    def test_decoder_is_above_the_encoder(self):
-        """Smp's Unet: the new decoder's bottom is above the pretrained encoder's top."""
+    @staticmethod
+    def of_u_net(widths, joined):
+        """The exponents of a U-Net, the head last, whose decoder takes these widths."""
 
         def run(m, x):
             features = [x]
@@ -240,42 +241,30 @@ class TestOrder:
                 features.append(F.max_pool2d(block(features[-1]), 2))
             x = features.pop()
             for block in m.decoder:
-                x = block(torch.cat([F.interpolate(x, scale_factor=2), features.pop()], 1))
+                x = block(torch.cat(joined(F.interpolate(x, scale_factor=2), features.pop()), 1))
             return m.head(x)
 
         net = Calls(
             run,
             encoder=nn.ModuleList(convs(3, 4, 8)),
-            decoder=nn.ModuleList([convs(12, 4)[0], convs(7, 4)[0]]),
+            decoder=nn.ModuleList([convs(width, 4)[0] for width in widths]),
             head=nn.Conv2d(4, 1, 1),
         )
         found = exponents(net, torch.zeros(1, 3, 8, 8))
         names = ("encoder.0.0", "encoder.1.0", "decoder.0.0", "decoder.1.0", "head")
-        assert [4, 3, 2, 1, 0] == [found[name] for name in names]
+        return [found[name] for name in names]
+
+    def test_decoder_is_above_the_encoder(self):
+        """Smp's Unet: the new decoder's bottom is above the pretrained encoder's top."""
+        assert [4, 3, 2, 1, 0] == self.of_u_net((12, 7), lambda x, skip: [x, skip])
 
     def test_a_decoder_whose_widths_do_not_show_its_order(self):
         """It takes skips, and means of both: no width says that its members follow each other."""
 
-        def run(m, x):
-            features = [x]
-            for block in m.encoder:
-                features.append(F.max_pool2d(block(features[-1]), 2))
-            x = features.pop()
-            for block in m.decoder:
-                skip, x = features.pop(), F.interpolate(x, scale_factor=2)
-                means = [each.mean(1, keepdim=True) for each in (skip, x)]
-                x = block(torch.cat([x, skip, *means], 1))
-            return m.head(x)
+        def joined(x, skip):
+            return [x, skip, *(each.mean(1, keepdim=True) for each in (skip, x))]
 
-        net = Calls(
-            run,
-            encoder=nn.ModuleList(convs(3, 4, 8)),
-            decoder=nn.ModuleList([convs(14, 4)[0], convs(9, 4)[0]]),
-            head=nn.Conv2d(4, 1, 1),
-        )
-        found = exponents(net, torch.zeros(1, 3, 8, 8))
-        names = ("encoder.0.0", "encoder.1.0", "decoder.0.0", "decoder.1.0", "head")
-        assert [4, 3, 2, 1, 0] == [found[name] for name in names]
+        assert [4, 3, 2, 1, 0] == self.of_u_net((14, 9), joined)
 
     def test_an_input_of_another_width_beside_a_table(self):
         """Both are below the blocks, whatever their widths are."""
