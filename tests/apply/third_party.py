@@ -371,7 +371,9 @@ def outcome(name, cls):
             text = str(error)
             if error.stage == "build" and error.what.startswith("ConfigError"):
                 text = f"refused: {error.what.removeprefix('ConfigError: ')}"
-            elif error.stage == "resume" and error.what.startswith("ValueError"):
+            elif error.stage == "resume" and (
+                error.what.startswith("ValueError") or "loads by position" in error.what
+            ):
                 text = f"loads the same groups only: {error.what}"
             else:
                 with contextlib.suppress(Exception):
