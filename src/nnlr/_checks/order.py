@@ -11,7 +11,8 @@ from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._text import plural
 from nnlr.depth._flow import Flow, recorded
-from nnlr.depth._forward.units import bits_of, is_layer
+from nnlr.depth._forward.units import bits_of
+from nnlr.depth._layer import is_layer
 
 # What may be far from where it acts: learned rows that are added or appended.
 _ADDED: Final = ("token", "position")

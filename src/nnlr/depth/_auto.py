@@ -12,6 +12,7 @@ from nnlr._arguments import Call
 from nnlr._findings import Finding, note
 from nnlr._model.describe import ModelInfo, uncollected
 from nnlr._text import plural
+from nnlr.depth._blocks.evidence import check_by_code
 from nnlr.depth._blocks.layout import TowerLayout
 from nnlr.depth._blocks.names import has_lost_its_classes, module_from_names
 from nnlr.depth._blocks.order import WAYS_OUT
@@ -100,25 +101,42 @@ class Auto(Call, Indexer):
 
 @uncollected()
 def places_by_structure(model: ModelInfo) -> list[LayerPlace | None]:
-    """The places that follow from the repeated blocks of a model."""
-    tree = structure_of(model)
+    """The places that follow from the repeated blocks of a model.
+
+    If they cannot be certain in the order of registration, in that in which code uses the parts.
+
+    Raises:
+        NnlrError: If there are none, or if they are certain in neither order.
+    """
+    try:
+        return _places(structure_of(model))
+    except NnlrError as error:
+        try:
+            return _places(structure_of(model, by_code=True))
+        except NnlrError:
+            raise error from None
+
+
+def _places(tree: Tree) -> list[LayerPlace | None]:
+    """The places in one order of the parts."""
     group = outermost_blocks(tree)
     read = _places_of_towers(tree, group) if group else _places_of_layers(tree)
-    places: list[LayerPlace | None] = [None] * len(model.params)
+    places: list[LayerPlace | None] = [None] * len(tree.model.params)
     for at, place in read:
         first = places[at]
         # A tied tensor counts in its first tower, and there where it is used first.
         if first is None or (first.tower == place.tower and place.order < first.order):
             places[at] = place
+    check_by_code(tree, places)
     return places
 
 
-def structure_of(model: ModelInfo) -> Tree:
+def structure_of(model: ModelInfo, *, by_code: bool = False) -> Tree:
     """The tree of a model's modules, or of those that its names tell."""
     module = model.module
     if module is None or has_lost_its_classes(module):
         module = module_from_names(model)
-    return Tree(model, module)
+    return Tree(model, module, by_code=by_code)
 
 
 def outermost_blocks(tree: Tree) -> BlockGroup | None:

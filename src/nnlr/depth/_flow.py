@@ -18,8 +18,7 @@ from nnlr._model.describe import ModelInfo
 from nnlr._text import plural, shown
 from nnlr.depth._forward.order import Order, Towers, order_of
 from nnlr.depth._forward.record import Recording, record
-from nnlr.depth._forward.units import is_layer
-from nnlr.depth._layer import Indexer, Layers
+from nnlr.depth._layer import Indexer, Layers, is_layer
 from nnlr.errors import NnlrError
 
 TOWERS: Final[tuple[Towers, ...]] = get_args(Towers)

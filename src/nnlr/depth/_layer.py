@@ -145,6 +145,14 @@ def _is_valid(layer: object) -> bool:
     )
 
 
+_MAPS: Final = frozenset({"embedding", "matrix", "conv", "head", "router", "lora_a", "lora_b"})
+
+
+def is_layer(param: ParamInfo) -> bool:
+    """Whether it is more than a vector; a linear map to one number is."""
+    return param.role in _MAPS or sum(size > 1 for size in param.shape) > 1
+
+
 class LayerPlace(NamedTuple):
     """Where a parameter is before layers are numbered."""
 

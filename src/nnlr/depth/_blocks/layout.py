@@ -243,8 +243,10 @@ class TowerLayout:
         for at in reversed(range(first)):
             step = self.steps[at]
             leaves = list(step.unit.leaves()) if step.whole else []
+            by_code = step.unit.parent and step.unit.parent.by_code
             if (
                 leaves
+                and not by_code
                 and issubclass(leaves[-1].cls, nn.Linear)
                 and not outputs.isdisjoint(self.tree.input_widths(leaves[0]))
                 and not any(self._feeds(leaves[-1], leaf) for leaf in later)

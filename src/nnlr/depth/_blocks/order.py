@@ -173,16 +173,19 @@ def check_not_joined(tree: Tree, unit: Unit) -> None:
 
 
 def refuse(tree: Tree, why: str) -> None:
-    """Raise the error for an order that is not certain, unless the tree may be guessed at.
+    """Note that the widths do not tell an order for certain."""
+    tree.doubts.append(why)
+
+
+def refuse_all(tree: Tree, doubts: list[str]) -> None:
+    """Raise the error for an order that is not certain.
 
     Raises:
         NnlrError: With the reading and the ways out.
     """
-    if tree.guesses:
-        return
     raise NnlrError(
         f"indexer 'auto' cannot tell in which order {tree.model.label} runs its parts:\n"
-        f"  {why}.\n"
+        f"  {doubts[0]}.\n"
         f"  {WAYS_OUT}",
         label=tree.model.label,
     )

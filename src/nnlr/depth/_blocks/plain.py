@@ -24,7 +24,6 @@ from nnlr.depth._blocks.order import (
 )
 from nnlr.depth._blocks.tree import LISTS, Tree, Unit, Width, are_numbered
 from nnlr.depth._layer import LayerPlace
-from nnlr.errors import NnlrError
 
 # An image has at most so many channels.
 _COLOURS: Final = 4
@@ -87,18 +86,9 @@ def _beside(parts: Sequence[Part]) -> Part:
 
 
 def plain_towers(tree: Tree) -> list[Part]:
-    """The towers of a model of single layers; none if it has a block.
-
-    Raises:
-        NnlrError: If the order of its parts is not certain.
-    """
+    """The towers of a model of single layers; none if it has a block."""
     reader = _Reader(tree)
-    towers: list[Part] = []
-    try:
-        towers = reader.towers(tree.root)
-    except NnlrError:
-        if not reader.has_block:
-            raise
+    towers = reader.towers(tree.root)
     if reader.has_block:
         return []
     for tower in towers:

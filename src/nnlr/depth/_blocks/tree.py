@@ -18,6 +18,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import TRANSPARENT, Node, nodes
 from nnlr._model.scopes import class_facts, module_class
+from nnlr.depth._blocks.code import takes_by_code
+from nnlr.depth._blocks.source import UnreadableError, Used
 
 LISTS: Final = (nn.ModuleList, nn.Sequential)
 
@@ -57,6 +59,7 @@ class Unit:
     looks: int = 0  # a number that units of equal class, shapes and parts share
     numel: int = 0  # elements of all its parameters
     is_vectors: bool = False  # whether it holds nothing but vectors
+    by_code: bool = False  # whether its parts are in the order in which its code uses them
 
     @property
     def is_list(self) -> bool:
@@ -144,10 +147,12 @@ def are_numbered(before: Unit, after: Unit) -> bool:
 class Tree:
     """All units of a model, and questions about them."""
 
-    def __init__(self, model: ModelInfo, module: nn.Module, *, guesses: bool = False) -> None:
+    def __init__(self, model: ModelInfo, module: nn.Module, *, by_code: bool = False) -> None:
         self.model = model
-        self.guesses = guesses  # whether an order that is not certain is no error
+        self.by_code = by_code  # whether parts stand in the order in which code uses them
+        self.doubts: list[str] = []  # why an order is not certain
         self._looks: dict[tuple[object, ...], int] = {}
+        self._orders: dict[tuple[object, ...], list[int] | None] = {}
         positions = {id(places[0].tensor): at for at, places in enumerate(model.places)}
         made: list[Unit] = []
         units: dict[Node, Unit] = {}
@@ -159,8 +164,18 @@ class Tree:
                     unit.direct.append(positions[id(tensor)])
         self.root = made[0]
         for unit in reversed(made):  # parts first
-            unit.kids = [kid for kid in unit.kids if kid.numel]
+            unit.kids = self._in_order([kid for kid in unit.kids if kid.numel], unit)
             self._measure(unit)
+
+    def _in_order(self, kids: list[Unit], unit: Unit) -> list[Unit]:
+        """The parts of a unit in the order in which its code uses them, if that is certain."""
+        if not self.by_code or len(kids) < 2 or unit.is_list:
+            return kids
+        key = (unit.cls, tuple((kid.attr, kid.looks) for kid in kids))
+        if key not in self._orders:
+            self._orders[key] = _code_order([kid.module for kid in kids], unit.module)
+        unit.by_code = self._orders[key] is not None
+        return [kids[at] for at in self._orders[key] or range(len(kids))]
 
     def _measure(self, unit: Unit) -> None:
         """Set the size and the looks of a unit whose parts have theirs."""
@@ -299,3 +314,39 @@ def _unit_of(node: Node, units: dict[Node, Unit], closed: set[Unit], made: list[
     if class_facts(node.cls).tunes:
         closed.add(unit)
     return unit
+
+
+def _code_order(kids: list[nn.Module], module: nn.Module) -> list[int] | None:
+    """The positions of the parts of a module in the order in which its code uses them.
+
+    What it uses in no certain order, or not at all, stays where it is. ``None`` if it cannot
+    be read.
+    """
+    order = list(range(len(kids)))
+    try:
+        takes = takes_by_code(module)
+    except UnreadableError:
+        return None
+    owner = {id(part): at for at, kid in enumerate(kids) for part in kid.modules()}
+    before: list[set[int]] = [set() for _ in kids]
+    for used, sources in takes.items():
+        at = owner.get(id(used.module))
+        if at is not None:
+            before[at] |= {owner[id(each.module)] for each in sources if id(each.module) in owner}
+            before[at] -= {at}
+    lists = [used.module for used in takes if used.member and Used(used.module) not in takes]
+    used_first = list(dict.fromkeys(owner.get(id(module)) for module in lists))
+
+    def is_ready(at: int) -> bool:
+        """Whether no part that is left comes before it; of two in turn, the one used first."""
+        return not any(
+            at not in before[each]
+            or ({at, each} <= set(used_first) and used_first.index(each) < used_first.index(at))
+            for each in before[at].intersection(order)
+        )
+
+    in_order: list[int] = []
+    while order:
+        in_order.append(next(filter(is_ready, order), order[0]))
+        order.remove(in_order[-1])
+    return in_order

@@ -10,8 +10,8 @@ from typing import Literal
 
 from nnlr._model.describe import ModelInfo
 from nnlr.depth._forward.record import Recording
-from nnlr.depth._forward.units import FlowUnit, bits_of, is_layer, ones, ordered_units
-from nnlr.depth._layer import Layer, stem_part
+from nnlr.depth._forward.units import FlowUnit, bits_of, ones, ordered_units
+from nnlr.depth._layer import Layer, is_layer, stem_part
 from nnlr.errors import NnlrError
 
 Towers = Literal["apart", "chain"]

@@ -7,11 +7,11 @@ of blocks the layers are units.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, cast
+from typing import cast
 
 from torch import nn
 
-from nnlr._model.describe import ModelInfo, ParamInfo
+from nnlr._model.describe import ModelInfo
 from nnlr.depth._blocks.layout import TowerLayout
 from nnlr.depth._blocks.stacks import BlockFinder
 from nnlr.depth._blocks.towers import split_into_towers
@@ -19,8 +19,6 @@ from nnlr.depth._blocks.tree import BlockGroup, Bundle, ModelStep, Tree
 from nnlr.depth._layer import Part
 
 Stack = list[list[int]]  # the parameters of each block of a list
-
-_MAPS: Final = frozenset({"embedding", "matrix", "conv", "head", "router", "lora_a", "lora_b"})
 
 
 @dataclass(slots=True)
@@ -127,7 +125,7 @@ def _layers_outside(model: ModelInfo, inside: set[int]) -> list[list[int]]:
 
 def _blocks(model: ModelInfo, before: dict[int, int]) -> list[list[int]]:
     """The parameters of each block; blocks of lists that take turns are joined."""
-    tree = Tree(model, cast(nn.Module, model.module), guesses=True)
+    tree = Tree(model, cast(nn.Module, model.module))
     stacks = list(_stacks(tree, before))
     stacks += _later_lists(tree, stacks, before)
     turns: list[list[Stack]] = []
@@ -241,8 +239,3 @@ def _take_turns(one: Stack, other: Stack, before: dict[int, int]) -> bool:
         ):
             return True
     return False
-
-
-def is_layer(param: ParamInfo) -> bool:
-    """Whether it is more than a vector; a linear map to one number is."""
-    return param.role in _MAPS or sum(size > 1 for size in param.shape) > 1
