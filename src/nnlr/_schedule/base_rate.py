@@ -24,6 +24,7 @@ from nnlr._schedule.course import Proxy as Proxy  # noqa: PLC0414 # where versio
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built
 from nnlr._text import listed
 from nnlr.errors import ConfigError
+from nnlr.optim._mixed import ALGORITHM, by_algorithm, member_of
 
 Group = MutableMapping[str, Any]
 
@@ -42,10 +43,12 @@ class Share:
 
     def of(self, group: Mapping[str, Any]) -> Course | None:
         """Return the course of a group: that of the first pattern that it matches."""
-        for pattern, course in self.courses.items():
-            if matches(pattern, group):
-                return course
-        return None
+        pattern = self.pattern_of(group)
+        return None if pattern is None else self.courses[pattern]
+
+    def pattern_of(self, group: Mapping[str, Any]) -> str | None:
+        """Return the first pattern that a group matches."""
+        return next((pattern for pattern in self.courses if matches(pattern, group)), None)
 
     @property
     def begun(self) -> bool:
@@ -56,9 +59,9 @@ class Share:
 class BaseRate:
     """A base rate, ``lr`` or ``weight_decay``, that schedules change and groups follow."""
 
-    def __init__(self, key: str, base: float) -> None:
+    def __init__(self, key: str, bases: Mapping[str | None, float]) -> None:
         self.key, self.mult = key, MULTIPLIERS[key]
-        self.base = base  # where courses start
+        self.bases = dict(bases)  # of each algorithm; of one class under None
         self.scale = 1.0  # factor on the whole, set by hand
         # The schedules that take each other's place; those of one list are beside each other.
         self.turns: list[list[Share]] = [[]]
@@ -67,8 +70,23 @@ class BaseRate:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the attributes; those of version 0.1 have one proxy, which its schedules shared."""
         if "proxy" in state:
-            state = {**vars(BaseRate(state["key"], state["base"])), "scale": state["scale"]}
+            state = {**vars(BaseRate(state["key"], {None: state["base"]})), "scale": state["scale"]}
         self.__dict__.update(state)
+
+    @property
+    def reference(self) -> str | None:
+        """The algorithm whose base rate schedulers work on: the first that has one."""
+        return next((name for name, base in self.bases.items() if base), next(iter(self.bases)))
+
+    @property
+    def base(self) -> float:
+        """The base rate that schedulers work on, where they start."""
+        return self.bases[self.reference]
+
+    def base_of(self, group: Mapping[str, Any]) -> float:
+        """Return the base rate that a group's multiplier refers to, as built."""
+        base = self.bases.get(group.get(ALGORITHM))
+        return self.base if base is None else base
 
     @property
     def now(self) -> int:
@@ -88,11 +106,13 @@ class BaseRate:
 
     def value(self, group: Mapping[str, Any] | None = None) -> float:
         """Return the base rate now, of a group if it has a course of its own."""
-        of_group = [share.of({} if group is None else group) for share in self.current]
+        group = {ALGORITHM: self.reference} if group is None else group
+        of_group = [share.of(group) for share in self.current]
         courses = [course for course in of_group if course is not None]
+        base = self.base_of(group)
         if not courses:
-            return self.base * self.scale
-        rate = courses[0].rate * (self.base / courses[0].unit) * self.scale
+            return base * self.scale
+        rate = courses[0].rate * (base / courses[0].unit) * self.scale
         for other in courses[1:]:
             rate *= other.rate / other.unit
         return rate
@@ -112,7 +132,7 @@ class BaseRate:
         for group in marked:
             if type(group[mult]) is not float and not isinstance(group[mult], int | Tensor):
                 number(group[mult], f"{mult} of {_label(group)}")
-        if all(share.is_for_all for share in self.current):
+        if len(self.bases) == 1 and all(share.is_for_all for share in self.current):
             base = self.value()
             due = [(group, base * group[mult]) for group in marked]
         else:
@@ -146,7 +166,7 @@ class BaseRate:
                 )
             group.setdefault(ORIGIN, as_built(group))
             group[self.mult] = rate / base
-            group.setdefault(f"initial_{self.key}", self.base * group[self.mult])
+            group.setdefault(f"initial_{self.key}", self.base_of(group) * group[self.mult])
 
 
 def put(key: str, due: Iterable[tuple[Group, float]]) -> None:
@@ -171,8 +191,7 @@ def cycle(optimizer: Optimizer, shares: Iterable[Share], groups: Sequence[Group]
     """Write momentum, or betas, that a course cycles into the groups built with the default."""
     for share in shares:
         for course in share.each:
-            for key in course.cycled:
-                value = first_of(course.group[key])
+            for key, value in course.cycle().items():
                 for group in following(optimizer, groups or optimizer.param_groups, key):
                     if share.of(group) is course:
                         set_first(group, key, value)
@@ -188,14 +207,13 @@ def settle(optimizer: Optimizer, rate: BaseRate, keys: Iterable[str]) -> None:
 
 
 def following(optimizer: Optimizer, groups: Iterable[Group], key: str) -> list[Group]:
-    """Return the groups that were built with the optimizer's own momentum or betas."""
-    default = first_of(optimizer.defaults.get(key))
+    """Return the groups that were built with the momentum or betas of their class."""
     return [
         group
         for group in groups
         if key in group
         and key in (origin := group.get(ORIGIN, group))
-        and first_of(origin[key]) == default
+        and first_of(origin[key]) == first_of(member_of(optimizer, group).defaults.get(key))
     ]
 
 
@@ -208,7 +226,7 @@ def matches(pattern: str, group: Mapping[str, Any]) -> bool:
     """Whether a pattern is meant for a group, by its name or its algorithm."""
     if pattern == EVERY_GROUP:
         return True
-    labels = (group.get("name"), group.get("algorithm"))
+    labels = (group.get("name"), group.get(ALGORITHM))
     return any(isinstance(label, str) and fnmatchcase(label, pattern) for label in labels)
 
 
@@ -254,10 +272,13 @@ def refuse_lost_courses(optimizer: Optimizer, groups: Sequence[Group]) -> None:
 def rebase(optimizer: Optimizer) -> None:
     """Have the schedules of a regrouped optimizer go on from its new base rates, and write."""
     for key, rate in scheduled(optimizer).items():
-        base = as_float(optimizer.defaults.get(key))
-        rate.base = rate.base if base is None else base
+        rate.bases = {
+            name: rate.base_of(groups[0]) if base is None else base
+            for name, groups in by_algorithm(optimizer).items()
+            for base in [as_float(member_of(optimizer, groups[0]).defaults.get(key))]
+        }
         for group in optimizer.param_groups:
-            group.setdefault(f"initial_{key}", rate.base * group[rate.mult])
+            group.setdefault(f"initial_{key}", rate.base_of(group) * group[rate.mult])
         rate.write(optimizer.param_groups)
         if key == "lr":
             cycle(optimizer, rate.current)
@@ -291,13 +312,13 @@ def as_float(value: object) -> float:
 def undoing(rates: Iterable[BaseRate], courses: Iterable[Course]) -> Callable[[], None]:
     """Return what undoes steps and loads of courses and base rates from now on."""
     moments = [(course, course.moment()) for course in courses]
-    bases = [(rate, rate.base, rate.scale) for rate in rates]
+    bases = [(rate, rate.bases, rate.scale) for rate in rates]
 
     def undo() -> None:
         for course, moment in moments:
             course.put_back(moment)
         for rate, base, scale in bases:
-            rate.base, rate.scale = base, scale
+            rate.bases, rate.scale = base, scale
 
     return undo
 

@@ -109,6 +109,18 @@ class Course:
         """The rate of the proxy; what is below 0 by round-off is 0."""
         return max(float(self.group["lr"]), 0.0)
 
+    def cycle(self) -> dict[str, Any]:
+        """Return the momentum, or first beta, that it cycles, by each key that is to have it.
+
+        Where classes are scheduled of which one has momentum and another betas, it has one key.
+        """
+        return {
+            key: first_of(self.group[own])
+            for own in self.cycled
+            for key in CYCLED
+            if key == own or key not in self.proxy.defaults
+        }
+
     def begin(self, start: float, unit: float) -> None:
         """Begin after another course, from the rate that stands now."""
         self.start, self.unit, self.begun = start, unit, True

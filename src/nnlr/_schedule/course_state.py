@@ -64,13 +64,20 @@ def not_its_state(reason: object) -> ConfigError:
     return ConfigError(f"{whole}: {str(reason).rstrip('.')}. The schedule is as it was.")
 
 
-def rates_in(state: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the base rate of a state, and the factor that was set by hand."""
+def rates_in(state: Mapping[str, Any]) -> tuple[dict[str | None, float], float]:
+    """Return the base rates of a state by algorithm, and the factor that was set by hand.
+
+    That on which the scheduler worked is under ``None``.
+    """
     base, scale = (number(plain(state[key]), key) for key in ("base", "scale"))
     if "name" not in state and state.get("default"):  # version 0.1 scaled for both reasons
         scale *= base / as_float(state["default"])
         base = as_float(state["default"])
-    return base, scale
+    several = state.get("bases") or {}
+    if not isinstance(several, Mapping):
+        raise ConfigError(f"'bases' is {shown(several)}, not a dictionary")
+    own = {name: number(value, f"the base of {name!r}") for name, value in several.items()}
+    return {None: base, **own}, scale
 
 
 def _refuse_foreign(course: Course, state: object) -> None:

@@ -14,9 +14,11 @@ from torch.utils.hooks import RemovableHandle
 
 from nnlr._arguments import flag
 from nnlr._schedule.base_rate import Group, put, runs_step_hooks
+from nnlr._schedule.origin import ORIGIN, bases_of, note_origin
 from nnlr._schedule.rate_summary import reference_group
 from nnlr._text import listed, shown, warn
 from nnlr.errors import ConfigError, NnlrError
+from nnlr.optim._mixed import ALGORITHM, by_algorithm
 
 # Rates that differ by less (relative) are one rate, computed in another order.
 _NOISE: Final = 1e-6
@@ -73,6 +75,8 @@ def keep_ratios(optimizer: Optimizer, *, correct: bool = True) -> RemovableHandl
             "that it wraps, or schedule it with nnlr.schedule."
         )
     flag(correct, "correct")
+    if len(by_algorithm(optimizer)) > 1:
+        note_origin(optimizer.param_groups)
     _drifted(optimizer)
     warned = False
 
@@ -111,10 +115,12 @@ def _drifted(optimizer: Optimizer) -> list[_Drift]:
             "keep. Build it with plan.optimizer, or set group['lr_mult']."
         )
     base = float(reference["lr"]) / float(reference["lr_mult"])
+    ratios = _ratios(optimizer.param_groups, reference)
     drifted: list[_Drift] = []
     for position, group in enumerate(optimizer.param_groups):
         if "lr_mult" in group:
-            rate, due = float(group["lr"]), base * float(group["lr_mult"])
+            ratio = ratios.get(group.get(ALGORITHM), 1.0)
+            rate, due = float(group["lr"]), base * ratio * float(group["lr_mult"])
             if not (isfinite(due) and due >= 0):
                 raise ConfigError(
                     f"The lr of {group.get('name', f'group {position}')} would be {due:g}: the "
@@ -125,6 +131,13 @@ def _drifted(optimizer: Optimizer) -> list[_Drift]:
             if not isclose(rate, due, rel_tol=_NOISE):
                 drifted.append((group, group.get("name", f"group {position}"), rate, due))
     return drifted
+
+
+def _ratios(groups: Iterable[Group], reference: Group) -> dict[str | None, float]:
+    """Return the base rate of each of several algorithms, as built, over the reference's."""
+    bases = bases_of(group.get(ORIGIN, {}) for group in groups)
+    first = bases.get((reference.get(ALGORITHM), "lr"))
+    return {name: base / first for (name, key), base in bases.items() if first and key == "lr"}
 
 
 def _warn(drifted: Iterable[_Drift], *, corrected: bool) -> None:

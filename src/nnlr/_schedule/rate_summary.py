@@ -5,14 +5,17 @@ from collections.abc import Iterable
 from nnlr._schedule.base_rate import Group, as_float
 from nnlr._text import shown
 from nnlr.errors import NnlrError
+from nnlr.optim._mixed import ALGORITHM
 
 
 def reference_group(groups: Iterable[Group]) -> Group | None:
     """Return the group that has the base rate, or ``None`` if no group has a multiplier.
 
-    It is the first whose ``lr_mult`` is 1, else the one with the largest.
+    It is the first whose ``lr_mult`` is 1, else the one with the largest; of the first of
+    several algorithms.
     """
     marked = [group for group in groups if group.get("lr_mult")]
+    marked = [group for group in marked if group.get(ALGORITHM) == marked[0].get(ALGORITHM)]
     plain = (group for group in marked if group["lr_mult"] == 1)
     largest = max(marked, key=lambda group: float(group["lr_mult"]), default=None)
     return next(plain, largest)
@@ -27,7 +30,8 @@ def rate_summary(optimizer: object) -> dict[str, float]:
 
     Returns:
         ``lr``, the rate of the reference group (the first whose ``lr_mult`` is 1, else the one
-        with the largest; without multipliers, the group with the largest rate), and
+        with the largest; of the first of several algorithms; without multipliers, the group
+        with the largest rate), and
         ``lr_min`` and ``lr_max``, the extremes over the groups whose rate is above 0. If none
         is, as at the start of a warm-up, all three are 0.
 

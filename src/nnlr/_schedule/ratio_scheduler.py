@@ -119,7 +119,7 @@ class _Ratios:
         """The rates of the groups at the start of the schedule; others as they are."""
         rate = self._rates["lr"]
         return [
-            rate.base * rate.scale * group["lr_mult"]
+            rate.base_of(group) * rate.scale * group["lr_mult"]
             if "lr_mult" in group
             else as_float(group["lr"])
             for group in self.optimizer.param_groups
@@ -194,15 +194,16 @@ class _Ratios:
         def load() -> None:
             for key, course, state in states:
                 rate = self._rates[key]
-                base, scale = rates_in(state)
+                bases, scale = rates_in(state)
                 tells = "name" in state or state.get("default")
+                saved = {name: bases.get(name, base) for name, base in rate.bases.items()}
                 if not (by_code and tells):
-                    rate.base = base
+                    rate.bases = saved
                 rate.scale = scale
-                differs = rate.base != base
+                differs = rate.bases != saved
                 changes.update(course.load(state, by_code=by_code, base_differs=differs))
 
-        cycled = {key for course in self._shares["lr"].each for key in course.cycled}
+        cycled = {key for course in self._shares["lr"].each for key in course.cycle()}
         try:
             self._change(load)
         except Exception as error:
@@ -309,7 +310,9 @@ class _Ratios:
     def _state_of(self, key: str) -> dict[str, Any]:
         """Return the state of this schedule's courses for one key."""
         rate, share = self._rates[key], self._shares[key]
-        bases = {"base": rate.base, "scale": rate.scale}
+        bases: dict[str, Any] = {"base": rate.base, "scale": rate.scale}
+        if len(rate.bases) > 1:
+            bases["bases"] = rate.bases
 
         def state(course: Course | None) -> dict[str, Any] | None:
             if course is None:

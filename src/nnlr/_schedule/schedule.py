@@ -16,11 +16,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from nnlr._arguments import flag
 from nnlr._schedule.base_rate import EVERY_GROUP, BaseRate, Group, Share, matches
-from nnlr._schedule.course import Course, Factory
+from nnlr._schedule.course import CYCLED, Course, Factory
 from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
-from nnlr._schedule.start import mark, note_groups, renew, starting_base
+from nnlr._schedule.start import mark, note_groups, renew, starting_bases
 from nnlr._text import listed, nearest_hint, shown
 from nnlr.errors import ConfigError, NnlrError
+from nnlr.optim._mixed import common_defaults, member_of
 
 # A factory, or one for each pattern of groups' names; `None` for a constant rate.
 Courses = Factory | Mapping[str, Factory | None]
@@ -111,7 +112,7 @@ def schedule(
     shares: dict[str, Share] = {}
     for key, (courses, arguments) in factories.items():
         if key not in rates:
-            rates[key] = BaseRate(key, starting_base(optimizer, key))
+            rates[key] = BaseRate(key, starting_bases(optimizer, key))
         shares[key] = _share(optimizer, rates[key], courses, arguments, waits=after is not None)
 
     # Nothing has been changed so far.
@@ -183,6 +184,7 @@ def _share(
     if by_group:
         _refuse_patterns(patterns, optimizer.param_groups)
     made: dict[str, Course | None] = {}
+    share = Share(dict.fromkeys(patterns))
     for pattern, factory in patterns.items():
         if by_group and factory is None:
             made[pattern] = None
@@ -196,10 +198,44 @@ def _share(
                 f"schedule needs a scheduler class or a function of an optimizer{of}, got "
                 f"{shown(factory)}.{fix}"
             )
-        made[pattern] = Course(
-            factory, kwargs, optimizer.defaults, rate.base, what=rate.key, waits=waits
-        )
+        groups = [g for g in optimizer.param_groups if share.pattern_of(g) == pattern]
+        start, defaults = _start_of(optimizer, groups, rate)
+        try:
+            made[pattern] = Course(factory, kwargs, defaults, start, what=rate.key, waits=waits)
+        except ValueError as error:
+            if "cycle_momentum" in str(error):
+                raise _no_cycle(optimizer, groups) from error
+            raise
     return Share(made)
+
+
+def _no_cycle(optimizer: Optimizer, groups: Sequence[Group]) -> ConfigError:
+    """Return the error of a scheduler that cycles what a class does not have."""
+    members = [member_of(optimizer, group) for group in groups]
+    without = [type(m).__name__ for m in members if not m.defaults.keys() & set(CYCLED)]
+    return ConfigError(
+        f"The scheduler cycles momentum or betas, and {listed(list(dict.fromkeys(without)))} has "
+        "neither. Pass cycle_momentum=False; of several algorithms each may have a course: "
+        "schedule(optimizer, {'muon': ..., 'adamw': ...}).",
+    )
+
+
+def _start_of(
+    optimizer: Optimizer, groups: Sequence[Group], rate: BaseRate
+) -> tuple[float, dict[str, Any]]:
+    """Return the base rate and the settings of the optimizer that a course is to see.
+
+    They are those of the class that steps the groups. Of several it is the reference's base and
+    the settings that all have; where one has momentum and another betas, that of the first.
+    """
+    bases = {rate.base_of(group) for group in groups}
+    base = bases.pop() if len(bases) == 1 else 0.0
+    members = {id(member): member for g in groups for member in [member_of(optimizer, g)]}
+    settings = common_defaults(members.values())
+    cycled = [next((k for k in CYCLED[::-1] if k in m.defaults), None) for m in members.values()]
+    if not settings.keys() & set(CYCLED) and cycled[0] is not None and None not in cycled:
+        settings[cycled[0]] = next(iter(members.values())).defaults[cycled[0]]
+    return base or rate.base, settings
 
 
 def _refuse_patterns(patterns: Mapping[Any, Any], groups: Sequence[Group]) -> None:

@@ -1,6 +1,6 @@
 """Where a new schedule starts: at the base rate, with the settings that the code built."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isclose
 from typing import Any, NamedTuple
 
@@ -21,10 +21,11 @@ from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, note_origin, number, star
 from nnlr._schedule.progress import rises
 from nnlr._text import listed, plural
 from nnlr.errors import ConfigError, NnlrError
+from nnlr.optim._mixed import by_algorithm, member_of
 
 
-def starting_base(optimizer: Optimizer, key: str) -> float:
-    """Return the rate that multipliers refer to; nothing is changed."""
+def starting_bases(optimizer: Optimizer, key: str) -> dict[str | None, float]:
+    """Return the rates that multipliers refer to, of each algorithm; nothing is changed."""
     mult = MULTIPLIERS[key]
     groups = optimizer.param_groups
     for position, group in enumerate(groups):
@@ -33,23 +34,28 @@ def starting_base(optimizer: Optimizer, key: str) -> float:
         for setting in {key, mult} & group.keys():
             _arguments.number(as_float(group[setting]), f"{setting} of group {position}")
     earlier = scheduled(optimizer).get(key)
-    if not any(mult in group for group in groups):
-        base = max(as_float(group[key]) for group in groups)
-    elif earlier is not None:
-        base = earlier.base
-    else:
-        base = _agreed(optimizer, key, mult)
-    if not base > 0:
+    is_marked = any(mult in group for group in groups)
+    bases = {}
+    for algorithm, own in by_algorithm(optimizer).items():
+        if not is_marked:
+            bases[algorithm] = max(as_float(group[key]) for group in own)
+        elif earlier is not None:
+            bases[algorithm] = earlier.base_of(own[0])
+        elif any(mult in group for group in own):
+            bases[algorithm] = _agreed(
+                own, as_float(member_of(optimizer, own[0]).defaults.get(key)), key
+            )
+    if not any(bases.values()):
         raise NnlrError(f"Every group of the optimizer has {key}=0: nothing to schedule.")
-    return base
+    return bases
 
 
-def _agreed(optimizer: Optimizer, key: str, mult: str) -> float:
-    """Return the base of groups with multipliers: the optimizer's default, or else their own."""
-    marked = [group for group in optimizer.param_groups if mult in group]
+def _agreed(groups: Sequence[Group], default: float | None, key: str) -> float:
+    """Return the base of groups with multipliers: their class's default, or else their own."""
+    mult = MULTIPLIERS[key]
+    marked = [group for group in groups if mult in group]
     # Where each group starts, and its multiplier.
     starts = [(_start(group, key), as_float(group[mult])) for group in marked]
-    default = as_float(optimizer.defaults.get(key))
     for base in (default, _of_largest(starts)):
         if base is not None and _fit(starts, base):
             return base
@@ -90,11 +96,11 @@ def mark(optimizer: Optimizer, rate: BaseRate) -> None:
     groups, start = optimizer.param_groups, f"initial_{rate.key}"
     if not any(rate.mult in group for group in groups):
         for group in groups:
-            group[rate.mult] = as_float(group[rate.key]) / rate.base
+            group[rate.mult] = as_float(group[rate.key]) / (rate.base_of(group) or 1.0)
             group[start] = as_float(group[rate.key])
     for group in groups:
         if rate.mult in group:
-            group.setdefault(start, rate.base * group[rate.mult])
+            group.setdefault(start, rate.base_of(group) * group[rate.mult])
 
 
 def note_groups(optimizer: Optimizer) -> None:
@@ -138,14 +144,14 @@ def renew(optimizer: Optimizer, rates: Mapping[str, BaseRate], share: Share) -> 
         for group in optimizer.param_groups:
             noted = group.pop(start, None)
             if before is not None and before.mult in group:
-                group[key] = before.base * group[before.mult]
+                group[key] = before.base_of(group) * group[before.mult]
             elif noted is not None:
                 group[key] = noted
     uncertain: list[tuple[Group, str, Any]] = []
     for key in CYCLED:
         by_cycle = _values(earlier.get("lr"), key)
         moved = _give_back(optimizer, key, by_cycle)
-        if not by_cycle and not any(key in course.cycled for course in share.each):
+        if not by_cycle and not any(key in course.cycle() for course in share.each):
             uncertain += moved
     if not uncertain:
         return None
@@ -176,4 +182,4 @@ def _values(rate: BaseRate | None, key: str) -> list[Any]:
     if rate is None:
         return []
     courses = [course for turn in rate.turns for share in turn for course in share.each]
-    return [first_of(course.group[key]) for course in courses if key in course.cycled]
+    return [course.cycle()[key] for course in courses if key in course.cycle()]

@@ -238,6 +238,15 @@ def member_of(optimizer: Optimizer, group: Mapping[str, Any]) -> Optimizer:
     return optimizer.algorithms[group[ALGORITHM]] if isinstance(optimizer, Mixed) else optimizer
 
 
+def by_algorithm(optimizer: Optimizer) -> dict[str | None, list[Group]]:
+    """The groups of each algorithm, in the order of these; ``None`` where groups name none."""
+    order = optimizer.algorithms if isinstance(optimizer, Mixed) else ()
+    groups: dict[str | None, list[Group]] = {name: [] for name in order}
+    for group in optimizer.param_groups:
+        groups.setdefault(group.get(ALGORITHM), []).append(group)
+    return groups
+
+
 def _as_factories(algorithms: object) -> dict[str, Factory]:
     """The classes, by name."""
     if not isinstance(algorithms, Mapping) or not algorithms:
