@@ -248,11 +248,14 @@ SAMPLES: dict[str, Callable[[World], object]] = {
     "torchtitan.param_groups": lambda w: [{"pattern": "0.*", "lr": 0.5}],
     "torchtitan.strict": lambda w: False,
     "fit_named_state.state_dict": lambda w: by_name(w.optimizer),
+    "split.state_dict": lambda w: _of_algorithms().state_dict(),
     "state_dict": lambda w: w.state,
     "layer_of": lambda w: lambda param: int(param.name[0]),
     "layers": lambda w: {"0.*": 0, "3.*": 1},
     "with_final_norm.layers": lambda w: [nnlr.depth.Layer(0, 1), nnlr.depth.Layer(1, 1)],
     "where": lambda w: "head",
+    "matrices": lambda w: "muon",
+    "others": lambda w: "adamw",
     "opfunc": lambda w: lambda x: (x.sum(), torch.ones_like(x)),
     "x": lambda w: w.flat,
     "before": lambda w: w.before,
@@ -299,6 +302,13 @@ SAMPLES: dict[str, Callable[[World], object]] = {
     "ndim.max": lambda w: 1,
     "complete_p.indexer": lambda w: {"0.*": 0, "1.*": 0, "3.*": 1},
 }
+
+
+def _of_algorithms() -> torch.optim.Optimizer:
+    """An optimizer of several algorithms."""
+    group = {"params": [nn.Parameter(torch.ones(2))], "algorithm": "sgd"}
+    return nnlr.optim.Mixed([group], {"sgd": torch.optim.SGD})
+
 
 # Methods that draw pictures, and those that resolve calls with a ModelInfo of its own.
 _NOT_CALLED = {"plot", "factors", "steps", "findings", "matches", "reach", "accepted", "via"}

@@ -245,8 +245,8 @@ def saved_rates(patch):
     """Rates and multipliers are those of the checkpoint."""
 
     class Mutant(fit.Settings):
-        def __init__(self, targets, saved, policy, *, other):
-            super().__init__(targets, saved, "checkpoint", other=other)
+        def __init__(self, targets, saved, policy):
+            super().__init__(targets, saved, "checkpoint")
 
         def _agreed(self, key, target):
             return next((source.group[key] for source in target.having(key)), None)
@@ -271,7 +271,7 @@ def saved_bases(patch):
     def mutant(scheduler, state):
         original(scheduler, state)
         for key, rate in scheduler._rates.items():
-            rate.base = state[key]["base"]
+            rate.bases = {None: state[key]["base"]}
         scheduler._write()
 
     patch.setattr(ratio_scheduler._Ratios, "load_state_dict", mutant)

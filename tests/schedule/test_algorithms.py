@@ -12,6 +12,7 @@ from torch.optim import lr_scheduler as lrs
 
 import nnlr
 from nnlr import keep_ratios, rate_summary, schedule
+from nnlr._schedule.course_state import inventory
 from tests.schedule.cases import BASE, STEPS, TORCH, advance, saved
 from tests.schedule.test_courses import MAKERS
 
@@ -65,11 +66,13 @@ class TestOneFactor:
 
     @pytest.mark.parametrize("name", SAMPLE)
     def test_a_sample(self, name):
+        """Some that cycle, follow a metric or have a floor."""
         self.check(name)
 
     @pytest.mark.full
     @pytest.mark.parametrize("name", MAKERS)
     def test_every_scheduler(self, name):
+        """Of torch and of transformers."""
         self.check(name)
 
     def check(self, name):
@@ -85,6 +88,7 @@ class TestOneFactor:
             assert scheduler.base_lr == plain.base_lr
 
     def test_no_scheduler_of_torch_is_left_out(self):
+        """All but the base class."""
         assert len(TORCH) - 1 == len({name.rpartition("-")[0] for name in MAKERS} & TORCH.keys())
 
     def test_a_peak_speaks_of_the_reference(self):
@@ -134,6 +138,18 @@ class TestOneFactor:
         adopting = schedule(optimizer, lrs.ExponentialLR, gamma=0.5, adopt=True)
         stepped(adopting)
         assert optimizer.param_groups[-1]["lr_mult"] == 1.0
+
+    def test_an_algorithm_without_multipliers(self):
+        """Its groups are left alone, with one warning."""
+        tensors = [nn.Parameter(torch.ones(4, 4)) for _ in range(2)]
+        pairs = zip(tensors, (0.02, 3e-4), ("muon", "adamw"), strict=True)
+        groups = [{"params": [t], "lr": lr, "algorithm": name} for t, lr, name in pairs]
+        groups[0]["lr_mult"] = 1.0
+        optimizer = nnlr.optim.Mixed(groups, CLASSES)
+        with pytest.warns(nnlr.NnlrWarning, match="1 of 2 groups have no 'lr_mult'"):
+            scheduler = schedule(optimizer, lrs.ExponentialLR, gamma=0.5)
+        stepped(scheduler)
+        assert scheduler.get_last_lr() == [0.01, 3e-4]
 
 
 class TestCycles:
@@ -321,7 +337,10 @@ class TestKeeping:
         for bases, words in (([1.0], "not a dictionary"), ({"adamw": "x"}, "the base of 'adamw'")):
             state = copy.deepcopy(scheduler.state_dict())
             state["lr"]["bases"] = bases
-            with pytest.raises(nnlr.ConfigError, match="torn|" + words):
+            with pytest.raises(nnlr.ConfigError, match="is missing: it is torn"):
+                scheduler.load_state_dict(state)
+            state["lr"]["keys"] = inventory({k: v for k, v in state["lr"].items() if k != "keys"})
+            with pytest.raises(nnlr.ConfigError, match=words):
                 scheduler.load_state_dict(state)
 
     def test_the_state_of_one_class(self):
