@@ -95,14 +95,16 @@ class _Evidence:
         for used, sources in takes.items():
             if used.member and used in sources:
                 self._join_members(used.module)
-        inside = {part for used in takes for part in used.module.modules()}
-        for part in module.modules() if takes else ():
-            if part not in inside:  # its code does not say
-                own = self._own_span(part)
+        called = {used.module for used in takes}
+        silent = [module] if takes else []  # its code does not say what takes their own weights
+        while silent:
+            part = silent.pop()
+            silent += [each for each in _parts(part) if each not in called]
+            if own := self._own_span(part):
                 self._join(own, span, _OPEN)
                 self._join(span, own, _OPEN)
         whole = {used.module for used in takes if not used.member}
-        for part in {used.module for used in takes} or _parts(module):
+        for part in called or _parts(module):
             self.read(part, one_by_one=bool(takes) and part not in whole)
 
     def _join_members(self, module: nn.Module) -> None:
