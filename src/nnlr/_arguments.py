@@ -100,6 +100,18 @@ def whole(
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
+def word(value: object, what: str) -> str:
+    """Return a string that is not empty, or refuse what is none.
+
+    Examples:
+        >>> word("muon", "algorithm")
+        'muon'
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise NnlrError(f"{what} must be a name, got {shown(value)}.", what=what, value=value)
+    return value
+
+
 def text(value: object, what: str, example: str = "") -> str:
     """Return a string, or refuse what is none.
 

@@ -149,26 +149,30 @@ class Plan:
         """The table, folded."""
         return self.table()
 
-    def table(self, *, full: bool = False) -> str:
+    def table(self, *, full: bool = False, optimizer: Optimizer | None = None) -> str:
         """The plan as a table of at most 80 columns.
 
         Args:
             full: Show every row. Otherwise equal siblings share a line
                 (``blocks.{0..11}.norm1.weight``) and the table has at most 60.
+            optimizer: The one that the plan built, to tell the bytes of its state too; before a
+                first step those that it will take.
         """
-        rows, groups = self.rows, self.groups
-        return table(rows, groups, self._bases, self.label, self.findings, full=flag(full, "full"))
+        facts = (self.rows, self.groups, self._bases, self.label, self.findings)
+        return table(*facts, full=flag(full, "full"), optimizer=_built(optimizer))
 
-    def explain(self, name: str) -> str:
+    def explain(self, name: str, optimizer: Optimizer | None = None) -> str:
         """How the rates of one parameter came about: every factor, and what it was shadowed by.
 
         Args:
             name: Canonical name, alias or raw name.
+            optimizer: The one that the plan built, to tell how large an update is. Without it
+                that is told by shape for algorithms called after Muon or Adam.
 
         Raises:
-            NnlrError: If there is no such parameter.
+            NnlrError: If there is no such parameter, or the optimizer lacks it.
         """
-        return explain(self[name], self._bases)
+        return explain(self[name], self._bases, _built(optimizer))
 
     def diff(self, other: "Plan") -> PlanDiff:
         """What another plan changes: rows added, removed, and rates with the factor behind."""
@@ -185,11 +189,11 @@ class Plan:
             weight_decay: New base weight decay; likewise.
 
         Raises:
-            ConfigError: If one number is passed for several algorithms.
+            ConfigError: If one number is passed for several algorithms, or the plan lacks one.
         """
         bases = make_bases(
-            changed(self._bases.lr, lr, "lr"),
-            changed(self._bases.weight_decay, weight_decay, "weight_decay"),
+            changed(self._bases.lr, lr, "lr", self.algorithms),
+            changed(self._bases.weight_decay, weight_decay, "weight_decay", self.algorithms),
             self.decay,
         )
         rows = with_bases(self.rows, bases)
@@ -405,3 +409,8 @@ class Plan:
     def _model(self, model: Source | None) -> Source:
         """The model to use: the one passed, else the one that was resolved."""
         return model_of(self._reference, self.label) if model is None else model
+
+
+def _built(optimizer: object) -> Optimizer | None:
+    """An optimizer to look at, or none."""
+    return None if optimizer is None else instance(optimizer, "optimizer", Optimizer)

@@ -170,8 +170,8 @@ def _sparse(info: ModelInfo) -> dict[int, Trace]:
 def param_groups(
     model: Source,
     *schemes: Scheme,
-    lr: float,
-    weight_decay: float,
+    lr: Rate,
+    weight_decay: Rate,
     decay: Decay = "coupled",
     names: bool = True,
     locked: Locked = "drop",

@@ -331,3 +331,31 @@ def test_a_pattern_for_a_part_of_names_gets_a_whole_one():
     """A key has to match all of a name, and the message shows one."""
     with pytest.raises(PatternError, match=r"must match a whole name, such as head.weight"):
         resolved(nnlr.megatron({"head": {"wd_mult": 0}}))
+
+
+def test_a_configuration_of_two_optimizers_builds():
+    """What no override names one for goes to that of the configuration."""
+    net = zoo.plain()
+    scheme = nnlr.megatron({"blocks.*.fc.weight": {"optimizer": "muon"}}, standard=True)
+    rates = {"muon": 0.02, "adam": 3e-4}
+    plan = nnlr.resolve(net, scheme, lr=rates, weight_decay=0.1)
+    assert {"muon", "adam"} == {row.algorithm for row in plan}
+    assert ("adam", 3e-4) == (plan["head.weight"].algorithm, plan["head.weight"].lr)
+    optimizer = plan.optimizer({"muon": torch.optim.Muon, "adam": torch.optim.AdamW})
+    assert {"muon", "adam"} == set(optimizer.algorithms)
+    other = nnlr.megatron({"blocks.*.fc.weight": {"optimizer": "muon"}}, optimizer="sgd")
+    assert "sgd" == resolved(other)["head.weight"].algorithm
+    assert "optimizer='sgd'" in repr(nnlr.megatron(optimizer="sgd"))
+
+
+def test_one_optimizer_needs_no_name():
+    """An override that names that of the configuration routes nothing."""
+    plan = resolved(nnlr.megatron({"head.*": {"optimizer": "adam"}}))
+    assert {None} == {row.algorithm for row in plan}
+    net = zoo.plain()
+    net.head.weight.requires_grad_(False)
+    routed = nnlr.megatron({"blocks.*": {"optimizer": "muon"}})
+    plan = nnlr.resolve(net, routed, lr=1, weight_decay=1)
+    assert None is plan["head.weight"].algorithm
+    with pytest.raises(nnlr.NnlrError, match="optimizer must be a name, got ''"):
+        nnlr.megatron(optimizer="")

@@ -878,3 +878,67 @@ def test_equal_factors_share_one_step():
     plan = nnlr.resolve(wide, nnlr.mup(base), lr=1, weight_decay=0)
     assert len({id(row.trace[0]) for row in plan}) < len(plan.rows)
     assert plan["1.bias"].trace[0] is plan["2.bias"].trace[0]
+
+
+class TestMuon:
+    """muP beside, and for, an optimizer that orthogonalizes."""
+
+    @pytest.mark.parametrize("kind", ["hidden", "input", "readout"])
+    def test_an_update_moves_features_alike_at_every_width(self, kind):
+        """Its spectral norm goes like the root of out / in, by a real step of torch's class."""
+        sizes = []
+        for width in (32, 128):
+            out = 6 if kind == "readout" else width
+            fan_in = 6 if kind == "input" else width
+            net, base = (
+                nn.Linear(fan_in, out, bias=False),
+                nn.Linear(6 if kind == "input" else 32, 6 if kind == "readout" else 32, bias=False),
+            )
+            scheme = nnlr.mup(base, optimizer="muon", forward="in_model")
+            plan = nnlr.resolve(net, scheme, lr=0.1, weight_decay=0)
+            (row,) = plan
+            assert row.lr_mult * row.wd_mult == pytest.approx(1)
+            optimizer = plan.optimizer(torch.optim.Muon, init="done")
+            before = net.weight.detach().clone()
+            torch.manual_seed(0)
+            net.weight.grad = torch.randn_like(net.weight)
+            optimizer.step()
+            norm = float(torch.linalg.matrix_norm(net.weight.detach() - before, 2))
+            sizes.append(norm / (out / fan_in) ** 0.5)
+        assert sizes[0] == pytest.approx(sizes[1], rel=0.25)  # Newton-Schulz comes near only
+
+    def test_what_is_no_matrix_keeps_its_rate(self):
+        """Vectors, which Muon does not train."""
+        plan = nnlr.resolve(
+            nn.Linear(64, 64), nnlr.mup(nn.Linear(32, 32), optimizer="muon"), lr=1, weight_decay=0
+        )
+        assert 1 == plan["bias"].lr_mult
+
+    def test_factors_for_another_algorithm_are_refused(self):
+        """In one optimizer each class is held against the factors of what it trains."""
+
+        def net(n):
+            return nn.ModuleDict(
+                {"a": nn.Linear(n, n), "b": nn.Linear(n, n), "head": nn.Linear(n, 3)}
+            )
+
+        model, base, hidden = net(64), net(32), nnlr.role("matrix")
+        route = nnlr.route("muon", "adamw")
+        classes = {"muon": torch.optim.Muon, "adamw": torch.optim.AdamW}
+
+        def build(*schemes, **others):
+            lr = {"muon": 0.02, "adamw": 1e-3}
+            plan = nnlr.resolve(model, route, *schemes, lr=lr, weight_decay=0.1)
+            return plan.optimizer({**classes, **others}, init="done")
+
+        with pytest.raises(ConfigError, match=r"Muon does not go with mup\(ModuleDict\)"):
+            build(nnlr.mup(base))
+        with pytest.raises(ConfigError, match=r"AdamW does not go with mup.* what 'adamw' trains"):
+            build(nnlr.mup(base, optimizer="muon"))
+        halves = nnlr.mup(base).where(~hidden), nnlr.mup(base, optimizer="muon").where(hidden)
+        assert {"muon", "adamw"} == set(build(*halves).algorithms)
+        assert {"muon", "adamw"} == set(build(nnlr.mup(base).where(~hidden)).algorithms)
+        other = functools.partial(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
+        with pytest.raises(ConfigError, match="use adjust_lr_fn='original'"):
+            build(*halves, muon=other)
+        build(*halves, muon=functools.partial(torch.optim.Muon, adjust_lr_fn="original"))

@@ -280,3 +280,36 @@ def test_a_pattern_that_cuts_segments_is_pointed_out():
     (found,) = plan.findings
     assert ("segment-cut", ("a.10.weight", "a.10.bias")) == (found.kind, found.names)
     assert () == plan_of([entry("norm"), entry("weight"), ALL]).findings
+
+
+def test_a_configuration_of_two_optimizers_builds_and_trains():
+    """One call; each entry's settings reach the groups of its own class, and nothing is off."""
+    net = zoo.plain()
+    entries = [
+        {**entry(r"fc\.weight", 0.02), "optimizer": "Muon", "momentum": 0.9, "weight_decay": 0.1},
+        {**entry(r"norm|bias", 1e-3), "optimizer": "AdamW", "weight_decay": 0.0},
+        {"pattern": ".*", "optimizer": "AdamW", "lr": 8e-4, "weight_decay": 0.1, "eps": 1e-9},
+    ]
+    plan = plan_of(entries, net)
+    optimizer = plan.optimizer({"Muon": torch.optim.Muon, "AdamW": torch.optim.AdamW})
+    due = {"Muon": (0.02, 0.1), "AdamW": (1e-3, 0.0)}
+    for group in optimizer.param_groups:
+        if group.get("eps") != 1e-9:
+            assert due[group["algorithm"]] == (group["lr"], group["weight_decay"])
+    assert {0.9} == {g["momentum"] for g in optimizer.algorithms["Muon"].param_groups}
+    for param in net.parameters():
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert {"Muon", "AdamW"} == {group["algorithm"] for group in optimizer.param_groups}
+    with pytest.raises(ConfigError, match="no class has that name: 'AdamW'"):
+        plan.optimizer({"AdamW": torch.optim.AdamW})
+
+
+def test_a_rule_overrules_an_entry():
+    """An entry is a recipe; who says it in a rule means it."""
+    entries = [{**entry("weight"), "optimizer": "Muon"}, {**ALL, "optimizer": "AdamW"}]
+    scheme = nnlr.torchtitan(entries) * nnlr.rule("head.weight", algorithm="AdamW")
+    plan = nnlr.resolve(zoo.plain(), scheme, lr=1e-3, weight_decay=0.1)
+    assert "AdamW" == plan["head.weight"].algorithm
+    assert "Muon" == plan["blocks.0.fc.weight"].algorithm
+    assert "overruled" in plan.explain("head.weight")

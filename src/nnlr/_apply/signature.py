@@ -11,11 +11,12 @@ from torch.optim import Optimizer
 
 from nnlr._apply.locate import Located
 from nnlr._apply.param_groups import FittedPlan
-from nnlr._declare.factor import Update
 from nnlr._rows.groups import Group
 from nnlr._rows.rates import Bases
 from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.errors import ConfigError, CoverageError
+from nnlr.optim import _adam, _sgd
+from nnlr.optim._update_size import FACTOR, is_muon
 
 # Optimizers that add decay to the gradient and then divide by a running scale of it, so
 # that decay does not act on the weights in proportion to lr * weight_decay.
@@ -30,7 +31,11 @@ ADAPTIVE_L2: Final = (
 )
 
 # Optimizers whose kind of steps (Update) is known.
-_OF_A_KIND: Final = (*ADAPTIVE_L2, torch.optim.AdamW, torch.optim.SGD)
+_OF_A_KIND: Final = (
+    *ADAPTIVE_L2,
+    *(torch.optim.AdamW, torch.optim.SGD),
+    *(_adam.Adam, _adam.AdamW, _sgd.SGD),  # the same numbers
+)
 
 # Newer than the oldest torch that nnlr supports.
 _MUON: Final = getattr(torch.optim, "Muon", ())
@@ -40,6 +45,9 @@ _ROUTE: Final = """Let another class train them, in one optimizer:
   plan = nnlr.resolve(model, nnlr.route("muon", "adamw"), lr={"muon": 0.02, "adamw": 1e-3},
                       weight_decay=0.1)
   optimizer = plan.optimizer({"muon": torch.optim.Muon, "adamw": torch.optim.AdamW})"""
+
+# The kind of a Muon whose shape factor no scheme is for.
+_OTHER_FACTOR: Final = "muon with another shape factor"
 
 _KEYWORDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -235,22 +243,46 @@ def refuse_other_update(
     if kind is None:
         return
     fitting = {kind, None}
-    if kind != "sgd" and not any(group.weight_decay for group in groups):
+    if kind in {"adam", "adamw"} and not any(group.weight_decay for group in groups):
         fitting |= {"adam", "adamw"}  # they differ in decay only
-    trained = (param.row for param in located if param.row.group is not None)
-    for step in (step for row in trained for step in row.trace):
+    trained = [param.row for param in located if param.row.group is not None]
+    pairs = ((row, step) for row in trained for step in row.trace)
+    for row, step in pairs:
         if step.factor.update not in fitting:
             raise ConfigError(
                 f"{signature.name} does not go with {step.source}, whose factors are for "
-                f"optimizer={step.factor.update!r}. Pass optimizer={kind!r} to the scheme, "
-                "if it has that argument, or use an optimizer of its kind.",
+                f"optimizer={step.factor.update!r}. {row.name!r} has one. "
+                f"{_way_out(kind, row.algorithm)}",
+                name=row.name,
             )
 
 
-def _kind_of_steps(signature: Signature, settings: Mapping[str, Any]) -> Update | None:
+def _way_out(kind: str, algorithm: str | None) -> str:
+    """What to do about a scheme for other steps."""
+    if kind == _OTHER_FACTOR:
+        return f"Its shape factor depends on width in another way: use {FACTOR}='original'."
+    if algorithm is None:
+        return (
+            f"Pass optimizer={kind!r} to the scheme, if it has that argument, or use an optimizer "
+            "of its kind."
+        )
+    return (
+        f"Have a scheme for what {algorithm!r} trains, with optimizer={kind!r} if it has that "
+        "argument, and the other for the rest: one.where(selector) * other.where(~selector). "
+        "Outside of where(), rates and initial weights stay as they are."
+    )
+
+
+def _kind_of_steps(signature: Signature, settings: Mapping[str, Any]) -> str | None:
     """The kind of an optimizer's steps; ``None`` if they are not those of a class of torch."""
     cls = signature.cls
-    if not isinstance(cls, type) or not issubclass(cls, _OF_A_KIND):
+    arguments = {**signature.defaults, **signature.bound, **settings}
+    if not isinstance(cls, type):
+        return None
+    if is_muon(cls, arguments):
+        # By others of its shape factors width counts otherwise.
+        return "muon" if arguments.get(FACTOR) in {None, "original", "spectral"} else _OTHER_FACTOR
+    if not issubclass(cls, _OF_A_KIND):
         return None
     base = next(base for base in cls.__mro__ if base in _OF_A_KIND)
     # Torch wraps the method when a first instance is built.
@@ -258,6 +290,5 @@ def _kind_of_steps(signature: Signature, settings: Mapping[str, Any]) -> Update 
         return None
     if issubclass(base, torch.optim.SGD):
         return "sgd"
-    arguments = {**signature.defaults, **signature.bound, **settings}
     decoupled = issubclass(base, torch.optim.AdamW) or arguments.get("decoupled_weight_decay")
     return "adamw" if decoupled else "adam"

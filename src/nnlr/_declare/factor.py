@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from nnlr._arguments import choice, flag, names, number, options, text
+from nnlr._arguments import choice, flag, names, number, options, text, word
 from nnlr.depth._layer import Layer, as_layer
 from nnlr.errors import NnlrError
 
-Update = Literal["adam", "adamw", "sgd"]
+Update = Literal["adam", "adamw", "sgd", "muon"]
 
-UPDATES: Final[tuple[Update, ...]] = ("adam", "adamw", "sgd")
+UPDATES: Final[tuple[Update, ...]] = ("adam", "adamw", "sgd", "muon")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,10 @@ class Factor:
         why: One short phrase for the trace: ``"0.75^9, block 4 of 13"``.
         compensates_decay: The factor already corrects decay for its ``lr_mult``, so the
             weight decay modes of ``resolve`` leave it alone.
-        update: Whose steps it is right for, ``"sgd"``, ``"adam"`` (decay in the gradient) or
-            ``"adamw"``; ``None`` for any. ``plan.optimizer`` refuses torch's classes of
-            another kind; of others it cannot tell.
+        update: Whose steps it is right for, ``"sgd"``, ``"adam"`` (decay in the gradient),
+            ``"adamw"``, or ``"muon"`` (orthogonal updates times ``sqrt(max(1, rows /
+            columns))``); ``None`` for any. ``plan.optimizer`` refuses torch's classes of
+            another kind, and any Muon; of others it cannot tell.
         algorithm: Name of the algorithm that should train the parameter, where there are several.
         shadowed: Rules that matched too but came later.
         layer: The parameter's place in depth, if the scheme asked for it.
@@ -81,7 +82,7 @@ class Factor:
         flag(self.compensates_decay, "compensates_decay")
         put(self, "shadowed", names(self.shadowed, "shadowed", "('rule 2',)"))
         if self.algorithm is not None:
-            text(self.algorithm, "algorithm")
+            word(self.algorithm, "algorithm")
         if self.update is not None:
             put(self, "update", choice(self.update, "update", UPDATES))
         if self.layer is not None:

@@ -1,13 +1,13 @@
 """The rates that the factors of one parameter multiply to."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from nnlr._arguments import choice, number, text
+from nnlr._arguments import choice, number, word
 from nnlr._declare.factor import Step, Trace
-from nnlr._text import listed, shown
+from nnlr._text import listed, nearest_hint, shown
 from nnlr.errors import ConfigError, NnlrError
 
 Decay = Literal["coupled", "independent", "sqrt"]
@@ -78,10 +78,17 @@ def make_bases(lr: object, weight_decay: object, decay: object) -> Bases:
     return bases
 
 
-def changed(old: Rate, new: object, what: str) -> object:
+def changed(old: Rate, new: object, what: str, algorithms: Collection[str]) -> object:
     """A base rate with another value; of several the ones that are named."""
     if new is None:
         return old
+    if isinstance(new, Mapping) and (strays := [name for name in new if name not in algorithms]):
+        hint = nearest_hint(str(strays[0]), algorithms)
+        raise ConfigError(
+            f"{what} names {shown(strays[0])}, and the plan has "
+            f"{listed(map(repr, algorithms)) or 'no algorithms'}. {hint}".rstrip(),
+            what=what,
+        )
     if not isinstance(old, Mapping):
         return new
     if not isinstance(new, Mapping):
@@ -115,7 +122,7 @@ def _rate(value: object, what: str, above: float | None = None) -> Rate:
             f"{what}={{}} names no algorithm. Pass a number, or one for each.", what=what
         )
     return {
-        text(name, f"an algorithm in {what}"): number(rate, f"{what}[{name!r}]", above=above)
+        word(name, f"an algorithm in {what}"): number(rate, f"{what}[{name!r}]", above=above)
         for name, rate in value.items()
     }
 

@@ -119,11 +119,13 @@ def refuse_unrouted(rows: Iterable[PlanRow], bases: Bases, label: str) -> None:
     """Refuse base rates of algorithms where no algorithm, or one without rates, trains a row."""
     algorithms = bases.algorithms
     trained = [row for row in rows if row.trainable and algorithms]
+    two = ", ".join(map(repr, algorithms[:2]))
+    recipe = f"nnlr.route({two}), or " if len(algorithms) > 1 else ""
     if nobodys := [row.name for row in trained if row.algorithm is None]:
         raise CoverageError(
             f"The base rates are those of {listed(map(repr, algorithms))}, and no algorithm trains "
             f"{plural(len(nobodys), 'parameter')} of {label}: {listed(nobodys)}.\n"
-            f"  Route them: nnlr.route({', '.join(map(repr, algorithms[:2]))}), or "
+            f"  Route them: {recipe}"
             f"nnlr.rule('*', algorithm={algorithms[-1]!r}).",
             names=nobodys,
         )

@@ -33,7 +33,8 @@ def rate_summary(optimizer: object) -> dict[str, float]:
         with the largest; of the first of several algorithms; without multipliers, the group
         with the largest rate), and
         ``lr_min`` and ``lr_max``, the extremes over the groups whose rate is above 0. If none
-        is, as at the start of a warm-up, all three are 0.
+        is, as at the start of a warm-up, all three are 0. Of several algorithms ``lr`` is the
+        first's, and each has its own as ``lr_muon`` and so on.
 
     Raises:
         NnlrError: If there are no parameter groups.
@@ -52,9 +53,22 @@ def rate_summary(optimizer: object) -> dict[str, float]:
         )
     rates = [as_float(group["lr"]) for group in groups]
     learning = [rate for rate in rates if rate > 0] or [0.0]
-    reference = reference_group(groups)
+    by_algorithm: dict[str, list[Group]] = {}
+    for group in groups:
+        by_algorithm.setdefault(group.get("algorithm", ""), []).append(group)
+    of_each = {name: _reference_rate(members) for name, members in by_algorithm.items()}
+    first, *others = of_each.values()
     return {
-        "lr": max(rates) if reference is None else as_float(reference["lr"]),
+        "lr": first,
         "lr_min": min(learning),
         "lr_max": max(learning),
+        **({f"lr_{name}": lr for name, lr in of_each.items()} if others else {}),
     }
+
+
+def _reference_rate(groups: list[Group]) -> float:
+    """Return the rate of the reference group; without multipliers the largest."""
+    reference = reference_group(groups)
+    if reference is None:
+        return max(as_float(group["lr"]) for group in groups)
+    return as_float(reference["lr"])

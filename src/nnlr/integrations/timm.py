@@ -21,7 +21,7 @@ from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._resolve import resolve
 from nnlr._rows.groups import Locked
-from nnlr._rows.rates import Decay, make_bases
+from nnlr._rows.rates import Decay, Rate, make_bases
 from nnlr._select.selector import Selector
 from nnlr._text import shown
 from nnlr.errors import NnlrError
@@ -79,17 +79,22 @@ def to_timm(
     groups = plan.param_groups(
         model, partial=partial, names=names, locked=locked, eps=eps, init=init
     )
+    bases = plan.algorithms
+
+    def base_of(group: ParamGroup) -> float:
+        return bases[group["algorithm"]].lr if "algorithm" in group else plan.lr
+
     return [
         {key: value for key, value in group.items() if key not in {"lr_mult", "wd_mult"}}
-        | {"lr": plan.lr, "lr_scale": group["lr_mult"]}
+        | {"lr": base_of(group), "lr_scale": group["lr_mult"]}
         for group in groups
     ]
 
 
 def param_group_fn(
     *schemes: Scheme,
-    lr: float,
-    weight_decay: float,
+    lr: Rate,
+    weight_decay: Rate,
     decay: Decay = "coupled",
     tied: Mapping[str, str] | None = None,
     roles: Mapping[str | Selector, str] | None = None,

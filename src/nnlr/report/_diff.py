@@ -11,9 +11,12 @@ from nnlr._text import listed, plural
 from nnlr.report._text import WIDTH, rate
 
 # What is compared of two rows, beside their options.
+# Told first, as rates of other algorithms do not compare.
+_REROUTED = "  algorithm"
+
 _COMPARED = (
-    *("shape", "state", "lr", "lr_mult", "weight_decay", "wd_mult"),
-    *("eps_mult", "init_mult", "algorithm"),
+    *("algorithm", "shape", "state", "lr", "lr_mult", "weight_decay", "wd_mult"),
+    *("eps_mult", "init_mult"),
 )
 
 
@@ -47,7 +50,8 @@ class PlanDiff:
         for old, new in self.changed:
             alike.setdefault(_change(old, new), []).append(new.name)
         for change, names in alike.items():
-            lines += [_heading("changed", names), change]
+            title = "rerouted" if change.startswith(_REROUTED) else "changed"
+            lines += [_heading(title, names), change]
         return "\n".join(lines)
 
 
@@ -99,8 +103,11 @@ def _text(step: Step) -> str:
     """A factor and its source in one line."""
     factor = step.factor
     parts = [
-        f"{name} {rate(value)}"
-        for name in ("lr_mult", "wd_mult", "lr", "weight_decay", "eps_mult", "init_mult")
+        f"{name} {value if isinstance(value, str) else rate(value)}"
+        for name in (
+            *("lr_mult", "wd_mult", "lr", "weight_decay"),
+            *("eps_mult", "init_mult", "algorithm"),
+        )
         if (value := getattr(factor, name)) != getattr(NEUTRAL, name)
     ]
     parts += [f"{key}={value!r}" for key, value in sorted(factor.options.items())]

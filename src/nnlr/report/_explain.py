@@ -3,15 +3,18 @@
 from dataclasses import replace
 from textwrap import wrap
 
+from torch.optim import Optimizer
+
 from nnlr._declare.factor import NEUTRAL, Step
 from nnlr._rows.rates import Bases, decay_mode_acts
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, printable
 from nnlr.depth._layer import Layer
+from nnlr.report._algorithms import update_lines
 from nnlr.report._text import WIDTH, rate
 
 
-def explain(row: PlanRow, bases: Bases) -> str:
+def explain(row: PlanRow, bases: Bases, optimizer: Optimizer | None = None) -> str:
     """Tell how the rates of a parameter came about; see :meth:`nnlr.Plan.explain`."""
     shape = " x ".join(map(str, row.shape)) or "scalar"
     lines = [
@@ -28,6 +31,7 @@ def explain(row: PlanRow, bases: Bases) -> str:
         lines += _algorithm_lines(row)
     base = bases.of(row.algorithm)
     lines += _rate_lines(row, "lr", "lr_mult", base.lr)
+    lines += update_lines(row, optimizer) if row.trainable else []
     lines += _rate_lines(row, "weight_decay", "wd_mult", base.weight_decay)
     if row.lr_mult not in {0, 1} and decay_mode_acts(row.trace, bases):
         how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"

@@ -57,7 +57,7 @@ def _cut(name: str, depth: int | None) -> str:
 
 def _settings(row: PlanRow) -> object:
     options = tuple(sorted((key, repr(value)) for key, value in row.options.items()))
-    rates = (row.lr, row.weight_decay, row.lr_mult, row.wd_mult)
+    rates = (row.algorithm, row.lr, row.weight_decay, row.lr_mult, row.wd_mult)
     return (*rates, row.locked, row.frozen, options)
 
 

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Final
 
+from torch.optim import Optimizer
+
 from nnlr._findings import Finding
 from nnlr._rows.groups import Group
 from nnlr._rows.layers import depth_text, layers_of_rows
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural, printable
+from nnlr.report._algorithms import algorithm_lines
 from nnlr.report._fold import Line, folds
 from nnlr.report._text import WIDTH, amount, at_dots, load_rich, options_text, rate, render
 
@@ -19,22 +22,14 @@ LIMIT: Final = 60
 # Fewest columns that a parameter's name gets, whatever else there is to say.
 _NARROWEST: Final = 24
 
+# Most columns for the name of an algorithm.
+_WIDEST: Final = 12
+
 # Findings and ties that a folded table tells in full.
 _TOLD: Final = 3
 
 # Text of a group's options -> the number it is shown under.
 Footnotes = Mapping[str, int]
-
-
-def _base_lines(bases: Bases, mode: str) -> list[str]:
-    """The base rates, of each algorithm if there are several."""
-    lines = []
-    for name in bases.algorithms or (None,):
-        base = bases.of(name)
-        whose = f"{name}: " if name else ""
-        rates = f"base lr {rate(base.lr)}, base weight decay {rate(base.weight_decay)}"
-        lines.append(f"{whose}{rates}{mode}")
-    return lines
 
 
 def table(
@@ -45,13 +40,14 @@ def table(
     findings: Sequence[Finding],
     *,
     full: bool,
+    optimizer: Optimizer | None,
 ) -> str:
     """Draw the table; see :meth:`nnlr.Plan.table`."""
     counts = f"{plural(len(rows), 'parameter')} ({amount(sum(row.numel for row in rows))})"
     mode = "" if bases.decay == "coupled" else f", decay {bases.decay}"
     head = [
         f"{label}: {counts}, {plural(len(groups), 'group')}",
-        *_base_lines(bases, mode),
+        *algorithm_lines(rows, bases, mode, optimizer),
     ]
     if not rows:
         return "\n".join(head)
@@ -113,6 +109,7 @@ def _columns(lines: Sequence[Line], footnotes: Footnotes) -> dict[str, list[str]
     first = [line.rows[0] for line in lines]
     columns = {
         "layer": [depth_text(line.rows) for line in lines],
+        "algorithm": [_short(printable(row.algorithm or "")) for row in first],
         "tensors": [f"{len(line.rows):,}" if len(line.rows) > 1 else "" for line in lines],
         "numel": [amount(line.numel) for line in lines],
     }
@@ -123,6 +120,11 @@ def _columns(lines: Sequence[Line], footnotes: Footnotes) -> dict[str, list[str]
     if {row.wd_mult for row in first} <= {0.0, 1.0}:
         del columns["wd_mult"]
     return {title: cells for title, cells in columns.items() if any(cells)}
+
+
+def _short(name: str) -> str:
+    """The name of an algorithm; its line above the table has the whole of a long one."""
+    return name if len(name) <= _WIDEST else f"{name[: _WIDEST - 3]}..."
 
 
 def _note(line: Line, footnotes: Footnotes) -> str:

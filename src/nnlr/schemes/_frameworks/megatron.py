@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from nnlr._arguments import flag, number, options
+from nnlr._arguments import flag, number, options, word
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note, warning
@@ -104,6 +104,7 @@ def megatron(
     apply_wd_to_qk_layernorm: bool = False,
     decoupled_lr: float | None = None,
     decoupled_min_lr: float | None = None,
+    optimizer: str = "adam",
     strict: bool = True,
 ) -> Scheme:
     """Megatron's ``config_overrides``, and the standard ones.
@@ -124,6 +125,8 @@ def megatron(
         decoupled_lr: Absolute rate of embedding and output layers: the parameters marked
             ``is_embedding_or_output_parameter``, and if none is, those of these roles.
         decoupled_min_lr: ``min_lr`` for the same.
+        optimizer: ``OptimizerConfig.optimizer``, Megatron's default: the algorithm of what no
+            override sends elsewhere. It counts where an override names another.
         strict: Refuse what Megatron passes over in silence: misspelt settings and keys that
             match nothing. With ``False`` they are findings.
 
@@ -148,7 +151,7 @@ def megatron(
         )
     with_standard = config_overrides is None if standard is None else flag(standard, "standard")
     flag(apply_wd_to_qk_layernorm, "apply_wd_to_qk_layernorm")
-    settings = {
+    settings: dict[str, object] = {
         "apply_wd_to_qk_layernorm": apply_wd_to_qk_layernorm,
         "decoupled_lr": decoupled_lr,
         "decoupled_min_lr": decoupled_min_lr,
@@ -180,9 +183,12 @@ def megatron(
             )
         matcher = ParamKey(name=key) if isinstance(key, str) else key
         overrides.append((matcher, _override(key, item, watch)))
+    rest = word(optimizer, "optimizer")
+    others = {override.get("optimizer", rest) for _, override in overrides} - {rest}
+    settings["optimizer"] = rest
     call = watch.call(megatron, config_overrides=config_overrides, standard=standard, **settings)
     qk_decay = with_standard and apply_wd_to_qk_layernorm
-    return Megatron(watch, call, overrides, count, qk_decay)
+    return Megatron(watch, call, overrides, count, qk_decay, rest if others else None)
 
 
 def vector(param: Tensor) -> bool:
@@ -230,8 +236,8 @@ def _override(key: object, item: object, watch: Watch) -> dict[str, Any]:
         raise ConfigError(f"{what} sets max_lr and lr_mult: drop one of them.")
     for name in filter(settings.__contains__, (*_RATES, *_SCHEDULED)):
         number(settings[name], f"{name} of {what}")
-    if not isinstance(settings.get("optimizer", ""), str):
-        raise ConfigError(f"optimizer of {what} must be a name.")
+    if "optimizer" in settings:
+        word(settings["optimizer"], f"optimizer of {what}")
     options({name: value for name, value in settings.items() if name not in _RATES}, what)
     return settings
 
@@ -255,19 +261,18 @@ class Megatron(Imported):
     entries: Sequence[Override]  # the standard ones first
     standard: int  # how many of them are standard ones
     qk_decay: bool  # whether norms of queries and keys decay
+    rest: str | None  # the algorithm of what no override names one for; None if there is one only
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """All matching overrides, merged; nothing for frozen parameters."""
         matches, _ = self._matches(model)
-        merged: dict[tuple[int, ...], Factor] = {(): NEUTRAL}
+        merged: dict[tuple[int, ...], Factor] = {}
         factors = []
         for index, param in enumerate(model.params):
-            at = tuple(
-                at for at, chosen in enumerate(matches) if index in chosen and param.requires_grad
-            )
-            if at not in merged:
+            at = tuple(at for at, chosen in enumerate(matches) if index in chosen)
+            if param.requires_grad and at not in merged:
                 merged[at] = self._merged(at, param.name)
-            factors.append(merged[at])
+            factors.append(merged[at] if param.requires_grad else NEUTRAL)
         return factors
 
     def _matches(self, model: ModelInfo) -> tuple[list[Indices], list[Finding]]:
@@ -308,11 +313,12 @@ class Megatron(Imported):
                 name=name,
                 option="lr_mult",
             )
+        algorithm = merged.pop("optimizer", self.rest)
         return Factor(
             lr=merged.pop("max_lr", None),
             lr_mult=merged.pop("lr_mult", 1.0),
             wd_mult=merged.pop("wd_mult", 1.0),
-            algorithm=merged.pop("optimizer", None),
+            algorithm=None if self.rest is None else algorithm,
             options=options(merged, "a Megatron override"),
             why=", ".join(_brief(self.entries[at][0]) for at in matching),
         )

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 
-from nnlr._arguments import is_listing, number, options
+from nnlr._arguments import is_listing, number, options, word
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding
@@ -50,7 +50,8 @@ def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme
     An entry is a mapping with ``pattern``, ``lr``, ``weight_decay``, other settings of the
     group, and the ``optimizer``'s name; or torchtitan's own object, that of older versions
     (``ParamGroupConfig`` with ``optimizer_name`` and ``optimizer_kwargs``) or of newer ones
-    (``AdamW.Config``). Entries for more than one optimizer send the parameters to it by name.
+    (``AdamW.Config``). Entries of more than one optimizer route: ``plan.optimizer`` takes a
+    class for each name, ``{"Muon": torch.optim.Muon, "AdamW": torch.optim.AdamW}``.
 
     As rates are absolute, those of ``resolve`` are only what all multipliers refer to: pass
     the rates of the last, broadest entry.
@@ -98,8 +99,7 @@ def _entry(item: object, at: int, watch: Watch) -> Entry:
     what = f"entry {at} {pattern.pattern!r}"
     older_name = settings.pop("optimizer_name", "AdamW")
     optimizer = settings.pop("optimizer", older_name)
-    if not isinstance(optimizer, str):
-        raise ConfigError(f"optimizer of {what} must be a name, got {shown(optimizer)}.")
+    word(optimizer, f"optimizer of {what}")
     settings |= mapping(settings.pop("optimizer_kwargs", {}), f"optimizer_kwargs of {what}")
     for key in watch.misspelt_keys(settings, _RATES, what):
         del settings[key]

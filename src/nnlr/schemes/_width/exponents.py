@@ -9,6 +9,7 @@ step for step, if it is trained with
     SGD, with momentum too        c ** 2    c ** -2    -        c
     Adam (decay in the gradient)  c         c ** -2    c ** -1  c
     AdamW (decoupled decay)       c         c ** -1    c ** -1  c
+    Muon                          c         c ** -1    c ** -1  c
     ============================  ========  =========  =======  =====
 
 because the gradient of V is that of W divided by c, and Adam's step does not depend on the
@@ -36,7 +37,12 @@ _QK_NORM: Final = re.compile(
 ).fullmatch
 
 # Exponents of c for lr, weight decay and eps.
-_FOLD_EXPONENTS: Final = {"sgd": (2, -2, 0), "adam": (1, -2, -1), "adamw": (1, -1, -1)}
+_FOLD_EXPONENTS: Final = {
+    "sgd": (2, -2, 0),
+    "adam": (1, -2, -1),
+    "adamw": (1, -1, -1),
+    "muon": (1, -1, -1),
+}
 
 # Exponents of the growth of fan-in and of fan-out for lr; decay has the opposite. Others: 0.
 _WIDTH_EXPONENTS: Final = {
@@ -68,6 +74,22 @@ class Scales(NamedTuple):
             why=f"{growth.kind}, {width:.3g} x as wide",
         )
 
+    @classmethod
+    def of_muon(cls, growth: Growth, shape: Sequence[int]) -> "Scales":
+        """Those by which the spectral norm of an update goes like ``sqrt(out / in)``.
+
+        Muon's is ``sqrt(max(1, rows / columns))``, which is that of a hidden matrix whose sides
+        have grown alike: its rate stays.
+        """
+        if growth.fan_in is None or len(shape) != 2:
+            return cls(why=f"{growth.kind}, {growth.width:.3g} x as wide")
+        mults = [mult or 1.0 for mult in growth.mults]
+        before = [size / mult for size, mult in zip(shape, mults, strict=True)]
+        made = max(1, shape[0] / shape[1]) / max(1, before[0] / before[1])
+        due = mults[1 - growth.fan_in] / mults[growth.fan_in]
+        lr = (due / made) ** 0.5
+        return cls(lr=lr, wd=1 / lr, why=f"{growth.kind}, {growth.width:.3g} x as wide, by Muon")
+
     def folded(self, c: float, optimizer: Update) -> "Scales":
         """The same for ``c`` times the parameter."""
         lr, wd, eps = _FOLD_EXPONENTS[optimizer]
@@ -79,8 +101,11 @@ class Scales(NamedTuple):
             f"{self.why}, forward x {c:.3g}",
         )
 
-    def factor(self, optimizer: Update) -> Factor:
-        """The factor; its decay is meant as it is, whatever the learning rate."""
+    def factor(self, optimizer: Update, *, neutral: bool = True) -> Factor:
+        """The factor; its decay is meant as it is, whatever the learning rate.
+
+        ``neutral`` says that factors of 1 are right for any optimizer.
+        """
         rates = self.lr, self.wd, self.eps, self.init
         return Factor(
             lr_mult=self.lr,
@@ -89,7 +114,7 @@ class Scales(NamedTuple):
             init_mult=self.init,
             why=self.why,
             compensates_decay=True,
-            update=None if set(rates) == {1} else optimizer,
+            update=None if set(rates) == {1} and neutral else optimizer,
         )
 
 

@@ -4,12 +4,14 @@
     Adam    lr_mult                              1 / n     1             1
             wd_mult                              n         1             1
     SGD     lr_mult = 1 / wd_mult                out / in  n             n
+    Muon    lr_mult = 1 / wd_mult                1         1             n ** -.5
     std of the initial weights, to the base's    n ** -.5  1             1
     factor in the forward pass                   1         1             1 / n
 
 Tensor Programs V (Yang et al. 2022, arXiv 2203.03466), as the authors' package ``mup`` has
 it. The readout's forward factor is folded into its weight (:mod:`.exponents`), so that the
-model need not be changed.
+model need not be changed. Muon's line, for its factor sqrt(max(1, out / in)), is the spectral
+condition (Yang, Simon and Bernstein 2023, arXiv 2310.17813).
 """
 
 from collections.abc import Sequence
@@ -64,7 +66,8 @@ def mup(
             where they differ infinite. Without it a dimension is infinite where base and
             model differ, which is right unless something else differs too (a vocabulary).
         optimizer: ``"adamw"`` for AdamW and what else normalises gradients and has decay
-            apart from them; ``"adam"`` where decay is added to the gradient; ``"sgd"``. The
+            apart from them; ``"adam"`` where decay is added to the gradient; ``"sgd"``;
+            ``"muon"`` for Muon with its original shape factor or the spectral one. The
             first two differ only in the decay of a folded readout. ``plan.optimizer`` refuses
             torch's optimizers of another kind. With ``"adam"`` the decay is that of
             ``MuAdam``, which no width leaves alone: rather use AdamW, or no decay.
@@ -132,13 +135,22 @@ class MuP(Call, WidthScheme):
         factors = []
         shared: dict[object, Factor] = {}  # equal factors are one object, so that steps are shared
         grown = self.grown(model)
-        for growth, init, fold in zip(grown, *self.inits_and_folds(model, grown), strict=True):
-            scales = Scales.of_width(growth, self.optimizer)._replace(init=init)
+        parts = zip(model.params, grown, *self.inits_and_folds(model, grown), strict=True)
+        for param, growth, init, fold in parts:
+            if self.optimizer == "muon":
+                scales = Scales.of_muon(growth, param.shape)._replace(init=init)
+            else:
+                scales = Scales.of_width(growth, self.optimizer)._replace(init=init)
             if not growth.infinite:
                 scales = scales._replace(why="finite")
             if fold != 1:
                 scales = scales.folded(fold, self.optimizer)
             if self.decoupled_wd:
                 scales = scales._replace(wd=1.0)
-            factors.append(shared.setdefault(scales, scales.factor(self.optimizer)))
+            # Muon's rate stays only where its own factor follows the shape.
+            neutral = self.optimizer != "muon" or set(growth.infinite) <= {1}
+            key = (scales, neutral)
+            if key not in shared:
+                shared[key] = scales.factor(self.optimizer, neutral=neutral)
+            factors.append(shared[key])
         return factors
