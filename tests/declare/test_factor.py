@@ -49,7 +49,7 @@ class TestFactor:
         ("settings", "message"),
         [
             ({"why": 3}, "why must be a string, got 3"),
-            ({"algorithm": 3}, "algorithm must be a string, got 3"),
+            ({"algorithm": 3}, "algorithm must be a name, got 3"),
             ({"options": None}, "options of a factor must be a mapping"),
             ({"options": []}, "options of a factor must be a mapping"),
         ],

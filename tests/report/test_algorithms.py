@@ -339,7 +339,7 @@ class TestKept:
         assert (0.1, 3e-4) == (plan["blocks.0.up.weight"].lr, plan["wte.weight"].lr)
         with pytest.raises(nnlr.ConfigError, match="one number for 2 algorithms"):
             plan.with_rates(lr=0.1)
-        with pytest.raises(nnlr.NnlrError, match="names 'moun', .* Did you mean 'muon'"):
+        with pytest.raises(nnlr.NnlrError, match=r"names 'moun', .* Nearest: 'muon'"):
             plan.with_rates(lr={"moun": 0.1})
 
     @pytest.mark.parametrize(
