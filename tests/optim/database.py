@@ -13,15 +13,16 @@ with warnings.catch_warnings(), patch.object(torch.backends, "disable_global_fla
     warnings.simplefilter("ignore")
     from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
 
-__all__ = ["INFOS", "OptimizerErrorEnum", "inputs"]
+__all__ = ["ALL", "INFOS", "OptimizerErrorEnum", "inputs"]
 
-INFOS = {info.optim_cls.__name__: info for info in optim_db if info.optim_cls.__name__ in NAMES}
+ALL = {info.optim_cls.__name__: info for info in optim_db}
+INFOS = {name: info for name, info in ALL.items() if name in NAMES}
 
 
-def inputs(dtype=torch.float32, device="cpu"):
-    """Every input that the database has for the three classes."""
+def inputs(dtype=torch.float32, device="cpu", infos=INFOS):
+    """Every input that the database has for the three classes, or for others."""
     return [
         pytest.param(name, each.kwargs, id=f"{name}-{each.desc}".replace(" ", "_"))
-        for name, info in INFOS.items()
+        for name, info in infos.items()
         for each in info.optim_inputs_func(device=device, dtype=dtype)
     ]

@@ -30,7 +30,8 @@ from nnlr.checkpoint import Policy, on_load
 from nnlr.checkpoint._guard import guard
 from nnlr.checkpoint._hook import learn, runs_hooks
 from nnlr.errors import ConfigError
-from nnlr.optim._mixed import Mixed, common_defaults
+from nnlr.optim._members import common_defaults
+from nnlr.optim._mixed import Mixed
 
 Opt = TypeVar("Opt", bound=Optimizer)
 

@@ -15,7 +15,7 @@ from nnlr._rows.groups import Group, Locked, make_groups
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 from nnlr.errors import NnlrError
-from nnlr.optim._mixed import ALGORITHM
+from nnlr.optim._members import ALGORITHM
 
 ParamGroup = dict[str, Any]
 

@@ -20,7 +20,7 @@ from nnlr._model.describe import ParamInfo
 from nnlr._rows.row import PlanRow
 from nnlr._sandbox import undisturbed
 from nnlr._text import plural
-from nnlr.optim._mixed import ALGORITHM
+from nnlr.optim._members import ALGORITHM
 from nnlr.optim._update_size import Size, is_adam, is_muon, shape_factor, update_size
 
 Described = PlanRow | ParamInfo

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from nnlr import checkpoint
 from nnlr._checks.subject import Subject, rate
 from nnlr._rows.rates import written
-from nnlr.optim._mixed import ALGORITHM, Mixed
+from nnlr.optim._members import ALGORITHM
+from nnlr.optim._mixed import Mixed
 from nnlr.optim._update_size import is_muon
 
 # A new plan of the model as it is.

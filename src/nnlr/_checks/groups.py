@@ -29,7 +29,7 @@ from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.keep_ratios import keeps_ratios
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN
 from nnlr._text import plural, shown
-from nnlr.optim._mixed import ALGORITHM
+from nnlr.optim._members import ALGORITHM
 
 # Settings that have to be finite and >= 0 where they are numbers.
 _RATES: Final = (

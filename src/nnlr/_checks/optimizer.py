@@ -16,7 +16,7 @@ from nnlr._findings import Finding, error, note, warning
 from nnlr._sandbox import arguments, undisturbed
 from nnlr._schedule.base_rate import runs_step_hooks
 from nnlr._text import plural
-from nnlr.optim._mixed import ALGORITHM
+from nnlr.optim._members import ALGORITHM
 
 # How a step is computed, and what others note in groups: no settings of the update.
 _NO_OPTIONS: Final = frozenset(

@@ -27,7 +27,7 @@ from nnlr._rows.row import PlanRow
 from nnlr._schedule.origin import ORIGIN
 from nnlr._text import plural
 from nnlr.errors import PlanMismatchError
-from nnlr.optim._mixed import ALGORITHM
+from nnlr.optim._members import ALGORITHM
 
 # Roles that most recipes do not decay.
 _UNDECAYED: Final = ("norm", "bias")

@@ -22,7 +22,8 @@ from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._text import shown
 from nnlr.depth._flow import Flow
 from nnlr.errors import NnlrError
-from nnlr.optim._mixed import ALGORITHM, Mixed
+from nnlr.optim._members import ALGORITHM
+from nnlr.optim._mixed import Mixed
 
 SettingsOfGroup = Mapping[str, Any]
 

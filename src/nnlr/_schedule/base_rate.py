@@ -24,7 +24,8 @@ from nnlr._schedule.course import Proxy as Proxy  # noqa: PLC0414 # where versio
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built
 from nnlr._text import listed
 from nnlr.errors import ConfigError
-from nnlr.optim._mixed import ALGORITHM, by_algorithm, member_of
+from nnlr.optim._members import ALGORITHM
+from nnlr.optim._mixed import by_algorithm, member_of
 
 Group = MutableMapping[str, Any]
 

@@ -18,7 +18,8 @@ from nnlr._schedule.origin import ORIGIN, bases_of, note_origin
 from nnlr._schedule.rate_summary import reference_group
 from nnlr._text import listed, shown, warn
 from nnlr.errors import ConfigError, NnlrError
-from nnlr.optim._mixed import ALGORITHM, by_algorithm
+from nnlr.optim._members import ALGORITHM
+from nnlr.optim._mixed import by_algorithm
 
 # Rates that differ by less (relative) are one rate, computed in another order.
 _NOISE: Final = 1e-6

@@ -11,7 +11,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from nnlr._schedule.progress import peak
-from nnlr.optim._mixed import ALGORITHM
+from nnlr.optim._members import ALGORITHM
 
 ORIGIN: Final = "origin"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from nnlr._schedule.base_rate import Group, as_float
 from nnlr._text import shown
 from nnlr.errors import NnlrError
-from nnlr.optim._mixed import ALGORITHM
+from nnlr.optim._members import ALGORITHM
 
 
 def reference_group(groups: Iterable[Group]) -> Group | None:

@@ -21,7 +21,8 @@ from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._schedule.start import mark, note_groups, renew, starting_bases
 from nnlr._text import listed, nearest_hint, shown
 from nnlr.errors import ConfigError, NnlrError
-from nnlr.optim._mixed import common_defaults, member_of
+from nnlr.optim._members import common_defaults
+from nnlr.optim._mixed import member_of
 
 # A factory, or one for each pattern of groups' names; `None` for a constant rate.
 Courses = Factory | Mapping[str, Factory | None]

@@ -17,7 +17,8 @@ from nnlr._schedule.progress import SCHEDULED
 from nnlr._text import listed, plural, shown
 from nnlr.checkpoint._sides import NOTE, Group
 from nnlr.errors import NnlrError
-from nnlr.optim._mixed import ALGORITHM, Mixed
+from nnlr.optim._members import ALGORITHM
+from nnlr.optim._mixed import Mixed
 
 StateDict = dict[str, Any]
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from nnlr.checkpoint._hook import hook_of, runs_hooks
 from nnlr.checkpoint._sides import NOTE, same
 from nnlr.errors import ConfigError
+from nnlr.optim._mixed import Mixed
 
 
 def guard(optimizer: Optimizer) -> None:
@@ -24,8 +25,9 @@ def guard(optimizer: Optimizer) -> None:
     A wrapper that runs no hooks has a form of its own too: it refuses state of other groups.
     """
     method = type(optimizer).load_state_dict
-    is_guarded = "load_state_dict" in vars(optimizer)
-    if method is Optimizer.load_state_dict or is_guarded:
+    classes = optimizer.algorithms.values() if isinstance(optimizer, Mixed) else [optimizer]
+    is_torchs = all(type(each).load_state_dict is Optimizer.load_state_dict for each in classes)
+    if is_torchs or "load_state_dict" in vars(optimizer):
         return
     this = weakref.ref(optimizer)  # no cycle: it is gone when nobody needs it any more
 

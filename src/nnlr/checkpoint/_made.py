@@ -16,7 +16,7 @@ from nnlr._sandbox import arguments, undisturbed
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, plain
 from nnlr._schedule.progress import SCHEDULED
 from nnlr.checkpoint._sides import NOTE, Group
-from nnlr.optim._mixed import ALGORITHM
+from nnlr.optim._members import ALGORITHM
 
 # Settings of how a step is computed, off for the trial: they ask for certain devices.
 _PLAIN_STEP: Final = {"fused": None, "foreach": False, "capturable": False, "differentiable": False}

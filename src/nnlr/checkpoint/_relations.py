@@ -9,7 +9,7 @@ from nnlr.checkpoint._names import ALGORITHM
 from nnlr.checkpoint._saved import Saved
 from nnlr.checkpoint._sides import Group
 from nnlr.checkpoint._state import Judge, Verdict
-from nnlr.optim._mixed import ALGORITHM as KEY
+from nnlr.optim._members import ALGORITHM as KEY
 from nnlr.optim._mixed import member_of
 
 

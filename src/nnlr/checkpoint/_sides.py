@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built, plain
 from nnlr._schedule.progress import SCHEDULED
-from nnlr.optim._mixed import ALGORITHM
+from nnlr.optim._members import ALGORITHM
 
 Group = Mapping[str, Any]
 

@@ -8,7 +8,7 @@ from nnlr._text import shown
 from nnlr.checkpoint._refuse import refuse_malformed
 from nnlr.checkpoint._sides import NOTE
 from nnlr.errors import NnlrError
-from nnlr.optim._mixed import ALGORITHM
+from nnlr.optim._members import ALGORITHM
 
 StateDict = dict[str, Any]
 

@@ -1,30 +1,28 @@
 """One optimizer of several algorithms: each parameter group is stepped by its own class."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from inspect import isclass, signature
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._arguments import is_listing
-from nnlr._text import listed, nearest_hint, plural, shown
+from nnlr._text import shown
 from nnlr.errors import ConfigError
-
-ALGORITHM: Final = "algorithm"  # the key of a group
-
-Group = dict[str, Any]
-Factory = Callable[..., Optimizer]
-
-# Set on an optimizer by a gradient scaler while it steps.
-_OF_A_SCALER: Final = ("grad_scale", "found_inf")
-
-# Called between training and evaluation, where an algorithm has two sets of weights.
-_MODES: Final = ("train", "eval")
+from nnlr.optim._members import (
+    ALGORITHM,
+    Factory,
+    Group,
+    algorithm_of,
+    as_factories,
+    as_groups,
+    build,
+    common_defaults,
+    refuse_foreign_keys,
+    undecorated_step,
+)
 
 
 class Mixed(Optimizer):
@@ -37,7 +35,9 @@ class Mixed(Optimizer):
     to the last bit, what the classes give that are stepped one after the other.
 
     A closure is evaluated once, before the first of them; hooks run once per step. Each
-    parameter is in one group. An algorithm may be without parameters.
+    parameter is in one group. An algorithm may be without parameters. ``OneCycleLR`` and
+    ``CyclicLR`` cycle either betas or momentum, of all groups: where one class has the one and
+    another the other they raise; pass them ``cycle_momentum=False``.
 
     Args:
         groups: Parameter groups as ``torch.optim`` takes them, each with ``"algorithm"``: one
@@ -64,24 +64,27 @@ class Mixed(Optimizer):
         [['momentum_buffer'], ['exp_avg', 'exp_avg_sq', 'step']]
     """
 
-    _members: dict[str, Optimizer]
+    # An optimizer of each class that has parameters; it shares its groups and the state.
+    _members: Mapping[str, Optimizer] = MappingProxyType({})
     _factories: dict[str, Factory]
-    _saved: Mapping[str, Any] | None = None  # the state dict that is being loaded
+    _loading: Mapping[str, Any] | None = None  # the state dict that is being loaded
+    _sizes = 0  # how many keys the state had when it was looked at
 
     def __init__(
         self, groups: Iterable[Mapping[str, Any]], algorithms: Mapping[str, Factory]
     ) -> None:
-        self._factories = _as_factories(algorithms)
-        self._members = {}
-        groups = _as_groups(groups)
-        names = [self._algorithm_of(group) for group in groups]
-        filled: dict[str, list[Group]] = {}
-        for name in self._factories:
+        self._factories = as_factories(algorithms)
+        groups = as_groups(groups)
+        names = [algorithm_of(group, self._factories) for group in groups]
+        members = {}
+        for name, factory in self._factories.items():
             if own := [group for group, of in zip(groups, names, strict=True) if of == name]:
-                self._members[name], filled[name] = _build(name, self._factories[name], own)
-        super().__init__([filled[name].pop(0) for name in names], {})
-        self.defaults = common_defaults(self._members.values())
-        for member in self._members.values():
+                members[name] = build(name, factory, own)
+        filled = {name: iter(member.param_groups) for name, member in members.items()}
+        super().__init__([next(filled[name]) for name in names], {})
+        self._members = members
+        self.defaults = common_defaults(members.values())
+        for member in members.values():
             self.state.update(member.state)
         self._share()
 
@@ -108,128 +111,189 @@ class Mixed(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():  # pragma: no branch - traced, not run
             self._share()
         for member in self._members.values():
-            _undecorated_step(member)(member)
+            if member.param_groups:
+                undecorated_step(member)(member)
         return loss
 
     def _share(self) -> None:
         """Give each algorithm its groups, the state of all, and what a scaler has set."""
+        if len(self.state) != self._sizes:
+            self._sizes = len(self.state)
+            refuse_foreign_keys(self.state, self._members)
         groups: dict[str, list[Group]] = {name: [] for name in self._members}
         for group in self.param_groups:
             groups[group[ALGORITHM]].append(group)
         for name, member in self._members.items():
             member.param_groups[:] = groups[name]
             member.state = self.state
-            for key in _OF_A_SCALER:
-                if key in vars(self):
-                    setattr(member, key, getattr(self, key))
-                elif key in vars(member):
-                    delattr(member, key)
+            member.grad_scale = getattr(self, "grad_scale", None)  # type: ignore[attr-defined]
+            member.found_inf = getattr(self, "found_inf", None)  # type: ignore[attr-defined]
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """Whether all algorithms unscale gradients themselves, as torch's fused classes do."""
-        supports = [getattr(m, "_step_supports_amp_scaling", False) for m in self._members.values()]
-        return all(supports)
+        members = self._members.values()
+        return all(getattr(member, "_step_supports_amp_scaling", False) for member in members)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a method
-        """``train`` and ``eval``, if an algorithm has them (schedule-free ones do)."""
-        members = vars(self).get("_members", {}).values()
-        methods = [getattr(m, name) for m in members if name in _MODES and hasattr(m, name)]
-        if not methods:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def train(self) -> None:
+        """Call ``train`` of the algorithms that have it: schedule-free ones."""
+        self._call("train")
+
+    def eval(self) -> None:
+        """Call ``eval`` of the algorithms that have it: schedule-free ones."""
+        self._call("eval")
+
+    def _call(self, method: str) -> None:
+        """Call a method of the algorithms that have it."""
         self._share()
-        return lambda: [method() for method in methods] and None
+        for member in self._members.values():
+            if hasattr(member, method):
+                getattr(member, method)()
 
     # --- groups ---------------------------------------------------------------------
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a group, which names its ``"algorithm"``.
+        """Add a group, which names its ``"algorithm"``; where that fails, nothing is changed.
 
         Raises:
-            ConfigError: If it names none, or the class refuses it.
+            ConfigError: If it names none, or is the first of a class, which refuses it.
         """
-        name = self._algorithm_of(param_group)
-        member = self._members.get(name)
+        if not self._members:  # the constructor adds groups that their classes have filled
+            super().add_param_group(param_group)
+            return
+        name = algorithm_of(param_group, self._factories)
+        (group,) = as_groups([param_group])
+        self._share()
+        member, defaults = self._members.get(name), self.defaults
         if member is None:
-            self._members[name], (filled,) = _build(name, self._factories[name], [param_group])
-            member = self._members[name]
-        elif not any(param_group is group for group in member.param_groups):
-            member.add_param_group({k: v for k, v in param_group.items() if k != ALGORITHM})
-            filled = member.param_groups[-1]
+            member = build(name, self._factories[name], [group])
         else:
-            filled = param_group
+            member.add_param_group({k: v for k, v in group.items() if k != ALGORITHM})
+        filled = member.param_groups[-1]
         filled[ALGORITHM] = name
+        # Torch adds to a group what its class may not have.
+        self.defaults = {k: v for k, v in defaults.items() if k in member.defaults}
         try:
             super().add_param_group(filled)
         except Exception:
-            member.param_groups.remove(filled)
+            del member.param_groups[-1]
+            self.defaults = defaults
             raise
-
-    def _algorithm_of(self, group: Mapping[str, Any]) -> str:
-        """The algorithm that a group names."""
-        name = group.get(ALGORITHM)
-        if name not in self._factories:
-            names = listed(map(repr, self._factories))
-            problem = f"names the algorithm {shown(name)}" if ALGORITHM in group else "names none"
-            raise ConfigError(
-                f"Each group of a Mixed optimizer has a key 'algorithm', one of {names}; a group "
-                f"with the keys {listed(map(repr, group))} {problem}. "
-                f"{nearest_hint(str(name), self._factories)}".rstrip(),
-                algorithm=name,
-            )
-        return str(name)
+        members = {**self._members, name: member}
+        self._members = {each: members[each] for each in self._factories if each in members}
+        self.state.update(member.state)
+        self._share()
 
     # --- keep -----------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to save, as of ``torch.optim.Optimizer``.
+
+        The part of an algorithm whose class has a way of its own is saved in that way; what it
+        saves besides stands under the name of the algorithm, in ``"algorithms"``.
+        """
+        saved = super().state_dict()
+        if all(type(m).state_dict is Optimizer.state_dict for m in self._members.values()):
+            return saved
+        for name, member, groups in self._parts(saved):
+            member.state = self._state_of(member)
+            part = member.state_dict()
+            pairs = zip(groups, part.pop("param_groups"), member.param_groups, strict=True)
+            for group, own, live in pairs:
+                for key, number in zip(own["params"], group["params"], strict=True):
+                    if key in part["state"]:
+                        saved["state"][number] = part["state"][key]
+                for key in live.keys() - own.keys():
+                    del group[key]
+                group.update({**own, "params": group["params"]})
+            del part["state"]
+            if part:
+                saved.setdefault("algorithms", {})[name] = part
+        self._share()
+        return saved
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` gave, as ``torch.optim.Optimizer`` does.
 
         The part of an algorithm whose class has a way of its own is loaded in that way.
+
+        Raises:
+            ConfigError: If a group was saved by another algorithm.
         """
 
-        def note(_: Optimizer, final: Mapping[str, Any]) -> None:
-            self._saved = final
+        def note(_: Optimizer, final: Any) -> None:  # noqa: ANN401 - what hooks of others gave
+            if not isinstance(final, Mapping) or not final.keys() >= {"state", "param_groups"}:
+                raise ConfigError(
+                    "Mixed was given a state without 'state' and 'param_groups'. What separate "
+                    "optimizers saved is loaded by name: nnlr.checkpoint.on_load(optimizer)."
+                )
+            pairs = zip(self.param_groups, final["param_groups"], strict=False)
+            for at, (group, saved) in enumerate(pairs):
+                if saved.get(ALGORITHM, group[ALGORITHM]) != group[ALGORITHM]:
+                    raise ConfigError(
+                        f"param_groups[{at}] was saved by the algorithm {shown(saved[ALGORITHM])} "
+                        f"and is stepped by {group[ALGORITHM]!r}, which cannot read its state. "
+                        "Load by name: nnlr.checkpoint.on_load(optimizer)."
+                    )
+            self._loading = final
 
-        last = self.register_load_state_dict_pre_hook(note)  # others may have changed it
+        copied: Any = list(state_dict) if isinstance(state_dict, list | tuple) else {}
+        if isinstance(state_dict, Mapping):
+            copied = dict(state_dict)
+        last = self.register_load_state_dict_pre_hook(note)  # after the hooks of others
         try:
-            super().load_state_dict(dict(state_dict))
+            super().load_state_dict(copied)
         finally:
             last.remove()
-            self._saved = None
+            self._loading = None
+
+    def _parts(self, saved: Mapping[str, Any]) -> Iterator[tuple[str, Optimizer, list[Group]]]:
+        """Each algorithm with its groups in a state dict."""
+        pairs = list(zip(self.param_groups, saved["param_groups"], strict=True))
+        for name, member in self._members.items():
+            yield name, member, [part for group, part in pairs if group[ALGORITHM] == name]
+
+    def _state_of(self, member: Optimizer) -> defaultdict[Any, Any]:
+        """The state of an algorithm's parameters."""
+        params = {param for group in member.param_groups for param in group["params"]}
+        items = self.state.items()
+        own = {k: v for k, v in items if k in params or not isinstance(k, Tensor)}
+        return defaultdict(dict, own)
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep."""
-        return {
-            **super().__getstate__(),
-            "_factories": self._factories,
-            "_members": self._members,
-        }
+        own = {"_factories": self._factories, "_members": self._members}
+        return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take up state and groups; each class completes what is missing in its own."""
+        if "_members" in state:  # a copy
+            super().__setstate__(state)
+            return
+        for group, loaded in zip(self.param_groups, state["param_groups"], strict=True):
+            loaded[ALGORITHM] = group[ALGORITHM]
         super().__setstate__(state)
-        if "_members" not in state:  # a load
-            for name, member in self._members.items():
-                self._hand_over(name, member)
+        self._share()
+        for name, member, groups in self._parts(self._loading or state):
+            self._load_part(name, member, groups)
         self._share()
 
-    def _hand_over(self, name: str, member: Optimizer) -> None:
+    def _load_part(self, name: str, member: Optimizer, saved: list[Group]) -> None:
         """Let a class take up its part of what has been loaded."""
-        groups = [group for group in self.param_groups if group[ALGORITHM] == name]
-        params = [param for group in groups for param in group["params"]]
-        own = {param: self.state.pop(param) for param in params if param in self.state}
-        if type(member).load_state_dict is Optimizer.load_state_dict or self._saved is None:
-            member.__setstate__({"state": defaultdict(dict, own), "param_groups": groups})
+        groups = list(member.param_groups)
+        member.state = self._state_of(member)
+        if type(member).load_state_dict is Optimizer.load_state_dict or self._loading is None:
+            member.__setstate__({"state": member.state, "param_groups": groups})
         else:
-            saved = self._saved["param_groups"]
-            parts = [g for g, live in zip(saved, self.param_groups, strict=True) if live in groups]
-            member.param_groups = groups
-            member.load_state_dict({"state": self._saved["state"], "param_groups": parts})
+            state, more = self._loading["state"], self._loading.get("algorithms", {})
+            ids = [each for group in saved for each in group["params"] if each in state]
+            part = {"state": {each: state[each] for each in ids}, "param_groups": saved}
+            member.load_state_dict({**more.get(name, {}), **part})
             for group, loaded in zip(groups, member.param_groups, strict=True):
-                group.update(loaded)
+                group.update({**loaded, ALGORITHM: name})
         self.state.update(member.state)
 
 
@@ -245,93 +309,3 @@ def by_algorithm(optimizer: Optimizer) -> dict[str | None, list[Group]]:
     for group in optimizer.param_groups:
         groups.setdefault(group.get(ALGORITHM), []).append(group)
     return groups
-
-
-def _as_factories(algorithms: object) -> dict[str, Factory]:
-    """The classes, by name."""
-    if not isinstance(algorithms, Mapping) or not algorithms:
-        raise ConfigError(
-            "algorithms maps names to optimizer classes, such as "
-            "{'muon': torch.optim.Muon, 'adamw': torch.optim.AdamW}; got "
-            f"{shown(algorithms, typed=True)}."
-        )
-    for name, factory in algorithms.items():
-        cls = factory.func if isinstance(factory, partial) else factory
-        if not isinstance(name, str) or not callable(factory):
-            raise ConfigError(
-                f"algorithms[{shown(name)}] must be an optimizer class, or a functools.partial "
-                f"of one, under a name, got {shown(factory, typed=True)}."
-            )
-        if isclass(cls) and issubclass(cls, Optimizer) and needs_closure(cls):
-            raise ConfigError(
-                f"algorithms[{name!r}]: {cls.__name__} evaluates the loss in its step, perhaps "
-                "several times, while the other algorithms stand still. Use it on its own."
-            )
-    return dict(algorithms)
-
-
-def needs_closure(cls: type[Optimizer]) -> bool:
-    """Whether a class cannot step without a closure."""
-    closure = signature(cls.step).parameters.get("closure")
-    return closure is not None and closure.default is closure.empty
-
-
-def _as_groups(groups: object) -> list[Group]:
-    """Copies of the groups, each with a list of its parameters."""
-    if not is_listing(groups) or isinstance(groups, Mapping):
-        raise ConfigError(f"groups must be a list of parameter groups, got {shown(groups)}.")
-    copies = []
-    for position, group in enumerate(groups):
-        if not isinstance(group, Mapping) or "params" not in group:
-            raise ConfigError(
-                f"groups[{position}] must be a dict with 'params' and 'algorithm', got "
-                f"{shown(group, typed=True)}."
-            )
-        params = group["params"]
-        copies.append({**group, "params": [params] if isinstance(params, Tensor) else list(params)})
-    if not copies:
-        raise ConfigError("Mixed needs at least one parameter group.")
-    return copies
-
-
-def _build(name: str, factory: Factory, groups: Sequence[Group]) -> tuple[Optimizer, list[Group]]:
-    """The optimizer of an algorithm, and its groups in their order."""
-    try:
-        member = factory([{k: v for k, v in g.items() if k != ALGORITHM} for g in groups])
-    except Exception as error:
-        raise ConfigError(
-            f"algorithms[{name!r}] cannot be built on its {plural(len(groups), 'group')}: "
-            f"{type(error).__name__}: {error}",
-            algorithm=name,
-        ) from error
-    if not isinstance(member, Optimizer):
-        raise ConfigError(
-            f"algorithms[{name!r}] built {shown(member, typed=True)}, which is no "
-            "torch.optim.Optimizer."
-        )
-    built = list(member.param_groups)
-    if list(map(_tensors, built)) != list(map(_tensors, groups)):
-        raise ConfigError(
-            f"algorithms[{name!r}]: {type(member).__name__} puts its parameters into other groups "
-            "than it is given, so it cannot be one of several algorithms."
-        )
-    for group in built:
-        group[ALGORITHM] = name
-    return member, built
-
-
-def _tensors(group: Mapping[str, Any]) -> set[int]:
-    """The tensors of a group, by identity."""
-    return {id(item[1] if isinstance(item, tuple) else item) for item in group["params"]}
-
-
-def common_defaults(members: Iterable[Optimizer]) -> dict[str, Any]:
-    """The settings that all optimizers have, as the first has them."""
-    first, *others = [member.defaults for member in members]
-    return {key: value for key, value in first.items() if all(key in d for d in others)}
-
-
-def _undecorated_step(member: Optimizer) -> Callable[..., Any]:
-    """The step of a class without torch's hooks, which run around the whole."""
-    step = type(member).step
-    return getattr(step, "__wrapped__", step) if hasattr(step, "hooked") else step

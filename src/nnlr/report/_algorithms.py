@@ -12,7 +12,8 @@ from nnlr._rows.row import PlanRow
 from nnlr._text import plural, printable
 from nnlr.checkpoint._made import Maker
 from nnlr.errors import NnlrError
-from nnlr.optim._mixed import ALGORITHM, Mixed
+from nnlr.optim._members import ALGORITHM
+from nnlr.optim._mixed import Mixed
 from nnlr.optim._update_size import ADAM, FACTOR, FACTORS, is_muon, update_size
 from nnlr.report._text import WIDTH, amount, rate
 
