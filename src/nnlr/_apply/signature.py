@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -206,15 +206,7 @@ def refuse_unmatched(
             f"functools.partial(cls, {first}=...).",
             setting=first,
         )
-    routed = {name: group for group in fit.groups for name in group.names}
-    if nobodys := [name for name, group in routed.items() if group.algorithm is None]:
-        names = ", ".join(map(repr, [*classes, "others"][:2]))
-        raise CoverageError(
-            f"No algorithm trains {plural(len(nobodys), 'parameter')}: {listed(nobodys)}.\n"
-            f"  Route them: resolve(model, nnlr.route({names}), ...), or "
-            "nnlr.rule(selector, algorithm=...).",
-            names=nobodys,
-        )
+    refuse_unrouted(classes, fit)
     algorithms = dict.fromkeys(g.algorithm for g in fit.groups if g.algorithm is not None)
     if missing := [name for name in algorithms if name not in classes]:
         hint = nearest_hint(missing[0], map(str, classes))
@@ -229,6 +221,19 @@ def refuse_unmatched(
             f"The plan routes nothing to {shown(strays[0])}: its algorithms are "
             f"{listed(map(repr, sorted(plans)))}. Leave the class out, or route parameters to it.",
             algorithms=strays,
+        )
+
+
+def refuse_unrouted(classes: Iterable[str], fit: FittedPlan) -> None:
+    """Refuse a plan that leaves parameters to none of several algorithms."""
+    routed = {name: group for group in fit.groups for name in group.names}
+    if nobodys := [name for name, group in routed.items() if group.algorithm is None]:
+        names = ", ".join(map(repr, [*classes, "others"][:2]))
+        raise CoverageError(
+            f"No algorithm trains {plural(len(nobodys), 'parameter')}: {listed(nobodys)}.\n"
+            f"  Route them: resolve(model, nnlr.route({names}), ...), or "
+            "nnlr.rule(selector, algorithm=...).",
+            names=nobodys,
         )
 
 

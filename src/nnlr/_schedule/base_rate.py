@@ -258,7 +258,7 @@ def refuse_lost_courses(optimizer: Optimizer, groups: Sequence[Group]) -> None:
         followers = [group for group in optimizer.param_groups if share.of(group) is course]
         tensors = {id(tensor) for group in followers for tensor in group["params"]}
         names = [name for group in groups for name, t in group["params"] if id(t) in tensors]
-        if names:
+        if names and not any(group.get(ALGORITHM) == pattern for group in followers):
             raise ConfigError(
                 f"The schedule has a course for {pattern!r}, and no new group is called so: "
                 f"{listed(names)} would lose theirs. Take patterns that match groups of both "
