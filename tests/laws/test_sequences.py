@@ -92,8 +92,8 @@ def swapped_state(patch):
     """Parameters of one shape get each other's state."""
     original = regrouping._state_by_name
 
-    def mutant(optimizer, fresh):
-        kept, misfits = original(optimizer, fresh)
+    def mutant(*args):
+        kept, misfits = original(*args)
         by_shape = {}
         for tensor in kept:
             by_shape.setdefault(tensor.shape, []).append(tensor)

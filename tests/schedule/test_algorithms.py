@@ -420,4 +420,6 @@ class TestOthersSchedulers:
             "lr": BASE,
             "lr_min": pytest.approx(0.3 * BASE),
             "lr_max": 4 * BASE,
+            "lr_muon": BASE,
+            "lr_adamw": pytest.approx(0.3 * BASE),
         }
