@@ -30,7 +30,8 @@ from nnlr.checkpoint._sides import Source as Saved
 from nnlr.checkpoint._sides import same
 from nnlr.checkpoint._state import Judge
 from nnlr.errors import ConfigError, NnlrError
-from nnlr.optim._mixed import ALGORITHM, Mixed, by_algorithm, common_defaults, member_of
+from nnlr.optim._members import ALGORITHM, common_defaults
+from nnlr.optim._mixed import Mixed, by_algorithm, member_of
 
 
 def regroup(
@@ -131,11 +132,14 @@ def regroup(
     _replace(optimizer, new_groups, state)
     tell(optimizer, fit.located)
     if isinstance(optimizer, Mixed):
-        # Those that train nothing any more are gone, and the order is the plan's.
-        optimizer._members = {str(name): optimizer.algorithms[str(name)] for name in members}
+        # In the plan's order; those that train nothing any more are kept as classes only.
+        names = [str(name) for name in members]
+        optimizer._members = {name: optimizer.algorithms[name] for name in names}
+        classes = optimizer._factories
+        optimizer._factories = {name: classes[name] for name in dict.fromkeys([*names, *classes])}
         for name, member in optimizer.algorithms.items():
             set_bases(member.defaults, members[name][1].bases)
-        optimizer.defaults.update(common_defaults(optimizer.algorithms.values()))
+        optimizer.defaults = common_defaults(optimizer.algorithms.values())
     else:
         set_bases(optimizer.defaults, fit.bases)
     base_rate.rebase(optimizer)

@@ -71,4 +71,5 @@ def split(state_dict: Mapping[str, Any]) -> dict[str, StateDict]:
         )
         settings = {k: v for k, v in group.items() if k not in {NOTE, ORIGIN, ALGORITHM}}
         part["param_groups"].append({**settings, "params": ids})
-    return parts
+    of_classes = state_dict.get("algorithms", {})  # what a class saves besides
+    return {name: {**of_classes.get(name, {}), **part} for name, part in parts.items()}
