@@ -119,6 +119,23 @@ def one_algorithm_without_its_setting(ill):
     return plan, optimizer
 
 
+@case("schedule-drift")
+def a_floor_for_all_algorithms(ill):
+    """A scheduler of torch keeps ratios where it multiplies, and a floor is absolute."""
+    plan, optimizer = routed(decoder())
+    floor = 1e-3 if ill else 0.0
+    return plan, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, floor)
+
+
+@case("rates-stay-zero")
+def nothing_for_any_algorithm(ill):
+    _, optimizer = routed(decoder())
+    for group in optimizer.param_groups:
+        group["lr"] *= not ill
+        group.pop("origin")
+    return MODELS[-1], optimizer
+
+
 # --- what Muon is for
 
 
@@ -290,3 +307,23 @@ def taken_away_from_muon(ill):
     made_up = {} if ill else {"lr_mult": 5}
     rule = nnlr.rule("blocks.0.proj.weight", algorithm="adamw", **made_up)
     return routed(decoder(), rule, lr={"muon": 0.02, "adamw": 5e-4})
+
+
+@case("unfit-for-muon")
+def vectors_with_two_axes(ill):
+    """A row is no map, whatever it is called."""
+    net = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 1, bias=False))
+    net.append(nn.Linear(1, 8, bias=False))
+    MODELS.append(net)
+    muon = torch.optim.Muon(net.parameters() if ill else net[0].parameters(), lr=0.02)
+    rest = [*net[1].parameters(), *net[2].parameters()]
+    other = torch.optim.AdamW(rest, lr=3e-3, weight_decay=0)
+    return net, muon if ill else [muon, other]
+
+
+@case("fused-matrix")
+def by_a_class_whose_factor_is_not_known(ill):
+    net = decoder(fused=ill)
+    matrices = [p for p in net.blocks.parameters() if p.ndim == 2]
+    others = [p for p in net.parameters() if all(p is not each for each in matrices)]
+    return net, [FlatMuon(matrices, lr=0.02), torch.optim.SGD(others, lr=0.02)]

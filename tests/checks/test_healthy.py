@@ -574,6 +574,51 @@ class TestSeveralAlgorithms:
         bare.append(torch.optim.AdamW(others, lr=3e-4, weight_decay=0))
         assert "nothing found" == findings(net, bare)
 
+    @pytest.mark.parametrize("kind", ["ours", "each", "torch", "keep"])
+    def test_schedules(self, kind):
+        """By one factor, each by its own, and by torch's own where it multiplies."""
+        net = self.gpt()
+        scheme = nnlr.route("muon", "adamw") * nnlr.no_weight_decay()
+        lr = {"muon": 0.02, "adamw": 3e-4}
+        plan = nnlr.resolve(net, scheme, lr=lr, weight_decay=0.1)
+        optimizer = plan.optimizer({"muon": torch.optim.Muon, "adamw": torch.optim.AdamW})
+        if kind == "each":
+            courses = {
+                name: lambda proxy, by=by: lrs.ExponentialLR(proxy, by)
+                for name, by in (("muon", 0.9), ("adamw", 0.8))
+            }
+            scheduler = nnlr.schedule(optimizer, courses)
+        elif kind == "ours":
+            scheduler = nnlr.schedule(optimizer, lrs.CosineAnnealingLR, T_max=9, eta_min=1e-3)
+        else:
+            scheduler = lrs.CosineAnnealingLR(optimizer, T_max=9)
+        if kind == "keep":
+            nnlr.keep_ratios(optimizer)
+        for _ in range(3):
+            assert "nothing found" == findings(plan, optimizer, scheduler)
+            self.step(net, optimizer)
+            scheduler.step()
+        assert "nothing found" == findings(plan, optimizer, scheduler)
+
+    def test_resumed_and_regrouped(self):
+        """State by name, in another process as it were, and under another plan."""
+        net = self.gpt()
+        scheme = nnlr.route("muon", "adamw") * nnlr.no_weight_decay()
+        lr = {"muon": 0.02, "adamw": 3e-3}
+        classes = {"muon": torch.optim.Muon, "adamw": torch.optim.AdamW}
+        plan = nnlr.resolve(net, scheme, lr=lr, weight_decay=0.1)
+        optimizer = plan.optimizer(classes)
+        self.step(net, optimizer)
+        again = plan.optimizer(classes)
+        again.load_state_dict(optimizer.state_dict())
+        assert "nothing found" == findings(plan, again)
+        more = scheme * nnlr.rule("blocks.1.fc.weight", algorithm="adamw", lr_mult=1.5)
+        new = nnlr.resolve(net, more, lr=lr, weight_decay=0.1)
+        nnlr.regroup(again, new)
+        assert "nothing found" == findings(new, again)
+        self.step(net, again)
+        assert "nothing found" == findings(new, again)
+
     def test_published_rates(self):
         """Those of nanochat: tables at 0.2, the head at 0.004, scalars at 0.5."""
         net = self.gpt()

@@ -228,11 +228,11 @@ def refuse_unrouted(classes: Iterable[str], fit: FittedPlan) -> None:
     """Refuse a plan that leaves parameters to none of several algorithms."""
     routed = {name: group for group in fit.groups for name in group.names}
     if nobodys := [name for name, group in routed.items() if group.algorithm is None]:
-        names = ", ".join(map(repr, [*classes, "others"][:2]))
+        names = ", ".join(map(repr, classes))
+        recipe = f"resolve(model, nnlr.route({names}), ...), or " if len(classes) == 2 else ""
         raise CoverageError(
             f"No algorithm trains {plural(len(nobodys), 'parameter')}: {listed(nobodys)}.\n"
-            f"  Route them: resolve(model, nnlr.route({names}), ...), or "
-            "nnlr.rule(selector, algorithm=...).",
+            f"  Route them: {recipe}nnlr.rule(selector, algorithm=...).",
             names=nobodys,
         )
 

@@ -31,8 +31,6 @@ def resolve_again(subject: Subject, more: str = "") -> str:
 
 def regrouped(subject: Subject) -> str:
     """The groups of a plan for the optimizer, which then loads checkpoints by name."""
-    if _is_mixed(subject):
-        return f"optimizer = plan.optimizer({same_classes(subject)})"
     code = "nnlr.regroup(optimizer, plan)"
     if all(map(checkpoint.installed, subject.optimizers)):
         return code

@@ -8,14 +8,24 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import SWALR
 
+from nnlr._checks.fixes import defaults
 from nnlr._checks.groups import premultiplied
 from nnlr._checks.schedule_call import call_of, class_of
 from nnlr._checks.schedule_rehearsal import Rehearsal, has_own_functions, is_over
-from nnlr._checks.subject import Scheduling, Subject, is_ours, labelled, rate, start
+from nnlr._checks.subject import (
+    Scheduling,
+    SettingsOfGroup,
+    Subject,
+    is_ours,
+    labelled,
+    rate,
+    start,
+)
 from nnlr._findings import Finding, error, note, warning
 from nnlr._sandbox import undisturbed
 from nnlr._schedule import keep_ratios
 from nnlr._text import plural
+from nnlr.optim._mixed import member_of
 
 # Code that turns the groups of timm's schedulers into those of ours.
 _WRITTEN_IN: Final = (
@@ -102,7 +112,7 @@ def asleep(subject: Subject) -> Iterator[Finding]:
         name = type(optimizer).__name__
         # What a scheduler of torch takes for the start is noted in the groups.
         starts = any(rate(group, "initial_lr") for group in groups)
-        written = "" if starts else f"{_rates_written(optimizer, 'lr', 'initial_lr')}; "
+        written = "" if starts else f"{_rates_written(subject, optimizer, 'lr', 'initial_lr')}; "
         if schedulers and all(map(is_over, schedulers)):
             yield warning(
                 "rates-stay-zero",
@@ -128,13 +138,13 @@ def asleep(subject: Subject) -> Iterator[Finding]:
                 cause=f"every rate of {name} is 0, and no scheduler was given that would raise "
                 "it: with these rates, steps train nothing",
                 fix="Pass the scheduler too, if there is one. Else write the rates: "
-                f"{_rates_written(optimizer, 'lr')}",
+                f"{_rates_written(subject, optimizer, 'lr')}",
             )
 
 
-def _rates_written(optimizer: Optimizer, *keys: str) -> str:
+def _rates_written(subject: Subject, optimizer: Optimizer, *keys: str) -> str:
     """The code that writes the default rate, times its multiplier, into each group."""
-    base = "optimizer.defaults['lr']" if rate(optimizer.defaults, "lr") else "1e-3"
+    base = f"{defaults(subject)}['lr']" if rate(optimizer.defaults, "lr") else "1e-3"
     values = ", ".join(f"{key}={base} * group.get('lr_mult', 1)" for key in keys)
     return f"[group.update({values}) for group in optimizer.param_groups]"
 
@@ -243,7 +253,7 @@ def _ratios(optimizer: Optimizer) -> _Ratios | None:
     """The ratios that the groups should keep; ``None`` if all are alike."""
     groups = optimizer.param_groups
     for key in ("lr_mult", "lr_scale"):
-        shares = [rate(group, key) for group in groups]
+        shares = [_share(optimizer, group, key) for group in groups]
         if not any(shares) or (key == "lr_scale" and set(shares) <= {1.0, None}):
             continue
         scaled = [(g, s) for g, s in zip(groups, shares, strict=True) if s is not None]
@@ -252,6 +262,13 @@ def _ratios(optimizer: Optimizer) -> _Ratios | None:
         return _Ratios(shares, key)
     shares = [start(group) for group in groups]
     return _Ratios(shares, "lr") if len(set(shares) - {None}) > 1 else None
+
+
+def _share(optimizer: Optimizer, group: SettingsOfGroup, key: str) -> float | None:
+    """The multiplier of a group, relative to the base rate of the first algorithm."""
+    share = rate(group, key)
+    own, first = (rate(o.defaults, "lr") for o in (member_of(optimizer, group), optimizer))
+    return share * (own / first) if share and own and first else share
 
 
 def _deviations(

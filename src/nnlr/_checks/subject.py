@@ -23,7 +23,7 @@ from nnlr._text import shown
 from nnlr.depth._flow import Flow
 from nnlr.errors import NnlrError
 from nnlr.optim._members import ALGORITHM
-from nnlr.optim._mixed import Mixed
+from nnlr.optim._mixed import Mixed, by_algorithm, member_of
 
 SettingsOfGroup = Mapping[str, Any]
 
@@ -177,11 +177,10 @@ def _parts(optimizer: Optimizer) -> list[Optimizer]:
     if not isinstance(optimizer, Mixed):
         return [optimizer]
     views = []
-    for name, member in optimizer.algorithms.items():
+    for groups in by_algorithm(optimizer).values():
+        member = member_of(optimizer, groups[0])
         view = object.__new__(type(member))
-        vars(view).update(vars(member))
-        view.param_groups = [g for g in optimizer.param_groups if g.get(ALGORITHM) == name]
-        view.state = optimizer.state
+        vars(view).update(vars(member), param_groups=groups, state=optimizer.state)
         views.append(view)
     return views
 

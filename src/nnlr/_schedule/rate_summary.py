@@ -1,11 +1,15 @@
 """The learning rates of an optimizer in three numbers, and its reference group."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from torch.optim import Optimizer
 
 from nnlr._schedule.base_rate import Group, as_float
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 from nnlr.optim._members import ALGORITHM
+from nnlr.optim._mixed import by_algorithm
 
 
 def reference_group(groups: Iterable[Group]) -> Group | None:
@@ -53,10 +57,8 @@ def rate_summary(optimizer: object) -> dict[str, float]:
         )
     rates = [as_float(group["lr"]) for group in groups]
     learning = [rate for rate in rates if rate > 0] or [0.0]
-    by_algorithm: dict[str, list[Group]] = {}
-    for group in groups:
-        by_algorithm.setdefault(group.get("algorithm", ""), []).append(group)
-    of_each = {name: _reference_rate(members) for name, members in by_algorithm.items()}
+    by_name = by_algorithm(cast("Optimizer", optimizer))
+    of_each = {name: _reference_rate(members) for name, members in by_name.items() if members}
     first, *others = of_each.values()
     return {
         "lr": first,
@@ -66,7 +68,7 @@ def rate_summary(optimizer: object) -> dict[str, float]:
     }
 
 
-def _reference_rate(groups: list[Group]) -> float:
+def _reference_rate(groups: Sequence[Group]) -> float:
     """Return the rate of the reference group; without multipliers the largest."""
     reference = reference_group(groups)
     if reference is None:

@@ -13,7 +13,7 @@ from nnlr._text import plural, printable
 from nnlr.checkpoint._made import Maker
 from nnlr.errors import NnlrError
 from nnlr.optim._members import ALGORITHM
-from nnlr.optim._mixed import Mixed
+from nnlr.optim._mixed import member_of
 from nnlr.optim._update_size import ADAM, FACTOR, FACTORS, is_muon, update_size
 from nnlr.report._text import WIDTH, amount, rate
 
@@ -27,9 +27,7 @@ class Stepped(NamedTuple):
 
 def stepped(optimizer: Optimizer) -> list[Stepped]:
     """Each group with the optimizer of the class that steps it."""
-    if not isinstance(optimizer, Mixed):
-        return [Stepped(group, optimizer) for group in optimizer.param_groups]
-    return [Stepped(g, optimizer.algorithms[g[ALGORITHM]]) for g in optimizer.param_groups]
+    return [Stepped(group, member_of(optimizer, group)) for group in optimizer.param_groups]
 
 
 def algorithm_lines(

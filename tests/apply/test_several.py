@@ -1,0 +1,136 @@
+"""One optimizer of several classes from a plan: which class trains what, and what does not fit."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import nnlr
+
+RATES = {"muon": 0.02, "adamw": 3e-4}
+
+BOTH = {"muon": torch.optim.Muon, "adamw": torch.optim.AdamW}
+
+
+@pytest.fixture
+def net():
+    return nn.ModuleDict(
+        {"up": nn.Linear(8, 16), "down": nn.Linear(16, 8), "head": nn.Linear(8, 2)}
+    )
+
+
+def resolved(net, *schemes, **settings):
+    return nnlr.resolve(net, *schemes, **{"lr": RATES, "weight_decay": 0.1, **settings})
+
+
+def routed(net, *schemes, **settings):
+    return resolved(net, nnlr.route("muon", "adamw"), *schemes, **settings)
+
+
+def test_each_class_gets_its_groups(net):
+    """With the settings of its partial, its base rates, and the options of rules."""
+    rule = nnlr.rule("head.*", options={"betas": (0.5, 0.6)})
+    plan = routed(net, rule, weight_decay={"muon": 0.2, "adamw": 0.01})
+    optimizer = plan.optimizer({**BOTH, "muon": partial(torch.optim.Muon, momentum=0.5)})
+    groups = {
+        (group["algorithm"], group["lr"], group["weight_decay"], group.get("momentum"), betas)
+        for group in optimizer.param_groups
+        for betas in [group.get("betas")]
+    }
+    assert groups == {
+        ("muon", 0.02, 0.2, 0.5, None),
+        ("adamw", 3e-4, 0.01, None, (0.9, 0.999)),
+        ("adamw", 3e-4, 0.01, None, (0.5, 0.6)),
+    }
+
+
+def test_an_option_that_its_class_does_not_know(net):
+    """That another class knows it does not help."""
+    rule = nnlr.rule("up.weight", options={"betas": (0.5, 0.6)})
+    with pytest.raises(nnlr.ConfigError, match="Muon .*betas"):
+        routed(net, rule).optimizer(BOTH)
+
+
+def test_one_algorithm_of_several_may_have_nothing(net):
+    """A recipe for several models: its class is built when it gets a group."""
+    plan = resolved(net, nnlr.rule("*", algorithm="adamw"))
+    assert ["algorithm-without-parameters"] == [finding.kind for finding in plan.findings]
+    optimizer = plan.optimizer(BOTH)
+    assert ["adamw"] == list(optimizer.algorithms)
+    single = plan.optimizer(torch.optim.AdamW)
+    assert [3e-4] == [group["lr"] for group in single.param_groups]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({}, r"routes parameters to 'muon', and no class has that name: there is none"),
+        ({"muon": torch.optim.Muon}, "to 'adamw', and no class has that name: 'muon'"),
+        (
+            {"muno": torch.optim.Muon, "adamw": torch.optim.AdamW},
+            "to 'muon', and no class has that name.*Nearest: 'muno'",
+        ),
+        (
+            {**BOTH, "lion": torch.optim.SGD},
+            "The plan routes nothing to 'lion': its algorithms are 'adamw', 'muon'",
+        ),
+        ({**BOTH, 3: torch.optim.SGD}, "The plan routes nothing to 3"),
+        ({**BOTH, "adamw": 3}, "optimizer needs an optimizer class .* got 3"),
+        ({**BOTH, "adamw": partial(torch.optim.AdamW, lr=1)}, "lr=1 is not passed here"),
+        ({**BOTH, "adamw": torch.optim.Muon}, "Muon trains matrices only"),
+    ],
+)
+def test_classes_and_algorithms_match_one_to_one(net, classes, message):
+    """Each algorithm has a class, each class an algorithm."""
+    with pytest.raises(nnlr.ConfigError, match=message):
+        routed(net).optimizer(classes)
+
+
+def test_one_class_for_two_algorithms(net):
+    """It cannot know which; the line to paste names both."""
+    with pytest.raises(nnlr.ConfigError) as error:
+        routed(net).optimizer(torch.optim.AdamW)
+    assert "Pass one for each: plan.optimizer({'muon': ..., 'adamw': ...})." in str(error.value)
+
+
+def test_settings_are_bound_to_a_class(net):
+    """Not passed for all of them."""
+    with pytest.raises(nnlr.ConfigError, match=r"functools.partial\(cls, betas=...\)"):
+        routed(net).optimizer(BOTH, betas=(0.9, 0.95))
+
+
+def test_a_parameter_that_nobody_takes(net):
+    """It is named, with what routes it; and nothing was locked."""
+    plan = nnlr.resolve(
+        net,
+        nnlr.rule("*.weight", algorithm="muon") * nnlr.rule("up.*", lr_mult=0),
+        lr=0.1,
+        weight_decay=0,
+    )
+    for classes, recipe in ((BOTH, "nnlr.route('muon', 'adamw'), ...), or "), ({"muon": 1}, "")):
+        with pytest.raises(nnlr.CoverageError) as error:
+            plan.optimizer(classes)
+        assert "No algorithm trains 2 parameters: down.bias, head.bias." in str(error.value)
+        assert f"Route them: {recipe and 'resolve(model, '}{recipe}nnlr.rule(" in str(error.value)
+    assert net["up"].weight.requires_grad
+    both = nnlr.resolve(net, nnlr.route(*BOTH), lr=0.1, weight_decay=0)
+    assert set(BOTH) == set(both.optimizer(BOTH).algorithms)
+
+
+def test_two_rules_that_disagree(net):
+    """Both are named; one rule overrules a recipe."""
+    rules = nnlr.rule("up.*", algorithm="muon"), nnlr.rule("*.weight", algorithm="adamw")
+    with pytest.raises(nnlr.ConfigError, match="'up.weight' is sent to two algorithms: 'muon' by"):
+        routed(net, *rules)
+    assert "adamw" == routed(net, rules[1])["up.weight"].algorithm
+
+
+@pytest.mark.parametrize("cls", [nnlr.optim.AdamW, nnlr.optim.SGD])
+def test_ours_have_a_kind_too(net, cls):
+    """Factors for another kind are refused, as with torch's classes."""
+    base = nn.ModuleDict({"up": nn.Linear(4, 8), "down": nn.Linear(8, 4), "head": nn.Linear(4, 2)})
+    kind = "sgd" if cls is nnlr.optim.AdamW else "adamw"
+    plan = nnlr.resolve(net, nnlr.mup(base, optimizer=kind), lr=0.1, weight_decay=0.1)
+    with pytest.raises(nnlr.ConfigError, match=f"does not go with mup.*optimizer='{kind}'"):
+        plan.optimizer(cls, init="done")
