@@ -48,7 +48,7 @@ def test_each_class_gets_its_groups(net):
 def test_an_option_that_its_class_does_not_know(net):
     """That another class knows it does not help."""
     rule = nnlr.rule("up.weight", options={"betas": (0.5, 0.6)})
-    with pytest.raises(nnlr.ConfigError, match="Muon .*betas"):
+    with pytest.raises(nnlr.ConfigError, match=r"Muon .*betas"):
         routed(net, rule).optimizer(BOTH)
 
 
@@ -121,7 +121,7 @@ def test_a_parameter_that_nobody_takes(net):
 def test_two_rules_that_disagree(net):
     """Both are named; one rule overrules a recipe."""
     rules = nnlr.rule("up.*", algorithm="muon"), nnlr.rule("*.weight", algorithm="adamw")
-    with pytest.raises(nnlr.ConfigError, match="'up.weight' is sent to two algorithms: 'muon' by"):
+    with pytest.raises(nnlr.ConfigError, match=r"'up.weight' is sent to two algorithms: 'muon' by"):
         routed(net, *rules)
     assert "adamw" == routed(net, rules[1])["up.weight"].algorithm
 

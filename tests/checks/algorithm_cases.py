@@ -319,11 +319,3 @@ def vectors_with_two_axes(ill):
     rest = [*net[1].parameters(), *net[2].parameters()]
     other = torch.optim.AdamW(rest, lr=3e-3, weight_decay=0)
     return net, muon if ill else [muon, other]
-
-
-@case("fused-matrix")
-def by_a_class_whose_factor_is_not_known(ill):
-    net = decoder(fused=ill)
-    matrices = [p for p in net.blocks.parameters() if p.ndim == 2]
-    others = [p for p in net.parameters() if all(p is not each for each in matrices)]
-    return net, [FlatMuon(matrices, lr=0.02), torch.optim.SGD(others, lr=0.02)]

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import SWALR
 import nnlr
 from nnlr._checks.fixes import frozen
 from nnlr._findings import Finding, Findings
+from tests.checks import algorithm_cases
 from tests.cost import calls
 from tests.frozen_state import state_of
 
@@ -1130,3 +1131,94 @@ def test_something_else_beside_a_model_is_refused():
     net = nn.Linear(2, 1)
     with pytest.raises(nnlr.NnlrError, match="model= is for a plan that was loaded or copied"):
         nnlr.check(True, model=net)
+
+
+class TestAlgorithms:
+    """Muon and what is beside it, where less is known of them than in the cases."""
+
+    def kinds(self, *args):
+        return [finding.kind for finding in nnlr.check(*args)]
+
+    def test_a_fused_matrix_of_a_class_without_a_known_factor(self):
+        """It is named, and no number is made up; nor a fix where nothing is routed."""
+        net = algorithm_cases.decoder(fused=True)
+        matrices = [p for p in net.blocks.parameters() if p.ndim == 2]
+        rest = [p for name, p in net.named_parameters() if "block" not in name or p.ndim != 2]
+        muon = algorithm_cases.FlatMuon(matrices, lr=0.02)
+        (found,) = nnlr.check(net, [muon, torch.optim.SGD(rest, lr=0.02)])
+        assert found.cause.endswith("'blocks.0.qkv.weight' is 24 x 8")
+        assert found.fix.endswith("or send it to the other algorithm.")
+
+    @pytest.mark.parametrize(
+        ("name", "shape", "part"),
+        [
+            ("gate_up_proj", (32, 8), "16 x 8"),
+            ("kv", (16, 32), "8 x 32"),
+            ("c_attn", (8, 24), "8 x 8"),
+            ("Wqkv", (24, 8), "8 x 8"),
+        ],
+    )
+    def test_parts_of_fused_matrices(self, name, shape, part):
+        """Of two and of three layers, in rows and in columns."""
+        net = nn.ModuleDict({name: nn.Linear(*shape[::-1], bias=False)})
+        (found,) = nnlr.check(net, torch.optim.Muon(net.parameters(), lr=0.02, weight_decay=0))
+        assert "fused-matrix" == found.kind
+        assert f"{part}, one of its" in found.cause
+
+    def test_a_class_that_cannot_be_tried_is_not_accused(self):
+        """Nor one that copies, nor float32 weights."""
+
+        class OtherMuon(torch.optim.SGD):
+            def __init__(self, params, *, secret):
+                super().__init__(params, lr=0.02, momentum=0.9)
+
+        def made(cls, dtype=torch.bfloat16, **settings):
+            net = nn.Sequential(nn.Linear(4, 4, bias=False)).to(dtype)
+            optimizer = cls(net.parameters(), **settings)
+            optimizer.param_groups[0]["nesterov"] = False
+            return net, optimizer
+
+        class Copies(torch.optim.SGD):
+            """Called after nothing, and with settings of Newton-Schulz."""
+
+            def __init__(self, params, **settings):
+                super().__init__(params, **{"lr": 0.02, "momentum": 0.9, **settings})
+                self.param_groups[0]["ns_steps"] = 5
+
+        for args in (
+            made(OtherMuon, secret=1),
+            made(Copies),
+            made(torch.optim.Muon, torch.float32, weight_decay=0),
+        ):
+            assert "normalised-momentum" not in self.kinds(*args)
+
+    def test_rerouted_to_what_nobody_can_measure(self):
+        """SGD goes by the gradient."""
+        net = algorithm_cases.decoder()
+        rule = nnlr.rule("blocks.0.proj.weight", algorithm="sgd", lr_mult=1e-3)
+        rest = nnlr.route("muon", "sgd") * nnlr.no_weight_decay()
+        plan = nnlr.resolve(net, rest * rule, lr={"muon": 0.02, "sgd": 0.1}, weight_decay=0.1)
+        classes = {"muon": torch.optim.Muon, "sgd": torch.optim.SGD}
+        assert [] == self.kinds(plan, plan.optimizer(classes))
+
+    def test_two_adams_may_be_far_apart(self):
+        """A head beside a backbone, with a Muon or without."""
+        net = algorithm_cases.decoder()
+        muon = [net.blocks[0].up.weight]
+        head, *others = [p for p in net.parameters() if p is not muon[0]]
+        optimizers = [
+            torch.optim.Muon(muon, lr=0.02, weight_decay=0),
+            torch.optim.AdamW([head], lr=3e-3, weight_decay=0),
+            torch.optim.AdamW(others, lr=8e-4, weight_decay=0),
+        ]
+        assert [] == self.kinds(net, optimizers)
+        optimizers[2].param_groups[0]["lr"] = 1e-6
+        assert ["unequal-updates"] == self.kinds(net, optimizers)
+        assert [] == self.kinds(net, [torch.optim.AdamW(muon), *optimizers[1:]])
+
+    def test_a_group_that_lost_its_algorithm(self):
+        """A hand has put it in; it is looked at as one of the whole."""
+        _, optimizer = algorithm_cases.routed(algorithm_cases.decoder())
+        group = {k: v for k, v in optimizer.param_groups[1].items() if k != "algorithm"}
+        optimizer.param_groups[1] = {**group, "lr": -1.0}
+        assert "bad-value" in self.kinds(algorithm_cases.MODELS[-1], optimizer)

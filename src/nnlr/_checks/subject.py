@@ -23,7 +23,7 @@ from nnlr._text import shown
 from nnlr.depth._flow import Flow
 from nnlr.errors import NnlrError
 from nnlr.optim._members import ALGORITHM
-from nnlr.optim._mixed import Mixed, by_algorithm, member_of
+from nnlr.optim._mixed import Mixed, by_algorithm
 
 SettingsOfGroup = Mapping[str, Any]
 
@@ -99,7 +99,8 @@ class Subject:
 
     def part_of(self, group: SettingsOfGroup) -> Optimizer:
         """The optimizer whose class steps a group."""
-        return next(part for _, part in self.parts if any(g is group for g in part.param_groups))
+        parts = [pair for pair in self.parts if any(g is group for g in pair[1].param_groups)]
+        return parts[0][1] if parts else self.optimizers[0]
 
     @cached_property
     def described(self) -> Mapping[str, PlanRow | ParamInfo]:
@@ -177,8 +178,10 @@ def _parts(optimizer: Optimizer) -> list[Optimizer]:
     if not isinstance(optimizer, Mixed):
         return [optimizer]
     views = []
-    for groups in by_algorithm(optimizer).values():
-        member = member_of(optimizer, groups[0])
+    for name, groups in by_algorithm(optimizer).items():
+        member = optimizer.algorithms.get(str(name))
+        if member is None:  # a hand has put groups in, at which the next step raises
+            continue
         view = object.__new__(type(member))
         vars(view).update(vars(member), param_groups=groups, state=optimizer.state)
         views.append(view)
