@@ -614,7 +614,8 @@ class TestSeveralAlgorithms:
         assert "nothing found" == findings(plan, again)
         more = scheme * nnlr.rule("blocks.1.fc.weight", algorithm="adamw", lr_mult=1.5)
         new = nnlr.resolve(net, more, lr=lr, weight_decay=0.1)
-        nnlr.regroup(again, new)
+        with pytest.warns(nnlr.NnlrWarning, match="start afresh: blocks.1.fc.weight"):
+            nnlr.regroup(again, new)
         assert "nothing found" == findings(new, again)
         self.step(net, again)
         assert "nothing found" == findings(new, again)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -224,7 +224,7 @@ def refuse_unmatched(
         )
 
 
-def refuse_unrouted(classes: Iterable[str], fit: FittedPlan) -> None:
+def refuse_unrouted(classes: Collection[str], fit: FittedPlan) -> None:
     """Refuse a plan that leaves parameters to none of several algorithms."""
     routed = {name: group for group in fit.groups for name in group.names}
     if nobodys := [name for name, group in routed.items() if group.algorithm is None]:

@@ -79,7 +79,9 @@ def _trained(subject: Subject) -> list[_Trained]:
     return [
         _Trained(member, subject.described[member.name], part_of[id(member.group)])
         for member in subject.members
-        if member.name in subject.described and member.tensor.requires_grad
+        if member.name in subject.described
+        and member.tensor.requires_grad
+        and id(member.group) in part_of
     ]
 
 
