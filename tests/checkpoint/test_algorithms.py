@@ -51,7 +51,9 @@ class TestRouting:
         saved = trained(model, *before).state_dict()
         second = mixed(model, *after)
         said = loaded(second, saved)
-        assert said.endswith("another algorithm trained them, so these start afresh: 1.weight")
+        assert "another algorithm trained them, so these start afresh: 1.weight" in said
+        assert "lr is 0.0" in said
+        assert said.endswith("parameter: 1.weight")
         report = last_report(second)
         assert (report.fresh, report.unused) == (("1.weight",), {"1.weight": "algorithm"})
         assert len(report.moved) == 4

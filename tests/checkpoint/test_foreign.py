@@ -186,6 +186,25 @@ class TestGoesOn:
         for p, q in zip(others(model), others(twin), strict=True):
             assert torch.equal(old.state[p]["momentum"], optimizer.state[q]["exp_avg"])
 
+    def test_names_in_the_groups(self):
+        """Nothing else is needed then."""
+        model = network()
+        names = dict(model.named_parameters())
+        weights = [pair for pair in names.items() if pair[1].ndim == 2]
+        biases = [pair for pair in names.items() if pair[1].ndim == 1]
+        old = torch.optim.Muon(weights, lr=0.02), torch.optim.AdamW(biases, lr=3e-3)
+        train(model, *old)
+        twin = copy.deepcopy(model)
+        classes = {"muon": torch.optim.Muon, "adamw": nnlr.optim.AdamW}
+        optimizer = mixed(twin, classes)
+        with warnings.catch_warnings(action="ignore"):
+            optimizer.load_state_dict(saved_by(old))
+        for group in optimizer.param_groups:
+            group["weight_decay"] = {"muon": 0.1, "adamw": 0.01}[group["algorithm"]]
+        train(model, *old, first=4)
+        train(twin, optimizer, first=4)
+        assert all(map(torch.equal, model.parameters(), twin.parameters()))
+
     @pytest.mark.parametrize("flag", [False, True])
     def test_timm(self, flag):
         """The real one, routed by its own rules or by flags; its fallback is an AdamW."""
@@ -321,6 +340,13 @@ class TestRefused:
         optimizer = mixed(model, multiplier=0.1)
         with pytest.raises(nnlr.NnlrError, match="saved_names"):
             optimizer.load_state_dict(old[0].state_dict())
+
+    def test_a_whole_checkpoint(self):
+        """The optimizer's part of it is asked for."""
+        optimizer = mixed(network())
+        whole = {"model": {}, "optimizer": optimizer.state_dict()}
+        with pytest.raises(nnlr.NnlrError, match="without 'state' and 'param_groups'"):
+            optimizer.load_state_dict(whole)
 
     @pytest.mark.parametrize("state", [3, {"muon": {}}, {}, [], {"state": {}}])
     def test_what_is_nothing(self, state):

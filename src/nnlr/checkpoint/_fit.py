@@ -48,7 +48,8 @@ def fitted(
         ]
         # Another algorithm's tells of a parameter that is with this one now only if no other does.
         own = [source for source in sources if source.related is not False]
-        targets.append(Target(group, origin, label, own or sources))
+        rerouted = [source for source in sources if own and source.related is False]
+        targets.append(Target(group, origin, label, own or sources, rerouted))
     settings = Settings(targets, everything, policy)
     packed = [settings.group(target) for target in targets]
     if policy == "code":

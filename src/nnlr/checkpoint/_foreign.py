@@ -5,7 +5,7 @@ parameter under the names that torch's classes use. Their groups keep what means
 everywhere: rates, schedulers' notes, momentum, betas, eps, nesterov.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -41,7 +41,7 @@ def imported(state_dict: object, optimizer: Optimizer) -> Any:  # noqa: ANN401 -
     """
     if not isinstance(optimizer, Mixed):
         return state_dict
-    if (parts := _parts(state_dict)) is not None:
+    if (parts := _parts(state_dict, optimizer.algorithms)) is not None:
         state_dict = _joined(parts)
     if not isinstance(state_dict, Mapping) or not state_dict.keys() >= PARTS:
         return state_dict
@@ -61,14 +61,17 @@ def _are_groups(groups: object) -> bool:
     )
 
 
-def _parts(state_dict: object) -> Mapping[Any, Any] | None:
-    """Return the state dicts of several optimizers by label, if these are such."""
+def _parts(state_dict: object, names: Collection[str]) -> Mapping[Any, Any] | None:
+    """Return the state dicts of several optimizers by label, if these are such.
+
+    Under other names than those of algorithms, a whole checkpoint may hold one of them.
+    """
     if isinstance(state_dict, list | tuple):
         return dict(enumerate(state_dict))
     if not isinstance(state_dict, Mapping) or PARTS & state_dict.keys():
         return None
-    inside = [value for value in state_dict.values() if isinstance(value, Mapping)]
-    return state_dict if any(PARTS & value.keys() for value in inside) else None
+    inside = [isinstance(part, Mapping) and part.keys() >= PARTS for part in state_dict.values()]
+    return state_dict if all(inside) or not state_dict.keys().isdisjoint(names) else None
 
 
 def _joined(parts: Mapping[Any, Any]) -> StateDict:

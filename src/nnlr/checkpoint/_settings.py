@@ -160,7 +160,8 @@ class Settings:
         """Note where code and checkpoint have other bases or multipliers."""
         mult = rate.multiplier(target)
         start = number(target.origin, rate.key)
-        for source in target.sources if start is not None else ():
+        sources = [*target.sources, *target.rerouted]
+        for source in sources if start is not None else ():
             was, saved_start = number(source.origin, rate.mult), number(source.origin, rate.key)
             moved = was is not None and rate.mult in source.group and source.moved(rate.mult)
             if was is None or mult is None:

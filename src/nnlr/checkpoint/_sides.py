@@ -84,6 +84,7 @@ class Target:
     origin: Group
     label: str  # its name in messages
     sources: Sequence[Source]
+    rerouted: Sequence[Source] = ()  # those of other algorithms, beside such that tell more
 
     @property
     def algorithm(self) -> str | None:
