@@ -9,7 +9,8 @@ from torch import nn
 from torch.optim import lr_scheduler as lrs
 
 import nnlr
-from tests.helpers import hide_package, network
+from tests.helpers import hide_package, network, same_weights
+from tests.integrations import algorithms
 
 accelerate = pytest.importorskip("accelerate")
 
@@ -142,6 +143,41 @@ class TestPlateau:
         run, optimizer, scheduler = prepared()
         run.load_state(tmp_path)
         assert rest == follow(optimizer, scheduler, [1.0, 1.0, 1.0])
+
+
+def test_several_algorithms_are_saved_and_resumed(tmp_path):
+    """Accumulated over two batches, clipped, interrupted: equal to two optimizers."""
+
+    def halved(optimizer):
+        return lrs.LinearLR(optimizer, 1.0, 0.5, total_iters=6)
+
+    def prepared():
+        run, model = accelerator(gradient_accumulation_steps=2), network(4, 5, 4, 1)
+        optimizer = algorithms.one_of(model)
+        return run, *run.prepare(model, optimizer, halved(optimizer))
+
+    expected = network(4, 5, 4, 1)
+    optimizers = algorithms.several_of(expected, ["0.weight", "1.weight"])
+    schedulers = [halved(optimizer) for optimizer in optimizers]
+    for at, x in enumerate(batches()):
+        (expected(x).square().mean() / 2).backward()
+        if at % 2:
+            nn.utils.clip_grad_norm_(expected.parameters(), 0.1)
+            algorithms.step_all(optimizers, schedulers)
+    run, model, optimizer, scheduler = prepared()
+    for at, x in enumerate(batches()):
+        if at == 6:
+            run.save_state(tmp_path)
+            run, model, optimizer, scheduler = prepared()
+            run.load_state(tmp_path)
+        with run.accumulate(model):
+            run.backward(model(x).square().mean())
+            if run.sync_gradients:
+                run.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+    assert same_weights(expected, model)
 
 
 def test_rates_can_be_read_from_the_prepared_optimizer():

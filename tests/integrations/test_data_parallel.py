@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import nnlr
 from tests.helpers import whole
+from tests.integrations import algorithms
 from tests.integrations.by_hand import RATES, ByHand, batch, loss_of, network
 from tests.processes import said_by, tell
 
@@ -151,6 +152,34 @@ def ddp_checkpoints_fit_plain_models():
         assert_trained(ByHand().train(0, 1, 2), nets[1])
 
 
+def trained_by_several(classes):
+    """One process, an optimizer for each algorithm."""
+    net = network()
+    optimizers = algorithms.several_of(net, ["0.weight", "1.weight"], classes)
+    for step in (0, 1, 2):
+        loss_of(net, batch(step)).backward()
+        algorithms.step_all(optimizers)
+    return net
+
+
+def ddp_of_several_algorithms():
+    """The same rows everywhere, so that averages change nothing: equal to the last bit."""
+    net = network()
+    optimizer = algorithms.one_of(net)
+    ddp = DistributedDataParallel(net)
+    for step in (0, 1, 2):
+        if step == 2:  # goes on from what was saved
+            state = optimizer.state_dict()
+            optimizer = algorithms.one_of(net)
+            optimizer.load_state_dict(state)
+        loss_of(ddp, batch(step)).backward()
+        algorithms.step_all([optimizer])
+    for one, other in zip(
+        trained_by_several(algorithms.CLASSES).parameters(), net.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
 def zero_redundancy():
     """The rates survive in torch's sharded optimizer, which is built by a function."""
     # Loading it says that torch.jit is deprecated, which the tests' own process forbids.
@@ -211,6 +240,43 @@ def shards_of_unequal_size():
         train(net, optimizer, 0, 1, 2)
         hand = ByHand(cls, momentum=0.9) if cls is torch.optim.SGD else ByHand(cls)
         assert_trained(hand.train(0, 1, 2), net)
+
+
+def shards_of_several_algorithms():
+    """Classes that take shards train as two optimizers of one process do."""
+    net = sharded()
+    optimizer = algorithms.one_of(net, algorithms.SHARDED)
+    train(net, optimizer, 0, 1)
+    state = optimizer.state_dict()
+    optimizer = algorithms.one_of(net, algorithms.SHARDED)
+    optimizer.load_state_dict(state)
+    train(net, optimizer, 2)
+    expected = trained_by_several(algorithms.SHARDED)
+    for one, other in zip(expected.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(one, whole(other), rtol=0, atol=1e-6)
+
+
+def shards_and_muon():
+    """Torch's needs whole matrices: refused with the ways out, one of which is a function."""
+    net = sharded()
+    if dist.get_world_size() == 1:
+        train(net, algorithms.one_of(net), 0)
+        return
+    with pytest.raises(
+        nnlr.ConfigError, match=r"has a part: 0\.weight, 1\.weight.*as those of dion"
+    ):
+        algorithms.one_of(net)
+    with pytest.raises(nnlr.ConfigError, match=r"whole matrices"):
+        nnlr.resolve(net, nnlr.freeze("*.bias"), lr=0.01, weight_decay=0).optimizer(
+            torch.optim.Muon
+        )
+
+    def muon(groups, **settings):
+        return torch.optim.Muon(groups, **settings)
+
+    optimizer = algorithms.one_of(net, {**algorithms.CLASSES, "muon": muon})
+    train(net, optimizer, 0)
+    assert not torch.equal(network()[1].weight, whole(net[1].weight))
 
 
 def shards_after_the_optimizer():
@@ -440,6 +506,9 @@ SCENARIOS = [
     ddp_static_graph,
     ddp_unused_parameters,
     ddp_checkpoints_fit_plain_models,
+    ddp_of_several_algorithms,
+    shards_of_several_algorithms,
+    shards_and_muon,
     zero_redundancy,
     zero_redundancy_by_its_class,
     shards_of_unequal_size,

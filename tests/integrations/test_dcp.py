@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 import nnlr
 from tests.helpers import whole
+from tests.integrations import algorithms
 from tests.integrations.by_hand import RATES, ByHand, batch, loss_of, network
 from tests.processes import outcomes, tell
 
@@ -185,6 +186,34 @@ def a_schedule_goes_on(folder):
         assert_trained(hand, net)
 
 
+def several_algorithms(folder):
+    """One optimizer of two, saved on N and resumed on M, equals two of one process."""
+    expected = network()
+    optimizers = algorithms.several_of(expected, ["0.weight", "1.weight"], algorithms.SHARDED)
+    for step in range(5):
+        loss_of(expected, batch(step)).backward()
+        algorithms.step_all(optimizers)
+    for saved, resumed, options in ((2, 3, FLAT), (3, 1, None)):
+        path = folder / f"several{saved}to{resumed}"
+        before, after = Some(saved), Some(resumed)
+        if before.inside:
+            net = before.shard(network())
+            optimizer = algorithms.one_of(net, algorithms.SHARDED)
+            before.train(net, optimizer, 0, 1, 2)
+            before.save(path, net, optimizer, options)
+        dist.barrier()
+        if not after.inside:
+            continue
+        net = after.shard(network())
+        optimizer = algorithms.one_of(net, algorithms.SHARDED)
+        after.load_weights(path, net)
+        report, said = after.load(path, optimizer, net)
+        assert 6 == len(report.moved), said
+        after.train(net, optimizer, 3, 4)
+        for one, other in zip(expected.parameters(), net.parameters(), strict=True):
+            torch.testing.assert_close(one, whole(other), rtol=0, atol=1e-6)
+
+
 def made_without_nnlr(folder):
     """One nameless group of plain torch, under another key, between DDP and FSDP2."""
     some = Some(3)
@@ -336,6 +365,7 @@ SCENARIOS = [
     factors_of_shards,
     other_ranks_and_another_plan,
     a_schedule_goes_on,
+    several_algorithms,
     made_without_nnlr,
     rates_of_the_checkpoint,
     pipeline_stages,

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 import nnlr
 from tests.helpers import same_weights
+from tests.integrations import algorithms
 
 lightning = pytest.importorskip("lightning")
 callbacks = pytest.importorskip("lightning.pytorch.callbacks")
@@ -384,6 +385,39 @@ class Remember(lightning.pytorch.loggers.logger.DummyLogger):
 
     def log_metrics(self, metrics, step=None):
         self.told.append(metrics)
+
+
+class TestSeveralAlgorithms:
+    """Automatic optimization takes one optimizer; it may be of several algorithms."""
+
+    def test_fit_and_resume_equal_two_optimizers(self, tmp_path):
+        """Clipped by the trainer, scheduled per step, interrupted after one epoch."""
+
+        class Routed(Module):
+            def configure_optimizers(self):
+                plan = algorithms.plan_of(self.net)
+                return configure(self, plan, algorithms.CLASSES, schedule=halved, interval="step")
+
+        def halved(opt):
+            return lrs.LinearLR(opt, 1.0, 0.5, total_iters=2 * BATCHES)
+
+        expected = Net()
+        optimizers = algorithms.several_of(expected, ["stem.weight", "body.weight"])
+        schedulers = [halved(optimizer) for optimizer in optimizers]
+        for _ in range(2):
+            for x in loader():
+                loss_of(expected, x).backward()
+                nn.utils.clip_grad_norm_(expected.parameters(), 0.5)
+                algorithms.step_all(optimizers, schedulers)
+        whole, half, resumed = Routed(), Routed(), Routed()
+        trainer(gradient_clip_val=0.5).fit(whole, loader())
+        assert same_weights(expected, whole.net)
+        first = trainer(epochs=1, gradient_clip_val=0.5)
+        first.fit(half, loader())
+        first.save_checkpoint(tmp_path / "half.ckpt")
+        again = trainer(gradient_clip_val=0.5)
+        again.fit(resumed, loader(), ckpt_path=tmp_path / "half.ckpt")
+        assert same_weights(expected, resumed.net)
 
 
 class TestManual:

@@ -9,6 +9,7 @@ from torch.optim import lr_scheduler as lrs
 from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, update_bn
 
 import nnlr
+from tests.integrations import algorithms
 
 pytestmark = pytest.mark.no_cover
 
@@ -295,3 +296,44 @@ class TestAveraging:
         nnlr.resolve(twin, SCHEME, lr=BASE, weight_decay=0.1).lock()
         assert all(parameter.requires_grad for parameter in twin.parameters())
         assert not net.stem.weight.requires_grad
+
+
+class TestSeveralAlgorithms:
+    MATRICES = ("stem.weight", "body.weight")
+
+    def by_hand(self, make):
+        """Two optimizers, two schedulers, one norm."""
+        net = Net()
+        optimizers = algorithms.several_of(net, self.MATRICES)
+        schedulers = [make(optimizer) for optimizer in optimizers]
+        for x in batches():
+            loss_of(net, x).backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            algorithms.step_all(optimizers, schedulers)
+        return net
+
+    @pytest.mark.parametrize("ours", [False, True])
+    def test_trained_and_resumed(self, ours):
+        """One of all: interrupted in the middle, it ends where two of all end."""
+
+        def linear(optimizer):
+            return lrs.LinearLR(optimizer, 1.0, 0.1, total_iters=STEPS)
+
+        def built(net):
+            optimizer = algorithms.one_of(net)
+            schedule = nnlr.schedule(optimizer, linear) if ours else linear(optimizer)
+            return net, optimizer, schedule
+
+        net, optimizer, scheduler = built(Net())
+        for at, x in enumerate(batches()):
+            if at == STEPS // 2:
+                kept = copy.deepcopy([each.state_dict() for each in (net, optimizer, scheduler)])
+                net, optimizer, scheduler = built(Net())
+                for thing, state in zip((net, optimizer, scheduler), kept, strict=True):
+                    thing.load_state_dict(state)
+            loss_of(net, x).backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+        assert same(self.by_hand(linear), net)

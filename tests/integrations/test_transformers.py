@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 
 import nnlr
 from tests.helpers import hide_package, same_weights
+from tests.integrations import algorithms
 
 transformers = pytest.importorskip("transformers")
 OptimizerNames = pytest.importorskip("transformers.training_args").OptimizerNames
@@ -110,6 +111,40 @@ class Watch(transformers.TrainerCallback):
 
 
 KINDS = [transformers.Trainer, hf.RatioTrainer]
+
+
+class TestSeveralAlgorithms:
+    def test_it_trains_and_resumes_as_two_optimizers(self, tmp_path):
+        """As ``optimizers=``, and as what the Trainer builds; scheduled by the Trainer."""
+        args = arguments(tmp_path, save_strategy="steps", save_steps=STEPS // 2)
+        expected = Tiny()
+        optimizers = algorithms.several_of(expected, ["body.weight"])
+        schedulers = [transformers.get_scheduler("linear", o, 0, STEPS) for o in optimizers]
+        for batch in DataLoader(data(), batch_size=2):
+            expected(**batch)["loss"].backward()
+            algorithms.step_all(optimizers, schedulers)
+
+        def ready(model):
+            optimizer = algorithms.one_of(model)
+            scheduler = transformers.get_scheduler("linear", optimizer, 0, STEPS)
+            return {"optimizers": (optimizer, scheduler)}
+
+        def asked(model):
+            made = hf.optimizer(
+                nnlr.route("muon", "adamw"),
+                cls=algorithms.CLASSES,
+                lr=algorithms.BASES,
+                weight_decay=dict.fromkeys(algorithms.BASES, algorithms.DECAY),
+            )
+            return {"optimizer_cls_and_kwargs": made}
+
+        half = str(tmp_path / f"checkpoint-{STEPS // 2}")
+        for how in (ready, asked):
+            for resume in (None, half):
+                model = Tiny()
+                run = trainer(transformers.Trainer, model, args, **how(model))
+                run.train(resume_from_checkpoint=resume)
+                assert same_weights(expected, model)
 
 
 class TestTraining:

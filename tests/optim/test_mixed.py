@@ -89,6 +89,8 @@ def test_every_set(classes, scheduler):
 
 def follow(classes, make, *, cycles=False):
     """Compare one optimizer under a scheduler with several, each under its own."""
+    # Some schedulers of transformers read the default, which is the first one's.
+    classes = [partial(cls, lr=0.01) for cls in classes]
     ones, others = parameters(), parameters()
     apart, mixed = separate(classes, ones), together(classes, others)
     cycled = {"betas" if "betas" in each.defaults else "momentum" for each in apart}
@@ -103,6 +105,22 @@ def follow(classes, make, *, cycles=False):
     train(others, [mixed], range(10), lambda step: cases.advance(one, step))
     assert same(ones, others)
     assert same_state(apart, mixed, ones, others)
+
+
+def test_schedulers_that_read_the_default_rate_go_by_the_first():
+    """Transformers' polynomial one falls to a fraction of it: of all rates the same."""
+    pytest.importorskip("transformers")
+    classes = (partial(MUON, lr=0.02), partial(ADAMW, lr=0.5))
+    params, twins = parameters(), parameters()
+    mixed, (muon, _) = together(classes, params), separate(classes, twins)
+    schedules = [SCHEDULERS["polynomial"](optimizer) for optimizer in (mixed, muon)]
+    starts = [group["initial_lr"] for group in mixed.param_groups]
+    train(params, [mixed], range(12), lambda _: schedules[0].step())
+    train(twins, [muon], range(12), lambda _: schedules[1].step())
+    factor = muon.param_groups[0]["lr"] / muon.param_groups[0]["initial_lr"]
+    assert [start * factor for start in starts] == pytest.approx(
+        [group["lr"] for group in mixed.param_groups], rel=1e-12
+    )
 
 
 def test_momentum_is_cycled_where_a_class_has_betas_beside_it():

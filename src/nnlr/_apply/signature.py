@@ -181,6 +181,24 @@ def refuse_unfit(signature: Signature, groups: Sequence[Group], located: Sequenc
                 f"another number of axes: {listed(unfit)}. {_ROUTE}",
                 names=unfit,
             )
+        if parts := [p.row.name for p in located if p.row.name in trained and _is_part(p.tensor)]:
+            raise ConfigError(
+                f"{name} of torch needs whole matrices, and of {plural(len(parts), 'parameter')} "
+                f"each process has a part: {listed(parts)}. It would gather each of them fifteen "
+                "times a step, and sum in bfloat16 in an order that depends on the number of "
+                "processes. Use a class that shards the work, as those of dion do, or leave the "
+                "matrices whole (DistributedDataParallel). To have it all the same, pass a "
+                "function: lambda groups, **settings: torch.optim.Muon(groups, **settings).",
+                names=parts,
+            )
+
+
+def _is_part(tensor: Any) -> bool:  # noqa: ANN401 - may be a DTensor
+    """Whether each process has a part of a tensor."""
+    mesh = getattr(tensor, "device_mesh", None)
+    return mesh is not None and any(
+        placement.is_shard() and mesh.size(at) > 1 for at, placement in enumerate(tensor.placements)
+    )
 
 
 def refuse_several(factory: object, fit: FittedPlan) -> None:

@@ -46,7 +46,7 @@ else:
 def configure(
     module: nn.Module,
     plan: Plan,
-    cls: Callable[..., Optimizer],
+    cls: Callable[..., Optimizer] | Mapping[str, Callable[..., Optimizer]],
     *,
     schedule: Courses | None = None,
     decay_schedule: Courses | None = None,
@@ -62,7 +62,7 @@ def configure(
     Args:
         module: The ``LightningModule``, ``self``.
         plan: The plan, of the whole module or of a part of it.
-        cls: The optimizer class.
+        cls: The optimizer class, or for several algorithms one for each name.
         schedule: A function of an optimizer that returns a scheduler, a class that needs
             nothing else, or a mapping of such functions for groups; it is passed through
             :func:`nnlr.schedule`. ``None`` for constant rates.

@@ -7,7 +7,7 @@ tells it what to build. Its schedulers write one rate into all groups if they ha
 :func:`log_rates` adds the others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from nnlr._arguments import choice, flag, number, optional_mapping
 from nnlr._declare.scheme import Scheme, as_schemes
 from nnlr._plan import Plan
 from nnlr._resolve import resolve
-from nnlr._rows.rates import DECAYS, Decay
+from nnlr._rows.rates import DECAYS, Decay, Rate
 from nnlr._schedule.keep_ratios import keep_ratios
 from nnlr._schedule.rate_summary import rate_summary
 from nnlr._schedule.schedule import schedule
@@ -28,6 +28,9 @@ from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
+
+# One, or one for each algorithm.
+Classes = Callable[..., Optimizer] | Mapping[str, Callable[..., Optimizer]]
 
 with installed("transformers"):
     from transformers import (
@@ -58,8 +61,8 @@ class OptimizerFactory:
 
     schemes: tuple[Scheme, ...]
     args: TrainingArguments | None = field(repr=False)  # a hundred lines
-    cls: Callable[..., Optimizer] | None
-    rates: Mapping[str, float | None]
+    cls: Classes | None
+    rates: Mapping[str, Rate | None]
     resolving: Mapping[str, Any]
     settings: Mapping[str, Any]
     keep_ratios: bool
@@ -112,9 +115,9 @@ _ARGUMENT = {"lr": "learning_rate", "weight_decay": "weight_decay"}
 def optimizer(
     *schemes: Scheme,
     args: TrainingArguments | None = None,
-    cls: Callable[..., Optimizer] | None = None,
-    lr: float | None = None,
-    weight_decay: float | None = None,
+    cls: Classes | None = None,
+    lr: Rate | None = None,
+    weight_decay: Rate | None = None,
     decay: Decay = "coupled",
     tied: Mapping[str, str] | None = None,
     roles: Mapping[str | Selector, str] | None = None,
@@ -132,9 +135,11 @@ def optimizer(
         args: The Trainer's arguments. What is not given here is read from them when the
             optimizer is built: the base rates, and for want of ``cls`` the optimizer that
             they name (``optim``, ``adam_beta1``, ``optim_args``).
-        cls: The optimizer class; its settings are then ``settings`` alone.
-        lr: Base learning rate; ``None`` for ``args.learning_rate``.
-        weight_decay: Base weight decay; ``None`` for ``args.weight_decay``.
+        cls: The optimizer class; its settings are then ``settings`` alone. For several
+            algorithms one for each name.
+        lr: Base learning rate, or one for each algorithm; ``None`` for ``args.learning_rate``.
+        weight_decay: Base weight decay, or one for each algorithm; ``None`` for
+            ``args.weight_decay``.
         decay: As in :func:`nnlr.resolve`; so are ``tied`` and ``roles``.
         tied: See ``decay``.
         roles: See ``decay``.
@@ -173,12 +178,12 @@ def optimizer(
     as_schemes(schemes)
     if args is not None and not isinstance(args, TrainingArguments):
         raise NnlrError(f"args must be TrainingArguments, got {shown(args)}.")
-    if cls is not None:
-        Signature.of(cls)
-    if lr is not None:
-        number(lr, "lr", above=0)
-    if weight_decay is not None:
-        number(weight_decay, "weight_decay")
+    for factory in _each(cls):
+        Signature.of(factory)
+    for rate in _each(lr):
+        number(rate, "lr", above=0)
+    for rate in _each(weight_decay):
+        number(rate, "weight_decay")
     choice(decay, "decay", DECAYS)
     flag(keep_ratios, "keep_ratios")
     optional_mapping(tied, "tied", "{alias: name}")
@@ -210,6 +215,13 @@ def optimizer(
         keep_ratios=keep_ratios,
     )
     return factory, {}
+
+
+def _each(value: Any) -> Collection[Any]:  # noqa: ANN401 - an argument
+    """One, or one for each algorithm; nothing of ``None``."""
+    if isinstance(value, Mapping):
+        return value.values()
+    return () if value is None else (value,)
 
 
 class RatioTrainer(Trainer):

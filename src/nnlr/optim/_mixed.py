@@ -35,9 +35,10 @@ class Mixed(Optimizer):
     to the last bit, what the classes give that are stepped one after the other.
 
     A closure is evaluated once, before the first of them; hooks run once per step. Each
-    parameter is in one group. An algorithm may be without parameters. ``OneCycleLR`` and
-    ``CyclicLR`` cycle either betas or momentum, of all groups: where one class has the one and
-    another the other they raise; pass them ``cycle_momentum=False``.
+    parameter is in one group. An algorithm may be without parameters. ``defaults`` are the
+    settings that all classes have, as the first has them. ``OneCycleLR`` and ``CyclicLR`` cycle
+    betas or momentum of all groups: where one class has the one and another the other, they
+    raise; use :func:`nnlr.schedule`, or ``cycle_momentum=False``.
 
     Args:
         groups: Parameter groups as ``torch.optim`` takes them, each with ``"algorithm"``: one
