@@ -77,7 +77,10 @@ class BaseRate:
     @property
     def reference(self) -> str | None:
         """The algorithm whose base rate schedulers work on: the first that has one."""
-        return next((name for name, base in self.bases.items() if base), next(iter(self.bases)))
+        for name, base in self.bases.items():
+            if base:
+                return name
+        return next(iter(self.bases))
 
     @property
     def base(self) -> float:
