@@ -111,6 +111,25 @@ def one_algorithm_without_decay(ill):
     return two, nnlr.optim.Mixed(groups, classes)
 
 
+@case("mixed-mesh")
+def one_algorithm_partly_sharded(ill):
+    from torch.distributed.tensor import distribute_module, init_device_mesh
+
+    net = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2), nn.Linear(2, 2))
+    MODELS.append(net)
+    distribute_module(net[0], init_device_mesh("cpu", (1,)))
+    SCRIPT.update(lr={"a": 0.1, "b": 0.1}, wd=0.0)
+    SCRIPT["scheme"] = nnlr.rule("2.*", algorithm="b") * nnlr.rule("[01].*", algorithm="a")
+    plan = nnlr.resolve(net, SCRIPT["scheme"], lr=SCRIPT["lr"], weight_decay=0.0)
+    SCRIPT["plan"] = plan
+    classes = {"a": torch.optim.SGD, "b": torch.optim.SGD}
+    if not ill:
+        return net, plan.optimizer(classes)
+    whole = {"params": list(net[:2].parameters()), "algorithm": "a", "lr": 0.1}
+    rest = {"params": list(net[2].parameters()), "algorithm": "b", "lr": 0.1}
+    return net, nnlr.optim.Mixed([whole, rest], classes)
+
+
 @case("missing-setting")
 def one_algorithm_without_its_setting(ill):
     plan, optimizer = routed(decoder())

@@ -75,7 +75,7 @@ def with_rates(subject: Subject, part: Optimizer, factor: float) -> str:
     loop = "optimizer.param_groups"
     if len(subject.optimizers) > 1:
         loop = f"optimizers[{at}].param_groups"
-    elif own is not None:
+    else:
         loop += f" if group['algorithm'] == {own!r}"
     return f"[group.update(lr=group['lr'] * {factor:.2g}) for group in {loop}]"
 
