@@ -73,7 +73,7 @@ def test_one_algorithm_of_several_may_have_nothing(net):
         ),
         (
             {**BOTH, "lion": torch.optim.SGD},
-            "The plan routes nothing to 'lion': its algorithms are 'adamw', 'muon'",
+            "The plan routes nothing to 'lion': its algorithms are 'muon', 'adamw'",
         ),
         ({**BOTH, 3: torch.optim.SGD}, "The plan routes nothing to 3"),
         ({**BOTH, "adamw": 3}, "optimizer needs an optimizer class .* got 3"),
@@ -85,6 +85,23 @@ def test_classes_and_algorithms_match_one_to_one(net, classes, message):
     """Each algorithm has a class, each class an algorithm."""
     with pytest.raises(nnlr.ConfigError, match=message):
         routed(net).optimizer(classes)
+
+
+def test_what_is_locked_or_elsewhere_needs_no_other_classes(net):
+    """The same classes serve the head alone, and each stage of a pipeline."""
+    frozen = nnlr.resolve(
+        net, nnlr.route(*BOTH), nnlr.rule("*.weight", lr_mult=0), lr=0.1, weight_decay=0
+    )
+    assert ["adamw"] == list(frozen.optimizer(BOTH).algorithms)
+    frozen.unlock()
+    whole = nnlr.resolve(net, nnlr.route(*BOTH), lr=0.1, weight_decay=0)
+    stage = nn.ModuleDict({"head": net["head"]})
+    assert ["adamw"] == list(whole.optimizer(BOTH, model=stage, partial=True).algorithms)
+    nothing = nnlr.resolve(
+        net, nnlr.route(*BOTH), nnlr.rule("*", lr_mult=0), lr=0.1, weight_decay=0
+    )
+    with pytest.raises(nnlr.ConfigError, match="nothing to give 'muon' or 'adamw'"):
+        nothing.optimizer(BOTH)
 
 
 def test_one_class_for_two_algorithms(net):

@@ -1156,6 +1156,7 @@ class TestAlgorithms:
             ("kv", (16, 32), "8 x 32"),
             ("c_attn", (8, 24), "8 x 8"),
             ("Wqkv", (24, 8), "8 x 8"),
+            ("linear_qkv", (24, 8), "8 x 8"),
         ],
     )
     def test_parts_of_fused_matrices(self, name, shape, part):

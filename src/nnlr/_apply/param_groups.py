@@ -28,6 +28,7 @@ class FittedPlan:
     located: Sequence[Located]  # the rows and their tensors
     locks: Locks
     bases: Bases
+    algorithms: tuple[str, ...]  # of the whole plan, with those that train nothing here
     model: Source
 
     @classmethod
@@ -55,6 +56,9 @@ class FittedPlan:
             located=located,
             locks=plan_locks(located, model, keep=locked == "keep"),
             bases=bases,
+            algorithms=tuple(
+                dict.fromkeys([*bases.algorithms, *(r.algorithm for r in rows if r.algorithm)])
+            ),
             model=model,
         )
 

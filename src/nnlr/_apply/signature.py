@@ -147,11 +147,7 @@ def refuse_rates(signature: Signature, settings: Mapping[str, Any], bases: Bases
 def refuse_unfit(signature: Signature, groups: Sequence[Group], located: Sequence[Located]) -> None:
     """Refuse groups that the optimizer cannot take, as far as its class and signature tell."""
     name = signature.name
-    if not groups:
-        raise ConfigError(
-            "The plan trains nothing: every parameter of the model, or of this stage, is "
-            f"locked or frozen, so there is nothing to give {name}."
-        )
+    refuse_nothing(groups, name)
     scaled = sum(group.eps_mult != 1 and "eps" not in group.options for group in groups)
     if scaled and not signature.knows("eps"):
         raise ConfigError(
@@ -201,6 +197,15 @@ def _is_part(tensor: Any) -> bool:  # noqa: ANN401 - may be a DTensor
     )
 
 
+def refuse_nothing(groups: Sequence[Group], name: str) -> None:
+    """Refuse to build an optimizer of nothing."""
+    if not groups:
+        raise ConfigError(
+            "The plan trains nothing: every parameter of the model, or of this stage, is "
+            f"locked or frozen, so there is nothing to give {name}."
+        )
+
+
 def refuse_several(factory: object, fit: FittedPlan) -> None:
     """Refuse one class for a plan of several algorithms."""
     names = list(dict.fromkeys(group.algorithm for group in fit.groups))
@@ -233,13 +238,14 @@ def refuse_unmatched(
             f"{listed(map(repr, classes)) or 'there is none'}. {hint}".rstrip(),
             algorithms=missing,
         )
-    plans = {*algorithms, *fit.bases.algorithms}
-    if strays := [name for name in classes if name not in plans]:
+    if strays := [name for name in classes if name not in fit.algorithms]:
         raise ConfigError(
             f"The plan routes nothing to {shown(strays[0])}: its algorithms are "
-            f"{listed(map(repr, sorted(plans)))}. Leave the class out, or route parameters to it.",
+            f"{listed(map(repr, fit.algorithms)) or 'none'}. Leave the class out, or route "
+            "parameters to it.",
             algorithms=strays,
         )
+    refuse_nothing(fit.groups, " or ".join(map(repr, classes)))
 
 
 def refuse_unrouted(classes: Collection[str], fit: FittedPlan) -> None:

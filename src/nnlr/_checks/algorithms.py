@@ -14,16 +14,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._checks.fixes import resolve_again, routed, selector, with_rates
-from nnlr._checks.subject import Member, Subject, start
+from nnlr._checks.subject import Subject, Trained, start
 from nnlr._findings import Finding, note, warning
-from nnlr._model.describe import ParamInfo
-from nnlr._rows.row import PlanRow
 from nnlr._sandbox import undisturbed
 from nnlr._text import plural
 from nnlr.optim._members import ALGORITHM
-from nnlr.optim._update_size import Size, is_adam, is_muon, shape_factor, update_size
-
-Described = PlanRow | ParamInfo
+from nnlr.optim._update_size import Size, is_adam, shape_factor, update_size
 
 # Roles of what is no map from one hidden space to another.
 _UNFIT: Final = frozenset(
@@ -35,8 +31,8 @@ _UNFIT: Final = frozenset(
 
 # Matrices of several layers in one, by their names, and how many there are.
 _FUSED: Final = {
-    r"w?qkv|c_attn|query_key_value|in_proj_weight|(w?qkv|to_qkv)_?(proj|linear)?": 3,
-    r"(w?kv|key_value|gate_up|to_kv)(_?(proj|linear))?": 2,
+    r"(.*_)?w?qkv(_?(proj|linear|weight))?|c_attn|query_key_value|in_proj_weight": 3,
+    r"(.*_)?w?kv(_?(proj|linear|weight))?|key_value|(gate_?up|up_?gate)(_proj)?": 2,
 }
 
 # The factor between updates of two algorithms from which on one of them is as good as still; and
@@ -50,45 +46,10 @@ _USUAL: Final = 1e-3
 _MAY_BE_HIGH: Final = frozenset({"embedding", "position", "token", "scalar", "gain"})
 
 
-class _Trained(NamedTuple):
-    """A parameter, what it is for, and the optimizer that steps it."""
-
-    member: Member
-    param: Described
-    part: Optimizer
-
-    @property
-    def muon(self) -> bool:
-        """Whether Muon trains it, or would if it were a matrix."""
-        return is_muon(type(self.part), self.member.group)
-
-    @property
-    def size(self) -> Size | None:
-        """How large its update is, absolutely; ``None`` where that is not known."""
-        lr = start(self.member.group)
-        relative = update_size(type(self.part), self.member.group, self.param.shape)
-        return Size(relative.low * lr, relative.high * lr) if relative and lr else None
-
-
-def _trained(subject: Subject) -> list[_Trained]:
-    """The trained parameters of optimizers of which one is Muon; else none."""
-    pairs = [(part, group) for _, part in subject.parts for group in part.param_groups]
-    if not any(is_muon(type(part), group) for part, group in pairs):
-        return []
-    part_of = {id(group): part for part, group in pairs}
-    return [
-        _Trained(member, subject.described[member.name], part_of[id(member.group)])
-        for member in subject.members
-        if member.name in subject.described
-        and member.tensor.requires_grad
-        and id(member.group) in part_of
-    ]
-
-
 def unfit(subject: Subject) -> Iterator[Finding]:
     """Parameters that are no matrices for Muon, and matrices that are none any more."""
     reasons, flat = {}, []
-    for trained in _trained(subject):
+    for trained in subject.beside_muon:
         if not trained.muon:
             continue
         name, tensor = trained.member.name, trained.member.tensor
@@ -120,14 +81,14 @@ def unfit(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _is_flat(trained: _Trained) -> bool:
+def _is_flat(trained: Trained) -> bool:
     """Whether it is a piece of FSDP1: a vector of what were matrices."""
     tensor = trained.member.tensor
     matrix = trained.param.role in {"matrix", "conv"}
     return getattr(tensor, "_is_flat_param", False) or (matrix and tensor.ndim == 1)
 
 
-def _reason_against(trained: _Trained) -> str | None:
+def _reason_against(trained: Trained) -> str | None:
     """What a parameter is, if it is nothing for Muon."""
     param, part = trained.param, trained.part
     reason = None
@@ -148,7 +109,7 @@ def _reason_against(trained: _Trained) -> str | None:
 def fused(subject: Subject) -> Iterator[Finding]:
     """Matrices of several layers in one, whose shape factor is that of the whole."""
     texts = {}
-    for trained in _trained(subject):
+    for trained in subject.beside_muon:
         words = trained.member.name.rsplit(".", 2)[-2:]
         parts = next((n for pattern, n in _FUSED.items() if _named(pattern, words)), None)
         if parts and trained.muon and len(trained.param.shape) == 2:
@@ -169,7 +130,7 @@ def _named(pattern: str, words: Sequence[str]) -> bool:
     return any(re.fullmatch(pattern, word, re.IGNORECASE) for word in words)
 
 
-def _told(trained: _Trained, parts: int) -> str:
+def _told(trained: Trained, parts: int) -> str:
     """A fused matrix and its factor beside that of one of its parts."""
     rows, columns = shape = trained.param.shape
     part = (rows // parts, columns) if rows >= columns or parts == 2 else (rows, columns // parts)
@@ -198,7 +159,7 @@ def normalised_momentum(subject: Subject) -> Iterator[Finding]:
     """Muon that normalises its momentum in place, as torch's does in bfloat16 without Nesterov."""
     tried: dict[object, bool] = {}
     names = []
-    for trained in _trained(subject):
+    for trained in subject.beside_muon:
         group, tensor = trained.member.group, trained.member.tensor
         plain = trained.muon and group.get("nesterov") is False and tensor.ndim == 2
         if plain and tensor.dtype == torch.bfloat16:
@@ -255,8 +216,8 @@ class _Reach(NamedTuple):
 
 def _reaches(subject: Subject) -> list[_Reach]:
     """The sizes of the updates of Muon and of Adam, where both are known."""
-    sizes: dict[int, list[tuple[_Trained, Size]]] = {}
-    for trained in _trained(subject):
+    sizes: dict[int, list[tuple[Trained, Size]]] = {}
+    for trained in subject.beside_muon:
         if size := trained.size:
             sizes.setdefault(id(trained.part), []).append((trained, size))
     return [
@@ -294,7 +255,7 @@ def unequal_updates(subject: Subject) -> Iterator[Finding]:
 def high_rates(subject: Subject) -> Iterator[Finding]:
     """Rates of Muon that AdamW trains with."""
     high: dict[int, tuple[Optimizer, dict[str, float]]] = {}
-    for trained in _trained(subject):
+    for trained in subject.beside_muon:
         lr = start(trained.member.group) or 0.0
         if lr >= _HIGH and is_adam(type(trained.part)) and trained.param.role not in _MAY_BE_HIGH:
             high.setdefault(id(trained.part), (trained.part, {}))[1][trained.member.name] = lr
@@ -317,7 +278,7 @@ def rerouted_rates(subject: Subject) -> Iterator[Finding]:
     parts = {part.param_groups[0].get(ALGORITHM): part for _, part in subject.parts}
     gaps: dict[str, tuple[str, float]] = {}
     bases = subject.plan.algorithms if subject.plan else {}
-    for trained in _trained(subject) if rows else ():
+    for trained in subject.beside_muon if rows else ():
         row = rows.get(trained.member.name)
         routes = [s.factor.algorithm for s in row.trace if not s.explicit] if row else []
         for name in {*routes} & parts.keys() - {row and row.algorithm}:

@@ -24,6 +24,7 @@ from nnlr.depth._flow import Flow
 from nnlr.errors import NnlrError
 from nnlr.optim._members import ALGORITHM
 from nnlr.optim._mixed import Mixed, by_algorithm
+from nnlr.optim._update_size import Size, is_muon, update_size
 
 SettingsOfGroup = Mapping[str, Any]
 
@@ -55,6 +56,26 @@ class Member(NamedTuple):
         """Whether nnlr has locked it."""
         slot = self.slot
         return slot is not None and marks.is_locked(slot.tensor, slot.module, slot.key)
+
+
+class Trained(NamedTuple):
+    """A parameter, what it is for, and the optimizer that steps it."""
+
+    member: Member
+    param: PlanRow | ParamInfo
+    part: Optimizer
+
+    @property
+    def muon(self) -> bool:
+        """Whether Muon trains it, or would if it were a matrix."""
+        return is_muon(type(self.part), self.member.group)
+
+    @property
+    def size(self) -> Size | None:
+        """How large its update is, absolutely; ``None`` where that is not known."""
+        lr = start(self.member.group)
+        relative = update_size(type(self.part), self.member.group, self.param.shape)
+        return Size(relative.low * lr, relative.high * lr) if relative and lr else None
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,21 @@ class Subject:
         """What each parameter is, by its name: as the plan has it, else the model."""
         rows = self.plan.rows if self.plan else describe(self.source).params
         return {row.name: row for row in rows}
+
+    @cached_property
+    def beside_muon(self) -> tuple[Trained, ...]:
+        """The trained parameters, if Muon trains one of them; else none."""
+        pairs = [(part, group) for _, part in self.parts for group in part.param_groups]
+        if not any(is_muon(type(part), group) for part, group in pairs):
+            return ()
+        part_of = {id(group): part for part, group in pairs}
+        return tuple(
+            Trained(member, self.described[member.name], part_of[id(member.group)])
+            for member in self.members
+            if member.name in self.described
+            and member.tensor.requires_grad
+            and id(member.group) in part_of
+        )
 
     @property
     def names(self) -> list[str]:
