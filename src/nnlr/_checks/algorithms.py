@@ -110,9 +110,11 @@ def fused(subject: Subject) -> Iterator[Finding]:
     """Matrices of several layers in one, whose shape factor is that of the whole."""
     texts = {}
     for trained in subject.beside_muon:
+        if not trained.muon or len(trained.param.shape) != 2:
+            continue
         words = trained.member.name.rsplit(".", 2)[-2:]
         parts = next((n for pattern, n in _FUSED.items() if _named(pattern, words)), None)
-        if parts and trained.muon and len(trained.param.shape) == 2:
+        if parts is not None:
             texts[trained.member.name] = _told(trained, parts)
     if texts:
         first = next(iter(texts))
@@ -217,7 +219,8 @@ class _Reach(NamedTuple):
 def _reaches(subject: Subject) -> list[_Reach]:
     """The sizes of the updates of Muon and of Adam, where both are known."""
     sizes: dict[int, list[tuple[Trained, Size]]] = {}
-    for trained in subject.beside_muon:
+    kinds = {(id(t.member.group), t.param.shape): t for t in subject.beside_muon}
+    for trained in kinds.values():
         if size := trained.size:
             sizes.setdefault(id(trained.part), []).append((trained, size))
     return [

@@ -64,11 +64,7 @@ class Trained(NamedTuple):
     member: Member
     param: PlanRow | ParamInfo
     part: Optimizer
-
-    @property
-    def muon(self) -> bool:
-        """Whether Muon trains it, or would if it were a matrix."""
-        return is_muon(type(self.part), self.member.group)
+    muon: bool  # whether Muon trains it, or would if it were a matrix
 
     @property
     def size(self) -> Size | None:
@@ -133,15 +129,15 @@ class Subject:
     def beside_muon(self) -> tuple[Trained, ...]:
         """The trained parameters, if Muon trains one of them; else none."""
         pairs = [(part, group) for _, part in self.parts for group in part.param_groups]
-        if not any(is_muon(type(part), group) for part, group in pairs):
+        steppers = {id(group): (part, is_muon(type(part), group)) for part, group in pairs}
+        if not any(muon for _, muon in steppers.values()):
             return ()
-        part_of = {id(group): part for part, group in pairs}
         return tuple(
-            Trained(member, self.described[member.name], part_of[id(member.group)])
+            Trained(member, self.described[member.name], *steppers[id(member.group)])
             for member in self.members
             if member.name in self.described
             and member.tensor.requires_grad
-            and id(member.group) in part_of
+            and id(member.group) in steppers
         )
 
     @property
