@@ -52,6 +52,11 @@ def schedule(
     largest rate among the groups, and ``lr_mult`` is written. Momentum or betas that the
     scheduler cycles reach the groups that were built with the optimizer's own.
 
+    Of several algorithms (:class:`nnlr.optim.Mixed`) each has a base rate of its own. The course
+    runs on that of the first, the reference, of which its settings speak, and
+    ``group["lr"] = base_lr(t) * (base[algorithm] / base[reference]) * group["lr_mult"]``, so that
+    the ratio between algorithms holds too. A course for one algorithm starts at its own base.
+
     A schedule is a new course: it starts at the base rate, gives settings that an earlier one
     cycled their origin back, and replaces the earlier one, which then refuses to step.
     ``beside`` and ``after`` keep the earlier one.
@@ -82,7 +87,8 @@ def schedule(
     Raises:
         NnlrError: If ``factory`` makes no scheduler, or an argument is a list with one entry
             for each group.
-        ConfigError: If the groups' rates and multipliers do not belong to one base rate, a
+        ConfigError: If the groups' rates and multipliers do not belong to one base rate of each
+            algorithm, a class has neither momentum nor betas that a scheduler cycles, a
             pattern matches no group, or the scheduler starts at a rate that is not finite or
             negative. The optimizer is not changed then.
 

@@ -45,7 +45,9 @@ def fit_state(
     where :func:`on_load` is in force.
 
     Args:
-        state_dict: What ``optimizer.state_dict()`` gave, of any grouping.
+        state_dict: What ``optimizer.state_dict()`` gave, of any grouping. For a
+            :class:`nnlr.optim.Mixed` also what others saved of several algorithms, such as a list
+            of the state dicts of separate optimizers.
         optimizer: The optimizer that will load it.
         model: The model, for canonical and tied names, and for optimizers that were built
             without names.
