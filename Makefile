@@ -87,7 +87,7 @@ $(CENSUS)/.done: $(VENV)/.dev
 	@touch $@
 
 census: $(CENSUS)/.done  ## optimizers of others through the life of a plan
-	@NNLR_FULL=1 OMP_NUM_THREADS=1 $(CENSUS)/bin/python -m pytest -q --no-cov tests/apply/test_third_party.py $(ARGS)
+	@NNLR_FULL=1 OMP_NUM_THREADS=1 $(CENSUS)/bin/python -m pytest -q --no-cov tests/apply/test_third_party.py tests/optim/test_mixed_census.py $(ARGS)
 
 fmt: $(VENV)/.dev  ## format the code and apply safe lint fixes
 	@$(BIN)/ruff check -q --fix-only

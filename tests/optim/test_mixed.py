@@ -218,6 +218,17 @@ class TestDatabase:
                 Mixed(groups, {"only": cls})
 
 
+def test_steps_that_are_differentiated():
+    """Through a class of that setting a gradient flows to what the parameters were made of."""
+    start = torch.ones(2, requires_grad=True)
+    leaf = start.clone()
+    leaf.grad = torch.ones(2)
+    sgd = partial(torch.optim.SGD, lr=0.5, differentiable=True)
+    Mixed([{"params": leaf, "algorithm": "only"}], {"only": sgd}).step()
+    leaf.sum().backward()
+    assert torch.equal(start.grad, torch.ones(2))
+
+
 def closure_of(params, calls):
     def closure():
         calls.append(torch.is_grad_enabled())

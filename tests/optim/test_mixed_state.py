@@ -375,6 +375,18 @@ class TestRefused:
         with pytest.raises(ConfigError, match=error):
             Mixed(groups, {"first": cls})
 
+    def test_a_class_with_a_key_of_that_name(self):
+        """Dion's classes tell their own algorithms apart by it."""
+
+        class Several(torch.optim.SGD):
+            def __init__(self, params):
+                super().__init__([{"algorithm": "muon", **group} for group in params])
+
+        with pytest.raises(ConfigError, match="a setting 'algorithm' of its own, 'muon'"):
+            together((Several, SGD), parameters())
+        mixed = Mixed([{"params": parameters(), "algorithm": "muon"}], {"muon": Several})
+        assert "muon" == mixed.param_groups[0]["algorithm"]
+
     @pytest.mark.parametrize("algorithms", [{}, None, [ADAMW], {1: ADAMW}])
     def test_no_classes_by_name(self, algorithms):
         """A mapping from names to classes."""
@@ -397,6 +409,15 @@ class TestRefused:
         """Each is a dict with parameters and a name."""
         with pytest.raises(ConfigError, match=error):
             Mixed(groups, {"first": ADAMW})
+
+    def test_groups_that_are_renamed_by_hand(self):
+        """The next step says which names there are."""
+        params = parameters()
+        mixed = together(PAIR, params)
+        mixed.param_groups[0]["algorithm"] = "frist"
+        with pytest.raises(ConfigError, match=r"names the algorithm 'frist'.*'first'"):
+            train(params, [mixed], range(1))
+        assert same(params, parameters())
 
     def test_a_parameter_twice(self):
         """Of two algorithms: it would be stepped twice."""

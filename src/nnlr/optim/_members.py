@@ -1,6 +1,6 @@
 """The optimizers of several algorithms: built on their groups, or refused with the reason."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import isclass, signature
 from typing import Any, Final
@@ -108,20 +108,24 @@ def build(name: str, factory: Factory, groups: Sequence[Group]) -> Optimizer:
             "than it is given, so it cannot be one of several algorithms."
         )
     for group in member.param_groups:
-        group[ALGORITHM] = name
+        if group.setdefault(ALGORITHM, name) != name:
+            raise ConfigError(
+                f"{type(member).__name__} has a setting {ALGORITHM!r} of its own, "
+                f"{shown(group[ALGORITHM])}. Call the algorithm by that name, not {name!r}.",
+                algorithm=name,
+            )
     return member
 
 
-def algorithm_of(group: Mapping[str, Any], factories: Mapping[str, Factory]) -> str:
-    """The algorithm that a group names."""
+def algorithm_of(group: Mapping[str, Any], names: Collection[str]) -> str:
+    """The algorithm that a group names: one of these."""
     name = group.get(ALGORITHM)
-    if name not in factories:
-        names = listed(map(repr, factories))
+    if name not in names:
         problem = f"names the algorithm {shown(name)}" if ALGORITHM in group else "names none"
         raise ConfigError(
-            f"Each group of a Mixed optimizer has a key 'algorithm', one of {names}; a group "
-            f"with the keys {listed(map(repr, group))} {problem}. "
-            f"{nearest_hint(str(name), factories)}".rstrip(),
+            f"Each group of a Mixed optimizer has a key 'algorithm', one of "
+            f"{listed(map(repr, names))}; a group with the keys {listed(map(repr, group))} "
+            f"{problem}. {nearest_hint(str(name), names)}".rstrip(),
             algorithm=name,
         )
     return str(name)

@@ -82,9 +82,8 @@ class Mixed(Optimizer):
             if own := [group for group, of in zip(groups, names, strict=True) if of == name]:
                 members[name] = build(name, factory, own)
         filled = {name: iter(member.param_groups) for name, member in members.items()}
-        super().__init__([next(filled[name]) for name in names], {})
+        super().__init__([next(filled[name]) for name in names], common_defaults(members.values()))
         self._members = members
-        self.defaults = common_defaults(members.values())
         for member in members.values():
             self.state.update(member.state)
         self._share()
@@ -126,7 +125,7 @@ class Mixed(Optimizer):
             refuse_foreign_keys(self.state, self._members)
         groups: dict[str, list[Group]] = {name: [] for name in self._members}
         for group in self.param_groups:
-            groups[group[ALGORITHM]].append(group)
+            groups[algorithm_of(group, groups)].append(group)
         for name, member in self._members.items():
             member.param_groups[:] = groups[name]
             member.state = self.state
