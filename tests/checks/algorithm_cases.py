@@ -258,6 +258,19 @@ def half_precision_beside_another(ill):
     return net, both
 
 
+@case("vanishing-update")
+def muon_moves_by_less_than_its_rate(ill):
+    """Its update is a matrix of norm 1, whose numbers are small."""
+    net = nn.Sequential(nn.Linear(128, 128, bias=False)).to(torch.bfloat16)
+    MODELS.append(net)
+    with torch.no_grad():
+        net[0].weight.fill_(0.1)
+    SCRIPT.update(lr=1e-3 if ill else 0.01)
+    SCRIPT["scheme"] = nnlr.rule("*", algorithm="muon")
+    plan = nnlr.resolve(net, SCRIPT["scheme"], lr=SCRIPT["lr"], weight_decay=0)
+    return plan, plan.optimizer({"muon": torch.optim.Muon})
+
+
 # --- rates of two algorithms
 
 

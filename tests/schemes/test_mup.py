@@ -134,7 +134,7 @@ class TestMupLaws(SchemeLaws):
         return [
             nnlr.mup({8: 2}, optimizer=kind, forward=forward)
             for kind, forward in product(("adamw", "sgd"), ("folded", "in_model"))
-        ]
+        ] + [nnlr.mup({8: 2}, optimizer="muon")]
 
     def models(self):
         tied = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 8), nn.Linear(8, 8))
@@ -906,6 +906,20 @@ class TestMuon:
             norm = float(torch.linalg.matrix_norm(net.weight.detach() - before, 2))
             sizes.append(norm / (out / fan_in) ** 0.5)
         assert sizes[0] == pytest.approx(sizes[1], rel=0.25)  # Newton-Schulz comes near only
+
+    def test_kernels_count_as_matrices(self):
+        """Of outputs by all else; what both grow by cancels out."""
+
+        def net(n):
+            return nn.Sequential(nn.Conv2d(3, n, 3), nn.Conv2d(n, n, 3), nn.Conv2d(n, 2, 1))
+
+        scheme = nnlr.mup(net(8), optimizer="muon", forward="in_model")
+        plan = nnlr.resolve(net(32), scheme, lr=1, weight_decay=0)
+        rates = [row.lr_mult for row in plan if row.role != "bias"]
+        # 8 by 27 was wide; 32 by 27 is tall, and torch's factor grows by its share of 4 only.
+        due = (4 * 1 / (32 / 27)) ** 0.5
+        assert rates == pytest.approx([due, 1, 0.5])
+        assert plan == nnlr.Plan.from_json(plan.to_json())
 
     def test_what_is_no_matrix_keeps_its_rate(self):
         """Vectors, which Muon does not train."""

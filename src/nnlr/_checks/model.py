@@ -14,11 +14,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from nnlr._checks.fixes import frozen, regrouped, resolve_again, same_classes
 from nnlr._checks.optimizer_probe import probe_of
-from nnlr._checks.subject import Member, Subject, highest_lr
+from nnlr._checks.subject import Subject, highest_lr
 from nnlr._findings import Finding, error, note, warning
 from nnlr._model.names import Source
 from nnlr._sandbox import undisturbed
 from nnlr._text import plural
+from nnlr.optim._update_size import update_size
 
 _HALF: Final = (torch.bfloat16, torch.float16)
 
@@ -253,8 +254,9 @@ def vanishing_updates(subject: Subject) -> Iterator[Finding]:
     """Weights in half precision that a step of their rate rounds away.
 
     A weight ``w`` of ``p`` significant bits changes by ``eps * 2**floor(log2 w)`` or not at
-    all, and adaptive optimizers move it by about the learning rate.
+    all. Adaptive optimizers move it by about the learning rate, Muon by less.
     """
+    part_of = {id(group): part for _, part in subject.parts for group in part.param_groups}
     half = [
         (member, highest)
         for member in subject.members
@@ -267,32 +269,38 @@ def vanishing_updates(subject: Subject) -> Iterator[Finding]:
     ]
     too_coarse = []
     sums = _norms([_sample(member.tensor.detach()) for member, _ in half], 1)
+    loses: dict[object, bool] = {}  # for each optimizer whether rounding takes its steps
     for (member, lr), total in zip(half, sums, strict=True):
         size = total / _sample(member.tensor).numel()  # the mean absolute value
         # The smallest change of a weight of that size.
         unit = torch.finfo(member.tensor.dtype).eps * 2 ** floor(log2(size)) if size else 0.0
-        if lr < unit / 2:
-            too_coarse.append((member, lr, size, unit))
-    if too_coarse and not _loses_small_steps(subject, too_coarse[0][0]):
-        return
+        part = part_of.get(id(member.group), subject.optimizers[0])
+        relative = update_size(type(part), member.group, member.tensor.shape)
+        step = lr * (1.0 if relative is None else relative.high)
+        if step >= unit / 2:
+            continue
+        key = id(part), member.tensor.dtype
+        if key not in loses:
+            loses[key] = _loses_small_steps(subject, part, member.tensor.dtype)
+        if loses[key]:
+            too_coarse.append((member, step, size, unit))
     if too_coarse:
-        first, lr, size, unit = too_coarse[0]
+        first, step, size, unit = too_coarse[0]
         yield warning(
             "vanishing-update",
             (member.name for member, *_ in too_coarse),
             cause=f"{len(too_coarse)} of {plural(len(half), 'weight')} in half precision are too "
             f"coarse for their rate: {first.name!r} has weights of about {size:.2g} in "
             f"{str(first.tensor.dtype).removeprefix('torch.')}, which change by "
-            f"{unit:.2g} or not at all, and steps of the optimizer are about as large as its "
-            f"rate of {lr:.2g}",
+            f"{unit:.2g} or not at all, and steps of the optimizer are of about {step:.2g}",
             fix="Have the weights in float32 and compute in half precision: "
             f"model.float(); context = torch.autocast({first.tensor.device.type!r}, "
             f"{first.tensor.dtype})",
         )
 
 
-def _loses_small_steps(subject: Subject, member: Member) -> bool:
-    """Whether rounding takes the steps of the optimizer that has a parameter.
+def _loses_small_steps(subject: Subject, part: Optimizer, dtype: torch.dtype) -> bool:
+    """Whether rounding takes the steps of an optimizer.
 
     Not where a step goes by the size of the gradient, as that of SGD; nor where the optimizer,
     or DeepSpeed, keeps what is rounded away.
@@ -302,8 +310,8 @@ def _loses_small_steps(subject: Subject, member: Member) -> bool:
         return False
     with undisturbed():
         try:
-            probe = probe_of(subject, subject.part_of(member.group))
-            return probe.step_is_the_rate() and not probe.adds_up(member.tensor.dtype)
+            probe = probe_of(subject, part)
+            return probe.step_is_the_rate() and not probe.adds_up(dtype)
         except Exception:  # noqa: BLE001 - anyone's optimizer
             return False
 

@@ -16,6 +16,7 @@ because the gradient of V is that of W divided by c, and Adam's step does not de
 scale of gradients once eps has that scale. Clipping by the norm of the gradient does see it.
 """
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -79,16 +80,17 @@ class Scales(NamedTuple):
         """Those by which the spectral norm of an update goes like ``sqrt(out / in)``.
 
         Muon's is ``sqrt(max(1, rows / columns))``, which is that of a hidden matrix whose sides
-        have grown alike: its rate stays.
+        have grown alike: its rate stays. Kernels count as matrices ``(out, all else)``.
         """
-        if growth.fan_in is None or len(shape) != 2:
-            return cls(why=f"{growth.kind}, {growth.width:.3g} x as wide")
+        why = f"{growth.kind}, {growth.width:.3g} x as wide"
+        if growth.fan_in is None:
+            return cls(why=why)
         mults = [mult or 1.0 for mult in growth.mults]
-        before = [size / mult for size, mult in zip(shape, mults, strict=True)]
-        made = max(1, shape[0] / shape[1]) / max(1, before[0] / before[1])
-        due = mults[1 - growth.fan_in] / mults[growth.fan_in]
-        lr = (due / made) ** 0.5
-        return cls(lr=lr, wd=1 / lr, why=f"{growth.kind}, {growth.width:.3g} x as wide, by Muon")
+        now = shape[0] / math.prod(shape[1:])
+        before = now / mults[0] * math.prod(mults[1:])
+        due = math.prod(mults) / mults[growth.fan_in] ** 2  # growth of out by that of in
+        lr = (due * max(1, before) / max(1, now)) ** 0.5
+        return cls(lr=lr, wd=1 / lr, why=f"{why}, by Muon")
 
     def folded(self, c: float, optimizer: Update) -> "Scales":
         """The same for ``c`` times the parameter."""
