@@ -112,9 +112,10 @@ def test_a_state_of_another_algorithm_is_refused():
 class Packed(torch.optim.SGD):
     """Keeps bytes and a counter, saves and loads in its own way, as 8-bit optimizers do."""
 
+    count = 0
+
     def __init__(self, params, lr=0.1):
         super().__init__(params, lr=lr)
-        self.count = 0
 
     def step(self, closure=None):
         self.count += 1
@@ -191,6 +192,24 @@ def test_a_class_that_saves_and_loads_in_its_own_way(cls, by_name):
         assert torch.uint8 == mixed.state[others[4]]["bytes"].dtype
         assert apart[1].count == member.count
         assert ["count"] == list(mixed.state_dict()["algorithms"]["second"])
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_hooks_see_what_classes_save(copied):
+    """Theirs run after the classes, and have the last word; one before them all may replace it."""
+    params = parameters()
+    mixed = together((MUON, Packed), params)
+    train(params, [mixed], range(2))
+    mixed = copy.deepcopy(mixed) if copied else mixed
+    seen = []
+    mixed.register_state_dict_post_hook(lambda _, saved: seen.append(dict(saved["state"])))
+    mixed.register_state_dict_post_hook(lambda _, saved: saved["state"].clear())
+    assert {} == mixed.state_dict()["state"]
+    assert {"momentum_buffer", "packed"} == {key for state in seen[0].values() for key in state}
+    mixed.register_state_dict_post_hook(lambda *_: {"replaced": True}, prepend=True)
+    for handle in list(mixed._optimizer_state_dict_post_hooks)[2:]:
+        del mixed._optimizer_state_dict_post_hooks[handle]
+    assert {"replaced": True} == mixed.state_dict()
 
 
 @pytest.mark.parametrize("state", [3, [], {}, {"state": {}}, [{"state": {}, "param_groups": []}]])

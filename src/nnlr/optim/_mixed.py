@@ -87,6 +87,7 @@ class Mixed(Optimizer):
         for member in members.values():
             self.state.update(member.state)
         self._share()
+        self.register_state_dict_post_hook(Mixed._save_parts)
 
     @property
     def algorithms(self) -> Mapping[str, Optimizer]:
@@ -189,16 +190,17 @@ class Mixed(Optimizer):
 
     # --- keep -----------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """What to save, as of ``torch.optim.Optimizer``.
+    def _save_parts(self: Any, saved: dict[str, Any]) -> None:
+        """Save the part of a class that has a way of its own in that way.
 
-        The part of an algorithm whose class has a way of its own is saved in that way; what it
-        saves besides stands under the name of the algorithm, in ``"algorithms"``.
+        ``state_dict`` calls this first of all hooks. What a class saves besides stands under the
+        name of its algorithm, in ``"algorithms"``.
         """
-        saved = super().state_dict()
-        if all(type(m).state_dict is Optimizer.state_dict for m in self._members.values()):
-            return saved
+        if "param_groups" not in saved:
+            return  # somebody has put a hook before this one
         for name, member, groups in self._parts(saved):
+            if type(member).state_dict is Optimizer.state_dict:
+                continue
             member.state = self._state_of(member)
             part = member.state_dict()
             pairs = zip(groups, part.pop("param_groups"), member.param_groups, strict=True)
@@ -213,7 +215,6 @@ class Mixed(Optimizer):
             if part:
                 saved.setdefault("algorithms", {})[name] = part
         self._share()
-        return saved
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` gave, as ``torch.optim.Optimizer`` does.
@@ -272,6 +273,7 @@ class Mixed(Optimizer):
         """Take up state and groups; each class completes what is missing in its own."""
         if "_members" in state:  # a copy
             super().__setstate__(state)
+            self.register_state_dict_post_hook(Mixed._save_parts)
             return
         for group, loaded in zip(self.param_groups, state["param_groups"], strict=True):
             loaded[ALGORITHM] = group[ALGORITHM]
