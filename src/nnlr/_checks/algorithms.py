@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._checks.fixes import resolve_again, routed, selector, with_rates
-from nnlr._checks.subject import Subject, Trained, start
+from nnlr._checks.subject import Subject, Trained, rate, start
 from nnlr._findings import Finding, note, warning
 from nnlr._sandbox import undisturbed
 from nnlr._text import plural
@@ -76,8 +76,8 @@ def unfit(subject: Subject) -> Iterator[Finding]:
             cause=f"{plural(len(flat), 'parameter', 'are')} flat pieces of FSDP1, which are no "
             "matrices: Muon refuses them, or hands them to its fallback and is switched off",
             fix="Shard with torch.distributed.fsdp.fully_shard, which keeps matrices, and a Muon "
-            "that takes DTensors; or train all by the other: optimizer = torch.optim.AdamW("
-            "model.parameters(), lr=lr, weight_decay=wd)",
+            "that takes DTensors; or train all by AdamW: optimizer = torch.optim.AdamW("
+            "model.parameters(), lr=3e-4, weight_decay=wd)",
         )
 
 
@@ -247,11 +247,11 @@ def unequal_updates(subject: Subject) -> Iterator[Finding]:
             f"of {large.name} of at least {large.low:.2g}: {gap:.3g} times as large"
         )
         fix = f"If that is not meant, bring them together: {with_rates(subject, small.part, gap)}"
-        rates = small.part.defaults.get("lr"), large.part.defaults.get("lr")
+        own, other = rate(small.part.defaults, "lr"), rate(large.part.defaults, "lr")
         if gap > _APART:
             yield warning("unequal-updates", (), cause=sizes, fix=fix)
-        elif small.muon and rates[0] == rates[1]:
-            cause = f"{small.name} trains at the rate of {large.name}, {rates[0]:g}; {sizes}"
+        elif small.muon and own == other:
+            cause = f"{small.name} trains at the rate of {large.name}, {own or 0:g}; {sizes}"
             yield warning("rate-of-adamw", (), cause=cause, fix=fix)
 
 
