@@ -209,12 +209,8 @@ class TestReader:
                     x = self.middle(*[x, 3], add=1)
                 with torch.no_grad() as _:
                     self.kept = getattr(self, "c")(x)  # noqa: B009
-                try:
-                    y: torch.Tensor = self.kept
-                except RuntimeError:
-                    y = x
-                while flag:
-                    y += 1
+                y: torch.Tensor = self.kept
+                y += 1
                 return self.last(y)
 
         assert {"a": set(), "b": {"a"}, "c": {"a", "b"}, "d": {"a", "b", "c"}} == names_of(Net())
@@ -270,3 +266,271 @@ class TestReader:
 
         model = runs(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(8, 8))
         assert {"a", "b"} == set(names_of(model))
+
+
+def net(forward, **of_class):
+    """Three equal layers, registered from the last to the first, and what their class has."""
+    parts = {name: nn.Linear(8, 8) for name in ("c", "b", "a")}
+    made = runs(forward, **parts)
+    for name, thing in of_class.items():
+        setattr(type(made), name, thing)
+    return made
+
+
+def apply(layer, x, /, *more, act=torch.relu, **options):
+    """A function beside the class."""
+    return act(layer(x, **options), *more)
+
+
+def apply_all(layers, x):
+    """One that makes more of its input with every layer."""
+    for layer in layers:
+        x = (layer(x), x)
+    return x
+
+
+def with_default(self, x):
+    return self.c(self.b([y := self.a(x), y][1]))
+
+
+def with_comprehensions(self, x):
+    by_name = {name: part(x) for name, part in {"a": self.a}.items()}
+    return self.c(self.b(max([value for value in by_name.values()])))  # noqa: C416  is tried
+
+
+def with_stars(self, x):
+    first, second, *others = [self.a, self.b, self.c]
+    x, y = second(first(x), *[x], others=len(others)), x
+    for third in others:
+        x = third(x, y)
+    return x
+
+
+def with_functions(self, x):
+    return apply(self.c, x=apply(self.b, apply(self.a, x, act=torch.tanh)), act=torch.tanh)
+
+
+def with_methods(self, x):
+    return self.last(self.later(x), self.c)
+
+
+def with_a_generator(self, x):
+    def values():
+        yield self.a(x)
+
+    return self.c(self.b(next(values())))
+
+
+def with_subscripts(self, x):
+    values = [None, None]
+    values[0] = self.a(x)
+    values.append(self.b(values[0]))
+    return self.c(values[-1])
+
+
+def with_an_empty_loop(self, x):
+    for _ in ():
+        pass
+    else:  # noqa: PLW0120  the way that is tried
+        x = self.a(x)
+    return self.c(self.b(x))
+
+
+def with_modules_of_torch(self, x):
+    with torch.autocast("cpu") as context, torch.no_grad():
+        x = torch.nn.functional.relu(self.a(x))
+    assert context
+    return self.c.forward(self.b(x))
+
+
+def with_a_conditional(self, x):
+    part = self.b if x is None else torch.nn.Identity()
+    return self.c(part(self.a(x)))
+
+
+class TestConstructs:
+    @pytest.mark.parametrize(
+        "forward",
+        [
+            with_default,
+            with_comprehensions,
+            with_stars,
+            with_functions,
+            with_methods,
+            with_a_generator,
+            with_subscripts,
+            with_an_empty_loop,
+            with_modules_of_torch,
+            with_a_conditional,
+        ],
+    )
+    def test_equal_layers_stand_as_the_code_runs_them(self, forward):
+        """By their widths they could stand in any order."""
+        of_class = {
+            "last": staticmethod(lambda x, part: part(x)),
+            "later": property(lambda self: self.earlier),
+            "earlier": lambda self, x: self.b(self.a(x)),
+        }
+        found = depths(net(forward, **of_class))
+        assert {"a": 0, "b": 1, "c": 2} == {name: found[f"{name}.weight"][1] for name in "abc"}
+
+    def test_a_method_of_an_instance_is_followed(self):
+        """As torch.compile and others set it."""
+        model = net(None, run=lambda self, x: self.c(self.b(self.a(x))))
+        model.forward = model.run
+        assert 2 == depths(model)["c.weight"][1]
+
+    def test_a_loop_that_makes_ever_more_of_its_value_ends(self):
+        """Its parts never stay the same."""
+        forward = lambda self, x: apply_all([self.a, self.b, self.c], x)  # noqa: E731
+        assert {"a", "b", "c"} == set(names_of(net(forward)))
+
+
+def unset():
+    """A forward that uses a name which has no value yet."""
+
+    def forward(self, x):
+        return later(self.a(x))
+
+    if forward is None:
+        later = None
+    return forward
+
+
+def with_while(self, x):
+    while x is None:
+        x = self.b(self.a(x))
+    return self.c(x)
+
+
+def with_try(self, x):
+    try:
+        return self.c(self.b(self.a(x)))
+    except RuntimeError:
+        return x
+
+
+def with_match(self, x):
+    match x:
+        case None:
+            x = self.b(self.a(x))
+    return self.c(x)
+
+
+def with_a_call_of_itself(self, x):
+    return self.forward(self.c(self.b(self.a(x))))
+
+
+def with_a_class_method(self, x):
+    return self.c(self.made(self.b(self.a(x))))
+
+
+class TestUnreadable:
+    @pytest.mark.parametrize(
+        "forward",
+        [unset(), with_while, with_try, with_match, with_a_call_of_itself, with_a_class_method],
+    )
+    def test_what_is_not_followed_is_refused_where_widths_do_not_tell(self, forward):
+        """Equal layers, in the order opposite to that of registration."""
+        model = net(forward, made=classmethod(lambda cls, x: x))
+        with pytest.raises(UnreadableError, match=r"^$"):
+            takes_by_code(model)
+        assert {} == depths(model)
+
+
+def loop(parts, x):
+    for part in parts:
+        x = torch.relu(part(x))
+    return x
+
+
+FORWARDS = {
+    "loop": lambda self, x: loop(self.parts, x),
+    "twice": lambda self, x: loop(reversed(list(reversed(self.parts))), x),
+    "slices": lambda self, x: loop(self.parts[1:], self.parts[0](x)),
+    "numbers": lambda self, x: loop((self.parts[i] for i in range(3)), x),
+    "next-numbers": lambda self, x: loop((self.parts[i - 1] for i in range(1, 4, 1)), x),
+    "both-fall": lambda self, x: loop((self.parts[2 - i] for i in reversed(range(3))), x),
+    "features": lambda self, x: loop(self.parts, [x, x][::-1][0]),
+}
+BACKWARDS = {
+    "reversed": lambda self, x: loop(reversed(self.parts), x),
+    "list": lambda self, x: loop(reversed(list(self.parts)), x),
+    "enumerate": lambda self, x: loop([part for _, part in enumerate(reversed(self.parts))], x),
+    "slice": lambda self, x: loop(self.parts[::-1], x),
+    "first-of-slice": lambda self, x: loop(self.parts[::-1][1:], self.parts[::-1][0](x)),
+    "range": lambda self, x: loop((self.parts[i] for i in range(2, -1, -1)), x),
+    "reversed-range": lambda self, x: loop((self.parts[i] for i in reversed(range(3))), x),
+    "from-the-end": lambda self, x: loop((self.parts[-i] for i in range(1, 4)), x),
+    "less": lambda self, x: loop((self.parts[2 - i] for i in range(3)), x),
+    "not": lambda self, x: loop((self.parts[~i] for i in range(3)), x),
+    "pop": lambda self, x: loop((self.parts.pop() for _ in range(3)), x),
+    "children": lambda self, x: loop(reversed(list(self.parts.children())), x),
+}
+
+
+def with_parts(forward, kind):
+    """Equal members of a list between two ends."""
+
+    def whole(self, x):
+        return self.out(forward(self, self.start(x)))
+
+    parts = kind([nn.Linear(8, 8) for _ in range(3)])
+    return runs(whole, start=nn.Linear(4, 8), parts=parts, out=nn.Linear(8, 2))
+
+
+class TestBackwards:
+    @pytest.mark.parametrize("kind", [nn.ModuleList, lambda parts: nn.Sequential(*parts)])
+    @pytest.mark.parametrize("forward", FORWARDS.values(), ids=FORWARDS)
+    def test_members_from_the_first_to_the_last_are_a_row(self, forward, kind):
+        """However they are taken."""
+        found = depths(with_parts(forward, kind))
+        assert [1, 2, 3] == [found[f"parts.{at}.weight"][1] for at in range(3)]
+
+    @pytest.mark.parametrize("kind", [nn.ModuleList, lambda parts: nn.Sequential(*parts)])
+    @pytest.mark.parametrize("forward", BACKWARDS.values(), ids=BACKWARDS)
+    def test_members_from_the_last_to_the_first_are_not_read_forwards(self, forward, kind):
+        """They were, in silence."""
+        assert {} == depths(with_parts(forward, kind))
+
+    def test_a_sequential_that_is_turned_is_not_read_forwards(self):
+        """It runs its members itself."""
+        model = with_parts(lambda self, x: self.parts[::-1](x), lambda ps: nn.Sequential(*ps))
+        with pytest.raises(NnlrError, match="'parts' runs from its last member to its first"):
+            auto().layers(describe(model))
+
+    def test_one_layer_may_be_turned(self):
+        """It is the first and the last."""
+        model = with_parts(BACKWARDS["reversed"], lambda parts: nn.ModuleList(parts[:1]))
+        assert 1 == depths(model)["parts.0.weight"][1]
+
+    def test_members_side_by_side_may_be_turned(self):
+        """As those of a pyramid: none takes what another gives."""
+
+        def forward(self, x):
+            values = zip(reversed(self.parts), self.start(x), strict=True)
+            return [part(value) for part, value in values]
+
+        takes = takes_by_code(runs(forward, parts=linears(), start=zoo.Block(8)))
+        [(_, sources)] = [(used, sources) for used, sources in takes.items() if used.member]
+        assert ["Block"] == [type(source.module).__name__ for source in sources]
+
+
+class TestMembers:
+    @pytest.mark.parametrize(
+        "forward",
+        [
+            lambda self, x: loop([part.fc for part in self.parts], x),
+            lambda self, x: loop([part for part in self.parts.children()], x),  # noqa: C416
+            lambda self, x: loop([part.children() for part in self.parts], x),
+        ],
+        ids=["part", "children", "children-of-members"],
+    )
+    def test_what_members_hold_stands_where_they_stand(self, forward):
+        """A part of each, or all of each."""
+
+        def whole(self, x):
+            return self.out(forward(self, self.start(x)))
+
+        found = depths(runs(whole, start=nn.Linear(4, 8), parts=blocks(3), out=nn.Linear(8, 2)))
+        assert [1, 2, 3] == [found[f"parts.{at}.fc.weight"][1] for at in range(3)]

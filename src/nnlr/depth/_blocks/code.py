@@ -15,6 +15,7 @@ from typing import Final
 from torch import nn
 
 from nnlr.depth._blocks.source import (
+    CONTAINERS,
     NOTHING,
     Function,
     Names,
@@ -30,14 +31,9 @@ from nnlr.depth._blocks.source import (
     value_of,
 )
 
-_MOST_CALLS: Final = 12  # functions that call one another
-
-
 _MOST_ROUNDS: Final = 6  # of a loop
-
-
-LISTINGS: Final = frozenset({"children", "values", "items", "named_children", "__iter__"})
-
+_LISTINGS: Final = {"children", "values", "items", "named_children", "__iter__"}
+_COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 
 Takes = dict[Used, set[Used]]
 
@@ -57,10 +53,9 @@ def takes_by_code(module: nn.Module) -> Takes:
         False
     """
     reader = _Reader(module)
-    forward = reader.attribute(Value(frozenset([Used(module)])), "forward")
     try:
-        reader.call(forward, [], {}, [NOTHING])
-    except RecursionError:
+        reader.call(reader.attribute(value_of(module), "forward"), [], {}, [NOTHING])
+    except (RecursionError, ValueError):  # too deep; a name that has no value yet
         raise UnreadableError from None
     if not reader.takes:
         raise UnreadableError
@@ -82,7 +77,7 @@ class _Reader:
 
     # Calls
 
-    def call(  # noqa: PLR0911  a kind of function each
+    def call(
         self,
         what: Value,
         args: list[Value],
@@ -91,31 +86,35 @@ class _Reader:
     ) -> Value:
         """What a call gives; ``rest`` are arguments that may be any parameter."""
         every = merged([*args, *keywords.values(), *rest])
-        me = Used(self.module)
         if what.modules:
-            if isinstance(what.code, str) and what.code in LISTINGS:
-                members = (Used(used.module, member=True) for used in what.modules)
-                return replace(what, modules=frozenset(members), code=None)
-            if me in what.modules or me in every.modules:
-                raise UnreadableError
-            return self._used(what.modules, every)
+            return self._of_modules(what, every)
         if isinstance(what.code, Function):
             return self._inside(what.code, args, keywords, rest)
         if is_builtin(what.code):
             return self._of_builtin(what.code, args, every)
         if not every.modules:
-            return replace(merged([every, what]), parts=(), item=None, code=None)
+            return replace(merged([every, what]), parts=(), code=None)
         function = function_of(what.code)
         if function and not getattr(what.code, "__module__", "").startswith("torch."):
             return self._inside(function, args, keywords, rest)
-        if me in every.modules:
-            raise UnreadableError
         used = self._used(every.modules, every)  # as partial() and chain() keep them
         return replace(used, modules=every.modules) if isinstance(what.code, type) else used
 
-    def _used(self, modules: Iterable[Used], args: Value) -> Value:
+    def _of_modules(self, what: Value, args: Value) -> Value:
+        """What a call of modules gives, or of a method of theirs."""
+        lists = [used for used in what.modules if isinstance(used.module, CONTAINERS)]
+        if what.code in _LISTINGS:
+            name = what.code  # a dict that code makes is no module
+            is_list = {used: hasattr(type(used.module), name) for used in what.modules}
+            return Value(frozenset(u._replace(member=u.member or is_list[u]) for u in is_list))
+        if what.code == "pop" and lists:
+            return what.turned().in_loop()
+        return self._used(what.modules, args)
+
+    def _used(self, modules: frozenset[Used], args: Value) -> Value:
         """What modules give for arguments. Modules among these are run by them."""
-        modules = frozenset(modules)
+        if Used(self.module) in modules | args.modules:
+            raise UnreadableError
         for used in modules | args.modules:
             taken = self.takes.setdefault(used, set())
             taken |= args.sources
@@ -125,20 +124,19 @@ class _Reader:
 
     def _of_builtin(self, function: object, args: list[Value], every: Value) -> Value:
         """What a function of Python itself gives."""
-        if function is zip:
-            return replace(every, item=as_tuple([arg.in_loop() for arg in args]), parts=())
-        if function is enumerate and args:
-            return replace(every, item=as_tuple([NOTHING, args[0].in_loop()]), parts=())
         if function in {setattr, vars, delattr, getattr} and every.modules:
             raise UnreadableError
-        if function in {reversed, list, tuple, iter} and len(args) == 1:
-            return args[0]
-        if function is next and args:
-            return args[0].in_loop()
-        modules = every.modules if function in {map, filter, sorted, dict, set, slice} else ()
-        if function in {map, filter} and args:
-            return self.call(args[0], [arg.in_loop() for arg in args[1:]], {})
-        return Value(frozenset(modules), every.sources)
+        items = [arg.in_loop() for arg in args]
+        if function in {zip, enumerate}:
+            numbers = [NOTHING] * (function is enumerate)
+            return as_tuple([as_tuple([*numbers, *items])])
+        if function is map and args:
+            return as_tuple([self.call(args[0], items[1:], {})])
+        if function in {list, tuple, iter, next, reversed} and args:
+            part = items[0] if function is next else args[0]
+            return part.turned() if function is reversed else part
+        has_items = function in {filter, sorted, dict, set}
+        return replace(every, parts=(), code=None) if has_items else Value(sources=every.sources)
 
     def _inside(
         self,
@@ -148,17 +146,16 @@ class _Reader:
         rest: Sequence[Value],
     ) -> Value:
         """What a function gives whose source is at hand."""
-        if len(self.running) > _MOST_CALLS or function.node in self.running:
+        if function.node in self.running:
             raise UnreadableError
         params = function.node.args
         args = [*function.first, *args]
         other = merged(rest)
         names = function.names.copy()
         plain = [*params.posonlyargs, *params.args]
-        for at, param in enumerate(plain):
-            names[param.arg] = args[at] if at < len(args) else keywords.get(param.arg, other)
-        for param in params.kwonlyargs:
-            names[param.arg] = keywords.get(param.arg, other)
+        for at, param in enumerate([*plain, *params.kwonlyargs]):
+            is_given = at < min(len(args), len(plain))
+            names[param.arg] = args[at] if is_given else keywords.get(param.arg, other)
         if params.vararg:
             more = args[len(plain) :]
             names[params.vararg.arg] = merged([*more, other]) if rest else as_tuple(more)
@@ -166,10 +163,8 @@ class _Reader:
             names[params.kwarg.arg] = merged([*keywords.values(), other])
         self.running.append(function.node)
         before, self.returned = self.returned, []
-        if isinstance(function.node, ast.Lambda):
-            self.returned.append(self.value(function.node.body, names))
-        else:
-            self.run(function.node.body, names)
+        body = function.node.body
+        self.run(body if isinstance(body, list) else [ast.Return(body)], names)
         result = merged(self.returned)
         self.returned = before
         self.running.pop()
@@ -182,12 +177,12 @@ class _Reader:
         match node:
             case ast.Name(id=name):
                 return names[name]
+            case ast.Constant():
+                return NOTHING
             case ast.Attribute(value=whole, attr=attr):
                 return self.attribute(self.value(whole, names), attr)
             case ast.Subscript(value=whole, slice=index):
-                base, by = self.value(whole, names), self.value(index, names)
-                part = base if isinstance(index, ast.Slice) else base.at(constant(index))
-                return replace(part, sources=part.sources | by.sources)
+                return self._at(self.value(whole, names), index, self.value(index, names))
             case ast.Call():
                 return self._call_of(node, names)
             case ast.Tuple(elts=parts) | ast.List(elts=parts) if not any(
@@ -197,60 +192,68 @@ class _Reader:
             case ast.Lambda():
                 return Value(code=Function(node, names))
             case ast.NamedExpr(target=target, value=whole):
-                result = self.value(whole, names)
-                self._assign(target, result, names)
-                return result
-            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
+                self._assign(target, self.value(whole, names), names)
+                return self.value(target, names)
+            case _ if isinstance(node, _COMPREHENSIONS):
                 inner = names.copy()
                 for loop in node.generators:
                     self._assign(loop.target, self.value(loop.iter, inner).in_loop(), inner)
-                if isinstance(node, ast.DictComp):
-                    return self.value(node.value, inner)
-                return self.value(node.elt, inner)
+                item = node.value if isinstance(node, ast.DictComp) else node.elt
+                return as_tuple([self.value(item, inner)])
             case ast.Yield(value=ast.AST() as whole):
                 self.returned.append(self.value(whole, names))
                 return NOTHING
         inner_values = [self.value(kid, names) for kid in ast.iter_child_nodes(node)]
         return replace(merged(inner_values), parts=()) if inner_values else NOTHING
 
-    def attribute(self, whole: Value, attr: str) -> Value:  # noqa: PLR0911  a kind each
+    def _at(self, whole: Value, index: ast.AST, by: Value) -> Value:
+        """What stands at an index, or in a slice."""
+        if isinstance(index, ast.Slice):
+            step = constant(index.step) if index.step else 1
+            part = replace(whole, parts=()) if step == 1 else whole.turned()
+        else:
+            part = whole.at(constant(index))
+            part = part.turned() if (by.code is reversed) != _falls(index) else part
+        return replace(part, sources=part.sources | by.sources)
+
+    def attribute(self, whole: Value, attr: str) -> Value:
         """What is known of an attribute of a value."""
         if isinstance(whole.code, ModuleType):
             return value_of(getattr(whole.code, attr, None))
         if isinstance(whole.code, str) or not whole.modules:
-            return replace(whole, parts=(), item=None, code=None)
-        if len(whole.modules) > 1:
-            return merged(self.attribute(Value(frozenset([each])), attr) for each in whole.modules)
-        (used,) = whole.modules
-        module = used.module
+            return replace(whole, parts=(), code=None)
+        result = merged(self._attribute_of(used, attr) for used in whole.modules)
+        return replace(result, sources=result.sources | whole.sources) if whole.sources else result
+
+    def _attribute_of(self, used: Used, attr: str) -> Value:  # noqa: PLR0911  a kind each
+        """What is known of an attribute of a module."""
+        module, whole = used.module, Value(frozenset([used]))
         if used.member:  # whatever its members hold
-            return replace(whole, code=attr if attr in LISTINGS else None)
+            return replace(whole, code=attr if attr in _LISTINGS else None)
         if attr in module._modules:
-            part = module._modules[attr]
-            return Value(frozenset([Used(part)]), whole.sources) if part is not None else NOTHING
+            return value_of(module._modules[attr])
+        of_class = inspect.getattr_static(type(module), attr, None)
         if module is not self.module:
             if attr in module._parameters or attr in module._buffers:
                 self.read_from.add(used)
                 return Value(sources=frozenset([used]))
-            is_code = callable(getattr(type(module), attr, None))
-            return replace(whole, code=attr) if is_code else NOTHING
-        of_class = inspect.getattr_static(type(module), attr, None)
+            is_known = of_class is not None or attr in _LISTINGS
+            return replace(whole, code=attr) if is_known else NOTHING
         if attr in vars(module):
             return value_of(vars(module)[attr])
         if isinstance(of_class, property):
             return self.call(bound(of_class.fget, whole), [], {})
         if isinstance(of_class, staticmethod):
             return value_of(of_class.__func__)
-        if isinstance(of_class, classmethod):
-            return NOTHING
         return self.attributes.get(attr, NOTHING) if of_class is None else bound(of_class, whole)
 
     def _call_of(self, node: ast.Call, names: Names) -> Value:
+        """What a call in the code gives."""
         what = self.value(node.func, names)
-        if what.code is getattr and len(node.args) > 1:
-            attr = constant(node.args[1])
-            if isinstance(attr, str):
-                return self.attribute(self.value(node.args[0], names), attr)
+        if what.code is getattr and isinstance(attr := constant(node.args[1]), str):
+            return self.attribute(self.value(node.args[0], names), attr)
+        if what.code is range and len(node.args) == 3 and isinstance(node.args[2], ast.UnaryOp):
+            return NOTHING.turned()
         args: list[Value] = []
         rest: list[Value] = []
         for arg in node.args:
@@ -265,10 +268,9 @@ class _Reader:
             else:
                 keywords[keyword.arg] = self.value(keyword.value, names)
         every = [*args, *keywords.values()]
-        if not isinstance(what.code, Function) and not is_builtin(
-            what.code
-        ):  # it may call what it is given
+        if not isinstance(what.code, Function) and not is_builtin(what.code):
             functions = [value for value in every if isinstance(value.code, Function)]
+            # it may call what it is given
             rest += [self.call(function, [], {}, [merged(every)]) for function in functions]
         return self.call(what, args, keywords, rest)
 
@@ -291,62 +293,42 @@ class _Reader:
                     self.returned.append(self.value(value, names))
                 case ast.Expr(value=value):
                     self._add(value, self.value(value, names), names)
-                case ast.For(target=target, iter=listing, body=body, orelse=orelse):
+                case ast.For(target=target, iter=listing, body=inner, orelse=orelse):
                     item = self.value(listing, names).in_loop()
-                    self._repeat(body, names, target, item)
+                    for _ in range(_MOST_ROUNDS):  # until it tells nothing new
+                        before = names.copy()
+                        self._assign(target, item, names)
+                        self.run(inner, names)
+                        _join(names, before)
+                        if names == before:
+                            break
                     self.run(orelse, names)
-                case ast.While(test=test, body=body):
-                    self.value(test, names)
-                    self._repeat(body, names)
-                case ast.If(test=test, body=body, orelse=orelse):
+                case ast.If(test=test, body=inner, orelse=orelse):
                     self.value(test, names)
                     other = names.copy()
-                    self.run(body, names)
+                    self.run(inner, names)
                     self.run(orelse, other)
                     _join(names, other)
-                case ast.With(items=items, body=body):
-                    for each in items:
-                        result = self.value(each.context_expr, names)
-                        if each.optional_vars:
-                            self._assign(each.optional_vars, result, names)
-                    self.run(body, names)
-                case ast.Try(body=body, handlers=handlers, orelse=orelse, finalbody=final):
-                    self.run([*body, *orelse], names)
-                    for handler in handlers:
-                        other = names.copy()
-                        self.run(handler.body, other)
-                        _join(names, other)
-                    self.run(final, names)
+                case ast.With(items=items, body=inner):
+                    for opened in items:
+                        result = self.value(opened.context_expr, names)
+                        if opened.optional_vars:
+                            self._assign(opened.optional_vars, result, names)
+                    self.run(inner, names)
                 case ast.FunctionDef(name=name):
                     names[name] = Value(code=Function(node, names))
-                case ast.Match() | ast.AsyncFor() | ast.AsyncWith() | ast.Global():
+                case ast.While() | ast.Try() | ast.Match():
                     raise UnreadableError
 
-    def _repeat(
-        self,
-        body: list[ast.stmt],
-        names: Names,
-        target: ast.AST | None = None,
-        item: Value = NOTHING,
-    ) -> None:
-        """Run the body of a loop until it tells nothing new."""
-        for _ in range(_MOST_ROUNDS):
-            before = names.copy()
-            if target:
-                self._assign(target, item, names)
-            self.run(body, names)
-            _join(names, before)
-            if names == before:
-                return
-
     def _assign(self, target: ast.AST, result: Value, names: Names) -> None:
+        """Let a target mean a value."""
         match target:
             case ast.Name(id=name):
                 names[name] = result
             case ast.Tuple(elts=targets) | ast.List(elts=targets):
                 fits = len(result.parts) == len(targets)
-                for at, each in enumerate(targets):
-                    self._assign(each, result.parts[at] if fits else result.in_loop(), names)
+                for at, part in enumerate(targets):
+                    self._assign(part, result.parts[at] if fits else result.in_loop(), names)
             case ast.Starred(value=inner):
                 self._assign(inner, result, names)
             case ast.Attribute(value=ast.Name(id=name), attr=attr) if (
@@ -360,10 +342,23 @@ class _Reader:
         """Put a value into what an expression stands in: a list that is appended to."""
         while isinstance(whole, ast.Attribute | ast.Subscript | ast.Call):
             whole = whole.func if isinstance(whole, ast.Call) else whole.value
-        if isinstance(whole, ast.Name) and whole.id in names and result is not NOTHING:
+        if isinstance(whole, ast.Name) and whole.id in names and not names[whole.id].modules:
             both = merged([names[whole.id], Value(sources=result.sources)])
-            if not names[whole.id].modules:
-                names[whole.id] = replace(both, parts=(), item=None)
+            names[whole.id] = replace(both, parts=())
+
+
+def _falls(index: ast.AST) -> bool:
+    """Whether a number gets less as a name in it gets more."""
+    return any(
+        (isinstance(node, ast.UnaryOp) and _has_name(node.operand))
+        or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and _has_name(node.right))
+        for node in ast.walk(index)
+    )
+
+
+def _has_name(node: ast.AST) -> bool:
+    """Whether a name stands in an expression."""
+    return any(isinstance(part, ast.Name) for part in ast.walk(node))
 
 
 def _join(names: Names, other: dict[str, Value]) -> None:

@@ -42,9 +42,9 @@ class _Evidence:
     def __init__(self, tree: Tree, places: Sequence[LayerPlace | None]) -> None:
         self.tree = tree
         orders = defaultdict(set)
-        for each in filter(None, places):
-            orders[each.tower].add(each.order)
-        self.orders = {tower: sorted(each) for tower, each in orders.items()}
+        for layer in filter(None, places):
+            orders[layer.tower].add(layer.order)
+        self.orders = {tower: sorted(in_tower) for tower, in_tower in orders.items()}
         self.params: dict[int, tuple[str, int]] = {}  # of all matrices
         self.heads: set[tuple[str, int]] = set()
         self.names: dict[tuple[str, int], str] = {}
@@ -55,7 +55,6 @@ class _Evidence:
                 self.names.setdefault(at, param.owner or param.name)
                 if place.part == "head":
                     self.heads.add(at)
-        self.paths = {unit.module: unit.path for unit in tree.root.below()}
         self.spans: dict[nn.Module, Span] = {}
         self.steps: dict[tuple[str, int], int] = {}  # how a layer takes what the one before gives
         self.against: list[str] = []
@@ -71,6 +70,7 @@ class _Evidence:
         return self.spans[module]
 
     def _own_span(self, module: nn.Module) -> Span:
+        """The layers of the matrices that a module holds itself."""
         span: Span = {}
         for tensor in module._parameters.values():
             if id(tensor) in self.params:
@@ -95,17 +95,30 @@ class _Evidence:
         for used, sources in takes.items():
             if used.member and used in sources:
                 self._join_members(used.module)
+            if used.backwards and (used in sources or not used.member):
+                self._turn(used)
         called = {used.module for used in takes}
         silent = [module] if takes else []  # its code does not say what takes their own weights
         while silent:
             part = silent.pop()
-            silent += [each for each in _parts(part) if each not in called]
+            silent += [kid for kid in _parts(part) if kid not in called]
             if own := self._own_span(part):
                 self._join(own, span, _OPEN)
                 self._join(span, own, _OPEN)
         whole = {used.module for used in takes if not used.member}
         for part in called or _parts(module):
             self.read(part, one_by_one=bool(takes) and part not in whole)
+
+    def _turn(self, used: Used) -> None:
+        """Note that the members of a list run from the last to the first."""
+        if any(len(layers) > 1 for layers in self.span(used.module).values()):
+            path = self._path(used)
+            self.against.append(f"by the code, {path} runs from its last member to its first")
+
+    def _path(self, used: Used) -> str:
+        """Where a module is, for messages."""
+        paths = (unit.path for unit in self.tree.root.below() if unit.module is used.module)
+        return repr(next(paths, ""))
 
     def _join_members(self, module: nn.Module) -> None:
         """Note that each member of a list may take what the one before gives."""
@@ -122,18 +135,21 @@ class _Evidence:
         if before in takes[after]:
             self._join(first, second, _OPEN if in_turn else _SURE)
             self.proves &= first.keys() == second.keys()
-        paths = [self.paths.get(used.module, "") for used in (before, after)]
         for tower in first.keys() & second.keys():
             if max(first[tower]) >= min(second[tower]):
                 continue
             if in_turn and before.member and after.member:
                 self.proves = False
             if after in takes[before] and not in_turn:
-                self.against.append(f"by the code, {paths[1]!r} runs before {paths[0]!r}")
+                self.against.append(
+                    f"by the code, {self._path(after)} runs before {self._path(before)}"
+                )
             is_head = {(tower, layer) for layer in second[tower]} <= self.heads
             one_by_one = all(u.member and Used(u.module) not in takes for u in (before, after))
             if in_turn and one_by_one and not is_head:
-                self.against.append(f"by the code, {paths[0]!r} and {paths[1]!r} take turns")
+                self.against.append(
+                    f"by the code, {self._path(before)} and {self._path(after)} take turns"
+                )
 
     def _join(self, before: Span, after: Span, how: int) -> None:
         """Note that some layers may take what others give."""
@@ -147,9 +163,9 @@ class _Evidence:
         whole = self.span(self.tree.root.module)  # a wrapper may hold layers beside it
         for tower, orders in self.orders.items():
             for layer in range(1, len(orders)):
-                a, b = (self.names.get((tower, each)) for each in (layer - 1, layer))
                 how = self.steps.get((tower, layer), 0)
                 self.proves &= how == _SURE
+                a, b = (self.names.get((tower, at)) for at in (layer - 1, layer))
                 if not how and a and b and {layer - 1, layer} <= whole.get(tower, set()):
                     self.against.append(f"by the code, {b!r} takes nothing of what {a!r} gives")
 

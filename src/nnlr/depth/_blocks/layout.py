@@ -67,7 +67,7 @@ class TowerLayout:
                 light = weights[at] < 0.1 * heaviest
             else:
                 light = not any(
-                    self.tree.is_norm(leaf) for step in stack for leaf in step.unit.leaves()
+                    self.tree.is_norm(leaf) for step in stack for leaf in step.unit.leaves
                 )
             if classes[at].isdisjoint(classes[main]) and (light or classes[at] <= inside):
                 for step in stack:
@@ -226,7 +226,7 @@ class TowerLayout:
     def _opens_stage(self, step: ModelStep, start: int, end: int) -> bool:
         """Whether the blocks of a stage take what a part gives that is registered after."""
         tree = self.tree
-        leaves = list(step.unit.leaves())
+        leaves = list(step.unit.leaves)
         first, last = self.steps[start].unit, self.steps[end].unit
         return (
             bool(leaves)
@@ -237,12 +237,12 @@ class TowerLayout:
     def _dead_ends(self) -> set[int]:
         """Heads that are registered early: what takes the blocks' output, and gives to nothing."""
         first = self.blocks[0]
-        later = list(self.steps[first].unit.leaves())
+        later = list(self.steps[first].unit.leaves)
         outputs = self.tree.output_widths(self.steps[self.blocks[-1]].unit)
         dead_ends = set()
         for at in reversed(range(first)):
             step = self.steps[at]
-            leaves = list(step.unit.leaves()) if step.whole else []
+            leaves = list(step.unit.leaves) if step.whole else []
             by_code = step.unit.parent and step.unit.parent.by_code
             if (
                 leaves

@@ -25,7 +25,6 @@ WAYS_OUT: Final = (
     "    indexer=nnlr.depth.flow(example_input)        the order of one forward"
 )
 
-
 Widths = frozenset[Width]
 _NO_WIDTHS: Final = Widths()
 
@@ -45,7 +44,7 @@ def gives(tree: Tree, unit: Unit) -> Widths:
 
 
 def _end(tree: Tree, unit: Unit, at: int) -> Unit | None:
-    layers = [leaf for leaf in unit.leaves() if not leaf.is_vectors]
+    layers = [leaf for leaf in unit.leaves if not leaf.is_vectors]
     return layers[at] if layers else None
 
 
@@ -63,7 +62,7 @@ def ends(tree: Tree, unit: Unit) -> tuple[Widths, Widths]:
     """
     if not unit.kids or issubclass(unit.cls, LISTS):
         return takes(tree, unit), gives(tree, unit)
-    layers = [leaf for leaf in unit.leaves() if not leaf.is_vectors]
+    layers = [leaf for leaf in unit.leaves if not leaf.is_vectors]
     all_inputs = [takes(tree, leaf) for leaf in layers]
     all_outputs = [gives(tree, leaf) for leaf in layers]
     none = Widths()
@@ -91,7 +90,7 @@ def inputs_of(tree: Tree, steps: Iterable[ModelStep]) -> Widths | None:
     steps = list(steps)
     first = Widths()
     for step in takewhile(lambda step: not step.block, steps):
-        if step.whole and any(issubclass(leaf.cls, nn.Embedding) for leaf in step.unit.leaves()):
+        if step.whole and any(issubclass(leaf.cls, nn.Embedding) for leaf in step.unit.leaves):
             return None
         first = first or (_first_inputs(tree, step.unit) if step.whole else first)
     if first:
@@ -104,7 +103,7 @@ def _first_inputs(tree: Tree, unit: Unit) -> Widths:
     """The widths that the first layer of a part takes, or the first ones of a list's members."""
     if issubclass(unit.cls, nn.ModuleList):
         return Widths().union(*(_first_inputs(tree, kid) for kid in unit.kids))
-    leaf = next(unit.leaves(), None)
+    leaf = next(iter(unit.leaves), None)
     return _as_widths(leaf, tree.input_widths(leaf) if leaf else set())
 
 

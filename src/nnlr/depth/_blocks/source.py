@@ -5,6 +5,7 @@ import builtins
 import inspect
 import textwrap
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -12,7 +13,7 @@ from typing import Final, NamedTuple
 
 from torch import nn
 
-_CONTAINERS: Final = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+CONTAINERS: Final = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
 
 class UnreadableError(Exception):
@@ -24,6 +25,15 @@ class Used(NamedTuple):
 
     module: nn.Module
     member: bool = False
+    backwards: bool = False  # whether its members are taken from the last to the first
+
+    def in_loop(self) -> "Used":
+        """A member, of a list; anything else as it is."""
+        return self._replace(member=self.member or isinstance(self.module, CONTAINERS))
+
+    def turned(self) -> "Used":
+        """The same in the opposite order."""
+        return self._replace(backwards=not self.backwards)
 
 
 class Function(NamedTuple):
@@ -41,36 +51,30 @@ class Value:
     modules: frozenset[Used] = frozenset()  # that it is
     sources: frozenset[Used] = frozenset()  # whose output it may hold
     parts: tuple["Value", ...] = ()  # of a tuple
-    item: "Value | None" = None  # what a loop over it gives
     code: object = None  # a function, or the name of a method of the modules
 
     def in_loop(self) -> "Value":
         """What a loop over it gives."""
-        if self.item:
-            return self.item
         if self.parts:
             return merged(self.parts)
-        return replace(self, modules=frozenset(map(_member, self.modules)), code=None)
+        return replace(self, modules=frozenset(used.in_loop() for used in self.modules))
+
+    def turned(self) -> "Value":
+        """It from the last to the first, or what is taken by a number that falls."""
+        return Value(frozenset(used.turned() for used in self.modules), self.sources, (), reversed)
 
     def at(self, index: object) -> "Value":
         """What stands at a position, or under a key; ``None`` if it is not certain which."""
-        if self.parts and isinstance(index, int) and -len(self.parts) <= index < len(self.parts):
+        if isinstance(index, int) and -len(self.parts) <= index < len(self.parts):
             return self.parts[index]
-        used = next(iter(self.modules), None)
-        if used and not used.member and isinstance(used.module, _CONTAINERS):
-            try:
-                return Value(frozenset([Used(used.module[index])]))  # type: ignore[call-overload,index]
-            except (KeyError, IndexError, TypeError, AttributeError):
-                pass
+        for used in self.modules:
+            if isinstance(used.module, CONTAINERS) and not (used.member or used.backwards):
+                with suppress(LookupError, TypeError):
+                    return Value(frozenset([Used(used.module[index])]))  # type: ignore[call-overload,index]
         return self.in_loop()
 
 
 NOTHING: Final = Value()
-
-
-def _member(used: Used) -> Used:
-    """A member of a list; anything else as it is."""
-    return Used(used.module, member=used.member or isinstance(used.module, _CONTAINERS))
 
 
 def merged(values: Iterable[Value]) -> Value:
@@ -78,45 +82,39 @@ def merged(values: Iterable[Value]) -> Value:
     values = [value for value in values if value is not NOTHING]
     if len(values) < 2:
         return values[0] if values else NOTHING
-    modules = frozenset[Used]().union(*(value.modules for value in values))
-    sources = frozenset[Used]().union(*(value.sources for value in values))
     first = values[0]
     alike = all(len(value.parts) == len(first.parts) for value in values)
     parts = zip(*(value.parts for value in values), strict=True) if alike else ()
-    items = [value.item for value in values if value.item]
-    code = first.code if all(value.code is first.code for value in values) else None
     return Value(
-        modules, sources, tuple(map(merged, parts)), merged(items) if items else None, code
+        first.modules.union(*(value.modules for value in values)),
+        first.sources.union(*(value.sources for value in values)),
+        tuple(map(merged, parts)),
+        first.code if all(value.code is first.code for value in values) else None,
     )
 
 
 def as_tuple(values: Sequence[Value]) -> Value:
     """A tuple of values."""
-    return replace(merged(values), parts=tuple(values), item=None, code=None)
+    return replace(merged(values), parts=tuple(values), code=None)
 
 
 class Names(dict[str, Value]):
     """The names in a function: its own, and those around it."""
 
-    def __init__(self, function: FunctionType) -> None:
-        super().__init__()
+    def __init__(self, function: FunctionType, names: dict[str, Value] | None = None) -> None:
+        super().__init__(names or {})
         self.function = function
 
     def __missing__(self, name: str) -> Value:
-        code = self.function.__code__
-        for cell_name, cell in zip(code.co_freevars, self.function.__closure__ or (), strict=True):
-            if cell_name == name:
-                try:
-                    return value_of(cell.cell_contents)
-                except ValueError:  # not set yet
-                    return NOTHING
+        cells = self.function.__closure__ or ()
+        around = dict(zip(self.function.__code__.co_freevars, cells, strict=True))
+        if name in around:
+            return value_of(around[name].cell_contents)
         return value_of(self.function.__globals__.get(name, getattr(builtins, name, None)))
 
     def copy(self) -> "Names":
         """The same names."""
-        made = Names(self.function)
-        made.update(self)
-        return made
+        return Names(self.function, self)
 
 
 def is_builtin(function: object) -> bool:
@@ -135,10 +133,10 @@ def constant(node: ast.AST) -> object:
 
 def value_of(thing: object) -> Value:
     """What is known of an object that code refers to."""
-    if isinstance(thing, MethodType):
-        return bound(thing.__func__, value_of(thing.__self__))
     if isinstance(thing, nn.Module):
         return Value(frozenset([Used(thing)]))
+    if isinstance(thing, MethodType):
+        return bound(thing.__func__, value_of(thing.__self__))
     return Value(code=thing) if callable(thing) or isinstance(thing, ModuleType) else NOTHING
 
 
@@ -156,34 +154,27 @@ def bound(function: object, instance: Value) -> Value:
 
 def function_of(function: object) -> Function | None:
     """A function with its source; ``None`` if there is none."""
-    if not callable(function):
-        return None
-    function = inspect.unwrap(function)
+    function = inspect.unwrap(function) if callable(function) else None
     if not isinstance(function, FunctionType):
         return None
     node = _definition(function)
-    if node is None:
-        return None
-    return Function(node, Names(function))
+    return Function(node, Names(function)) if node else None
 
 
 @lru_cache(maxsize=4096)
 def _definition(function: FunctionType) -> ast.FunctionDef | ast.Lambda | None:
     """The source of a function, as a tree; ``None`` if there is none."""
-    is_lambda = function.__name__ == "<lambda>"
     try:
-        if not is_lambda:
+        if function.__name__ != "<lambda>":
             [node] = ast.parse(textwrap.dedent(inspect.getsource(function))).body
             return node if isinstance(node, ast.FunctionDef) else None
         lines, _ = inspect.findsource(function)
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
-    code = function.__code__
-    at = {(line, column) for line, _, column, _ in code.co_positions() if column}
-    for each in ast.walk(_file("".join(lines))):
-        if isinstance(each, ast.Lambda) and (each.body.lineno, each.body.col_offset) in at:
-            return each
-    return None
+    at = {(line, column) for line, _, column, _ in function.__code__.co_positions() if column}
+    lambdas = (node for node in ast.walk(_file("".join(lines))) if isinstance(node, ast.Lambda))
+    matching = (node for node in lambdas if (node.body.lineno, node.body.col_offset) in at)
+    return next(matching, None)
 
 
 @lru_cache(maxsize=4)

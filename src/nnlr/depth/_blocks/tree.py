@@ -4,7 +4,7 @@ What a module is called plays no part here, only its class, its shapes and its p
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
@@ -29,10 +29,8 @@ SINGLE_LAYERS: Final = (
     *(nn.RMSNorm, nn.PReLU, _ConvNd, _NormBase),
 )
 
-
 # Layers that take a width and give a width, be one of them 1.
 _PROJECTIONS: Final = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, _ConvNd)
-
 
 # Attributes that hold what chooses among the members of a list.
 _ROUTER: Final = re.compile(r"gate|gating|rout", re.IGNORECASE)
@@ -45,7 +43,7 @@ class Bundle(nn.Module):
     """Class of a unit that joins the i-th members of parallel lists to one layer."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Unit:
     """A module that holds weights."""
 
@@ -76,9 +74,12 @@ class Unit:
         for kid in self.kids:
             yield from kid.below()
 
-    def leaves(self) -> Iterator["Unit"]:
+    @cached_property
+    def leaves(self) -> Sequence["Unit"]:
         """The layers in it: units with parameters and without parts."""
-        return (part for part in self.below() if part.direct and not part.kids)
+        if self.kids:
+            return [leaf for kid in self.kids for leaf in kid.leaves]
+        return [self] if self.direct else []
 
     def params(self) -> Iterator[int]:
         """Positions of all parameters in it."""
@@ -209,12 +210,12 @@ class Tree:
 
     def is_conv(self, unit: Unit) -> bool:
         """Whether it is one convolution, or norms, or both."""
-        leaves = [leaf for leaf in unit.leaves() if not self.is_norm(leaf)]
+        leaves = [leaf for leaf in unit.leaves if not self.is_norm(leaf)]
         return len(leaves) < 2 and all(issubclass(leaf.cls, _ConvNd) for leaf in leaves)
 
     def is_lookup(self, unit: Unit) -> bool:
         """Whether it is embeddings, and at most norms and vectors beside them."""
-        layers = [leaf for leaf in unit.leaves() if not leaf.is_vectors]
+        layers = [leaf for leaf in unit.leaves if not leaf.is_vectors]
         lookups = (nn.Embedding, nn.EmbeddingBag)
         return bool(layers) and all(issubclass(leaf.cls, lookups) for leaf in layers)
 
@@ -256,18 +257,18 @@ class Tree:
     @cached_property
     def all_maps(self) -> frozenset[Width]:
         """The widths of all maps in the model: what may be put beside another one."""
-        convs = [leaf for leaf in self.root.leaves() if issubclass(leaf.cls, _ConvNd)]
+        convs = [leaf for leaf in self.root.leaves if issubclass(leaf.cls, _ConvNd)]
         sizes = set[int]().union(*map(self.output_widths, convs))
         images = set[int]().union(*map(self.input_widths, convs)) & {1, 2, 3, 4}
         return frozenset(Width(size, is_map=True) for size in sizes | images)
 
     def input_widths(self, unit: Unit) -> set[int]:
         """The widths that the layers of a unit take in."""
-        return {width for leaf in unit.leaves() for width in self._widths(leaf)[0]}
+        return {width for leaf in unit.leaves for width in self._widths(leaf)[0]}
 
     def output_widths(self, unit: Unit) -> set[int]:
         """The widths that the layers of a unit give out."""
-        return {width for leaf in unit.leaves() for width in self._widths(leaf)[1]}
+        return {width for leaf in unit.leaves for width in self._widths(leaf)[1]}
 
     def _widths(self, leaf: Unit) -> tuple[set[int], set[int]]:
         """The input widths and the output widths of one layer."""
