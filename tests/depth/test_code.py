@@ -450,7 +450,9 @@ FORWARDS = {
     "slices": lambda self, x: loop(self.parts[1:], self.parts[0](x)),
     "numbers": lambda self, x: loop((self.parts[i] for i in range(3)), x),
     "next-numbers": lambda self, x: loop((self.parts[i - 1] for i in range(1, 4, 1)), x),
-    "both-fall": lambda self, x: loop((self.parts[2 - i] for i in reversed(range(3))), x),
+    "both-fall": lambda self, x: loop(
+        (self.parts[len(self.parts) - 1 - i] for i in range(2, -1, -1)), x
+    ),
     "features": lambda self, x: loop(self.parts, [x, x][::-1][0]),
 }
 BACKWARDS = {

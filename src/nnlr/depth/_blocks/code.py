@@ -182,7 +182,7 @@ class _Reader:
             case ast.Attribute(value=whole, attr=attr):
                 return self.attribute(self.value(whole, names), attr)
             case ast.Subscript(value=whole, slice=index):
-                return self._at(self.value(whole, names), index, self.value(index, names))
+                return self._at(self.value(whole, names), index, names)
             case ast.Call():
                 return self._call_of(node, names)
             case ast.Tuple(elts=parts) | ast.List(elts=parts) if not any(
@@ -206,14 +206,17 @@ class _Reader:
         inner_values = [self.value(kid, names) for kid in ast.iter_child_nodes(node)]
         return replace(merged(inner_values), parts=()) if inner_values else NOTHING
 
-    def _at(self, whole: Value, index: ast.AST, by: Value) -> Value:
+    def _at(self, whole: Value, index: ast.AST, names: Names) -> Value:
         """What stands at an index, or in a slice."""
+        by = self.value(index, names)
         if isinstance(index, ast.Slice):
             step = constant(index.step) if index.step else 1
             part = replace(whole, parts=()) if step == 1 else whole.turned()
         else:
             part = whole.at(constant(index))
-            part = part.turned() if (by.code is reversed) != _falls(index) else part
+            numbers = (node.id for node in ast.walk(index) if isinstance(node, ast.Name))
+            fall = any(names[name].code is reversed for name in numbers)
+            part = part.turned() if fall != _falls(index) else part
         return replace(part, sources=part.sources | by.sources)
 
     def attribute(self, whole: Value, attr: str) -> Value:
