@@ -48,6 +48,21 @@ def tied():
     return net
 
 
+class Calling(nn.Module):
+    """Parts, called in an order that only its forward knows."""
+
+    def forward(self, x):
+        return x
+
+
+def calling(**parts):
+    """A model of these parts."""
+    model = Calling()
+    for name, part in parts.items():
+        setattr(model, name, part)
+    return model
+
+
 class Hooked(nn.Module):
     """A model that says itself which layers are its input and its output."""
 

@@ -321,6 +321,23 @@ class TestRawParameters:
         assert TABLE[-1].pattern == ".*"
 
 
+def linear():
+    """A square layer."""
+    return nn.Linear(4, 4)
+
+
+class NoAttention(nn.Module):
+    """What attends without weights."""
+
+
+class AngularLoss(nn.Module):
+    """A loss that holds a vector for each class."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 9))
+
+
 class TestHooksAndNames:
     def test_output_layers_are_heads_and_blocks_hold_none(self):
         """`score` and `fc_out` inside one of several equal blocks are plain layers."""
@@ -332,6 +349,92 @@ class TestHooksAndNames:
         """`fc` is any layer; as the last one it is what torchvision means."""
         blocks = nn.ModuleDict({"fc": nn.Linear(2, 2), "act": nn.PReLU()})
         assert roles_of(blocks)["fc.weight"] == "matrix"
+
+    @pytest.mark.parametrize(
+        ("model", "heads"),
+        [
+            (nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 9)), "3"),
+            (nn.Sequential(linear(), nn.Sequential(linear(), nn.Tanh(), linear())), "1.2"),
+            (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), "1"),
+            (nn.DataParallel(nn.Sequential(linear(), linear())), "1"),
+            (zoo.calling(words=nn.Embedding(9, 4), norm=nn.LayerNorm(4), out=linear()), "out"),
+            (zoo.calling(net=nn.Sequential(linear(), linear())), "net.1"),
+            (zoo.calling(one=nn.Sequential(linear()), two=nn.Sequential(linear())), "two.0"),
+            (zoo.calling(model=zoo.calling(norm=nn.LayerNorm(4), out=linear())), "model.out"),
+            (zoo.calling(first=nn.Linear(4, 8), last=nn.Linear(8, 4)), "last"),
+        ],
+    )
+    def test_the_last_layer_is_the_head_where_its_place_says_so(self, model, heads):
+        """At the end of plain Sequentials, as the last child of the model, or both."""
+        assert {f"{heads}.weight"} == {n for n, role in roles_of(model).items() if role == "head"}
+        assert bases_of(model)[f"{heads}.weight"] == "place"
+
+    @pytest.mark.parametrize(
+        "model",
+        [
+            linear(),  # alone it is the first as well
+            nn.Sequential(linear()),
+            nn.Sequential(linear(), nn.LayerNorm(4)),
+            nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 4)),
+            nn.ModuleDict({"one": linear(), "two": linear()}),  # nobody runs them in order
+            nn.ModuleList([linear(), linear()]),
+            nn.MultiheadAttention(4, 2),
+            zoo.calling(net=nn.Sequential(linear()), pooler=zoo.calling(dense=linear())),
+            zoo.calling(vision=nn.Linear(8, 4), text=linear()),  # of two towers
+        ],
+    )
+    def test_elsewhere_the_last_layer_is_a_layer(self, model):
+        """A guess would be as often wrong as right."""
+        assert "head" not in roles_of(model).values()
+
+    def test_a_network_that_is_called_a_head_has_one_at_its_end(self):
+        """Attention pooling is no output layer, nor are the blocks of a decoder."""
+        block = zoo.calling(up=linear(), down=linear())
+        pooling = zoo.calling(attention=nn.MultiheadAttention(4, 2), mlp=zoo.calling(fc1=linear()))
+        decoder = zoo.calling(layers=nn.ModuleList([block, zoo.Block()]), final=linear())
+        decoder.layers.append(zoo.Block())
+        model = zoo.calling(
+            head=pooling,
+            prediction_head=decoder,
+            empty_head=nn.ModuleList([nn.Identity(), zoo.calling(attention=NoAttention())]),
+            bbox_embed=nn.ModuleList([zoo.calling(layers=nn.ModuleList([linear()])) for _ in "12"]),
+            norm=nn.LayerNorm(4),
+        )
+        assert {n for n, role in roles_of(model).items() if role == "head"} == {
+            *("head.mlp.fc1.weight", "prediction_head.final.weight"),
+            *(f"bbox_embed.{i}.layers.0.weight" for i in (0, 1)),
+        }
+
+    def test_raw_weights_of_a_head_are_of_the_head(self):
+        """A stack of heads, and a vector for each class inside a loss."""
+        model = zoo.calling(
+            codebooks_head=nn.Module(), objective=AngularLoss(), norm=nn.LayerNorm(4)
+        )
+        model.codebooks_head.weight = nn.Parameter(torch.zeros(3, 4, 9))
+        roles = roles_of(model)
+        assert [roles["codebooks_head.weight"], roles["objective.weight"]] == ["head", "head"]
+
+    @pytest.mark.parametrize("name", ["head_dist", "class_embed", "decoder_pred", "ctc_proj"])
+    def test_other_names_of_heads(self, name):
+        """Of distillation, detection, masked images and speech."""
+        model = zoo.calling(**{name: linear()}, norm=nn.LayerNorm(4))
+        assert roles_of(model)[f"{name}.weight"] == "head"
+
+    def test_a_linear_layer_of_relative_positions_is_a_table(self):
+        """It is given one-hot positions."""
+        model = zoo.calling(rel_pos_x_bias=nn.Linear(8, 4, bias=False), norm=nn.LayerNorm(4))
+        assert roles_of(model)["rel_pos_x_bias.weight"] == "position"
+
+    @pytest.mark.parametrize("table", [nn.Embedding(9, 4), "head"])
+    def test_a_matrix_that_is_tied_to_another_is_what_that_is(self, table):
+        """Whichever comes first, under whatever name."""
+        first = nn.Linear(4, 9, bias=False)
+        parts = {"mix": first, "head": nn.Linear(4, 9)} if table == "head" else {"mix": first}
+        model = zoo.calling(**parts, words=table if table != "head" else nn.LayerNorm(4))
+        other = model.head if table == "head" else model.words
+        other.weight = first.weight
+        expected = "head" if table == "head" else "embedding"
+        assert roles_of(model)["mix.weight"] == expected
 
     def test_the_models_own_hooks_say_what_is_input_and_output(self):
         """get_output_embeddings, whatever the layer is called."""

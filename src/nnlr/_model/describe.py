@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from nnlr._arguments import text
 from nnlr._model.marks import is_locked
 from nnlr._model.names import Slot, Source, nodes, owner_of, slots, unwrap
-from nnlr._model.roles import ROLES, Roles, role_of_bare
+from nnlr._model.roles import ROLES, Roles, RoleWithBasis, role_of_bare
 from nnlr._model.scopes import Scope, Surroundings, module_class
 from nnlr._text import beginnings, nearest_hint, shown
 from nnlr.errors import NnlrError
@@ -249,6 +249,8 @@ def _param(places: list[Slot], roles: Roles, around: Surroundings) -> ParamInfo:
         module, scope = owner.module, around.scope(owner)
         cls = scope.cls or module_class(module)
         role, basis = roles.of(slot, owner, leaf, cls)
+        if role == "matrix" and len(places) > 1:
+            role, basis = _role_of_tied(places, roles, around)
         in_and_out = fans(module, cls, role, shape)
         sparse = role == "embedding" and bool(getattr(module, "sparse", False))
     return ParamInfo(
@@ -265,6 +267,16 @@ def _param(places: list[Slot], roles: Roles, around: Surroundings) -> ParamInfo:
         sparse,
         scope,
     )
+
+
+def _role_of_tied(places: list[Slot], roles: Roles, around: Surroundings) -> RoleWithBasis:
+    """The role that a tensor has at the first of its places where it is no mere matrix."""
+    roles_there = []
+    for slot, node in [(slot, slot.node) for slot in places if slot.node is not None]:
+        owner, leaf = owner_of(node, slot.key)
+        cls = around.scope(owner).cls or module_class(owner.module)
+        roles_there.append(roles.of(slot, owner, leaf, cls))
+    return next((role for role in roles_there if role.role != "matrix"), roles_there[0])
 
 
 def fans(

@@ -88,6 +88,7 @@ CLASSES: Final = (
     Trait("token", r".*(quer(y|ies)|latent|prompt|register|level)(emb\w*|tokens?)"),
     Trait("token", r".*(queries|latents|registers|prompts?|prompter|promptlearner)"),
     Trait("embedding", r".*embedding.*", _MATRIX),
+    Trait("head", r".*(loss|softmax)", _FROM_MATRIX),  # a vector for each class
     Trait("matrix", r".*linear.*", _FROM_MATRIX),
 )
 
@@ -131,6 +132,6 @@ TABLE: Final = (
     Trait("gain", r"modulation"),
     Trait("token", r".*emb(ed\w*)?(_.*)?", _VECTOR),
     Trait("vector", r".*", _VECTOR),
-    Trait("embedding", r".*emb(ed\w*)?", range(2, 4)),
+    Trait("embedding", r".*emb(ed\w*)?|(.*_)?code(book|vector)s?", range(2, 4)),
     Trait("matrix", r".*"),
 )

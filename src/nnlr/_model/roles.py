@@ -9,6 +9,7 @@ basis          the role follows from
 ``type``       the class of the module that owns the parameter, and its shape
 ``attribute``  a hook or marker of the model (``get_output_embeddings``, PEFT)
 ``table``      :data:`nnlr._model.role_tables.TABLE`: leaf and shape of a raw parameter
+``place``      being the last layer of the model
 ``name``       names of modules, or names alone where there are no modules
 ``user``       ``resolve(..., roles=...)``
 =============  =================================================================
@@ -35,7 +36,7 @@ from nnlr._model.role_tables import (
     UNNAMED,
     Trait,
 )
-from nnlr._model.scopes import Surroundings, class_facts, module_class, named_head
+from nnlr._model.scopes import Surroundings, class_facts, ends_model, module_class, named_head
 
 ROLES: Final = {
     "embedding": "a table of vectors looked up by index",
@@ -56,7 +57,7 @@ ROLES: Final = {
     "adapter": "any other parameter of an adapter",
 }
 
-BASES: Final = ("type", "attribute", "table", "name", "user")
+BASES: Final = ("type", "attribute", "table", "place", "name", "user")
 
 
 class RoleWithBasis(NamedTuple):
@@ -74,6 +75,7 @@ _POSITION: Final = re.compile(
     r"(.*_)?(pos|positions?|positional|wpe|rel|relative|distance)(_.*)?"
     r"|.*(pos|position)_?emb.*|(.*_)?(row|col(umn)?|temporal)_?emb\w*"
 )
+_POSITION_BIAS: Final = re.compile(r"rel(ative)?_pos\w*_bias")  # it may be a linear layer
 _ROUTER: Final = re.compile(r"(.*_)?(router|gate|gating)")
 _NORM: Final = re.compile(r".*(?<!Spectral)(?<!Weight)Norm")
 _BARE_NORM: Final = re.compile(r"norm|(^|_)(ln|bn)(_|\d|$)")
@@ -96,7 +98,8 @@ class Roles:
             self._input_table = table
         self._output_layer = _layer_of_hook(inner, "get_output_embeddings", "get_classifier")
         self._around = around
-        self._last_owner = owner_of(last.node, last.key)[0] if last and last.node else None
+        owner = owner_of(last.node, last.key)[0] if last and last.node else None
+        self._last_layer = owner if owner and ends_model(owner) else None
 
     def of(self, slot: Slot, owner: Node, leaf: str, cls: type) -> RoleWithBasis:
         """The role of a parameter, given its owner, its name there and the owner's class."""
@@ -115,6 +118,8 @@ class Roles:
             if role
             else RoleWithBasis(_by_table(slot.tensor, owner.module, leaf), "table")
         )
+        if with_basis.role == "matrix" and owner in self._around.heads:
+            return RoleWithBasis("head", "name")
         if with_basis.role == "embedding":
             words = slot.tensor is self._input_table or slot.tensor is self._output_layer[1]
             if not words and _is_learned(slot.tensor, owner):
@@ -130,19 +135,26 @@ class Roles:
             return RoleWithBasis("embedding", "attribute")
         if owner.module is head or tensor is weight:
             return RoleWithBasis("head", "attribute")
-        place = outermost(owner)
-        if (parent := place.parent) is not None:
-            if _role_of_class_name(class_facts(parent.cls).written or parent.cls, 2) == "router":
-                return _BY_TYPE["router"]
-            by_attr = _role_of_attr(place.attr, outermost(parent).attr)
-            beside = list(parent.module._modules.keys())
-            if by_attr == "router" and not any("expert" in attr.lower() for attr in beside):
-                by_attr = None  # another kind of gate
-            if by_attr is not None:
-                return RoleWithBasis(by_attr, "name")
-        if owner in self._around.heads or (owner is self._last_owner and place.attr == "fc"):
+        if by_names := _by_names_around(outermost(owner)):
+            return by_names
+        if owner in self._around.heads:
             return RoleWithBasis("head", "name")
-        return _BY_TYPE[role]
+        return RoleWithBasis("head", "place") if owner is self._last_layer else _BY_TYPE[role]
+
+
+def _by_names_around(place: Node) -> RoleWithBasis | None:
+    """The role of weights that the names of their modules tell, other than a head's."""
+    if _POSITION_BIAS.fullmatch(place.attr.lower()):
+        return RoleWithBasis("position", "name")
+    if (parent := place.parent) is None:
+        return None
+    if _role_of_class_name(class_facts(parent.cls).written or parent.cls, 2) == "router":
+        return _BY_TYPE["router"]
+    role = _role_of_attr(place.attr, outermost(parent).attr)
+    beside = list(parent.module._modules.keys())
+    if role == "router" and not any("expert" in attr.lower() for attr in beside):
+        return None  # another kind of gate
+    return RoleWithBasis(role, "name") if role else None
 
 
 def _layer_of_hook(model: nn.Module | None, *hooks: str) -> tuple[nn.Module | None, Tensor | None]:

@@ -6,12 +6,16 @@ from typing import Final, NamedTuple
 
 from torch import nn
 
-from nnlr._model.names import Node, lineage, unwrap, wrapped_attrs
+from nnlr._model.names import Node, lineage, outermost, unwrap, wrapped_attrs
 
 _HEAD: Final = re.compile(
-    r"(.*_)?(heads?|classifier)|score|(pre_)?logits|fc_out|embed_out|qa_outputs"
-    r"|output_(layer|projection)"
+    r"(.*_)?(heads?(_dist\w*)?|classifier)|score|(.*_)?logits(_(dense|layer|proj\w*))?|fc_out"
+    r"|embed_out|qa_outputs|output_(layer|projection)|unembed\w*|ctc_\w+|(.*_)?pred|predict_\w+|(feat|prob)_out"
+    r"|(class|box|bbox)(es)?_(embed|predictor)"
 )
+
+# Layers of a network: what holds one is no output layer, whatever it is called.
+_OF_A_NETWORK: Final = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
 
 def module_class(module: nn.Module) -> type:
@@ -72,13 +76,15 @@ class Surroundings:
     """The modules around each module of a model, found once for each place.
 
     Attributes:
-        heads: Places asked for that are, or are inside, what is named an output layer.
+        heads: Places asked for that are, or are inside, what is named an output layer. Of
+            a whole network with such a name only those that its last layer is in.
         tuners: Places asked for that are inside a PEFT layer -> that layer, and the
             attribute of that layer which leads there.
     """
 
     def __init__(self) -> None:
         self.heads: set[Node] = set()
+        self._last_layers: dict[Node, nn.Module] = {}  # of places in a network named a head
         self.tuners: dict[Node, tuple[nn.Module, str]] = {}
         self._scopes: dict[Node, Scope] = {}
 
@@ -94,10 +100,17 @@ class Surroundings:
                 above = above.above
         scope = Scope(node.path, cls.written or module_class(node.module), above)
         self._scopes[node] = scope
-        if parent in self.heads or (
-            named_head(node.attr) and not any(map(_repeated, node.above()))
-        ):
+        if named_head(node.attr) and not any(map(_repeated, node.above())):
             self.heads.add(node)
+            if _is_network(node.module):
+                self._last_layers[node] = _last_layer(node.module)
+        elif parent in self.heads:
+            last = self._last_layers.get(parent)
+            if last is None:
+                self.heads.add(node)
+            elif any(module is last for module in node.module.modules()):
+                self.heads.add(node)
+                self._last_layers[node] = last
         if cls.tunes:
             self.tuners[node] = (node.module, "")
         elif self.tuners and parent in self.tuners:
@@ -112,6 +125,30 @@ def named_head(attr: str) -> bool:
     return _HEAD.fullmatch(attr.lower()) is not None
 
 
+def _is_network(module: nn.Module) -> bool:
+    """Whether a module attends, recurs or repeats blocks: more than layers that give outputs.
+
+    A list of heads is one for each of several outputs.
+    """
+    for part in module.modules():
+        if isinstance(part, _OF_A_NETWORK) or "attention" in type(part).__name__.lower():
+            return True
+        blocks = [type(child) for child in part.children() if any(True for _ in child.children())]
+        listed = part is module and isinstance(part, nn.ModuleList)
+        if len(blocks) > len(set(blocks)) and not listed:
+            return True
+    return False
+
+
+def _last_layer(module: nn.Module) -> nn.Module:
+    """The last module inside that holds weights of its own; the module itself if none does."""
+    last = module
+    for part in module.modules():
+        if any(weight.ndim > 1 for weight in part.parameters(recurse=False)):
+            last = part
+    return last
+
+
 def _repeated(node: Node) -> bool:
     """Whether a module is one of several equal blocks; these hold no output layer."""
     if node.parent is None or not node.attr.isdigit():
@@ -119,3 +156,53 @@ def _repeated(node: Node) -> bool:
     siblings = node.parent.module._modules.values()
     inner = [type(unwrap(sibling)) for sibling in siblings if sibling is not None]
     return inner.count(type(unwrap(node.module))) > 1
+
+
+def ends_model(layer: Node) -> bool:
+    """Whether the last layer of a model gives what the model gives, by where it stands.
+
+    It does at the end of plain Sequentials, as a child of the model, or both; not beside another
+    layer with as many outputs, as the projections of two towers stand. torchvision's models end
+    with an ``fc``, some of them deeper.
+    """
+    place = outermost(layer)
+    plain = {*list(layer.module._parameters.keys())} <= {"weight", "bias"}
+    if not plain or place.parent is None or all(map(_holds_one, place.parent.above())):
+        return False
+    if place.attr == "fc":
+        return True
+    while place.parent is not None and _forward(place.parent) is nn.Sequential.forward:
+        place = outermost(place.parent)
+    if place.parent is None:
+        return True
+    model, *around = place.parent.above()
+    if module_class(model.module).__module__.startswith("torch.nn.") or not all(
+        map(_holds_one, around)
+    ):
+        return False  # a part of one of torch's own modules
+    before = [_outputs(child) for child in _filled(model)][-2:-1]
+    return place is not outermost(layer) or before != [_outputs(layer.module)]
+
+
+def _outputs(layer: nn.Module) -> int | None:
+    """How many outputs a layer has that says so."""
+    inner = unwrap(layer)
+    outputs: int | None = getattr(inner, "out_features", getattr(inner, "out_channels", None))
+    return outputs
+
+
+def _filled(node: Node) -> list[nn.Module]:
+    """The children of a module that have parameters."""
+    children = [child for child in node.module._modules.values() if child is not None]
+    return [child for child in children if any(True for _ in child.parameters())]
+
+
+def _forward(node: Node) -> object:
+    """The forward of a module's class, as the user wrote it."""
+    return getattr(module_class(node.module), "forward", None)
+
+
+def _holds_one(node: Node) -> bool:
+    """Whether a module holds one other that has parameters, and none of its own."""
+    own = [param for param in node.module._parameters.values() if param is not None]
+    return len(_filled(node)) == 1 and not own

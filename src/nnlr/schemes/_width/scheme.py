@@ -130,7 +130,10 @@ class WidthScheme(Scheme):
             )
         grown = self.grown(model)
         pairs = list(zip(model.params, grown, strict=True))
-        if heads := [p.name for p, growth in pairs if p.role == "head" and growth.kind == "hidden"]:
+        heads = [
+            param.name for param, growth in pairs if _called_head(param) and growth.kind == "hidden"
+        ]
+        if heads:
             yield warning(
                 "width-head",
                 heads,
@@ -142,7 +145,9 @@ class WidthScheme(Scheme):
         readouts = [
             param.name
             for param, growth in pairs
-            if param.role in {"matrix", "conv"} and growth.kind == "readout"
+            if param.role in {"matrix", "conv", "head"}
+            and growth.kind == "readout"
+            and not _called_head(param)
         ]
         if len(readouts) > 1:
             yield note(
@@ -220,6 +225,11 @@ class WidthScheme(Scheme):
                 "the queries, where no norm follows them: "
                 "head_growth={'*.q_proj.*': size / base size}.",
             )
+
+
+def _called_head(param: ParamInfo) -> bool:
+    """Whether a model says itself, or by a name, that a layer is its output layer."""
+    return param.role == "head" and param.role_basis != "place"
 
 
 def _default_std(param: ParamInfo, growth: Growth, weight: Growth | None) -> float:
