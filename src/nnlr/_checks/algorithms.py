@@ -250,8 +250,8 @@ def unequal_updates(subject: Subject) -> Iterator[Finding]:
         own, other = rate(small.part.defaults, "lr"), rate(large.part.defaults, "lr")
         if gap > _APART:
             yield warning("unequal-updates", (), cause=sizes, fix=fix)
-        elif small.muon and own is not None and own == other:
-            cause = f"{small.name} trains at the rate of {large.name}, {own:g}; {sizes}"
+        elif small.muon and own == other:
+            cause = f"{small.name} trains at the rate of {large.name}, {own or 0:g}; {sizes}"
             yield warning("rate-of-adamw", (), cause=cause, fix=fix)
 
 
