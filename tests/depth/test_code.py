@@ -506,6 +506,15 @@ class TestBackwards:
         model = with_parts(BACKWARDS["reversed"], lambda parts: nn.ModuleList(parts[:1]))
         assert 1 == depths(model)["parts.0.weight"][1]
 
+    def test_members_may_run_in_both_directions(self):
+        """As flows do: the first direction is that of training."""
+
+        def both(self, x):
+            return loop(self.parts, x) if x is None else loop(reversed(self.parts), x)
+
+        found = depths(with_parts(both, nn.ModuleList))
+        assert [1, 2, 3] == [found[f"parts.{at}.weight"][1] for at in range(3)]
+
     def test_members_side_by_side_may_be_turned(self):
         """As those of a pyramid: none takes what another gives."""
 

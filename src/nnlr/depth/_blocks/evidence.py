@@ -62,6 +62,8 @@ class _Evidence:
 
     def span(self, module: nn.Module) -> Span:
         """The layers of all matrices in a module."""
+        if not (module._modules or module._parameters):
+            return {}
         if module not in self.spans:
             span = self.spans[module] = self._own_span(module)
             for part in _parts(module):
@@ -95,7 +97,8 @@ class _Evidence:
         for used, sources in takes.items():
             if used.member and used in sources:
                 self._join_members(used.module)
-            if used.backwards and (used in sources or not used.member):
+            runs_in_turn = used in sources or not used.member
+            if used.backwards and runs_in_turn and used.turned() not in takes:
                 self._turn(used)
         called = {used.module for used in takes}
         silent = [module] if takes else []  # its code does not say what takes their own weights
