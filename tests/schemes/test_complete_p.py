@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import nnlr
-from nnlr.errors import NnlrError, PatternError
+from nnlr.errors import ConfigError, NnlrError, PatternError
 from nnlr.schemes._width.base import shapes
 from nnlr.testing import SchemeLaws, rates
 
@@ -457,3 +457,27 @@ class TestMessages:
         )
         scheme = nnlr.complete_p({8: 4}, base_depth=2, indexer=block)
         assert "complete_p({8: 4}, base_depth=2, indexer=block)" == repr(scheme)
+
+
+def test_muon_beside_it_is_refused_by_name():
+    """Nothing is published for it; where() leaves what Muon trains at its base."""
+
+    def net(width, depth):
+        blocks = nn.Sequential(*(nn.Linear(width, width) for _ in range(depth)))
+        return nn.Sequential(nn.Linear(3, width), blocks, nn.Linear(width, 2))
+
+    depth = nnlr.complete_p(net(8, 2), forward="in_model")
+    model, hidden = net(16, 4), nnlr.role("matrix")
+    classes = {"muon": torch.optim.Muon, "adamw": torch.optim.AdamW}
+
+    def build(scheme):
+        schemes = nnlr.route("muon", "adamw"), scheme
+        lr = {"muon": 0.02, "adamw": 1e-3}
+        return nnlr.resolve(model, *schemes, lr=lr, weight_decay=0.1).optimizer(
+            classes, init="done"
+        )
+
+    with pytest.raises(ConfigError, match=r"Muon does not go with complete_p.* for what 'muon'"):
+        build(depth)
+    optimizer = build(depth.where(~hidden))
+    assert {0.02} == {group["lr"] for group in optimizer.algorithms["muon"].param_groups}
