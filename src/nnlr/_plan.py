@@ -328,11 +328,11 @@ class Plan:
     ) -> Opt: ...
 
     @overload
-    def optimizer(self, cls: Mapping[str, Callable[..., Optimizer]], **arguments: Any) -> Mixed: ...
+    def optimizer(self, cls: Mapping[str, Any], **arguments: Any) -> Mixed: ...
 
     def optimizer(
         self,
-        cls: Callable[..., Optimizer] | Mapping[str, Callable[..., Optimizer]],
+        cls: Callable[..., Optimizer] | Mapping[str, Any],
         *,
         model: Source | None = None,
         partial: bool = False,

@@ -150,7 +150,7 @@ def trainers(module: nn.Module, plan: nnlr.Plan) -> dict[str, Any]:
 
 def refused(plan: nnlr.Plan, optimizer: torch.optim.Optimizer) -> None:
     """What a type checker can tell is wrong, it tells; each line here is an error."""
-    plan.optimizer("AdamW")  # type: ignore[arg-type]
+    plan.optimizer("AdamW")  # type: ignore[call-overload]
     nnlr.rule("a", lr_mult="fast")  # type: ignore[arg-type]
     nnlr.resolve(nn.Linear(2, 2), lr=1e-3)  # type: ignore[call-arg]
     nnlr.schedule(optimizer, 3)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from nnlr.optim._members import common_defaults
 from nnlr.optim._mixed import member_of
 
 # A factory, or one for each pattern of groups' names; `None` for a constant rate.
-Courses = Factory | Mapping[str, Factory | None]
+Courses = Factory | Mapping[str, Any]
 
 _Curve = Course  # its name in pickles of version 0.1
 

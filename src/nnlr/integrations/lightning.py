@@ -46,7 +46,7 @@ else:
 def configure(
     module: nn.Module,
     plan: Plan,
-    cls: Callable[..., Optimizer] | Mapping[str, Callable[..., Optimizer]],
+    cls: Callable[..., Optimizer] | Mapping[str, Any],
     *,
     schedule: Courses | None = None,
     decay_schedule: Courses | None = None,

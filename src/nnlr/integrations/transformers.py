@@ -30,7 +30,7 @@ from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
 
 # One, or one for each algorithm.
-Classes = Callable[..., Optimizer] | Mapping[str, Callable[..., Optimizer]]
+Classes = Callable[..., Optimizer] | Mapping[str, Any]
 
 with installed("transformers"):
     from transformers import (

@@ -1,7 +1,7 @@
 """One optimizer of several algorithms: each parameter group is stepped by its own class."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -71,9 +71,7 @@ class Mixed(Optimizer):
     _loading: Mapping[str, Any] | None = None  # the state dict that is being loaded
     _sizes = 0  # how many keys the state had when it was looked at
 
-    def __init__(
-        self, groups: Iterable[Mapping[str, Any]], algorithms: Mapping[str, Factory]
-    ) -> None:
+    def __init__(self, groups: Iterable[Mapping[str, Any]], algorithms: Mapping[str, Any]) -> None:
         self._factories = as_factories(algorithms)
         groups = as_groups(groups)
         names = [algorithm_of(group, self._factories) for group in groups]
@@ -216,7 +214,7 @@ class Mixed(Optimizer):
                 saved.setdefault("algorithms", {})[name] = part
         self._share()
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any] | Sequence[Any]) -> None:
         """Load what ``state_dict`` gave, as ``torch.optim.Optimizer`` does.
 
         The part of an algorithm whose class has a way of its own is loaded in that way.
