@@ -219,7 +219,8 @@ def fsdp1(ill):
 
     from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 
-    net = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
+    net = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(3)))
+    hidden, head = list(net[:2].parameters()), list(net[2].parameters())
     if ill:
         with warnings.catch_warnings(action="ignore"):
             net = FullyShardedDataParallel(
@@ -229,7 +230,9 @@ def fsdp1(ill):
             )
     MODELS.append(net)
     SCRIPT.update(lr=0.02, wd=0.1)
-    return net, FlatMuon(net.parameters(), lr=0.02)
+    if ill:
+        return net, FlatMuon(net.parameters(), lr=0.02)
+    return net, [FlatMuon(hidden, lr=0.02), torch.optim.SGD(head, lr=0.02)]
 
 
 @case("fused-matrix")
