@@ -6,7 +6,6 @@ in comes out. So a part that is said to take nothing of another takes nothing of
 """
 
 import ast
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import ModuleType
@@ -34,6 +33,7 @@ from nnlr.depth._blocks.source import (
 _MOST_ROUNDS: Final = 6  # of a loop
 _LISTINGS: Final = {"children", "values", "items", "named_children", "__iter__"}
 _COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
+_NO_VALUES: Final = (ast.Constant, ast.expr_context, ast.operator, ast.cmpop, ast.boolop)
 
 Takes = dict[Used, set[Used]]
 
@@ -177,8 +177,6 @@ class _Reader:
         match node:
             case ast.Name(id=name):
                 return names[name]
-            case ast.Constant():
-                return NOTHING
             case ast.Attribute(value=whole, attr=attr):
                 return self.attribute(self.value(whole, names), attr)
             case ast.Subscript(value=whole, slice=index):
@@ -203,7 +201,8 @@ class _Reader:
             case ast.Yield(value=ast.AST() as whole):
                 self.returned.append(self.value(whole, names))
                 return NOTHING
-        inner_values = [self.value(kid, names) for kid in ast.iter_child_nodes(node)]
+        kids = (kid for kid in ast.iter_child_nodes(node) if not isinstance(kid, _NO_VALUES))
+        inner_values = [self.value(kid, names) for kid in kids]
         return replace(merged(inner_values), parts=()) if inner_values else NOTHING
 
     def _at(self, whole: Value, index: ast.AST, names: Names) -> Value:
@@ -235,7 +234,7 @@ class _Reader:
             return replace(whole, code=attr if attr in _LISTINGS else None)
         if attr in module._modules:
             return value_of(module._modules[attr])
-        of_class = inspect.getattr_static(type(module), attr, None)
+        of_class = next((vars(c)[attr] for c in type(module).__mro__ if attr in vars(c)), None)
         if module is not self.module:
             if attr in module._parameters or attr in module._buffers:
                 self.read_from.add(used)

@@ -44,13 +44,16 @@ class _Evidence:
         orders = defaultdict(set)
         for layer in filter(None, places):
             orders[layer.tower].add(layer.order)
-        self.orders = {tower: sorted(in_tower) for tower, in_tower in orders.items()}
+        self.numbers = {  # of the layers in each tower
+            tower: {order: at for at, order in enumerate(sorted(in_tower))}
+            for tower, in_tower in orders.items()
+        }
         self.params: dict[int, tuple[str, int]] = {}  # of all matrices
         self.heads: set[tuple[str, int]] = set()
         self.names: dict[tuple[str, int], str] = {}
         for place, param, slots in zip(places, tree.model.params, tree.model.places, strict=True):
             if place and is_layer(param) and len(slots) == 1:  # not what is tied
-                at = place.tower, self.orders[place.tower].index(place.order)
+                at = place.tower, self.numbers[place.tower][place.order]
                 self.params[id(slots[0].tensor)] = at
                 self.names.setdefault(at, param.owner or param.name)
                 if place.part == "head":
@@ -75,9 +78,8 @@ class _Evidence:
         """The layers of the matrices that a module holds itself."""
         span: Span = {}
         for tensor in module._parameters.values():
-            if id(tensor) in self.params:
-                tower, layer = self.params[id(tensor)]
-                span.setdefault(tower, set()).add(layer)
+            if at := self.params.get(id(tensor)):
+                span.setdefault(at[0], set()).add(at[1])
         return span
 
     def read(self, module: nn.Module, *, one_by_one: bool = False) -> None:
@@ -164,8 +166,8 @@ class _Evidence:
     def check_steps(self) -> None:
         """Check that every layer may take what the one before it gives."""
         whole = self.span(self.tree.root.module)  # a wrapper may hold layers beside it
-        for tower, orders in self.orders.items():
-            for layer in range(1, len(orders)):
+        for tower, numbers in self.numbers.items():
+            for layer in range(1, len(numbers)):
                 how = self.steps.get((tower, layer), 0)
                 self.proves &= how == _SURE
                 a, b = (self.names.get((tower, at)) for at in (layer - 1, layer))
