@@ -63,18 +63,19 @@ class Curve:
         else:
             self.bad += 1
         if self.bad > 1:
-            self.held, self.bad = max(self.held * 0.5, self.floor), 0
+            # A rate below the floor stays.
+            self.held, self.bad = min(self.held, max(self.held * 0.5, self.floor)), 0
 
     def resumed(self, old, new, code, floor):
         """This curve, saved at one base rate, in code that has another and built it so.
 
         The course of the code is run again up to here, so that floors and peaks are the code's;
-        what followed a metric cannot be run again, and is scaled.
+        what followed a metric cannot be run again, and is where it was, relative to the base.
         """
-        again = (old != new or self.misses(floor)) and self.kind != "plateau"
-        start = code if again else self.start
+        start = code if old != new or self.misses(floor) else self.start
         now = self.now * (new / old) if old else new
-        return replace(self, start=start, now=now, code=code, floor=floor)
+        held = self.held * (start / self.start)
+        return replace(self, start=start, now=now, code=code, floor=floor, held=held)
 
     def misses(self, floor):
         """Whether another floor makes it another course."""
