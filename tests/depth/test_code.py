@@ -66,10 +66,10 @@ class TestOrder:
         """The widths alone refuse it."""
 
         def forward(self, x):
-            return self.out(self.b(self.a(self.start(x))))
+            return self.out(self.b(self.act(self.a(self.start(x)))))
 
         layers = {name: nn.Linear(8, 8) for name in ("a", "b", "start", "out")}
-        found = depths(runs(forward, **layers))
+        found = depths(runs(forward, **layers, act=nn.ReLU()))
         assert [0, 1, 2, 3] == [found[f"{n}.weight"][1] for n in ("start", "a", "b", "out")]
 
     def test_a_decoder_that_is_registered_first_runs_last(self):

@@ -94,7 +94,8 @@ class _Evidence:
             except UnreadableError:
                 self._join(span, span, _OPEN)
                 self.proves &= len(span) < 2
-        for a, b in permutations(takes, 2):
+        layers = [used for used in takes if any(True for _ in used.module.parameters())]
+        for a, b in permutations(layers, 2):
             self._compare(a, b, takes)
         for used, sources in takes.items():
             if used.member and used in sources:
