@@ -5,7 +5,7 @@
 The text is made here: short sentences, sums and words spelt backwards, so that there is something
 to learn at every scale. Both runs of a seed see the same batches from the same first weights, and
 both follow the same schedule, each at the best base rates of a small search. Prints the plan, and
-the loss on text that neither has seen.
+the loss on text that neither has seen. It takes about a minute.
 """
 
 import argparse
@@ -23,8 +23,8 @@ WIDTH, HEADS, LAYERS, CONTEXT, BATCH = 64, 4, 4, 64, 16
 
 LETTERS = "\n ,.0123456789abcdefghijklmnopqrstuvwxyz"
 
-# Base rates, the best of: AdamW alone at 0.003, 0.01, 0.02, 0.04; Muon at 0.01, 0.02 beside AdamW
-# at 0.003, 0.01; two seeds each.
+# Base rates, the best of a small search over 200 steps, two seeds each: AdamW alone at 0.003, 0.01,
+# 0.02 and 0.04 (all ended between 1.3 and 2.0), Muon at 0.01 and 0.02 beside AdamW at 0.003 and 0.01.
 ALONE = 0.02
 MIXED = {"muon": 0.02, "adamw": 0.01}
 DECAY = 0.1
@@ -152,7 +152,7 @@ def main():
     """Train each seed in both ways, and print the losses."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=200, help="of training, at least 10")
+    parser.add_argument("--steps", type=int, default=150, help="of training, at least 10")
     args = parser.parse_args()
     torch.set_num_threads(1)  # the same sums on every machine
     print(mixed(GPT())[0])

@@ -63,6 +63,18 @@ def calling(**parts):
     return model
 
 
+class Speaking(Calling):
+    """A model that says that it has no output layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+        self.between = nn.Linear(4, 8)
+
+    def get_output_embeddings(self):
+        return None
+
+
 class Hooked(nn.Module):
     """A model that says itself which layers are its input and its output."""
 

@@ -381,6 +381,7 @@ class TestHooksAndNames:
             nn.MultiheadAttention(4, 2),
             zoo.calling(net=nn.Sequential(linear()), pooler=zoo.calling(dense=linear())),
             zoo.calling(vision=nn.Linear(8, 4), text=linear()),  # of two towers
+            zoo.Speaking(),  # it would say so
         ],
     )
     def test_elsewhere_the_last_layer_is_a_layer(self, model):

@@ -36,7 +36,14 @@ from nnlr._model.role_tables import (
     UNNAMED,
     Trait,
 )
-from nnlr._model.scopes import Surroundings, class_facts, ends_model, module_class, named_head
+from nnlr._model.scopes import (
+    OUTPUT_HOOKS,
+    Surroundings,
+    class_facts,
+    ends_model,
+    module_class,
+    named_head,
+)
 
 ROLES: Final = {
     "embedding": "a table of vectors looked up by index",
@@ -96,7 +103,7 @@ class Roles:
         self._input_table = None
         if inputs is not None and _role_of_type(module_class(inputs), "weight") == "embedding":
             self._input_table = table
-        self._output_layer = _layer_of_hook(inner, "get_output_embeddings", "get_classifier")
+        self._output_layer = _layer_of_hook(inner, *OUTPUT_HOOKS)
         self._around = around
         owner = owner_of(last.node, last.key)[0] if last and last.node else None
         self._last_layer = owner if owner and ends_model(owner) else None

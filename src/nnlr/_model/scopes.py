@@ -14,6 +14,9 @@ _HEAD: Final = re.compile(
     r"|(class|box|bbox)(es)?_(embed|predictor)"
 )
 
+# Methods by which a model says what its output layer is.
+OUTPUT_HOOKS: Final = ("get_output_embeddings", "get_classifier")
+
 # Layers of a network: what holds one is no output layer, whatever it is called.
 _OF_A_NETWORK: Final = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
@@ -162,8 +165,9 @@ def ends_model(layer: Node) -> bool:
     """Whether the last layer of a model gives what the model gives, by where it stands.
 
     It does at the end of plain Sequentials, as a child of the model, or both; not beside another
-    layer with as many outputs, as the projections of two towers stand. torchvision's models end
-    with an ``fc``, some of them deeper.
+    layer with as many outputs, as the projections of two towers stand, and not in a model with a
+    hook for its output layer, which says so itself. torchvision's models end with an ``fc``, some
+    of them deeper.
     """
     place = outermost(layer)
     plain = {*list(layer.module._parameters.keys())} <= {"weight", "bias"}
@@ -171,6 +175,8 @@ def ends_model(layer: Node) -> bool:
         return False
     if place.attr == "fc":
         return True
+    if any(hasattr(node.module, hook) for node in place.parent.above() for hook in OUTPUT_HOOKS):
+        return False
     while place.parent is not None and _forward(place.parent) is nn.Sequential.forward:
         place = outermost(place.parent)
     if place.parent is None:
