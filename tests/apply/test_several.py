@@ -77,7 +77,10 @@ def test_one_algorithm_of_several_may_have_nothing(net):
         ),
         ({**BOTH, 3: torch.optim.SGD}, "The plan routes nothing to 3"),
         ({**BOTH, "adamw": 3}, "optimizer needs an optimizer class .* got 3"),
-        ({**BOTH, "adamw": partial(torch.optim.AdamW, lr=1)}, "lr=1 is not passed here"),
+        (
+            {**BOTH, "adamw": partial(torch.optim.AdamW, lr=1)},
+            r"lr={'adamw': 1} is not passed here.* plan\.with_rates\(lr={'adamw': 1}\)",
+        ),
         ({**BOTH, "adamw": torch.optim.Muon}, "Muon trains matrices only"),
     ],
 )
@@ -115,6 +118,10 @@ def test_settings_are_bound_to_a_class(net):
     """Not passed for all of them."""
     with pytest.raises(nnlr.ConfigError, match=r"functools.partial\(cls, betas=...\)"):
         routed(net).optimizer(BOTH, betas=(0.9, 0.95))
+    both = r"plan\.with_rates\(lr={'muon': 0\.1, 'adamw': 0\.1}\)"
+    with pytest.raises(nnlr.ConfigError, match=both):
+        routed(net).optimizer(BOTH, lr=0.1)
+    assert 0.1 == routed(net).with_rates(lr={"muon": 0.1, "adamw": 0.1})["up.weight"].lr
 
 
 def test_a_parameter_that_nobody_takes(net):

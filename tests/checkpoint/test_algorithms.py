@@ -134,6 +134,19 @@ class TestOneClass:
         second = plan.optimizer(torch.optim.AdamW)
         assert "the state that Muon saved does not fit AdamW" in loaded(second, saved)
         assert set(last_report(second).moved) == {"0.bias", "2.bias"}
+        said = loaded(mixed(model), second.state_dict())  # nothing of matrices is there
+        assert "goes on" not in said
+
+    def test_other_classes_under_the_same_names(self):
+        """What is said names those whose state does not fit."""
+        model = network()
+        saved = trained(model).state_dict()
+        momentum = partial(torch.optim.SGD, momentum=0.9)
+        second = mixed(model, classes={"muon": momentum, "adamw": torch.optim.RMSprop})
+        assert "the state that AdamW saved does not fit RMSprop" in loaded(second, saved)
+        third = mixed(model, classes={"muon": torch.optim.RMSprop, "adamw": momentum})
+        both = "the state that Muon and AdamW saved does not fit RMSprop and SGD"
+        assert both in loaded(third, saved)
 
 
 class TestRates:

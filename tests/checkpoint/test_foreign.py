@@ -288,6 +288,16 @@ class TestRefused:
         [
             (separate, lambda s: s[1].pop("param_groups"), "optimizer 1 lacks 'param_groups'"),
             (separate, lambda s: s.append(3), "optimizer 2 lacks 'param_groups', 'state'"),
+            (separate, lambda s: s[1].update(param_groups={}), "'param_groups' must be a list"),
+            (separate, lambda s: s[1].update(state=None), "'state' must be a dictionary"),
+            (separate, lambda s: s[0]["param_groups"][0].pop("params"), r"\['params'\] must be"),
+            (with_aux_adam, lambda s: s["param_groups"][0].update(params=3), "got 3"),
+            (
+                with_aux_adam,
+                lambda s: s["state"].update({4: 3}),
+                "Group 1 .* cannot be read: 'int'",
+            ),
+            (with_aux_adam, lambda s: s["state"][4].update(step="x"), "cannot be read: could not"),
             (with_aux_adam, lambda s: s["state"][4].pop("exp_avg"), "lacks 'exp_avg'"),
             (with_aux_adam, lambda s: s["state"].update({0: {"step": 1}}), "'momentum_buffer'"),
             (nanochat, lambda s: s["state"][3].pop("step"), "Group 1 .* lacks 'step'"),

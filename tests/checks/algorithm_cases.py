@@ -304,13 +304,36 @@ def planned_and_apart(ill):
     net = decoder()
     lr = {"muon": 0.02, "adamw": 1e-6 if ill else 3e-3}
     plan = nnlr.resolve(net, nnlr.route("muon", "adamw"), lr=lr, weight_decay=0)
-    groups = plan.param_groups()
+    return plan, in_two(plan)
+
+
+def in_two(plan):
+    """An optimizer for each algorithm of a plan of the last model."""
     both = []
     for name, cls in BOTH.items():
-        mine = [{**group} for group in groups if group["algorithm"] == name]
-        both.append(cls(mine, lr=lr[name], weight_decay=0))
-        nnlr.checkpoint.on_load(both[-1], model=net)
-    return plan, both
+        mine = [group for group in plan.param_groups() if group["algorithm"] == name]
+        both.append(cls(mine, lr=plan.algorithms[name].lr, weight_decay=0))
+        nnlr.checkpoint.on_load(both[-1], model=MODELS[-1])
+    return both
+
+
+@case("unfit-for-muon")
+def planned_and_apart_with_a_head(ill):
+    """The groups of a plan, in two optimizers."""
+    net = decoder()
+    SCRIPT.update(scheme=nnlr.route("muon", "adamw"), lr=RATES, wd=0.0)
+    to_muon = [nnlr.rule("head.weight", algorithm="muon")] if ill else []
+    plan = nnlr.resolve(net, nnlr.route("muon", "adamw"), *to_muon, lr=RATES, weight_decay=0)
+    return plan, in_two(plan)
+
+
+@case("decayed-norm")
+def apart_and_decayed(ill):
+    """Without a plan; each goes on at its own rate."""
+    net = decoder()
+    both = apart(net, lambda name, _: name in {"blocks.0.up.weight", "blocks.0.down.weight"})
+    both[1].param_groups[0]["weight_decay"] = 0.1 if ill else 0.0
+    return net, both
 
 
 @case("rate-of-adamw")

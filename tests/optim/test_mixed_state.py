@@ -314,6 +314,8 @@ class TestAddParamGroup:
         for wrong in ({"params": 3}, {"params": {params[0]}}, {}):
             with pytest.raises(ConfigError, match=r"not iterable|ordered coll|dict with 'params'"):
                 mixed.add_param_group({**wrong, "algorithm": "third"})
+        with pytest.raises(ConfigError, match="must be a dict with 'params'"):
+            mixed.add_param_group([nn.Parameter(torch.ones(2))])
         assert before == (repr(mixed), mixed.defaults, list(mixed.algorithms))
         counts = {name: len(m.param_groups) for name, m in mixed.algorithms.items()}
         assert {"first": 2, "second": 1} == counts

@@ -173,7 +173,14 @@ class TestUse:
 class TestArguments:
     @pytest.mark.parametrize(
         "wrong",
-        [{"matrices": 1}, {"others": None}, {"experts": 1}, {"convolutions": "no"}, {"lora_b": 0}],
+        [
+            {"matrices": 1},
+            {"matrices": ""},
+            {"others": None},
+            {"experts": 1},
+            {"convolutions": "no"},
+            {"lora_b": 0},
+        ],
     )
     def test_are_names_and_flags(self, wrong):
         """Refused where they are passed."""

@@ -57,13 +57,18 @@ class _Part:
         factory: Callable[..., Any],
         settings: Mapping[str, Any],
         fit: FittedPlan,
+        bases: Bases,
         *,
         names: bool,
         tensor_lr: bool,
     ) -> Self:
-        """Fit a class to the groups; refuse what its signature tells that it cannot do."""
+        """Fit a class to the groups; refuse what its signature tells that it cannot do.
+
+        ``bases`` are those of the plan, for all algorithms.
+        """
         signature = Signature.of(factory)
-        refuse_rates(signature, settings, fit.bases)
+        algorithm = fit.groups[0].algorithm if fit.groups else None
+        refuse_rates(signature, settings, bases, algorithm)
         refuse_other_update(signature, settings, fit.groups, fit.located)
         refuse_unfit(signature, fit.groups, fit.located)
         eps = {**signature.defaults, **settings}.get("eps")
@@ -122,7 +127,9 @@ def build(
     if isinstance(factory, Mapping):
         refuse_unmatched(factory, settings, fit)
         parts = {
-            name: _Part.of(factory[name], {}, fit.part(name), names=names, tensor_lr=tensor_lr)
+            name: _Part.of(
+                factory[name], {}, fit.part(name), fit.bases, names=names, tensor_lr=tensor_lr
+            )
             for name in dict.fromkeys(group.algorithm for group in fit.groups)
             if name is not None
         }
@@ -137,7 +144,7 @@ def build(
         optimizer.defaults.update(common_defaults(optimizer.algorithms.values()))
     else:
         refuse_several(factory, fit)
-        part = _Part.of(factory, settings, fit, names=names, tensor_lr=tensor_lr)
+        part = _Part.of(factory, settings, fit, fit.bases, names=names, tensor_lr=tensor_lr)
         optimizer = _constructed(factory, part.signature.name, part.arguments(), part.declared())
         part.finish(optimizer)
     note_origin(optimizer.param_groups)

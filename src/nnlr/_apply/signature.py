@@ -125,8 +125,10 @@ def _refuse_other_first(cls: Callable[..., Any], first: str) -> None:
         )
 
 
-def refuse_rates(signature: Signature, settings: Mapping[str, Any], bases: Bases) -> None:
-    """Refuse parameters and base rates beside those of the plan."""
+def refuse_rates(
+    signature: Signature, settings: Mapping[str, Any], bases: Bases, algorithm: str | None
+) -> None:
+    """Refuse parameters and base rates beside those of the plan, for one of its algorithms."""
     arguments = {**signature.bound, **settings}
     if "params" in arguments and "params" not in signature.defaults:
         raise ConfigError(
@@ -134,12 +136,21 @@ def refuse_rates(signature: Signature, settings: Mapping[str, Any], bases: Bases
             f"Leave it out: plan.optimizer({signature.name}).",
             setting="params",
         )
+    _refuse_bases(arguments, bases, [algorithm])
+
+
+def _refuse_bases(
+    arguments: Mapping[str, Any], bases: Bases, algorithms: Collection[str | None]
+) -> None:
+    """Refuse base rates for algorithms beside those of the plan."""
     for base in ("lr", "weight_decay"):
         if base in arguments:
-            value = shown(arguments[base])
+            value, present = shown(arguments[base]), getattr(bases, base)
+            if isinstance(present, Mapping):
+                value = "{" + ", ".join(f"{name!r}: {value}" for name in algorithms) + "}"
             raise ConfigError(
-                f"{base}={value} is not passed here: the plan has {base}="
-                f"{getattr(bases, base)!r}. Use plan.with_rates({base}={value}).",
+                f"{base}={value} is not passed here: the plan has {base}={present!r}. Use "
+                f"plan.with_rates({base}={value}).",
                 setting=base,
             )
 
@@ -222,6 +233,7 @@ def refuse_unmatched(
     classes: Mapping[str, Any], settings: Mapping[str, Any], fit: FittedPlan
 ) -> None:
     """Refuse classes by name that are not those of the plan's algorithms."""
+    _refuse_bases(settings, fit.bases, fit.bases.algorithms)
     if settings:
         first = next(iter(settings))
         raise ConfigError(

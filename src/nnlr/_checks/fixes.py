@@ -23,22 +23,29 @@ RESOLVE: Final = "plan = nnlr.resolve(model, scheme, lr=lr, weight_decay=wd)"
 def resolve_again(subject: Subject, more: str = "") -> str:
     """A new plan, perhaps with one more scheme, and its groups for the optimizer if there is one.
 
-    The optimizer keeps the state of each parameter.
+    The optimizer keeps the state of each parameter. Muon and another beside each other, which no
+    plan has built, become one.
     """
+    if subject.plan is None and len(subject.optimizers) > 1 and subject.beside_muon:
+        return routed(subject, more)
     plan = RESOLVE.replace("scheme", f"scheme * {more}") if more else RESOLVE
     return f"{plan}; {regrouped(subject)}" if subject.optimizers else plan
 
 
 def regrouped(subject: Subject) -> str:
     """The groups of a plan for the optimizer, which then loads checkpoints by name."""
+    names = [part.param_groups[0].get(ALGORITHM) for _, part in subject.parts]
+    if len(subject.optimizers) > 1 and None not in names and not _is_mixed(subject):
+        of_each = ", ".join(f"{name!r}: type(optimizers[{at}])" for at, name in enumerate(names))
+        return f"optimizer = plan.optimizer({{{of_each}}}); optimizers = [optimizer]"
     code = "nnlr.regroup(optimizer, plan)"
     if all(map(checkpoint.installed, subject.optimizers)):
         return code
     return f"{code}; nnlr.checkpoint.on_load(optimizer, model=model)"
 
 
-def routed(subject: Subject) -> str:
-    """Muon and AdamW as one optimizer, each at the base rates of today."""
+def routed(subject: Subject, scheme: str = "") -> str:
+    """Muon and AdamW as one optimizer, each at the base rates of today; perhaps with a scheme."""
     rates: dict[str, dict[str, float]] = {"lr": {}, "weight_decay": {}}
     for _, part in subject.parts:
         muon = is_muon(type(part), part.param_groups[0])
@@ -53,6 +60,7 @@ def routed(subject: Subject) -> str:
         if member.name in subject.described and rate(member.group, "weight_decay")
     }
     more = "" if decayed & {"norm", "bias"} else " * nnlr.no_weight_decay()"
+    more += f" * {scheme}" if scheme else ""
     return (
         f"plan = nnlr.resolve(model, nnlr.route('muon', 'adamw'){more}, {settings}); optimizer = "
         "plan.optimizer({'muon': torch.optim.Muon, 'adamw': torch.optim.AdamW})"
@@ -66,11 +74,7 @@ def with_rates(subject: Subject, part: Optimizer, factor: float) -> str:
     own = part.param_groups[0].get(ALGORITHM)
     if subject.plan is not None and (bases := subject.plan.algorithms) and None not in names:
         lr = {key: base.lr * (factor if key == own else 1) for key, base in bases.items()}
-        code = f"plan = plan.with_rates(lr={written(lr)}); "
-        if _is_mixed(subject):
-            return f"{code}{regrouped(subject)}"
-        of_each = ", ".join(f"{name!r}: type(optimizers[{at}])" for at, name in enumerate(names))
-        return f"{code}optimizer = plan.optimizer({{{of_each}}}); optimizers = [optimizer]"
+        return f"plan = plan.with_rates(lr={written(lr)}); {regrouped(subject)}"
     at = [id(each) for _, each in subject.parts].index(id(part))
     loop = "optimizer.param_groups"
     if len(subject.optimizers) > 1:

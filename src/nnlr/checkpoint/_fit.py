@@ -88,7 +88,7 @@ def fitted(
             if verdict.state is not None:
                 state[index] = verdict.state if whole else placed(verdict.state, tensor)
     begins = state or fresh  # there was something to take over, or something is lacking
-    made_by, made_for = relations.others() if begins else ("", "")
+    made_by, made_for = relations.others(moved=bool(moved)) if begins else ("", "")
     report = Report(
         moved=tuple(moved),
         fresh=tuple(fresh),

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from nnlr._schedule.progress import SCHEDULED
 from nnlr._text import listed, plural, shown
+from nnlr.checkpoint._refuse import refuse_malformed
 from nnlr.checkpoint._sides import NOTE, Group
 from nnlr.errors import NnlrError
 from nnlr.optim._members import ALGORITHM
@@ -45,20 +46,17 @@ def imported(state_dict: object, optimizer: Optimizer) -> Any:  # noqa: ANN401 -
         state_dict = _joined(parts)
     if not isinstance(state_dict, Mapping) or not state_dict.keys() >= PARTS:
         return state_dict
+    refuse_malformed(state_dict)
     groups, state = state_dict["param_groups"], state_dict["state"]
     for layout in _LAYOUTS:
-        if _are_groups(groups) and isinstance(state, Mapping) and layout.fits(groups, state):
+        if _are_of_others(groups) and layout.fits(groups, state):
             return _translated(layout, groups, state)
     return state_dict
 
 
-def _are_groups(groups: object) -> bool:
-    """Whether these are groups of parameters, which no optimizer of nnlr saved."""
-    return (
-        isinstance(groups, list | tuple)
-        and bool(groups)
-        and all(isinstance(g, Mapping) and "params" in g and NOTE not in g for g in groups)
-    )
+def _are_of_others(groups: Sequence[Group]) -> bool:
+    """Whether there are groups, and no optimizer of nnlr saved them."""
+    return bool(groups) and all(NOTE not in group for group in groups)
 
 
 def _parts(state_dict: object, names: Collection[str]) -> Mapping[Any, Any] | None:
@@ -87,6 +85,7 @@ def _joined(parts: Mapping[Any, Any]) -> StateDict:
                 "name. Nothing was loaded.",
                 part=label,
             )
+        refuse_malformed(part)
         name = {ALGORITHM: label} if isinstance(label, str) else {}
         new_id: dict[Any, Any] = {}
         for group in part["param_groups"]:
@@ -109,21 +108,23 @@ class _Layout(NamedTuple):
 def _translated(layout: _Layout, groups: Sequence[Group], state: Mapping[Any, Any]) -> StateDict:
     """Return a state in a layout as one of torch's."""
     result: StateDict = {"state": {}, "param_groups": []}
-    for position, group in (
-        (at, part) for at, g in enumerate(groups) for part in layout.cut(g, state)
-    ):
-        states = [state.get(at) or {} for at in group["params"]]
+    for position, group in enumerate(groups):
         try:
-            settings, states = layout.read(group, states)
-        except KeyError as error:
+            for part in layout.cut(group, state):
+                ids = part["params"]
+                settings, states = layout.read(part, [state.get(at) or {} for at in ids])
+                result["state"].update(zip(ids, states, strict=True))
+                shared = {k: v for k, v in {**part, **settings}.items() if k in _SHARED}
+                result["param_groups"].append({**shared, NOTE: {"layout": layout.name}})
+        except NnlrError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = "lacks" if isinstance(error, KeyError) else "cannot be read:"
             raise NnlrError(
-                f"Group {position} of this checkpoint of {layout.name} lacks {error}, so that it "
+                f"Group {position} of this checkpoint of {layout.name} {what} {error}, so that it "
                 "is torn or of another version. Nothing was loaded.",
                 group=position,
             ) from None
-        result["state"].update(zip(group["params"], states, strict=True))
-        shared = {key: value for key, value in {**group, **settings}.items() if key in _SHARED}
-        result["param_groups"].append({**shared, NOTE: {"layout": layout.name}})
     return result
 
 

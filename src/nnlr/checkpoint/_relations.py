@@ -5,10 +5,10 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr.checkpoint._names import ALGORITHM
+from nnlr.checkpoint._names import ALGORITHM, KIND
 from nnlr.checkpoint._saved import Saved
 from nnlr.checkpoint._sides import Group
-from nnlr.checkpoint._state import Judge, Verdict
+from nnlr.checkpoint._state import MOVED, Judge, Verdict
 from nnlr.optim._members import ALGORITHM as KEY
 from nnlr.optim._mixed import member_of
 
@@ -20,7 +20,8 @@ class Relations:
         self._saved, self._optimizer = saved, optimizer
         self._relation: dict[tuple[int, int], bool | None] = {}
         self._judges: dict[tuple[int, bool | None], Judge] = {}
-        self._others: dict[str, str] = {}  # the class that saved, and the class that is there now
+        # By what became of state, the classes that saved it and the other classes of today.
+        self._others: dict[str, dict[tuple[str, str], None]] = {}
 
     def of(self, at: int, group: Group) -> bool | None:
         """Whether the class that steps a group saved the one at a position, if that is known."""
@@ -49,9 +50,6 @@ class Relations:
         if len(names) > 1 and related is False:
             return Verdict(ALGORITHM)
         member = member_of(self._optimizer, group)
-        if related is False:
-            made_by = (*self._saved.classes(at), "another optimizer")[0]
-            self._others.setdefault(made_by, type(member).__name__)
         key = id(member), related
         if key not in self._judges:
             saved = self._saved
@@ -62,8 +60,19 @@ class Relations:
             )
             other, same = related is False, related is True
             self._judges[key] = Judge(member, states, other=other, same=same, packed=True)
-        return self._judges[key].verdict(state, tensor, settings, was, whole=whole)
+        verdict = self._judges[key].verdict(state, tensor, settings, was, whole=whole)
+        if related is False:
+            pair = (*self._saved.classes(at), "another optimizer")[0], type(member).__name__
+            self._others.setdefault(verdict.reason, {})[pair] = None
+        return verdict
 
-    def others(self) -> tuple[str, str]:
-        """Return the first other class whose state was judged, and for which class, or none."""
-        return next(iter(self._others.items()), ("", ""))
+    def others(self, *, moved: bool) -> tuple[str, str]:
+        """Return the classes whose state went to other classes, and to which, or none.
+
+        Those whose state was refused, or that which goes on; others only if none was moved.
+        """
+        for reason in (KIND, MOVED, *(() if moved else self._others)):
+            if reason in self._others:
+                saved, present = zip(*self._others[reason], strict=True)
+                return " and ".join(dict.fromkeys(saved)), " and ".join(dict.fromkeys(present))
+        return "", ""

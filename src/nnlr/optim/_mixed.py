@@ -163,8 +163,8 @@ class Mixed(Optimizer):
         if not self._members:  # the constructor adds groups that their classes have filled
             super().add_param_group(param_group)
             return
-        name = algorithm_of(param_group, self._factories)
         (group,) = as_groups([param_group])
+        name = algorithm_of(group, self._factories)
         self._share()
         member, defaults = self._members.get(name), self.defaults
         if member is None:

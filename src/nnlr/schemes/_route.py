@@ -15,7 +15,7 @@ from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import Final
 
-from nnlr._arguments import Call, flag, text
+from nnlr._arguments import Call, flag, word
 from nnlr._declare.factor import Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo, ParamInfo
@@ -50,7 +50,7 @@ def route(
             rank >= 4, however long; the down-projecting ones go to ``others``.
 
     Raises:
-        NnlrError: If a name is no string, or a flag no bool.
+        NnlrError: If a name is no string or empty, or a flag no bool.
 
     Examples:
         >>> import nnlr
@@ -63,8 +63,8 @@ def route(
         {'mix.weight': ('muon', 0.02), 'mix.bias': ('adamw', 0.0003)}
     """
     return Route(
-        text(matrices, "matrices"),
-        text(others, "others"),
+        word(matrices, "matrices"),
+        word(others, "others"),
         convolutions=flag(convolutions, "convolutions"),
         experts=flag(experts, "experts"),
         lora_b=flag(lora_b, "lora_b"),
