@@ -67,7 +67,7 @@ class TestRouting:
         rest = nnlr.rule("*", algorithm="sgd").where(~nnlr.glob("0.weight"))
         first = mixed(model, rest, lr=lr, classes=classes)
         train(model, first)
-        to_sgd = nnlr.rule(["*.bias", "2.weight"], algorithm="sgd")
+        to_sgd = nnlr.rule(nnlr.glob("*.bias") | "2.weight", algorithm="sgd")
         second = mixed(model, to_sgd, lr=lr, classes=classes)
         assert "so these start afresh: 1.weight" in loaded(second, first.state_dict())
 
