@@ -327,6 +327,18 @@ def planned_and_apart_with_a_head(ill):
     return plan, in_two(plan)
 
 
+@case("unfit-for-muon")
+def by_hand_against_the_plan(ill):
+    net = decoder()
+    plan, optimizer = routed(net)
+    if ill:
+        groups = [{"params": [], "algorithm": name} for name in BOTH]
+        for name, param in net.named_parameters():
+            groups[param.ndim == 1]["params"].append((name, param))
+        optimizer = nnlr.optim.Mixed(groups, BOTH)
+    return plan, optimizer
+
+
 @case("decayed-norm")
 def apart_and_decayed(ill):
     """Without a plan; each goes on at its own rate."""

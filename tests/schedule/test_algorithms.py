@@ -213,6 +213,14 @@ class TestCoursesOfTheirOwn:
         assert rates(scheduler.optimizer, "adamw") == pytest.approx([0.2 * BASE, 0.14 * BASE])
         assert scheduler.base_lr == pytest.approx(0.1 * BASE)
 
+    def test_names_with_the_signs_of_patterns(self):
+        """A name matches itself."""
+        model = network()
+        plan = nnlr.resolve(model, nnlr.rule("*", algorithm="sgd[0]"), lr=BASE, weight_decay=0)
+        optimizer = plan.optimizer({"sgd[0]": torch.optim.SGD})
+        stepped(schedule(optimizer, {"sgd[0]": partial(lrs.ExponentialLR, gamma=0.5)}))
+        assert rates(optimizer, "sgd[0]") == [0.5 * BASE]
+
     def test_each_cycles_its_own(self):
         """Betas here, nothing there."""
         cycle = partial(lrs.OneCycleLR, max_lr=BASE, total_steps=9)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._checks.fixes import resolve_again, routed, selector, with_rates
+from nnlr._checks.fixes import regrouped, resolve_again, routed, selector, with_rates
 from nnlr._checks.subject import Subject, Trained, rate, start
 from nnlr._findings import Finding, note, warning
 from nnlr._sandbox import undisturbed
@@ -150,6 +150,11 @@ def _sent_away(subject: Subject, names: Sequence[str]) -> str:
     rows = {row.name: row for row in subject.plan or ()}
     steps = [step for name in names if name in rows for step in rows[name].trace]
     own = {rows[name].algorithm for name in names if name in rows}
+    by_muon = {
+        trained.member.group.get(ALGORITHM) for trained in subject.beside_muon if trained.muon
+    }
+    if own and own.isdisjoint(by_muon):  # the plan has sent them there
+        return f": {regrouped(subject)}"
     others = [row.algorithm for row in rows.values() if row.algorithm not in own]
     if not others or any(step.explicit and step.factor.algorithm for step in steps):
         return ""

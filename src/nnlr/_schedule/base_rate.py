@@ -231,7 +231,8 @@ def matches(pattern: str, group: Mapping[str, Any]) -> bool:
     if pattern == EVERY_GROUP:
         return True
     labels = (group.get("name"), group.get(ALGORITHM))
-    return any(isinstance(label, str) and fnmatchcase(label, pattern) for label in labels)
+    texts = [label for label in labels if isinstance(label, str)]
+    return pattern in texts or any(fnmatchcase(text, pattern) for text in texts)
 
 
 # The base rates of each optimizer that has a schedule.

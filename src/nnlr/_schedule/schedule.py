@@ -75,7 +75,8 @@ def schedule(
         beside: An earlier schedule that goes on: the courses of both multiply, each relative
             to the base rate, in whatever order and intervals they are stepped.
         after: An earlier schedule that goes on until this one is stepped: from then on this
-            one is the course, from the rate that stands then.
+            one is the course, from the rate that stands then; of several algorithms from that of
+            the first, and all go on by one factor.
         adopt: Give groups that are added later the ``lr_mult`` that their rate has relative
             to the base rate at that moment; a rate that is written into such a group by hand
             is its new multiplier.
