@@ -159,3 +159,18 @@ def test_ours_have_a_kind_too(net, cls):
     plan = nnlr.resolve(net, nnlr.mup(base, optimizer=kind), lr=0.1, weight_decay=0.1)
     with pytest.raises(nnlr.ConfigError, match=f"does not go with mup.*optimizer='{kind}'"):
         plan.optimizer(cls, init="done")
+
+
+def test_what_one_class_does_not_have(net):
+    """The fix leaves the other as it was."""
+    classes = {**BOTH, "adamw": torch.optim.Rprop}
+    with pytest.raises(nnlr.ConfigError, match=r"Resolve with weight_decay={'adamw': 0, \.\.\.}"):
+        routed(net).optimizer(classes)
+    plan = routed(net).with_rates(weight_decay={"adamw": 0})
+    assert {0.0, 0.1} == {
+        group.get("weight_decay", 0.0) for group in plan.optimizer(classes).param_groups
+    }
+    betas = nnlr.rule("*", options={"betas": (0.8, 0.9)})
+    with pytest.raises(nnlr.ConfigError, match=r"'betas' .*others by \.where\(selector\)"):
+        routed(net, betas).optimizer(BOTH)
+    assert routed(net, betas.where("head.*")).optimizer(BOTH)

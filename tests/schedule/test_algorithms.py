@@ -213,6 +213,25 @@ class TestCoursesOfTheirOwn:
         assert rates(scheduler.optimizer, "adamw") == pytest.approx([0.2 * BASE, 0.14 * BASE])
         assert scheduler.base_lr == pytest.approx(0.1 * BASE)
 
+    def test_of_an_algorithm_that_trains_nothing_here(self):
+        """As in a stage of a model; it begins where the others are, once there is something."""
+        model = network()
+        steps = partial(lrs.ExponentialLR, gamma=0.5)
+        routes = nnlr.rule("*.weight", algorithm="muon"), *ADAMW
+        plan = nnlr.resolve(model, *routes, lr=BASES, weight_decay=0)
+        biases = {name: param for name, param in model.named_parameters() if "bias" in name}
+        for courses in ({"muon": steps}, {"muon": steps, "adamw": None}):
+            optimizer = plan.optimizer(CLASSES, model=biases, partial=True)
+            assert set(optimizer.algorithms) == {"adamw"}
+            scheduler = schedule(optimizer, courses)
+            stepped(scheduler)
+            assert rates(optimizer, "adamw") == [BASES["adamw"]]
+        nnlr.regroup(optimizer, plan, model=model)
+        assert rates(optimizer, "muon") == [0.5 * BASE]
+        assert rates(optimizer, "adamw") == [BASES["adamw"]]
+        with pytest.raises(nnlr.ConfigError, match="'sgd' matches no group"):
+            schedule(optimizer, {"sgd": steps})
+
     def test_names_with_the_signs_of_patterns(self):
         """A name matches itself."""
         model = network()

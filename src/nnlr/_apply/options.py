@@ -200,6 +200,7 @@ def _refuse_unread(
     """Refuse settings that no step reads; warn of those of which nothing can tell."""
     name, declared = type(optimizer).__name__, optimizer.defaults
     decayed = [group for group in groups if group.weight_decay]
+    algorithm = groups[0].algorithm if groups else None
     for key, read in reads.items():
         if read:
             continue
@@ -215,15 +216,17 @@ def _refuse_unread(
                 f"settings are {listed(sorted(declared), 10) or 'none'}."
             )
         elif key == "weight_decay":
+            none = "0" if algorithm is None else f"{{{algorithm!r}: 0, ...}}"
             raise ConfigError(
                 f"{name} has no weight decay, and the plan decays {len(decayed)} of "
-                f"{len(groups)} groups. Resolve with weight_decay=0, or use another optimizer."
+                f"{len(groups)} groups. Resolve with weight_decay={none}, or use another optimizer."
             )
         else:
             group = next(group for group in groups if key in group.options)
+            others = "" if algorithm is None else "Restrict it to others by .where(selector). "
             raise ConfigError(
                 f"{name} does not know the option {key!r} of group {group.name!r} "
                 f"({listed(group.names, 2)}): its step does not read it. "
-                f"{nearest_hint(key, declared)}".rstrip(),
+                f"{others}{nearest_hint(key, declared)}".rstrip(),
                 option=key,
             )

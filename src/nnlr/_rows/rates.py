@@ -89,16 +89,16 @@ def changed(old: Rate, new: object, what: str, algorithms: Collection[str]) -> o
             f"{listed(map(repr, algorithms)) or 'no algorithms'}. {hint}".rstrip(),
             what=what,
         )
+    if isinstance(new, Mapping):
+        return {**(old if isinstance(old, Mapping) else dict.fromkeys(algorithms, old)), **new}
     if not isinstance(old, Mapping):
         return new
-    if not isinstance(new, Mapping):
-        example = ", ".join(f"{name!r}: {shown(new)}" for name in old)
-        raise ConfigError(
-            f"{what}={shown(new)} is one number for {len(old)} algorithms. Say which: "
-            f"{what}={{{example}}}.",
-            what=what,
-        )
-    return {**old, **new}
+    example = ", ".join(f"{name!r}: {shown(new)}" for name in old)
+    raise ConfigError(
+        f"{what}={shown(new)} is one number for {len(old)} algorithms. Say which: "
+        f"{what}={{{example}}}.",
+        what=what,
+    )
 
 
 def written(rate: Rate) -> str:

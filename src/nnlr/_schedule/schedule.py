@@ -21,8 +21,8 @@ from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._schedule.start import mark, note_groups, renew, starting_bases
 from nnlr._text import listed, nearest_hint, shown
 from nnlr.errors import ConfigError, NnlrError
-from nnlr.optim._members import common_defaults
-from nnlr.optim._mixed import member_of
+from nnlr.optim._members import ALGORITHM, common_defaults
+from nnlr.optim._mixed import Mixed, member_of
 
 # A factory, or one for each pattern of groups' names; `None` for a constant rate.
 Courses = Factory | Mapping[str, Any]
@@ -190,7 +190,7 @@ def _share(
         )
     patterns = dict(courses) if isinstance(courses, Mapping) else {EVERY_GROUP: courses}
     if by_group:
-        _refuse_patterns(patterns, optimizer.param_groups)
+        _refuse_patterns(patterns, optimizer)
     made: dict[str, Course | None] = {}
     share = Share(dict.fromkeys(patterns))
     for pattern, factory in patterns.items():
@@ -239,6 +239,7 @@ def _start_of(
     bases = {rate.base_of(group) for group in groups}
     base = bases.pop() if len(bases) == 1 else 0.0
     members = {id(member): member for g in groups for member in [member_of(optimizer, g)]}
+    members = members or {id(optimizer): optimizer}
     settings = common_defaults(members.values())
     cycled = [next((k for k in CYCLED[::-1] if k in m.defaults), None) for m in members.values()]
     if not settings.keys() & set(CYCLED) and cycled[0] is not None and None not in cycled:
@@ -246,8 +247,14 @@ def _start_of(
     return base or rate.base, settings
 
 
-def _refuse_patterns(patterns: Mapping[Any, Any], groups: Sequence[Group]) -> None:
-    """Refuse patterns that choose no group, and mappings without a course."""
+def _refuse_patterns(patterns: Mapping[Any, Any], optimizer: Optimizer) -> None:
+    """Refuse patterns that choose no group, and mappings without a course.
+
+    An algorithm may train nothing, such as in this stage of a model.
+    """
+    groups = optimizer.param_groups
+    empty = set(optimizer._factories if isinstance(optimizer, Mixed) else ())
+    empty -= {group.get(ALGORITHM) for group in groups}
     if not any(factory is not None for factory in patterns.values()):
         raise NnlrError(f"{shown(dict(patterns))} has no course for any group.")
     labels = {
@@ -263,6 +270,8 @@ def _refuse_patterns(patterns: Mapping[Any, Any], groups: Sequence[Group]) -> No
                 f"The keys of courses are patterns of group names, got {shown(pattern)}."
             )
         chosen = [group for group in groups if matches(pattern, group)]
+        if not chosen and pattern in empty:
+            continue
         if not chosen:
             hint = nearest_hint(pattern, labels) or f"Groups: {listed(map(repr, sorted(labels)))}."
             if not labels:
