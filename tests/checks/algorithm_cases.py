@@ -212,6 +212,16 @@ def layer_scale_of_four_axes(ill):
     return net, muon if ill else [muon, torch.optim.SGD([net.pool], lr=0.02)]
 
 
+@case("unfit-for-muon")
+def column_of_one_input(ill):
+    net = nn.ModuleDict({"up": nn.Linear(1, 8, bias=False), "mix": nn.Linear(8, 8, bias=False)})
+    net["head"] = nn.Linear(8, 2)
+    MODELS.append(net)
+    muon = FlatMuon([net["mix"].weight, *([net["up"].weight] if ill else [])], lr=0.02)
+    rest = [*net["head"].parameters(), *([] if ill else [net["up"].weight])]
+    return net, [muon, torch.optim.AdamW(rest, lr=1e-3, weight_decay=0)]
+
+
 @case("flat-for-muon")
 def fsdp1(ill):
     """Matrices are flat then, and this class has something else for vectors."""

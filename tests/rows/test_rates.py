@@ -170,6 +170,11 @@ class TestRanges:
         with pytest.raises(nnlr.NnlrError, match="weight_decay must be a finite number >= 0"):
             linear(weight_decay=bad)
 
+    def test_both_bases_name_the_same_algorithms(self):
+        """One number is for all; a name that is missing on one side is an error."""
+        with pytest.raises(nnlr.NnlrError, match="weight_decay has no entry for 'muon'"):
+            linear(lr={"muon": 0.02, "adamw": 0.1}, weight_decay={"adamw": 0})
+
     def test_both_bases_are_required(self):
         """There is no default that would be right."""
         with pytest.raises(TypeError, match="weight_decay"):

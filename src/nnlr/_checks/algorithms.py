@@ -62,9 +62,9 @@ def unfit(subject: Subject) -> Iterator[Finding]:
         yield warning(
             "unfit-for-muon",
             reasons,
-            cause=f"Muon trains {plural(len(reasons), 'parameter')} that are no maps from one "
-            f"hidden space to another: {next(iter(reasons.values()))}. It makes all directions of "
-            "an update equally large, which has no meaning there",
+            cause=f"Muon trains {plural(len(reasons), 'parameter')} beside maps from one hidden "
+            f"space to another: {next(iter(reasons.values()))}. It makes all directions of an "
+            "update equally large, which has no meaning there",
             fix=f"Send them to the other algorithm{away}"
             if (away := _sent_away(subject, list(reasons)))
             else f"Route by roles and shapes, in place of what routes now: {routed(subject)}",
@@ -91,19 +91,17 @@ def _is_flat(trained: Trained) -> bool:
 def _reason_against(trained: Trained) -> str | None:
     """What a parameter is, if it is nothing for Muon."""
     param, part = trained.param, trained.part
-    reason = None
     if param.role in {"embedding", "head"}:
         return f"of role {param.role}{', and tied to another layer' if param.aliases else ''}"
     # Some classes hand what is no matrix to a fallback of their own.
     if any("fallback" in key for key in part.defaults):
         return None
     if param.role in _UNFIT:
-        reason = f"of role {param.role}"
-    elif sum(size > 1 for size in param.shape) < 2:
-        reason = "a vector"
-    elif param.role == "conv" and param.shape[1] == 1:
-        reason = "a kernel that sums over no channels (depthwise)"
-    return reason
+        return f"of role {param.role}"
+    if sum(size > 1 for size in param.shape) < 2:
+        return "a vector"
+    depthwise = param.role == "conv" and param.shape[1] == 1
+    return "a kernel that sums over no channels (depthwise)" if depthwise else None
 
 
 def fused(subject: Subject) -> Iterator[Finding]:
