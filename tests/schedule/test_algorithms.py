@@ -232,6 +232,34 @@ class TestCoursesOfTheirOwn:
         with pytest.raises(nnlr.ConfigError, match="'sgd' matches no group"):
             schedule(optimizer, {"sgd": steps})
 
+    def test_absolute_settings_where_the_reference_trains_nothing(self):
+        """Each stage of a model takes the course of the whole, in proportion."""
+        model = network()
+        routes = nnlr.rule("*.weight", algorithm="muon"), *ADAMW
+        plan = nnlr.resolve(model, *routes, lr=BASES, weight_decay=0)
+        biases = {name: param for name, param in model.named_parameters() if "bias" in name}
+        both = [
+            plan.optimizer(CLASSES, resume=None),
+            plan.optimizer(CLASSES, model=biases, partial=True, resume=None),
+        ]
+        whole, stage = (
+            schedule(each, lrs.CosineAnnealingLR, T_max=4, eta_min=0.5 * BASE) for each in both
+        )
+        for step in range(3):
+            stepped(whole, step)
+            stepped(stage, step)
+            assert rates(both[0], "adamw") == pytest.approx(rates(both[1], "adamw"))
+        assert stage.state_dict()["lr"]["bases"] == whole.state_dict()["lr"]["bases"]
+        nnlr.regroup(both[0], plan, model=biases, partial=True)
+        stepped(whole, 3)
+        stepped(stage, 3)
+        assert rates(both[0], "adamw") == pytest.approx(rates(both[1], "adamw"))
+        other = torch.nn.Parameter(torch.ones(4, 4))
+        pair = [("other.weight", other)] if "param_names" in both[1].param_groups[0] else [other]
+        both[1].add_param_group({"params": pair, "algorithm": "muon", "lr": BASE, "lr_mult": 1.0})
+        stepped(stage, 4)
+        assert rates(both[1], "muon")[0] == pytest.approx(stage.base_lr)
+
     def test_names_with_the_signs_of_patterns(self):
         """A name matches itself."""
         model = network()

@@ -23,7 +23,7 @@ from nnlr._apply.signature import (
     refuse_unfit,
     refuse_unmatched,
 )
-from nnlr._rows.rates import Bases
+from nnlr._rows.rates import Bases, OneBase
 from nnlr._schedule.origin import note_origin
 from nnlr._text import nearest_hint, warn
 from nnlr.checkpoint import Policy, on_load
@@ -134,8 +134,11 @@ def build(
             if name is not None
         }
         classes = {
-            **{name: partial(part.factory, **part.arguments()) for name, part in parts.items()},
-            **{name: cls for name, cls in factory.items() if name not in parts},
+            name: partial(parts[name].factory, **parts[name].arguments())
+            if name in parts
+            else _at_bases(factory[name], fit.bases.of(name))
+            for name in fit.algorithms
+            if name in factory
         }
         groups = [group for part in parts.values() for group in part.declared()]
         optimizer = _constructed(Mixed, "Mixed", {"algorithms": classes}, groups)
@@ -151,6 +154,12 @@ def build(
     _match_on_load(optimizer, fit, resume)
     fit.locks.apply(optimizer)
     return optimizer
+
+
+def _at_bases(factory: Callable[..., Any], base: OneBase) -> Callable[..., Any]:
+    """A class that trains nothing here at its base rates, to which schedules refer."""
+    declared = Signature.of(factory).defaults
+    return partial(factory, **{key: getattr(base, key) for key in _RATES if key in declared})
 
 
 def _constructed(

@@ -207,7 +207,7 @@ def _share(
                 f"{shown(factory)}.{fix}"
             )
         groups = [g for g in optimizer.param_groups if share.pattern_of(g) == pattern]
-        start, defaults = _start_of(optimizer, groups, rate)
+        start, defaults = _start_of(optimizer, groups, rate, is_for_all=share.is_for_all)
         try:
             made[pattern] = Course(factory, kwargs, defaults, start, what=rate.key, waits=waits)
         except ValueError as error:
@@ -229,7 +229,7 @@ def _no_cycle(optimizer: Optimizer, groups: Sequence[Group]) -> ConfigError:
 
 
 def _start_of(
-    optimizer: Optimizer, groups: Sequence[Group], rate: BaseRate
+    optimizer: Optimizer, groups: Sequence[Group], rate: BaseRate, *, is_for_all: bool
 ) -> tuple[float, dict[str, Any]]:
     """Return the base rate and the settings of the optimizer that a course is to see.
 
@@ -237,7 +237,7 @@ def _start_of(
     the settings that all have; where one has momentum and another betas, that of the first.
     """
     bases = {rate.base_of(group) for group in groups}
-    base = bases.pop() if len(bases) == 1 else 0.0
+    base = bases.pop() if len(bases) == 1 and not is_for_all else 0.0
     members = {id(member): member for g in groups for member in [member_of(optimizer, g)]}
     members = members or {id(optimizer): optimizer}
     settings = common_defaults(members.values())

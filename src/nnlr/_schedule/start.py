@@ -21,7 +21,7 @@ from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, note_origin, number, star
 from nnlr._schedule.progress import rises
 from nnlr._text import listed, plural
 from nnlr.errors import ConfigError, NnlrError
-from nnlr.optim._mixed import by_algorithm, member_of
+from nnlr.optim._mixed import bound_rate, by_algorithm, member_of
 
 
 def starting_bases(optimizer: Optimizer, key: str) -> dict[str | None, float]:
@@ -36,8 +36,11 @@ def starting_bases(optimizer: Optimizer, key: str) -> dict[str | None, float]:
     earlier = scheduled(optimizer).get(key)
     is_marked = any(mult in group for group in groups)
     bases = {}
-    for algorithm, own in by_algorithm(optimizer).items():
-        if not is_marked:
+    for algorithm, own in by_algorithm(optimizer, empty=True).items():
+        if not own:
+            if (base := bound_rate(optimizer, algorithm, key)) is not None:
+                bases[algorithm] = base
+        elif not is_marked:
             bases[algorithm] = max(as_float(group[key]) for group in own)
         elif earlier is not None:
             bases[algorithm] = earlier.base_of(own[0])

@@ -302,10 +302,22 @@ def member_of(optimizer: Optimizer, group: Mapping[str, Any]) -> Optimizer:
     return optimizer.algorithms[group[ALGORITHM]] if isinstance(optimizer, Mixed) else optimizer
 
 
-def by_algorithm(optimizer: Optimizer) -> dict[str | None, list[Group]]:
-    """The groups of each algorithm, in the order of these; ``None`` where groups name none."""
-    order = optimizer.algorithms if isinstance(optimizer, Mixed) else ()
+def by_algorithm(optimizer: Optimizer, *, empty: bool = False) -> dict[str | None, list[Group]]:
+    """The groups of each algorithm, in the order of these; ``None`` where groups name none.
+
+    ``empty`` adds the algorithms that train nothing.
+    """
+    order: Iterable[str] = ()
+    if isinstance(optimizer, Mixed):
+        order = optimizer._factories if empty else optimizer.algorithms
     groups: dict[str | None, list[Group]] = {name: [] for name in order}
     for group in optimizer.param_groups:
         groups.setdefault(group.get(ALGORITHM), []).append(group)
     return groups
+
+
+def bound_rate(optimizer: Optimizer, algorithm: str | None, key: str) -> float | None:
+    """The rate that is bound to the class of an algorithm that trains nothing."""
+    factory = optimizer._factories.get(str(algorithm)) if isinstance(optimizer, Mixed) else None
+    rate = getattr(factory, "keywords", {}).get(key)
+    return None if rate is None else float(rate)
