@@ -253,12 +253,20 @@ class TestCoursesOfTheirOwn:
         nnlr.regroup(both[0], plan, model=biases, partial=True)
         stepped(whole, 3)
         stepped(stage, 3)
+        assert whole.base_lr == pytest.approx(stage.base_lr)
         assert rates(both[0], "adamw") == pytest.approx(rates(both[1], "adamw"))
         other = torch.nn.Parameter(torch.ones(4, 4))
         pair = [("other.weight", other)] if "param_names" in both[1].param_groups[0] else [other]
         both[1].add_param_group({"params": pair, "algorithm": "muon", "lr": BASE, "lr_mult": 1.0})
         stepped(stage, 4)
         assert rates(both[1], "muon")[0] == pytest.approx(stage.base_lr)
+
+    def test_classes_without_a_rate_that_train_nothing(self):
+        """Nothing tells their base."""
+        groups = [{"params": network()[0].bias, "algorithm": "adamw", "lr": BASE}]
+        optimizer = nnlr.optim.Mixed(groups, CLASSES)
+        stepped(schedule(optimizer, lrs.CosineAnnealingLR, T_max=2))
+        assert [group["lr"] for group in optimizer.param_groups] == [0.5 * BASE]
 
     def test_names_with_the_signs_of_patterns(self):
         """A name matches itself."""

@@ -277,16 +277,14 @@ def refuse_lost_courses(optimizer: Optimizer, groups: Sequence[Group]) -> None:
 def rebase(optimizer: Optimizer) -> None:
     """Have the schedules of a regrouped optimizer go on from its new base rates, and write."""
     for key, rate in scheduled(optimizer).items():
-        unused = {
-            name: base
-            for name, groups in by_algorithm(optimizer, empty=True).items()
-            if not groups and (base := rate.bases.get(name)) is not None
-        }
-        rate.bases = {
+        unused = set(by_algorithm(optimizer, empty=True)) - set(by_algorithm(optimizer))
+        of_groups = {
             name: rate.base_of(groups[0]) if base is None else base
             for name, groups in by_algorithm(optimizer).items()
             for base in [as_float(member_of(optimizer, groups[0]).defaults.get(key))]
-        } | unused
+        }
+        before = {k: base for k, base in rate.bases.items() if k in unused or k in of_groups}
+        rate.bases = {**before, **of_groups}  # in the order of before: the reference stays
         for group in optimizer.param_groups:
             group.setdefault(f"initial_{key}", rate.base_of(group) * group[rate.mult])
         rate.write(optimizer.param_groups)
