@@ -4,6 +4,7 @@ import ast
 import functools
 import inspect
 import sys
+from collections.abc import Iterable
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from torch import Tensor, nn
 
 import nnlr
@@ -59,6 +61,14 @@ def hide_package(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     loaded = [name for name in sys.modules if name.partition(".")[0] == package]
     for name in {package, *loaded}:
         monkeypatch.setitem(sys.modules, name, None)
+
+
+def thinned(cases: Iterable[object], step: int) -> list[ParameterSet]:
+    """Every so many of some cases in the short run, and all of them in the full one."""
+    return [
+        pytest.param(case, marks=() if at % step == 0 else pytest.mark.full)
+        for at, case in enumerate(cases)
+    ]
 
 
 def public_names(module: ModuleType) -> list[str]:

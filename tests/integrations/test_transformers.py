@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 
 import nnlr
-from tests.helpers import hide_package, same_weights
+from tests.helpers import hide_package, same_weights, thinned
 from tests.integrations import algorithms
 
 transformers = pytest.importorskip("transformers")
@@ -421,7 +421,7 @@ def kept(rates):
 
 
 class TestSchedulers:
-    @pytest.mark.parametrize("name", TYPES)
+    @pytest.mark.parametrize("name", thinned(TYPES, 3))
     def test_ratios_hold_in_a_ratio_trainer(self, tmp_path, name):
         """Whatever `lr_scheduler_type` names: the rates are those of the base rate alone."""
         found = scheduled(tmp_path, hf.RatioTrainer, name)
@@ -435,7 +435,7 @@ class TestSchedulers:
         """In the Trainer as it is, the other groups follow the first."""
         assert kept(scheduled(tmp_path, transformers.Trainer, name, keep_ratios=True))
 
-    @pytest.mark.parametrize("name", TYPES)
+    @pytest.mark.parametrize("name", thinned(TYPES, 3))
     def test_which_types_lose_them_otherwise(self, tmp_path, name):
         """Those that clamp, and no others: so says the page in the documentation."""
         lost = not kept(scheduled(tmp_path, transformers.Trainer, name))

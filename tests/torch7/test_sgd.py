@@ -14,6 +14,7 @@ from torch.nn.utils import parameters_to_vector
 
 from nnlr.errors import NnlrError
 from nnlr.torch7 import get_parameters, sgd
+from tests.helpers import thinned
 
 _TWIN = Path(__file__).parents[1] / "reference" / "sgd_numpy.py"
 sgd_numpy = runpy.run_path(str(_TWIN))["sgd_numpy"]
@@ -88,7 +89,7 @@ def small_net():
 
 
 class TestSgdAgainstItsTwin:
-    @pytest.mark.parametrize("case", CASES)
+    @pytest.mark.parametrize("case", thinned(CASES, 5))
     def test_float64_steps_equal_the_twin(self, case):
         """25 steps, every one of them, to 1e-12."""
         expected = sgd_numpy(slope, START, 25, **CASES[case])
@@ -102,7 +103,7 @@ class TestSgdAgainstItsTwin:
         np.testing.assert_allclose(np.array(rows), expected, rtol=1e-12, atol=1e-12)
         assert np.abs(expected - START).max() > 1e-3
 
-    @pytest.mark.parametrize("case", CASES)
+    @pytest.mark.parametrize("case", thinned(CASES, 5))
     def test_float32_steps_equal_the_twin_to_round_off(self, case):
         """25 steps in single precision."""
         expected = sgd_numpy(slope, START, 25, **CASES[case])
@@ -209,7 +210,7 @@ class TestSgdCall:
         assert not loss.requires_grad
         assert torch.equal(torch.zeros(2), x)
 
-    @pytest.mark.parametrize("case", CASES)
+    @pytest.mark.parametrize("case", thinned(CASES, 5))
     def test_the_gradient_is_left_as_it_was(self, case):
         """The Lua code changed it in place; here it is the caller's."""
         gradient = torch.tensor(START)
