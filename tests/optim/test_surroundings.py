@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import nnlr
-from tests.helpers import network, thinned
+from tests.helpers import network
 from tests.optim.twins import (
     NAMES,
     USUAL,
@@ -192,7 +192,7 @@ def test_defaults_that_groups_do_not_have(name):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # its own, on import
-@pytest.mark.parametrize("name", thinned(NAMES, 3))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_compiled_step_is_torchs(name):
     """Compiled after eager steps, and eager again after compiled ones; few graphs."""
     torch._dynamo.reset()
