@@ -79,6 +79,15 @@ class Adam(Optimizer):
                 adam_step(p, *moments, state["step"].item(), **adam_group(group))
 
 
+def counted_adam_step(p, state, group):
+    """A step of Adam that counts in an ``int``."""
+    if not state:
+        state |= {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        state["step"] = 0
+    state["step"] += 1
+    adam_step(p, state["exp_avg"], state["exp_avg_sq"], state["step"], **adam_group(group))
+
+
 class MuonWithAuxAdam(Optimizer):
     """``use_muon`` in each group; steps are counted in an ``int``."""
 
@@ -93,12 +102,7 @@ class MuonWithAuxAdam(Optimizer):
                     state.setdefault("momentum_buffer", torch.zeros_like(p))
                     muon_step(p, state["momentum_buffer"], **muon_group(group))
                     continue
-                if not state:
-                    state |= {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-                    state["step"] = 0
-                state["step"] += 1
-                moments = state["exp_avg"], state["exp_avg_sq"]
-                adam_step(p, *moments, state["step"], **adam_group(group))
+                counted_adam_step(p, state, group)
 
 
 class MuonAdamW(MuonWithAuxAdam):
@@ -115,12 +119,7 @@ class MuonAdamW(MuonWithAuxAdam):
                     state.setdefault("second_momentum_buffer", stack[..., :1].clone())
                     muon_step(p, buffer, **muon_group(group))
                     continue
-                if not state:
-                    state |= {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-                    state["step"] = 0
-                state["step"] += 1
-                moments = state["exp_avg"], state["exp_avg_sq"]
-                adam_step(p, *moments, state["step"], **adam_group(group))
+                counted_adam_step(p, state, group)
 
 
 class DionMuon(Optimizer):
