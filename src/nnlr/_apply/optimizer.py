@@ -30,7 +30,7 @@ from nnlr.checkpoint import Policy, on_load
 from nnlr.checkpoint._guard import guard
 from nnlr.checkpoint._hook import learn, runs_hooks
 from nnlr.errors import ConfigError
-from nnlr.optim._members import common_defaults
+from nnlr.optim._members import common_defaults, unnamed
 from nnlr.optim._mixed import Mixed
 
 Opt = TypeVar("Opt", bound=Optimizer)
@@ -176,9 +176,7 @@ def _constructed(
     bare = [
         {
             **{key: value for key, value in group.items() if key not in NOTES},
-            "params": [
-                param[1] if isinstance(param, tuple) else param for param in group["params"]
-            ],
+            "params": [unnamed(param) for param in group["params"]],
         }
         for group in groups
     ]
@@ -202,7 +200,7 @@ def _write_notes(optimizer: object, groups: Sequence[ParamGroup]) -> None:
     planned, names = {}, {}
     for group in groups:
         for param in group["params"]:
-            tensor = param[1] if isinstance(param, tuple) else param
+            tensor = unnamed(param)
             planned[id(tensor)] = group
             if isinstance(param, tuple):
                 names[id(tensor)] = param[0]
@@ -288,7 +286,7 @@ def _rates_by_id(groups: Iterable[ParamGroup]) -> dict[int, dict[str, float]]:
         start = {**group, "lr": group.get("initial_lr", group.get("lr"))}
         rates = {rate: float(start[rate]) for rate in _RATES if start.get(rate) is not None}
         for param in group["params"]:
-            rates_by_id[id(param[1] if isinstance(param, tuple) else param)] = rates
+            rates_by_id[id(unnamed(param))] = rates
     return rates_by_id
 
 

@@ -133,7 +133,12 @@ def algorithm_of(group: Mapping[str, Any], names: Collection[str]) -> str:
 
 def _tensors(group: Mapping[str, Any]) -> set[int]:
     """The tensors of a group, by identity."""
-    return {id(item[1] if isinstance(item, tuple) else item) for item in group["params"]}
+    return {id(unnamed(param)) for param in group["params"]}
+
+
+def unnamed(param: Tensor | tuple[str, Tensor]) -> Tensor:
+    """The tensor of a parameter that a group has with its name, or without."""
+    return param[1] if isinstance(param, tuple) else param
 
 
 def common_defaults(members: Iterable[Optimizer]) -> dict[str, Any]:
