@@ -52,6 +52,7 @@ def pytest_sessionstart(session):
     session.config.stash[MEASURED] = Coverage.current()
     while running := Coverage.current():
         running.stop()
+        running.save()  # a worker may end after its measurements are put together
 
 
 @contextmanager
