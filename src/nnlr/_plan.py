@@ -1,8 +1,7 @@
 """The plan: what was decided for one model, and everything that can be done with it."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 from torch import Tensor
@@ -15,26 +14,23 @@ from nnlr._apply.param_groups import FittedPlan, ParamGroup
 from nnlr._apply.vectors import vectors
 from nnlr._arguments import choice, flag, instance, number
 from nnlr._findings import Finding
-from nnlr._model.names import Source, resolve_name
+from nnlr._model.names import Source
 from nnlr._model.reference import Reference, model_of, unknown
 from nnlr._rows.groups import Locked, make_groups
-from nnlr._rows.layers import PlanLayers, layers_of_rows
-from nnlr._rows.rates import Bases, Decay, OneBase, Rate, changed, make_bases, written
-from nnlr._rows.row import PlanRow, find_row, refuse_unrouted, with_bases, with_groups
+from nnlr._rows.rates import Bases, Rate, changed, make_bases
+from nnlr._rows.row import PlanRow, refuse_unrouted, with_bases, with_groups
 from nnlr._rows.to_dict import plan_facts, plan_from_facts
-from nnlr._text import plural
 from nnlr.checkpoint import Policy
 from nnlr.checkpoint._on_load import POLICIES
 from nnlr.errors import ConfigError
 from nnlr.optim._mixed import Mixed
 from nnlr.report._diff import PlanDiff, diff
-from nnlr.report._explain import explain
-from nnlr.report._table import table
+from nnlr.report._views import PlanViews
 
 Opt = TypeVar("Opt", bound=Optimizer)
 
 
-class Plan:
+class Plan(PlanViews):
     """The rates of every parameter of one model: names and numbers, and how they came about.
 
     Made by :func:`nnlr.resolve`. A plan holds no tensors; what needs them looks them up by name in
@@ -66,66 +62,6 @@ class Plan:
         self.findings = findings
         self._reference = reference
 
-    @property
-    def lr(self) -> float:
-        """Base learning rate; of several algorithms the first's."""
-        return self._bases.of(None).lr
-
-    @property
-    def weight_decay(self) -> float:
-        """Base weight decay; of several algorithms the first's."""
-        return self._bases.of(None).weight_decay
-
-    @property
-    def algorithms(self) -> dict[str, OneBase]:
-        """The base rates of each algorithm, by name; empty where the plan is for one class."""
-        routed = (group.algorithm for group in self.groups if group.algorithm is not None)
-        return {name: self._bases.of(name) for name in (*self._bases.algorithms, *routed)}
-
-    @property
-    def decay(self) -> Decay:
-        """The weight decay mode."""
-        return self._bases.decay
-
-    # --- look ---------------------------------------------------------------------
-
-    @cached_property
-    def _by_name(self) -> dict[str, PlanRow]:
-        by_name = {alias: row for row in self.rows for alias in row.aliases}
-        return by_name | {row.name: row for row in self.rows}
-
-    @property
-    def layers(self) -> PlanLayers:
-        """The reading of depth: the layers of each tower, as names, and what is outside.
-
-        Empty where no scheme asked for depth.
-
-        Examples:
-            >>> import nnlr
-            >>> from torch import nn
-            >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1, bias=False))
-            >>> plan = nnlr.resolve(net, nnlr.layer_decay(0.5), lr=1, weight_decay=0)
-            >>> dict(plan.layers)
-            {'': (('0.weight', '0.bias'), ('1.weight',))}
-        """
-        return layers_of_rows(self.rows)
-
-    def __getitem__(self, name: str) -> PlanRow:
-        """The row of a parameter, by canonical name, alias or raw name."""
-        return find_row(name, self._by_name, self.label)
-
-    def __contains__(self, name: object) -> bool:
-        """Whether the plan has a row of that name."""
-        return isinstance(name, str) and resolve_name(name, self._by_name) is not None
-
-    def __iter__(self) -> Iterator[PlanRow]:
-        """The rows."""
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
-
     def __eq__(self, other: object) -> bool:
         """Equal rows, bases and model class."""
         if not isinstance(other, Plan):
@@ -135,44 +71,6 @@ class Plan:
         return mine == theirs
 
     __hash__ = None  # type: ignore[assignment]  # compared by value
-
-    def __repr__(self) -> str:
-        """One line."""
-        counts = f"{plural(len(self.rows), 'parameter')}, {plural(len(self.groups), 'group')}"
-        mode = "" if self.decay == "coupled" else f", decay={self.decay!r}"
-        return (
-            f"Plan({self.label}: {counts}, lr={written(self._bases.lr)}, "
-            f"weight_decay={written(self._bases.weight_decay)}{mode})"
-        )
-
-    def __str__(self) -> str:
-        """The table, folded."""
-        return self.table()
-
-    def table(self, *, full: bool = False, optimizer: Optimizer | None = None) -> str:
-        """The plan as a table of at most 80 columns.
-
-        Args:
-            full: Show every row. Otherwise equal siblings share a line
-                (``blocks.{0..11}.norm1.weight``) and the table has at most 60.
-            optimizer: The one that the plan built, to tell the bytes of its state too; before a
-                first step those that it will take.
-        """
-        facts = (self.rows, self.groups, self._bases, self.label, self.findings)
-        return table(*facts, full=flag(full, "full"), optimizer=_built(optimizer))
-
-    def explain(self, name: str, optimizer: Optimizer | None = None) -> str:
-        """How the rates of one parameter came about: every factor, and what it was shadowed by.
-
-        Args:
-            name: Canonical name, alias or raw name.
-            optimizer: The one that the plan built, to tell how large an update is. Without it
-                that is told by shape for algorithms called after Muon or Adam.
-
-        Raises:
-            NnlrError: If there is no such parameter, or the optimizer lacks it.
-        """
-        return explain(self[name], self._bases, _built(optimizer))
 
     def diff(self, other: "Plan") -> PlanDiff:
         """What another plan changes: rows added, removed, and rates with the factor behind."""
@@ -409,8 +307,3 @@ class Plan:
     def _model(self, model: Source | None) -> Source:
         """The model to use: the one passed, else the one that was resolved."""
         return model_of(self._reference, self.label) if model is None else model
-
-
-def _built(optimizer: object) -> Optimizer | None:
-    """An optimizer to look at, or none."""
-    return None if optimizer is None else instance(optimizer, "optimizer", Optimizer)

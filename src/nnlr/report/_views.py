@@ -1,0 +1,128 @@
+"""What a plan shows: its rows, layers and rates, as text."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from torch.optim import Optimizer
+
+from nnlr._arguments import flag, instance
+from nnlr._findings import Finding
+from nnlr._model.names import resolve_name
+from nnlr._rows.groups import Group
+from nnlr._rows.layers import PlanLayers, layers_of_rows
+from nnlr._rows.rates import Bases, Decay, OneBase, written
+from nnlr._rows.row import PlanRow, find_row
+from nnlr._text import plural
+from nnlr.report._explain import explain
+from nnlr.report._table import table
+
+
+class PlanViews:
+    """The half of :class:`nnlr.Plan` that only reads it."""
+
+    rows: tuple[PlanRow, ...]
+    groups: tuple[Group, ...]
+    label: str
+    findings: tuple[Finding, ...]
+    _bases: Bases
+
+    @property
+    def lr(self) -> float:
+        """Base learning rate; of several algorithms the first's."""
+        return self._bases.of(None).lr
+
+    @property
+    def weight_decay(self) -> float:
+        """Base weight decay; of several algorithms the first's."""
+        return self._bases.of(None).weight_decay
+
+    @property
+    def algorithms(self) -> dict[str, OneBase]:
+        """The base rates of each algorithm, by name; empty where the plan is for one class."""
+        routed = (group.algorithm for group in self.groups if group.algorithm is not None)
+        return {name: self._bases.of(name) for name in (*self._bases.algorithms, *routed)}
+
+    @property
+    def decay(self) -> Decay:
+        """The weight decay mode."""
+        return self._bases.decay
+
+    @cached_property
+    def _by_name(self) -> dict[str, PlanRow]:
+        by_name = {alias: row for row in self.rows for alias in row.aliases}
+        return by_name | {row.name: row for row in self.rows}
+
+    @property
+    def layers(self) -> PlanLayers:
+        """The reading of depth: the layers of each tower, as names, and what is outside.
+
+        Empty where no scheme asked for depth.
+
+        Examples:
+            >>> import nnlr
+            >>> from torch import nn
+            >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1, bias=False))
+            >>> plan = nnlr.resolve(net, nnlr.layer_decay(0.5), lr=1, weight_decay=0)
+            >>> dict(plan.layers)
+            {'': (('0.weight', '0.bias'), ('1.weight',))}
+        """
+        return layers_of_rows(self.rows)
+
+    def __getitem__(self, name: str) -> PlanRow:
+        """The row of a parameter, by canonical name, alias or raw name."""
+        return find_row(name, self._by_name, self.label)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the plan has a row of that name."""
+        return isinstance(name, str) and resolve_name(name, self._by_name) is not None
+
+    def __iter__(self) -> Iterator[PlanRow]:
+        """The rows."""
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        """One line."""
+        counts = f"{plural(len(self.rows), 'parameter')}, {plural(len(self.groups), 'group')}"
+        mode = "" if self.decay == "coupled" else f", decay={self.decay!r}"
+        return (
+            f"Plan({self.label}: {counts}, lr={written(self._bases.lr)}, "
+            f"weight_decay={written(self._bases.weight_decay)}{mode})"
+        )
+
+    def __str__(self) -> str:
+        """The table, folded."""
+        return self.table()
+
+    def table(self, *, full: bool = False, optimizer: Optimizer | None = None) -> str:
+        """The plan as a table of at most 80 columns.
+
+        Args:
+            full: Show every row. Otherwise equal siblings share a line
+                (``blocks.{0..11}.norm1.weight``) and the table has at most 60.
+            optimizer: The one that the plan built, to tell the bytes of its state too; before a
+                first step those that it will take.
+        """
+        facts = (self.rows, self.groups, self._bases, self.label, self.findings)
+        return table(*facts, full=flag(full, "full"), optimizer=_built(optimizer))
+
+    def explain(self, name: str, optimizer: Optimizer | None = None) -> str:
+        """How the rates of one parameter came about: every factor, and what it was shadowed by.
+
+        Args:
+            name: Canonical name, alias or raw name.
+            optimizer: The one that the plan built, to tell how large an update is. Without it
+                that is told by shape for algorithms called after Muon or Adam.
+
+        Raises:
+            NnlrError: If there is no such parameter, or the optimizer lacks it.
+        """
+        return explain(self[name], self._bases, _built(optimizer))
+
+
+def _built(optimizer: object) -> Optimizer | None:
+    """An optimizer to look at, or none."""
+    return None if optimizer is None else instance(optimizer, "optimizer", Optimizer)
