@@ -9,10 +9,11 @@ from torch.optim import Optimizer
 
 from nnlr._arguments import choice, flag, is_listing
 from nnlr._checks import algorithms, groups, model, optimizer, order, plan, schedule, state, trainer
-from nnlr._checks.subject import Scheduling, Subject, unwrapped_optimizers, unwrapped_schedulers
+from nnlr._checks.subject import Subject, unwrapped_optimizers, unwrapped_schedulers
 from nnlr._findings import SEVERITIES, Finding, Findings, Severity
 from nnlr._model.names import Source
 from nnlr._plan import Plan
+from nnlr._schedule.rehearsal import Scheduling
 from nnlr._text import shown
 from nnlr.depth._flow import as_example
 from nnlr.errors import ConfigError, NnlrError

@@ -11,9 +11,8 @@ from torch.optim.swa_utils import SWALR
 from nnlr._checks.fixes import defaults
 from nnlr._checks.groups import premultiplied
 from nnlr._checks.schedule_call import call_of, class_of
-from nnlr._checks.schedule_rehearsal import Rehearsal, has_own_functions, is_over
+from nnlr._checks.schedule_rehearsal import WholeRehearsal, has_own_functions, is_over
 from nnlr._checks.subject import (
-    Scheduling,
     SettingsOfGroup,
     Subject,
     is_ours,
@@ -24,6 +23,7 @@ from nnlr._checks.subject import (
 from nnlr._findings import Finding, error, note, warning
 from nnlr._sandbox import undisturbed
 from nnlr._schedule import keep_ratios
+from nnlr._schedule.rehearsal import Scheduling
 from nnlr._text import plural
 from nnlr.optim._mixed import member_of
 
@@ -243,7 +243,7 @@ def _rehearsal(
     models = [subject.source] if isinstance(subject.source, nn.Module) else []
     with undisturbed():
         try:
-            rehearsal = Rehearsal(scheduler, optimizer, [*shared, *models])
+            rehearsal = WholeRehearsal(scheduler, optimizer, [*shared, *models])
             return list(rehearsal.rates()), rehearsal.incomplete
         except Exception as error:  # noqa: BLE001 - anyone's scheduler
             return [], f"it cannot be copied ({type(error).__name__}: {error})"

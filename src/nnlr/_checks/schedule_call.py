@@ -5,7 +5,8 @@ from typing import Final
 
 from torch.optim.lr_scheduler import SequentialLR
 
-from nnlr._checks.subject import Scheduling, is_ours
+from nnlr._checks.subject import is_ours
+from nnlr._schedule.rehearsal import Scheduling
 
 # Arguments that say where to begin, not what to do.
 _BEGINNING: Final = ("last_epoch", "initialize")

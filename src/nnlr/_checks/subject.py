@@ -1,12 +1,12 @@
 """What ``nnlr.check`` looks at: a model, its plan, its optimizers and schedulers."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from numbers import Real
-from typing import Any, Final, NamedTuple, Protocol, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -19,6 +19,7 @@ from nnlr._rows.row import PlanRow
 from nnlr._schedule.base_rate import scheduled
 from nnlr._schedule.origin import ORIGIN
 from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
+from nnlr._schedule.rehearsal import Scheduling
 from nnlr._text import shown
 from nnlr.depth._flow import Flow
 from nnlr.errors import NnlrError
@@ -30,16 +31,6 @@ SettingsOfGroup = Mapping[str, Any]
 
 # Where trainers keep the optimizer that they wrap.
 _INNER: Final = ("optimizer", "_optimizer")
-
-
-class Scheduling(Protocol):
-    """A scheduler, of torch or of any other library."""
-
-    @property
-    def optimizer(self) -> Any: ...  # noqa: ANN401 - others wrap it
-
-    @property
-    def step(self) -> Callable[..., Any]: ...
 
 
 class Member(NamedTuple):

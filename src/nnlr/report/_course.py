@@ -1,0 +1,186 @@
+"""The rates of all groups over time, by a copy of a schedule that runs ahead."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from nnlr._arguments import whole
+from nnlr._sandbox import undisturbed
+from nnlr._schedule.course import Proxy
+from nnlr._schedule.origin import MULTIPLIERS
+from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
+from nnlr._schedule.rehearsal import Rehearsal, position_of
+from nnlr._schedule.schedule import schedule
+from nnlr._text import shown
+from nnlr.errors import NnlrError
+
+if TYPE_CHECKING:
+    from nnlr.report._views import PlanViews
+
+# Positions that are kept of a long course: more than a picture has dots in a row.
+_KEPT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RatesOverTime:
+    """What a schedule makes of the rates of each group.
+
+    Attributes:
+        label: Class of the scheduler.
+        positions: The steps at which the rates were read, ascending; the first is where the
+            scheduler stands, which is 0 of a new one.
+        groups: Names of the groups.
+        lr: The learning rates of each group, by name, at these positions.
+        weight_decay: The weight decays, likewise; empty where they are constant.
+        metric: Whether it follows a metric, for which one that never improves was assumed.
+        incomplete: Why it ended before the number of steps asked for; ``None`` if it did not.
+    """
+
+    label: str
+    positions: tuple[int, ...]
+    groups: tuple[str, ...]
+    lr: Mapping[str, tuple[float, ...]]
+    weight_decay: Mapping[str, tuple[float, ...]]
+    metric: bool
+    incomplete: str | None
+
+
+def rates_over_time(
+    plan: "PlanViews",
+    scheduler: object,
+    steps: int,
+    settings: Mapping[str, Any],
+    *,
+    most: int = _KEPT,
+) -> RatesOverTime:
+    """Run a copy of a schedule for so many steps of training, and read the rates of the groups.
+
+    The objects of the user, random states and hooks stay as they are. Of two schedules beside
+    each other the one that is passed runs, and the other stands still.
+
+    Args:
+        plan: The plan, on whose groups a factory works.
+        scheduler: What :func:`nnlr.schedule` returned, or a scheduler of torch: it goes on from
+            where it stands, on the groups of its optimizer. Or what :func:`nnlr.schedule` takes: a
+            scheduler class, a function of an optimizer, or a mapping of these by groups.
+        steps: Steps of training, >= 1. The rates are those of the first step to the last.
+        settings: Arguments of a factory, and of :func:`nnlr.schedule`.
+        most: Positions that are kept, evenly spread, with the first and the last.
+
+    Raises:
+        NnlrError: If it is no scheduler, cannot be copied, or fails at its first step; if
+            settings are passed for one that is built; if a plan for a factory trains nothing.
+    """
+    last = whole(steps, "steps", minimum=1) - 1
+    is_built = not isinstance(scheduler, type) and hasattr(scheduler, "step")
+    if is_built and not hasattr(scheduler, "optimizer"):
+        raise _no_scheduler(scheduler)
+    if is_built and settings:
+        first = next(iter(settings))
+        raise NnlrError(
+            f"{first}={shown(settings[first])} is a setting for a scheduler class, and "
+            f"{shown(scheduler)} is built already. Pass one or the other.",
+            argument=first,
+        )
+    with undisturbed():
+        rehearsal = _copied(scheduler) if is_built else _built(plan, scheduler, settings)
+        return _run(rehearsal, last, most)
+
+
+def _no_scheduler(value: object) -> NnlrError:
+    """Return the error of something that cannot be scheduled by."""
+    return NnlrError(
+        "scheduler must be what nnlr.schedule returned, a scheduler of torch, or a scheduler "
+        f"class with its settings, got {shown(value, typed=True)}.",
+        value=value,
+    )
+
+
+def _copied(scheduler: Any) -> Rehearsal:  # noqa: ANN401 - anyone's scheduler
+    """A copy of a scheduler that is built, on groups of its own."""
+    tensors = [t for group in scheduler.optimizer.param_groups for t in group["params"]]
+    try:
+        return Rehearsal(scheduler, scheduler.optimizer, tensors)
+    except Exception as error:
+        raise NnlrError(
+            f"{_class_of(scheduler)} cannot be copied ({type(error).__name__}: {error}), so it "
+            "cannot run ahead. Pass its class and settings instead."
+        ) from error
+
+
+def _built(plan: "PlanViews", factory: object, settings: Mapping[str, Any]) -> Rehearsal:
+    """A schedule of the plan's groups, which hold no parameters."""
+    if not (callable(factory) or isinstance(factory, Mapping)):
+        raise _no_scheduler(factory)
+    if not plan.groups:
+        raise NnlrError(f"The plan for {plan.label} trains no parameter: no rate is scheduled.")
+    stand_in = Proxy(
+        [
+            {
+                "params": [torch.zeros(0, device="cpu")],
+                "name": group.name,
+                "lr": group.lr,
+                "lr_mult": group.lr_mult,
+                "weight_decay": group.weight_decay,
+                "wd_mult": group.wd_mult,
+                **({} if group.algorithm is None else {"algorithm": group.algorithm}),
+            }
+            for group in plan.groups
+        ],
+        # Betas, which some schedulers cycle: every class of scheduler can be built.
+        {"lr": plan.lr, "weight_decay": plan.weight_decay, "betas": (0.9, 0.999)},
+    )
+    # A function may count its calls: a copy does, where it is an object.
+    factory, settings = copy.deepcopy((factory, dict(settings)))
+    scheduler = schedule(stand_in, factory, **settings)
+    return Rehearsal(scheduler, stand_in)
+
+
+def _run(rehearsal: Rehearsal, last: int, most: int) -> RatesOverTime:
+    """Step a copy to its last position, and keep some of the rates."""
+    start = position_of(rehearsal.scheduler)
+    groups = rehearsal.groups
+    names = tuple(str(group.get("name", f"group {at}")) for at, group in enumerate(groups))
+    keys = [key for key in MULTIPLIERS if all(key in group for group in groups)]
+    kept = {last * number // max(most - 1, 1) for number in range(most)} if last >= most else None
+    positions: list[int] = []
+    rows: dict[str, list[list[float]]] = {key: [] for key in keys}
+    incomplete = None
+    for position in range(last + 1):
+        try:
+            if position:
+                rehearsal.step(position)
+        except Exception as error:
+            incomplete = f"{type(error).__name__}: {error}"
+            if position > 1:
+                break
+            raise NnlrError(
+                f"{_class_of(rehearsal.scheduler)} fails at its first step ({incomplete})."
+            ) from error
+        if kept is None or position in kept:
+            positions.append(start + position)
+            for key, values in rows.items():
+                values.append(rehearsal.read(key))
+    over_time = {
+        key: dict(zip(names, zip(*values, strict=True), strict=True))
+        for key, values in rows.items()
+    }
+    decays = over_time.get("weight_decay", {})
+    return RatesOverTime(
+        label=_class_of(rehearsal.scheduler),
+        positions=tuple(positions),
+        groups=names,
+        lr=over_time["lr"],
+        weight_decay=decays if any(len(set(run)) > 1 for run in decays.values()) else {},
+        metric=rehearsal.way == "metric",
+        incomplete=incomplete,
+    )
+
+
+def _class_of(scheduler: Any) -> str:  # noqa: ANN401 - anyone's scheduler
+    """The class of a scheduler; of ours that of the first one inside."""
+    ours = isinstance(scheduler, RatioScheduler | RatioPlateau)
+    return type(scheduler.scheduler if ours else scheduler).__name__
