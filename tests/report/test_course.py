@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as lrs
 from torch.optim import optimizer as hooks
 
 import nnlr
-from nnlr.report._course import rates_over_time
+from nnlr.report import rates_over_time
 
 COSINE = partial(lrs.CosineAnnealingLR, T_max=9, eta_min=1e-3)
 CHAIN = partial(
@@ -63,8 +63,8 @@ class TestCourse:
         _, plan = layered()
         optimizer = plan.optimizer(torch.optim.SGD)
         scheduler = nnlr.schedule(optimizer, factory)
-        course = rates_over_time(plan, scheduler, 8, {})
-        assert course == rates_over_time(plan, factory, 8, {})
+        course = rates_over_time(plan, scheduler, 8)
+        assert course == rates_over_time(plan, factory, 8)
         assert trained(optimizer, scheduler, 8) == course.lr
         assert (tuple(range(8)), {}, False, None) == (
             *(course.positions, course.weight_decay),
@@ -78,7 +78,7 @@ class TestCourse:
         _, plan = layered()
         optimizer = plan.optimizer(torch.optim.AdamW)
         scheduler = factory(optimizer)
-        course = rates_over_time(plan, scheduler, 6, {})
+        course = rates_over_time(plan, scheduler, 6)
         assert trained(optimizer, scheduler, 6) == course.lr
         assert type(scheduler).__name__ == course.label
 
@@ -88,7 +88,7 @@ class TestCourse:
         optimizer = plan.optimizer(torch.optim.SGD)
         scheduler = nnlr.schedule(optimizer, COSINE)
         trained(optimizer, scheduler, 5)
-        course = rates_over_time(plan, scheduler, 3, {})
+        course = rates_over_time(plan, scheduler, 3)
         assert (4, 5, 6) == course.positions
         assert trained(optimizer, scheduler, 3) == course.lr
 
@@ -97,7 +97,7 @@ class TestCourse:
         _, plan = layered()
         first, *others = (group.name for group in plan.groups)
         halved = partial(lrs.ExponentialLR, gamma=0.5)
-        course = rates_over_time(plan, {first: halved, "*": None}, 3, {})
+        course = rates_over_time(plan, {first: halved, "*": None}, 3)
         assert (0.1, 0.05, 0.025) == course.lr[first]
         assert all(len(set(course.lr[name])) == 1 for name in others)
 
@@ -109,21 +109,21 @@ class TestCourse:
             lr={"a": 0.1, "b": 1.0},
             weight_decay=0,
         )
-        course = rates_over_time(plan, lrs.ExponentialLR, 2, {"gamma": 0.5})
+        course = rates_over_time(plan, lrs.ExponentialLR, 2, gamma=0.5)
         assert {"a_lr1_wd1": (0.1, 0.05), "b_lr1_wd1": (1.0, 0.5)} == course.lr
 
     def test_a_scheduled_decay(self):
         """It is read beside the rate."""
         _, plan = layered()
         halved = partial(lrs.ExponentialLR, gamma=0.5)
-        course = rates_over_time(plan, COSINE, 3, {"weight_decay": halved})
+        course = rates_over_time(plan, COSINE, 3, weight_decay=halved)
         assert {(0.2, 0.1, 0.05)} == set(course.weight_decay.values())
 
     def test_a_setting_that_cycles_is_no_obstacle(self):
         """Some schedulers move betas too, and need an optimizer that has them."""
         _, plan = layered()
         settings = {"max_lr": 0.1, "total_steps": 10}
-        course = rates_over_time(plan, lrs.OneCycleLR, 10, settings)
+        course = rates_over_time(plan, lrs.OneCycleLR, 10, **settings)
         assert 0.1 == pytest.approx(max(course.lr["lr1_wd1"]))
 
     @pytest.mark.parametrize("ours", [True, False])
@@ -134,7 +134,7 @@ class TestCourse:
         optimizer = plan.optimizer(torch.optim.SGD)
         plateau = partial(lrs.ReduceLROnPlateau, mode=mode, factor=0.5, patience=2)
         scheduler = nnlr.schedule(optimizer, plateau) if ours else plateau(optimizer)
-        course = rates_over_time(plan, scheduler, 9, {})
+        course = rates_over_time(plan, scheduler, 9)
         assert course.metric
         assert "ReduceLROnPlateau" == course.label
         assert trained(optimizer, scheduler, 9, 1.0 if mode == "min" else 0.0) == course.lr
@@ -147,16 +147,16 @@ class TestCourse:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         scheduler = ByPosition(optimizer)
-        course = rates_over_time(plan, scheduler, 3, {})
+        course = rates_over_time(plan, scheduler, 3)
         assert (0.1, 0.05, 0.1 / 3) == course.lr["lr1_wd1"]
         assert [] == scheduler.updates
 
     def test_a_long_course_is_thinned(self):
         """The first and the last position stay."""
         _, plan = layered()
-        course = rates_over_time(plan, COSINE, 101, {}, most=5)
+        course = rates_over_time(plan, COSINE, 101, points=5)
         assert (0, 25, 50, 75, 100) == course.positions
-        whole = rates_over_time(plan, COSINE, 101, {}).lr["lr1_wd1"]
+        whole = rates_over_time(plan, COSINE, 101).lr["lr1_wd1"]
         assert whole[::25] == course.lr["lr1_wd1"]
 
     def test_a_course_that_ends_early_says_why(self):
@@ -164,7 +164,7 @@ class TestCourse:
         _, plan = layered()
         optimizer = plan.optimizer(torch.optim.SGD)
         scheduler = lrs.OneCycleLR(optimizer, 0.1, total_steps=4, cycle_momentum=False)
-        course = rates_over_time(plan, scheduler, 9, {})
+        course = rates_over_time(plan, scheduler, 9)
         assert (0, 1, 2, 3) == course.positions[:4]
         assert "Tried to step" in course.incomplete
 
@@ -179,7 +179,7 @@ class TestNothingIsTouched:
         states = torch.get_rng_state(), random.getstate()
         handle = hooks.register_optimizer_step_post_hook(lambda *_: None)
         registered = dict(hooks._global_optimizer_post_hooks)
-        rates_over_time(plan, scheduler, 5, {})
+        rates_over_time(plan, scheduler, 5)
         assert registered == dict(hooks._global_optimizer_post_hooks)
         handle.remove()
         assert before == (optimizer.state_dict(), scheduler.state_dict())
@@ -199,7 +199,7 @@ class TestNothingIsTouched:
         optimizer = plan.optimizer(torch.optim.SGD)
         scheduler = lrs.ExponentialLR(optimizer, 0.5)
         scheduler.weights = [net.weight]
-        assert {"lr1_wd1": (1.0, 0.5)} == rates_over_time(plan, scheduler, 2, {}).lr
+        assert {"lr1_wd1": (1.0, 0.5)} == rates_over_time(plan, scheduler, 2).lr
 
 
 def noisy(step):
@@ -220,20 +220,20 @@ class TestErrors:
         """What it is, and what to pass."""
         _, plan = layered()
         with pytest.raises(nnlr.NnlrError, match=r"(must be what nnlr\.schedule|no scheduler)"):
-            rates_over_time(plan, value, 3, {})
+            rates_over_time(plan, value, 3)
 
     def test_an_optimizer_is_no_scheduler(self):
         """It has a step too."""
         _, plan = layered()
         with pytest.raises(nnlr.NnlrError, match=r"must be what nnlr\.schedule returned"):
-            rates_over_time(plan, plan.optimizer(torch.optim.SGD), 3, {})
+            rates_over_time(plan, plan.optimizer(torch.optim.SGD), 3)
 
     def test_settings_of_a_scheduler_that_is_built(self):
         """They would be ignored."""
         _, plan = layered()
         scheduler = COSINE(plan.optimizer(torch.optim.SGD))
         with pytest.raises(nnlr.NnlrError, match="T_max=3 is a setting for a scheduler class"):
-            rates_over_time(plan, scheduler, 3, {"T_max": 3})
+            rates_over_time(plan, scheduler, 3, T_max=3)
 
     def test_a_scheduler_that_cannot_be_copied(self):
         """The way out is in the message."""
@@ -241,7 +241,7 @@ class TestErrors:
         scheduler = COSINE(plan.optimizer(torch.optim.SGD))
         scheduler.lock = threading.Lock()
         with pytest.raises(nnlr.NnlrError, match=r"cannot be copied \(TypeError"):
-            rates_over_time(plan, scheduler, 3, {})
+            rates_over_time(plan, scheduler, 3)
 
     @pytest.mark.parametrize(
         ("step", "why"),
@@ -256,17 +256,29 @@ class TestErrors:
         cls = type("Odd", (ByPosition,), {"step": step})
         scheduler = cls(plan.optimizer(torch.optim.SGD))
         with pytest.raises(nnlr.NnlrError, match=f"Odd fails at its first step .{why}"):
-            rates_over_time(plan, scheduler, 3, {})
+            rates_over_time(plan, scheduler, 3)
 
     def test_a_plan_that_trains_nothing(self):
         """There is no group to schedule."""
         _, plan = layered(nnlr.rule("*", lr_mult=0))
         with pytest.raises(nnlr.NnlrError, match="trains no parameter"):
-            rates_over_time(plan, COSINE, 3, {})
+            rates_over_time(plan, COSINE, 3)
 
     @pytest.mark.parametrize("steps", [0, 1.5, True, "10"])
     def test_no_number_of_steps(self, steps):
         """At least one step."""
         _, plan = layered()
         with pytest.raises(nnlr.NnlrError, match="steps must be a whole number >= 1"):
-            rates_over_time(plan, COSINE, steps, {})
+            rates_over_time(plan, COSINE, steps)
+
+    def test_no_plan(self):
+        """The arguments in another order."""
+        _, plan = layered()
+        with pytest.raises(nnlr.NnlrError, match="plan must be a Plan"):
+            rates_over_time(COSINE, plan, 3)
+
+    def test_too_few_points(self):
+        """The first and the last are two."""
+        _, plan = layered()
+        with pytest.raises(nnlr.NnlrError, match="points must be a whole number >= 2"):
+            rates_over_time(plan, COSINE, 3, points=1)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,10 +18,7 @@ from nnlr._text import shown
 from nnlr.errors import NnlrError
 
 if TYPE_CHECKING:
-    from nnlr.report._views import PlanViews
-
-# Positions that are kept of a long course: more than a picture has dots in a row.
-_KEPT: Final = 1000
+    from nnlr._plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +46,9 @@ class RatesOverTime:
 
 
 def rates_over_time(
-    plan: "PlanViews",
-    scheduler: object,
-    steps: int,
-    settings: Mapping[str, Any],
-    *,
-    most: int = _KEPT,
+    plan: "Plan", scheduler: object, steps: int, *, points: int = 1000, **settings: Any
 ) -> RatesOverTime:
-    """Run a copy of a schedule for so many steps of training, and read the rates of the groups.
+    """Run a copy of a schedule for so many steps of training, and read the rates of all groups.
 
     The objects of the user, random states and hooks stay as they are. Of two schedules beside
     each other the one that is passed runs, and the other stands still.
@@ -67,13 +59,28 @@ def rates_over_time(
             where it stands, on the groups of its optimizer. Or what :func:`nnlr.schedule` takes: a
             scheduler class, a function of an optimizer, or a mapping of these by groups.
         steps: Steps of training, >= 1. The rates are those of the first step to the last.
-        settings: Arguments of a factory, and of :func:`nnlr.schedule`.
-        most: Positions that are kept, evenly spread, with the first and the last.
+        points: Positions to read, >= 2, evenly spread with the first and the last; all, if the
+            steps are no more.
+        **settings: Arguments of a factory, and of :func:`nnlr.schedule`.
 
     Raises:
         NnlrError: If it is no scheduler, cannot be copied, or fails at its first step; if
             settings are passed for one that is built; if a plan for a factory trains nothing.
+
+    Examples:
+        >>> import nnlr, torch
+        >>> plan = nnlr.resolve(torch.nn.Linear(2, 1), lr=0.1, weight_decay=0.0)
+        >>> exponential = torch.optim.lr_scheduler.ExponentialLR
+        >>> rates = nnlr.report.rates_over_time(plan, exponential, 3, gamma=0.5)
+        >>> rates.positions, rates.lr
+        ((0, 1, 2), {'lr1_wd1': (0.1, 0.05, 0.025)})
     """
+    if not hasattr(plan, "groups"):
+        raise NnlrError(
+            f"plan must be a Plan, got {shown(plan)}: rates_over_time(plan, scheduler, steps).",
+            plan=plan,
+        )
+    most = whole(points, "points", minimum=2)
     last = whole(steps, "steps", minimum=1) - 1
     is_built = not isinstance(scheduler, type) and hasattr(scheduler, "step")
     if is_built and not hasattr(scheduler, "optimizer"):
@@ -111,7 +118,7 @@ def _copied(scheduler: Any) -> Rehearsal:  # noqa: ANN401 - anyone's scheduler
         ) from error
 
 
-def _built(plan: "PlanViews", factory: object, settings: Mapping[str, Any]) -> Rehearsal:
+def _built(plan: "Plan", factory: object, settings: Mapping[str, Any]) -> Rehearsal:
     """A schedule of the plan's groups, which hold no parameters."""
     if not (callable(factory) or isinstance(factory, Mapping)):
         raise _no_scheduler(factory)
@@ -145,7 +152,8 @@ def _run(rehearsal: Rehearsal, last: int, most: int) -> RatesOverTime:
     groups = rehearsal.groups
     names = tuple(str(group.get("name", f"group {at}")) for at, group in enumerate(groups))
     keys = [key for key in MULTIPLIERS if all(key in group for group in groups)]
-    kept = {last * number // max(most - 1, 1) for number in range(most)} if last >= most else None
+    every = last < most
+    chosen = set() if every else {last * number // (most - 1) for number in range(most)}
     positions: list[int] = []
     rows: dict[str, list[list[float]]] = {key: [] for key in keys}
     incomplete = None
@@ -160,7 +168,7 @@ def _run(rehearsal: Rehearsal, last: int, most: int) -> RatesOverTime:
             raise NnlrError(
                 f"{_class_of(rehearsal.scheduler)} fails at its first step ({incomplete})."
             ) from error
-        if kept is None or position in kept:
+        if every or position in chosen:
             positions.append(start + position)
             for key, values in rows.items():
                 values.append(rehearsal.read(key))
