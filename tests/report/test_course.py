@@ -150,6 +150,8 @@ class TestCourse:
         course = rates_over_time(plan, scheduler, 3)
         assert (0.1, 0.05, 0.1 / 3) == course.lr["lr1_wd1"]
         assert [] == scheduler.updates
+        by_epochs = type("ByEpochs", (ByPosition,), {"step_update": None})(optimizer)
+        assert course.lr == rates_over_time(plan, by_epochs, 3).lr
 
     def test_a_long_course_is_thinned(self):
         """The first and the last position stay."""
