@@ -54,11 +54,11 @@ def plan_facts(
         "nnlr_plan": VERSION,
         "model": label,
         **asdict(bases),
-        "findings": [_plain(asdict(finding)) for finding in findings],
+        "findings": [plain(asdict(finding)) for finding in findings],
         "steps": steps,
         "rows": [
             {
-                **{name: _plain(getattr(row, name)) for name in _ROW_FIELDS},
+                **{name: plain(getattr(row, name)) for name in _ROW_FIELDS},
                 "trace": [position[id(step)] for step in row.trace],
             }
             for row in rows
@@ -122,7 +122,7 @@ def _read_plan(
 def _step_facts(step: Step) -> dict[str, Any]:
     """A step as a plain dict; fields of its factor that are neutral are left out."""
     factor = {
-        f.name: _plain(getattr(step.factor, f.name))
+        f.name: plain(getattr(step.factor, f.name))
         for f in fields(Factor)
         if getattr(step.factor, f.name) != getattr(NEUTRAL, f.name)
     }
@@ -172,10 +172,10 @@ def _renamed(value: object, old: str, new: str) -> Any:  # noqa: ANN401 - of JSO
     return value
 
 
-def _plain(value: object) -> Any:  # noqa: ANN401 - of JSON
+def plain(value: object) -> Any:  # noqa: ANN401 - of JSON
     """Tuples as lists, which JSON has, all the way down."""
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     return value

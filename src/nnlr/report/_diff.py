@@ -4,10 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
+from typing import Any
 
 from nnlr._declare.factor import NEUTRAL, Step
 from nnlr._rows.row import PlanRow
+from nnlr._rows.to_dict import plain
 from nnlr._text import listed, plural
+from nnlr.report._markdown import block, code, details, grid
 from nnlr.report._text import WIDTH, rate
 
 # What is compared of two rows, beside their options.
@@ -28,11 +31,13 @@ class PlanDiff:
         added: Rows that only the new plan has.
         removed: Rows that only the old plan has.
         changed: Pairs of old and new rows whose rates, settings or state differ.
+        unchanged: How many rows are the same in both.
     """
 
     added: tuple[PlanRow, ...]
     removed: tuple[PlanRow, ...]
     changed: tuple[tuple[PlanRow, PlanRow], ...]
+    unchanged: int = 0
 
     def __bool__(self) -> bool:
         """Whether there is any difference."""
@@ -54,6 +59,92 @@ class PlanDiff:
             lines += [_heading(title, names), change]
         return "\n".join(lines)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The difference as plain dicts, lists, strings and numbers, as JSON has them.
+
+        Returns:
+            ``added`` and ``removed``: the settings of each row with its name, shape and number of
+            elements. ``changed``: for each parameter its name, ``changes`` (a setting ->
+            ``[old, new]``), and in words the factors that are ``no_longer`` and those that are
+            ``now`` behind it. ``unchanged``: how many are the same.
+
+        Examples:
+            >>> import nnlr
+            >>> from torch import nn
+            >>> net = nn.Linear(1, 1, bias=False)
+            >>> old = nnlr.resolve(net, lr=0.1, weight_decay=0)
+            >>> new = nnlr.resolve(net, nnlr.rule("*", lr_mult=0.5), lr=0.1, weight_decay=0)
+            >>> old.diff(new).to_dict()["changed"][0]["changes"]
+            {'lr': [0.1, 0.05], 'lr_mult': [1.0, 0.5]}
+        """
+        return {
+            "added": [_facts(row) for row in self.added],
+            "removed": [_facts(row) for row in self.removed],
+            "changed": [_change_facts(old, new) for old, new in self.changed],
+            "unchanged": self.unchanged,
+        }
+
+    def to_markdown(self) -> str:
+        """The difference as Markdown for a pull request: what changed, and the factors behind.
+
+        Examples:
+            >>> import nnlr
+            >>> from torch import nn
+            >>> net = nn.Linear(1, 1, bias=False)
+            >>> old = nnlr.resolve(net, lr=0.1, weight_decay=0)
+            >>> new = nnlr.resolve(net, nnlr.rule("*", lr_mult=0.5), lr=0.1, weight_decay=0)
+            >>> print(old.diff(new).to_markdown().splitlines()[0])
+            **1 of 1 parameter changed**
+        """
+        total = len(self.changed) + self.unchanged + len(self.added)
+        parts = [f"{len(self.changed):,} of {plural(total, 'parameter')} changed"]
+        parts += [f"{len(rows):,} {word}" for word, rows in self._moved() if rows]
+        lines = [f"**{', '.join(parts)}**"]
+        kinds: dict[str, list[str]] = {}
+        for old, new in self.changed:
+            kinds.setdefault(_change(old, new), []).append(new.name)
+        if kinds:
+            cells = {
+                "parameters": [", ".join(map(code, names[:3])) for names in kinds.values()],
+                "tensors": [f"{len(names):,}" for names in kinds.values()],
+                "change": ["<br>".join(map(code, kind.splitlines())) for kind in kinds],
+            }
+            lines += ["", *grid(cells, left=("parameters", "change"))]
+        for word, rows in self._moved():
+            if rows:
+                names = block([row.name for row in rows])
+                lines += ["", *details(plural(len(rows), f"{word} parameter"), names)]
+        return "\n".join([*lines, ""])
+
+    def _moved(self) -> tuple[tuple[str, Sequence[PlanRow]], ...]:
+        """The rows that one of the plans lacks."""
+        return ("added", self.added), ("removed", self.removed)
+
+
+def _facts(row: PlanRow) -> dict[str, Any]:
+    """A row as plain values."""
+    names = ("name", "shape", "numel", *(name for name in _COMPARED if name != "shape"))
+    facts: dict[str, Any] = plain({name: getattr(row, name) for name in names})
+    return {**facts, "options": plain(row.options)}
+
+
+def _change_facts(old: PlanRow, new: PlanRow) -> dict[str, Any]:
+    """What changed between two rows, and the factors behind it, as plain values."""
+    before, after = _settings(old), _settings(new)
+    changes = {
+        name: [before.get(name), after.get(name)]
+        for name in (*_COMPARED, *sorted({*old.options, *new.options}))
+        if before.get(name) != after.get(name)
+    }
+    no_longer, now = _steps(old, new)
+    return {"name": new.name, "changes": plain(changes), "no_longer": no_longer, "now": now}
+
+
+def _steps(old: PlanRow, new: PlanRow) -> tuple[list[str], list[str]]:
+    """The factors that are no longer behind a row, and those that are now."""
+    before, after = Counter(map(_text, old.trace)), Counter(map(_text, new.trace))
+    return list((before - after).elements()), list((after - before).elements())
+
 
 def _heading(title: str, names: Sequence[str]) -> str:
     """A line that names the parameters."""
@@ -65,14 +156,17 @@ def diff(old: Sequence[PlanRow], new: Sequence[PlanRow]) -> PlanDiff:
     """Compare rows by name."""
     before = {row.name: row for row in old}
     after = {row.name: row for row in new}
+    added = tuple(row for row in new if row.name not in before)
+    changed = tuple(
+        (before[row.name], row)
+        for row in new
+        if row.name in before and _settings(before[row.name]) != _settings(row)
+    )
     return PlanDiff(
-        added=tuple(row for row in new if row.name not in before),
+        added=added,
         removed=tuple(row for row in old if row.name not in after),
-        changed=tuple(
-            (before[row.name], row)
-            for row in new
-            if row.name in before and _settings(before[row.name]) != _settings(row)
-        ),
+        changed=changed,
+        unchanged=len(new) - len(added) - len(changed),
     )
 
 
@@ -93,9 +187,9 @@ def _change(old: PlanRow, new: PlanRow) -> str:
                 texts = [repr(value) for value in values]
             title = "weight decay" if name == "weight_decay" else name
             lines.append(f"  {title:<13}{' -> '.join(texts)}")
-    steps, new_steps = Counter(map(_text, old.trace)), Counter(map(_text, new.trace))
-    lines += [f"  no longer    {text}" for text in (steps - new_steps).elements()]
-    lines += [f"  now          {text}" for text in (new_steps - steps).elements()]
+    no_longer, now = _steps(old, new)
+    lines += [f"  no longer    {text}" for text in no_longer]
+    lines += [f"  now          {text}" for text in now]
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural, printable
 from nnlr.report._algorithms import algorithm_lines
 from nnlr.report._fold import Line, folds
+from nnlr.report._markdown import block, code, grid
 from nnlr.report._text import WIDTH, amount, at_dots, load_rich, options_text, rate, render
 
 # Lines of a folded table, headings and footer included.
@@ -66,6 +67,36 @@ def table(
         if len(lines) <= room and len(body := _body(lines, footnotes)) <= room:
             return "\n".join([*head, *body, *foot])
     return "\n".join([*head, *_cropped(lines, footnotes, room), *foot])
+
+
+def markdown(
+    rows: Sequence[PlanRow],
+    groups: Sequence[Group],
+    bases: Bases,
+    label: str,
+    findings: Sequence[Finding],
+    *,
+    full: bool,
+    optimizer: Optimizer | None,
+) -> str:
+    """The table as Markdown; see :meth:`nnlr.Plan.to_markdown`."""
+    counts = f"{plural(len(rows), 'parameter')} ({amount(sum(row.numel for row in rows))})"
+    mode = "" if bases.decay == "coupled" else f", decay {bases.decay}"
+    lines = [f"**{code(label)}**: {counts}, {plural(len(groups), 'group')}", ""]
+    lines += ["; ".join(algorithm_lines(rows, bases, mode, optimizer)), ""]
+    texts = dict.fromkeys(options_text(row.options) for row in rows if row.options)
+    footnotes = {text: number for number, text in enumerate(texts, start=1)}
+    folded = [Line(row.name, (row,)) for row in rows]
+    if not full:
+        for folded in folds(rows):
+            if len(folded) <= LIMIT:
+                break
+    columns = _columns(folded, footnotes)
+    notes = {"note": columns.pop("")} if "" in columns else {}
+    names = {"parameter": [code(line.label) for line in folded]}
+    if rows:
+        lines += grid({**names, **columns, **notes}, left=("parameter", "note"))
+    return "\n".join([*lines, "", *block(_foot(rows, findings, footnotes, full=full)), ""])
 
 
 def _cropped(lines: list[Line], footnotes: Footnotes, room: int) -> list[str]:

@@ -13,8 +13,9 @@ from nnlr._rows.layers import PlanLayers, layers_of_rows
 from nnlr._rows.rates import Bases, Decay, OneBase, written
 from nnlr._rows.row import PlanRow, find_row
 from nnlr._text import plural
+from nnlr.report._csv import csv_text
 from nnlr.report._explain import explain
-from nnlr.report._table import table
+from nnlr.report._table import markdown, table
 
 
 class PlanViews:
@@ -108,6 +109,38 @@ class PlanViews:
         """
         facts = (self.rows, self.groups, self._bases, self.label, self.findings)
         return table(*facts, full=flag(full, "full"), optimizer=_built(optimizer))
+
+    def to_markdown(self, *, full: bool = False, optimizer: Optimizer | None = None) -> str:
+        """The table as Markdown, for a pull request or a notebook; names stand in code spans.
+
+        Args:
+            full: As in :meth:`table`.
+            optimizer: As in :meth:`table`.
+
+        Examples:
+            >>> import nnlr
+            >>> from torch import nn
+            >>> plan = nnlr.resolve(nn.PReLU(), lr=0.1, weight_decay=0)
+            >>> print(plan.to_markdown().splitlines()[4])
+            | parameter | numel | lr_mult | lr | decay |
+        """
+        facts = (self.rows, self.groups, self._bases, self.label, self.findings)
+        return markdown(*facts, full=flag(full, "full"), optimizer=_built(optimizer))
+
+    def to_csv(self) -> str:
+        """One line for each parameter, with a heading, for a spreadsheet or a data frame.
+
+        Numbers have all their digits. A shape is ``2x3``, options are JSON, aliases have a space
+        between them. What a spreadsheet would run as a formula gets an apostrophe in front.
+
+        Examples:
+            >>> import nnlr
+            >>> from torch import nn
+            >>> plan = nnlr.resolve(nn.PReLU(), lr=0.1, weight_decay=0)
+            >>> print(plan.to_csv().splitlines()[1])
+            weight,,,gain,1,1,trained,,lr1_wd1,0.1,0.0,1.0,1.0,1.0,1.0,,
+        """
+        return csv_text(self.rows)
 
     def explain(self, name: str, optimizer: Optimizer | None = None) -> str:
         """How the rates of one parameter came about: every factor, and what it was shadowed by.
