@@ -25,8 +25,8 @@ BENCHMARKS  = $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test full census check fmt fmt-check lint type layers bench setup \
-        constraints clean distclean
+.PHONY: help demo test full census check fmt fmt-check lint type layers docs bench \
+        setup constraints clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -54,12 +54,22 @@ $(VENV)/.dev: $(VENV)/.demo
 	@$(BIN)/python tests/torchvision_shim.py
 	@touch $@
 
+# Sphinx and its theme, which only `make docs` needs.
+$(VENV)/.docs: $(VENV)/.dev
+	@echo "set-up: what the documentation needs"
+	@$(PIP_INSTALL) --group docs
+	@touch $@
+
 setup: $(VENV)/.dev  ## create .venv with everything, run nothing
 
 # --- use ------------------------------------------------------------------------
 
 demo: $(VENV)/.demo  ## train the example network; options in ARGS="--epochs 5"
 	@$(BIN)/python examples/digits/demo.py $(ARGS)
+
+docs: $(VENV)/.docs  ## build docs/_build/html; warnings are errors
+	@$(BIN)/python -m sphinx -nWq --keep-going -d docs/_build/trees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 bench: $(VENV)/.dev  ## run every script in benchmarks/
 	@test -n "$(BENCHMARKS)" || { echo "no benchmarks/*.py"; exit 1; }
@@ -130,7 +140,7 @@ constraints:  ## pin the newest versions into constraints.txt (TORCH=x.y.z)
 	@rm -rf $(PIN_DIR)
 
 clean:  ## remove caches and build products
-	@rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache \
+	@rm -rf build dist htmlcov docs/_build .coverage .coverage.* .hypothesis .mypy_cache \
 	    .pytest_cache .ruff_cache .import_linter_cache $(PIN_DIR) constraints.new
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

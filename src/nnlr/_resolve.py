@@ -81,7 +81,7 @@ def resolve(
             before, ``"sqrt"`` divides by its root. A decay set absolutely stays.
         tied: For tied tensors with declarations that disagree, ``{alias: name}``: what
             reached the tensor by ``alias`` does not count.
-        roles: ``{selector: role}``, to correct what :mod:`nnlr._model.roles` found. Entries that
+        roles: ``{selector: role}``, to correct what was found. Entries that
             reach one parameter must agree.
 
     Raises:

@@ -35,7 +35,7 @@ class ParamInfo(NamedTuple):
         dtype: Its dtype.
         fan_in: Inputs that reach one output; ``None`` where the word has no meaning.
         fan_out: Outputs that one input reaches; ``None`` likewise.
-        role: What it is for; :data:`nnlr._model.roles.ROLES` lists all roles.
+        role: What it is for; :func:`nnlr.role` lists all roles.
         role_basis: How the role was found: type, attribute, table, name or user.
         requires_grad: Whether it is trained; what nnlr itself locked counts as trained.
         sparse: Whether its gradient is sparse.

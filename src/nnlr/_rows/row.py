@@ -26,7 +26,7 @@ class PlanRow(NamedTuple):
         aliases: Other names of a tied tensor.
         shape: Global shape.
         numel: Number of elements.
-        role: What the parameter is for; see :data:`nnlr._model.roles.ROLES`.
+        role: What the parameter is for; see :func:`nnlr.role`.
         role_basis: How the role was found.
         tower: The part of a many-tower model that it belongs to, once a scheme asked.
         depth: Its layer, ``(k, n)``, once a scheme asked.

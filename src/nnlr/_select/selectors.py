@@ -52,7 +52,18 @@ def module_type(*types: type) -> Selector:
 
 
 def role(*roles: str) -> Selector:
-    """Choose by role; :data:`nnlr._model.roles.ROLES` lists them.
+    """Choose by role: what a parameter is for.
+
+    Args:
+        *roles: ``"embedding"`` (a table looked up by index), ``"position"``, ``"token"`` (class,
+            mask and register tokens, queries), ``"norm"``, ``"bias"``, ``"gain"`` (LayerScale and
+            what else multiplies), ``"scalar"`` (a temperature, a gate), ``"state"`` (of
+            state-space layers), ``"vector"`` (any other), ``"matrix"``, ``"conv"``, ``"head"``
+            (weights of an output layer), ``"router"`` (of experts), ``"lora_a"``, ``"lora_b"``,
+            ``"adapter"`` (any other part of one).
+
+    Raises:
+        NnlrError: If there is none, or one is no role.
 
     Examples:
         >>> role("norm", "bias")

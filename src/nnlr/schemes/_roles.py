@@ -3,7 +3,7 @@
     lr(p) = base_lr * table[role(p)].lr_mult          likewise weight decay
 
 The shape of the tables that large runs are written in (nanochat, modded-nanogpt, RWKV): what
-a parameter is for decides how fast it learns. Roles: :data:`nnlr._model.roles.ROLES`.
+a parameter is for decides how fast it learns. Roles: :func:`nnlr.role`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def roles(
     Args:
         table: Role -> ``lr_mult`` (finite, >= 0; 0 locks), or -> a mapping with any of
             ``lr_mult``, ``wd_mult``, ``lr``, ``weight_decay`` and ``options``, as in
-            ``nnlr.rule``. Roles are those of ``nnlr._model.roles.ROLES``; ``resolve(...,
+            ``nnlr.rule``. Roles are those of :func:`nnlr.role`; ``resolve(...,
             roles=...)`` corrects one that was guessed wrong.
         default: The same for every role that is not in the table. ``None`` leaves the others
             as they are.

@@ -1,0 +1,149 @@
+"""How `make docs` turns these pages into a site. They are plain Markdown, and read on GitHub too.
+
+Three things are done to a page on its way: the list of links on an `index.md` becomes the
+table of contents, `{include}` brings a file from outside of docs/ with its links, and links to
+such files lead to the page that includes them.
+"""
+
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+
+import nnlr
+
+DOCS = Path(__file__).parent
+
+project = "nnlr"
+author = "the nnlr authors"
+release = version = nnlr.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+root_doc = "index"
+exclude_patterns = ["_build", "README.md"]
+suppress_warnings = ["config.cache"]
+
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True
+
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+autodoc_class_signature = "mixed"
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+python_use_unqualified_type_names = True
+add_module_names = False
+maximum_signature_line_length = 76
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!nnlr\b).*"),  # names of others, whose pages are not read
+    (r"py:.*", r"nnlr\._.*\.(Module|Opt|Scheduling|Scope|Slot)"),  # types without a page
+]
+
+html_theme = "furo"
+html_title = "nnlr"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_logo = html_favicon = "_static/logo.svg"
+html_copy_source = html_show_sourcelink = False
+pygments_style, pygments_dark_style = "friendly", "github-dark"
+
+# --- pages ----------------------------------------------------------------------------
+
+INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s#:]+)(#[^)\s]*)?\)")
+ENTRY = re.compile(r"^[*|-] \[`?([^\]`]+)`?\]\(([\w/.-]+)\.md\)", re.MULTILINE)
+STUBS = {
+    (page.parent / match[1]).resolve(): page
+    for page in DOCS.glob("*.md")
+    if (match := INCLUDE.search(page.read_text(encoding="utf-8")))
+}
+
+
+def with_links_from(text, old, new):
+    """The text of a page in one folder, for a page in another; included files are their pages."""
+
+    def moved(match):
+        target = (old / match[1]).resolve()
+        if not target.exists():
+            return match[0]  # not a link
+        target = STUBS.get(target, DOCS / "index.md" if target.name == "README.md" else target)
+        return f"]({os.path.relpath(target, new)}{match[2] or ''})"
+
+    return LINK.sub(moved, text)
+
+
+def table_of_contents(text):
+    """A hidden table of contents for each heading of an index: what its lists and tables link."""
+    trees = []
+    for section in re.split(r"^#(?=# )", text, flags=re.MULTILINE):
+        entries = [f"{title} <{page}>" for title, page in ENTRY.findall(section)]
+        if entries:
+            caption = section.partition("\n")[0].removeprefix("# ")
+            head = ["```{toctree}", ":hidden:", f":caption: {caption}", ""]
+            trees.append("\n".join([*head, *entries, "```"]))
+    return "\n\n".join(trees)
+
+
+def read(app, docname, source):
+    """Prepare the text of a page; see the top of this file."""
+    folder = (DOCS / docname).parent
+    text = with_links_from(source[0], folder, folder)
+    if include := INCLUDE.search(text):
+        path = (folder / include[1]).resolve()
+        app.env.note_dependency(str(path))
+        there = with_links_from(path.read_text(encoding="utf-8"), path.parent, folder)
+        text = text.replace(include[0], there)
+    if docname.endswith("index"):
+        text += "\n\n" + table_of_contents(text)
+    source[0] = text
+
+
+# --- names ----------------------------------------------------------------------------
+
+MODULES = ("depth", "optim", "report", "checkpoint", "errors", "testing", "torch7")
+
+
+def public_names():
+    """Where each public object is documented, by where it is defined."""
+    names = {}
+    for module in (*(f"nnlr.{name}" for name in MODULES), "nnlr"):
+        for name, value in vars(import_module(module)).items():
+            if not name.startswith("_") and hasattr(value, "__qualname__"):
+                names[f"{value.__module__}.{value.__qualname__}"] = f"{module}.{name}"
+    return names
+
+
+def find_public_name(app, env, node, contnode):
+    """Lead a reference to where an object is defined to its public name."""
+    target = PUBLIC.get(node.get("reftarget"))
+    if target and target != node["reftarget"]:
+        domain = env.get_domain("py")
+        return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, contnode)
+    return None
+
+
+def skip_fields(_app, _what, _name, obj, *_):
+    """Leave out the fields of named tuples: the docstring lists them."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
+PUBLIC = public_names()
+
+
+def setup(app):
+    """Connect the functions above."""
+    app.connect("source-read", read)
+    app.connect("missing-reference", find_public_name)
+    app.connect("autodoc-skip-member", skip_fields)

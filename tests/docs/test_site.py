@@ -1,0 +1,27 @@
+"""The site that `make docs` builds: no warning, no page without its heading."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.full  # 30 s
+@pytest.mark.no_cover
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """Every page, reference and docstring; what is linked outside of docs/ leads into the site."""
+    pytest.importorskip("furo")
+    pytest.importorskip("sphinx")
+    command = [sys.executable, "-m", "sphinx", "-nWq", "--keep-going", "-d", tmp_path / "trees"]
+    done = subprocess.run(
+        [*command, DOCS, tmp_path / "html"], capture_output=True, text=True, check=False
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    front = (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
+    assert 'href="reference/index.html"' in front
+    plan = (tmp_path / "html" / "reference" / "resolve.html").read_text(encoding="utf-8")
+    assert all(f'id="nnlr.Plan.{name}"' in plan for name in ("optimizer", "explain", "to_json"))
+    assert "nnlr._" not in plan
