@@ -243,6 +243,6 @@ class TestAsCall:
 
         def power(base, exponent=2): ...
 
-        assert "power(3)" == as_call(power, 3, exponent=2)
-        assert "power(3, exponent=4)" == as_call(power, 3, exponent=4)
-        assert "power(base=3, more=1)" == as_call(power, base=3, more=1)
+        assert "power(3)" == repr(as_call(power, 3, exponent=2))
+        assert "power(3, exponent=4)" == repr(as_call(power, 3, exponent=4))
+        assert "power(base=3, more=1)" == repr(as_call(power, base=3, more=1))

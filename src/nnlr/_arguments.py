@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from inspect import signature
 from numbers import Integral, Real
 from typing import Any, ClassVar, TypeAlias, TypeGuard, TypeVar
@@ -227,26 +227,61 @@ def choice(value: object, what: str, words: Collection[Word]) -> Word:
     )
 
 
-def as_call(function: Callable[..., object], *args: object, **kwargs: object) -> str:
+@dataclass(frozen=True, repr=False, eq=False)
+class Written:
+    """A call that a user would write. Its repr is that call; configurations read its parts."""
+
+    name: str
+    args: tuple[object, ...] = ()
+    kwargs: Mapping[str, object] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """The call."""
+        arguments = [_as_code(value) for value in self.args]
+        arguments += [f"{name}={_as_code(value)}" for name, value in self.kwargs.items()]
+        return f"{self.name}({', '.join(arguments)})"
+
+
+def _as_code(value: object) -> str:
+    """A value as one writes it: ``slice(0.1)``, not ``slice(None, 0.1, None)``."""
+    if not isinstance(value, slice):
+        return repr(value)
+    start = "" if value.start is None else f"{value.start!r}, "
+    return f"slice({start}{value.stop!r})"
+
+
+def as_call(function: Callable[..., object], *args: object, **kwargs: object) -> Written:
     """The call that a user would write; arguments at their defaults are left out.
 
     Examples:
         >>> def power(base, exponent=2): ...
         >>> as_call(power, 3, exponent=2), as_call(power, base=3, exponent=4)
-        ('power(3)', 'power(base=3, exponent=4)')
+        (power(3), power(base=3, exponent=4))
     """
     defaults = signature(function).parameters
-    written = [repr(value) for value in args]
-    written += [
-        f"{name}={value!r}"
+    others = {
+        name: value
         for name, value in kwargs.items()
         if name not in defaults or value != defaults[name].default
-    ]
-    return f"{function.__name__}({', '.join(written)})"
+    }
+    return Written(function.__name__, args, others)
+
+
+def by_fields(value: object) -> Written:
+    """The call of a class with the fields of a dataclass, none for other objects.
+
+    Examples:
+        >>> by_fields(object())
+        object()
+    """
+    by_name = fields(value) if is_dataclass(value) else ()
+    return Written(
+        type(value).__name__, (), {each.name: getattr(value, each.name) for each in by_name}
+    )
 
 
 class Call:
-    """Base of frozen dataclasses whose repr is the call that makes them.
+    """Base of frozen dataclasses that are written as the call that makes them.
 
     Fields before ``KW_ONLY`` are written by position, those after it by name; what equals its
     default is left out. The function is called like the class in snake case, unless ``_call``
@@ -265,21 +300,25 @@ class Call:
 
     _call: ClassVar[str] = ""
 
-    def __repr__(self) -> str:
+    def written_as(self) -> Written:
         """The call that a user would write."""
-        by_position, arguments = True, []
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            factory = field.default_factory
-            default = field.default if factory is MISSING else factory()
+        by_position, args, kwargs = True, [], {}
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            factory = each.default_factory
+            default = each.default if factory is MISSING else factory()
             if default is not MISSING and value == default:
                 by_position = False  # what comes after a gap needs its name
-            elif by_position and not field.kw_only:
-                arguments.append(repr(value))
+            elif by_position and not each.kw_only:
+                args.append(value)
             else:
-                arguments.append(f"{field.name}={value!r}")
+                kwargs[each.name] = value
         name = self._call or re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
-        return f"{name}({', '.join(arguments)})"
+        return Written(name, tuple(args), kwargs)
+
+    def __repr__(self) -> str:
+        """The call that a user would write."""
+        return repr(self.written_as())
 
 
 def options(values: object, where: str) -> dict[str, Plain]:

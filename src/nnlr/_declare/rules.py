@@ -11,7 +11,7 @@ from numbers import Real
 from operator import or_
 from typing import Any, ClassVar
 
-from nnlr._arguments import as_call, flag, is_listing
+from nnlr._arguments import Written, as_call, flag, is_listing
 from nnlr._arguments import options as checked_options
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace, settings_of
 from nnlr._declare.scheme import Scheme
@@ -60,7 +60,8 @@ class Rule(_Claims):
         """The names by which the rule reaches a tied parameter."""
         return tuple(sorted(self.selector.reach(model, index)))
 
-    def __repr__(self) -> str:
+    def written_as(self) -> Written:
+        """The call of :func:`rule`."""
         settings = settings_of(self.factor)
         return as_call(rule, self.selector, **settings, optional=self.optional)
 
@@ -189,7 +190,8 @@ class Rules(_Claims):
             nearest=[],
         )
 
-    def __repr__(self) -> str:
+    def written_as(self) -> Written:
+        """The call of :func:`rules`."""
         return as_call(rules, list(self.members), complete=self.complete)
 
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from torch import nn
 
-from nnlr._arguments import flag
+from nnlr._arguments import Written, by_fields, flag
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, with_roles
@@ -142,9 +142,16 @@ class Scheme:
     __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __pow__ = _refuse_sign
     __matmul__ = __or__ = __ror__ = __and__ = __rand__ = __xor__ = _refuse_sign
 
+    def written_as(self) -> Written:
+        """The call that makes the scheme, for its repr and for :mod:`nnlr.config`.
+
+        By default the class with the fields of a dataclass.
+        """
+        return by_fields(self)
+
     def __repr__(self) -> str:
         """The scheme as a user would write it."""
-        return f"{type(self).__name__}()"
+        return repr(self.written_as())
 
 
 def as_schemes(schemes: Iterable[object]) -> tuple[Scheme, ...]:

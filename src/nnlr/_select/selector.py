@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fnmatch import translate
 from typing import ClassVar, NoReturn
 
+from nnlr._arguments import Written, by_fields
 from nnlr._model.describe import ModelInfo
 from nnlr._text import selector_hint, shown
 from nnlr.errors import CallError, NnlrError
@@ -71,9 +72,13 @@ class Selector(ABC):
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __xor__ = __rxor__ = _refuse_sign
 
-    @abstractmethod
+    def written_as(self) -> Written | str:
+        """The call that makes it, or the pattern that stands for it."""
+        return by_fields(self)
+
     def __repr__(self) -> str:
         """The selector as a user would write it."""
+        return repr(self.written_as())
 
     def parts(self) -> tuple["Selector", ...]:
         """The selectors that ``&``, ``|`` and ``~`` combine; of a single one itself."""
@@ -157,8 +162,9 @@ class Glob(ByName):
         match = re.compile(translate(self.pattern)).match
         return [i for i, name in enumerate(names) if piece in name and match(name)]
 
-    def __repr__(self) -> str:
-        return repr(self.pattern)
+    def written_as(self) -> str:
+        """The pattern, which stands for it."""
+        return self.pattern
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -168,6 +174,15 @@ class _Pair(Selector):
     left: Selector
     right: Selector
     sign: ClassVar[str]
+    word: ClassVar[str]  # that of configurations
+
+    def written_as(self) -> Written:
+        return Written(self.word, self.members())
+
+    def members(self) -> tuple[Selector, ...]:
+        """What is joined by one sign from left to right."""
+        left = self.left.members() if type(self.left) is type(self) else (self.left,)
+        return (*left, self.right)
 
     def parts(self) -> tuple[Selector, ...]:
         return (*self.left.parts(), *self.right.parts())
@@ -180,6 +195,7 @@ class _Both(_Pair):
     """What two selectors both choose."""
 
     sign = "&"
+    word = "all"
 
     def matches(self, model: ModelInfo) -> Indices:
         return self.left.matches(model) & self.right.matches(model)
@@ -196,6 +212,7 @@ class _Either(_Pair):
     """What at least one of two selectors chooses."""
 
     sign = "|"
+    word = "any"
 
     def matches(self, model: ModelInfo) -> Indices:
         return self.left.matches(model) | self.right.matches(model)
@@ -215,6 +232,9 @@ class _Not(Selector):
 
     def parts(self) -> tuple[Selector, ...]:
         return self.inner.parts()
+
+    def written_as(self) -> Written:
+        return Written("not", (self.inner,))
 
     def __repr__(self) -> str:
         return f"~{_operand(self.inner)}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from nnlr._arguments import Call, function, text, whole
+from nnlr._arguments import Call, Written, as_call, function, text, whole
 from nnlr._model.describe import ModelInfo, ParamInfo, check_role
 from nnlr._model.scopes import Scope, module_class
 from nnlr._select.selector import ByName, Indices, Selector, refuse_more
@@ -172,8 +172,9 @@ class Role(Selector):
         roles = self.roles
         return frozenset([i for i, param in enumerate(model.params) if param.role in roles])
 
-    def __repr__(self) -> str:
-        return f"role({', '.join(map(repr, self.roles))})"
+    def written_as(self) -> Written:
+        """The call of :func:`role`."""
+        return as_call(role, *self.roles)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -188,10 +189,8 @@ class _Ndim(Selector):
         most = float("inf") if self.most is None else self.most
         return frozenset([i for i, p in enumerate(model.params) if least <= len(p.shape) <= most])
 
-    def __repr__(self) -> str:
-        bounds = {"min": self.least, "max": self.most}
-        texts = (f"{name}={bound}" for name, bound in bounds.items() if bound is not None)
-        return f"ndim({', '.join(texts)})"
+    def written_as(self) -> Written:
+        return as_call(ndim, min=self.least, max=self.most)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -214,6 +213,9 @@ class _Predicate(Selector):
                 f"{param.name!r}.",
                 value=answer,
             ) from None
+
+    def written_as(self) -> Written:
+        return as_call(predicate, self.test)
 
     def __repr__(self) -> str:
         return f"predicate({getattr(self.test, '__name__', repr(self.test))})"

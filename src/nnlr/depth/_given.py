@@ -150,6 +150,9 @@ class _ByFunction(Indexer):
             depths.append(None if depth is None else _layer_number(depth, repr(param.name)))
         return _as_numbered(depths, model, self)
 
+    def written_as(self) -> object:
+        return self.layer_of
+
     def __repr__(self) -> str:
         return getattr(self.layer_of, "__name__", repr(self.layer_of))
 
@@ -181,6 +184,9 @@ class _ByPattern(Indexer):
                 chosen_by[index] = matching[0]
         depths = [None if selector is None else self.table[selector] for selector in chosen_by]
         return _as_numbered(depths, model, self)
+
+    def written_as(self) -> object:
+        return self.table
 
     def __repr__(self) -> str:
         return f"{{{listed(f'{selector!r}: {layer}' for selector, layer in self.table.items())}}}"

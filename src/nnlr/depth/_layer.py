@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from nnlr._arguments import choice
+from nnlr._arguments import by_fields, choice
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._text import plural, shown
@@ -77,9 +77,16 @@ class Indexer(ABC):
         """What is to be pointed out about the layers of this model; nothing by default."""
         return ()
 
+    def written_as(self) -> object:
+        """The call that makes it, for its repr and for :mod:`nnlr.config`.
+
+        By default the class with the fields of a dataclass.
+        """
+        return by_fields(self)
+
     def __repr__(self) -> str:
         """The indexer as a user would write it."""
-        return f"{type(self).__name__}()"
+        return repr(self.written_as())
 
 
 _VALID_LAYER: Final = (

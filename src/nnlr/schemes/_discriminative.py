@@ -16,7 +16,7 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from nnlr._arguments import number
+from nnlr._arguments import Written, as_call, number
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, warning
@@ -234,11 +234,9 @@ class Discriminative(Scheme):
             )
         return rate
 
-    def __repr__(self) -> str:
-        rates = repr(self.spread)
-        if isinstance(self.spread, slice):  # slice(0.1), not slice(None, 0.1, None)
-            start = "" if self.spread.start is None else f"{self.spread.start!r}, "
-            rates = f"slice({start}{self.spread.stop!r})"
-        groups = [] if repr(self.groups) == "None" else [f"groups={self.groups!r}"]
-        arguments = [*groups, f"lr_mults={rates}"] if self.relative else [rates, *groups]
-        return f"discriminative({', '.join(arguments)})"
+    def written_as(self) -> Written:
+        """The call of :func:`discriminative`."""
+        groups = None if self.groups.written_as() is None else self.groups
+        if self.relative:
+            return as_call(discriminative, groups=groups, lr_mults=self.spread)
+        return as_call(discriminative, self.spread, groups=groups)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
-from nnlr._arguments import as_call, flag
+from nnlr._arguments import Written, as_call, flag
 from nnlr._declare.factor import Factor
 from nnlr._declare.rules import Rule
 from nnlr._declare.scheme import Scheme
@@ -150,7 +150,8 @@ class Freeze(Rule):
             ),
         ]
 
-    def __repr__(self) -> str:
+    def written_as(self) -> Written:
+        """The call of :func:`freeze`."""
         if not isinstance(self.selector, _Below):
             return as_call(freeze, self.selector, keep=self.keep, optional=self.optional)
         chosen: dict[str, object] = {"below": self.selector.count}

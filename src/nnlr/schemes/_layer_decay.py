@@ -12,7 +12,7 @@ which layer a parameter belongs to: see :mod:`nnlr.depth`.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from nnlr._arguments import as_call, choice, number
+from nnlr._arguments import Written, as_call, choice, number
 from nnlr._declare.factor import Factor, Step, Trace
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note, warning
@@ -185,7 +185,8 @@ class LayerDecay(Scheme):
             )
         return findings
 
-    def __repr__(self) -> str:
+    def written_as(self) -> Written:
+        """The call of :func:`layer_decay`."""
         plain = {f"{name}()": name for name in INDEXERS}  # made without arguments
         return as_call(
             layer_decay,

@@ -73,8 +73,12 @@ class Groups(ABC):
         return ()
 
     @abstractmethod
+    def written_as(self) -> object:
+        """The argument that stands for them."""
+
     def __repr__(self) -> str:
         """The groups as a user would write them."""
+        return repr(self.written_as())
 
 
 def as_groups(value: object) -> Groups:
@@ -131,8 +135,8 @@ class _Layers(Groups):
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         return self.indexer.findings(model)
 
-    def __repr__(self) -> str:
-        return repr(self.indexer)
+    def written_as(self) -> object:
+        return self.indexer
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -172,8 +176,8 @@ class _Cut(Groups):
             index = layer.depth * count // layers
         return GroupPlace(index, count - 1, layer)
 
-    def __repr__(self) -> str:
-        return repr(None if self.at_most else self.count)
+    def written_as(self) -> object:
+        return None if self.at_most else self.count
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -200,8 +204,8 @@ class _Patterns(Groups):
             taken.update(dict.fromkeys(unclaimed, position))
         return _complete(taken, len(self.selectors), model)
 
-    def __repr__(self) -> str:
-        return repr(self.selectors)
+    def written_as(self) -> object:
+        return self.selectors
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -263,6 +267,9 @@ class _Split(Groups):
                 f"Group {position} of the splitter {self!r} holds "
                 f"{shown(part, typed=True)}, which is neither a module nor a parameter."
             )
+
+    def written_as(self) -> object:
+        return self.splitter
 
     def __repr__(self) -> str:
         return getattr(self.splitter, "__name__", repr(self.splitter))

@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 
 from torch import nn
 
-from nnlr._arguments import as_call, choice, number
+from nnlr._arguments import Written, as_call, choice, number
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note, warning
@@ -117,7 +117,8 @@ class LoraPlus(Scheme):
         """No B at all, or none that is trained."""
         return _without_b(self, model)
 
-    def __repr__(self) -> str:
+    def written_as(self) -> Written:
+        """The call of :func:`lora_plus`."""
         embedding_ratio = None if self.embedding_ratio == self.ratio else self.embedding_ratio
         return as_call(lora_plus, self.ratio, embedding_ratio=embedding_ratio)
 
@@ -166,7 +167,8 @@ class PeftLoraPlus(Scheme):
             )
         return findings
 
-    def __repr__(self) -> str:
+    def written_as(self) -> Written:
+        """The call of :func:`lora_plus`."""
         embedding_lr = None if self.embedding_lr == PEFT_EMBEDDING_LR else self.embedding_lr
         return as_call(lora_plus, self.ratio, grouping="peft", embedding_lr=embedding_lr)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
-from nnlr._arguments import as_call, flag, number
+from nnlr._arguments import Written, as_call, flag, number
 from nnlr._arguments import options as checked_options
 from nnlr._declare.factor import NEUTRAL, SETTINGS, Factor, Step, Trace, settings_of
 from nnlr._declare.scheme import Scheme
@@ -147,7 +147,8 @@ class RoleTable(Scheme):
                 traces[index] = shared.setdefault(id(factor), (step,))
         return traces
 
-    def __repr__(self) -> str:
+    def written_as(self) -> Written:
+        """The call of :func:`roles`."""
         return as_call(
             roles,
             {role: _entry(factor) for role, factor in self.table.items()},

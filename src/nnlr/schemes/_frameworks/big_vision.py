@@ -12,7 +12,7 @@ Zhai, Kolesnikov 2022, https://github.com/google-research/big_vision).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -128,6 +128,7 @@ def big_vision(
         [0.0001, 0.0, 0.0001, 0.0]
     """
     watch = Watch("big_vision", strict=strict)
+    lr_mults, wd_mults, schedule = map(_reusable, (lr_mults, wd_mults, schedule))
     if not callable(name_of):
         raise ConfigError(f"name_of must be a function of ParamInfo, got {shown(name_of)}.")
     decays = WD_MULTS if wd_mults is None else wd_mults
@@ -146,6 +147,11 @@ def big_vision(
     settings = {"lr_mults": lr_mults, "wd_mults": wd_mults, "schedule": schedule}
     call = watch.call(big_vision, **settings, name_of=name_of)
     return BigVision(watch, call, tables, name_of)
+
+
+def _reusable(pairs: Any) -> Any:  # noqa: ANN401 - checked when it is read
+    """The pairs of an iterator as a list; anything else as it is."""
+    return list(pairs) if isinstance(pairs, Iterator) else pairs
 
 
 def _pairs(pairs: object, what: str, *, written: bool = True) -> tuple[Patterns, list[Any]]:

@@ -6,12 +6,13 @@ they are errors, or findings where the user asks for leniency with ``strict=Fals
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any, cast
 
-from nnlr._arguments import as_call, flag
+from nnlr._arguments import Written, as_call, flag
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import ModelInfo
@@ -59,12 +60,9 @@ class Watch:
             self.refuse("misspelt-key", key, cause, key_hint(key, readable))
         return misspelt
 
-    def call(self, function: Callable[..., Scheme], *args: object, **kwargs: object) -> str:
-        """The call that a user would write, without its arguments if these are long."""
-        call = as_call(function, *args, **kwargs, strict=self.strict)
-        # Every trace entry names the scheme: a long configuration would drown it.
-        is_short = len(call) <= 60 and "\n" not in call
-        return call if is_short else f"{function.__name__}(...)"
+    def call(self, function: Callable[..., Scheme], *args: object, **kwargs: object) -> Written:
+        """The call that a user would write; a copy, as configurations may change later."""
+        return deepcopy(as_call(function, *args, **kwargs, strict=self.strict))
 
 
 def key_hint(key: str, readable: Collection[str]) -> str:
@@ -185,11 +183,18 @@ class Imported(Scheme):
     """A scheme made from another framework's configuration."""
 
     watch: Watch  # what was noted about the configuration itself
-    _call: str  # the call that made the scheme, by Watch.call
+    _call: Written | str  # by Watch.call; in pickles of version 0.1 its text
+
+    def written_as(self) -> Written:
+        """The call that made it."""
+        return self._call if isinstance(self._call, Written) else Written(self._call)
 
     def __repr__(self) -> str:
-        """The call that made it."""
-        return self._call
+        """The call that made it, without its arguments if these are long."""
+        call = str(self._call)
+        # Every trace entry names the scheme: a long configuration would drown it.
+        is_short = len(call) <= 60 and "\n" not in call
+        return call if is_short else f"{call.partition('(')[0]}(...)"
 
     def slots(self, model: ModelInfo) -> list[Slot]:
         """The first place of each parameter, which decides where it is tied."""

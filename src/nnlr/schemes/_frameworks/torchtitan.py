@@ -10,7 +10,7 @@ After ``torchtitan.components.optimizer`` (PyTorch torchtitan).
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Final
 
@@ -82,7 +82,7 @@ def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme
     watch = Watch("torchtitan", strict=strict)
     if not is_listing(param_groups) or like_mapping(param_groups):
         raise ConfigError(f"torchtitan needs a list of entries, got {shown(param_groups)}.")
-    items = list(param_groups)
+    items = [_settings(item, f"entry {at}") for at, item in enumerate(param_groups)]
     entries = [_entry(item, at, watch) for at, item in enumerate(items)]
     if not entries:
         raise ConfigError("torchtitan needs at least one entry.")
@@ -91,10 +91,9 @@ def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme
     return Titan(watch, watch.call(torchtitan, items), entries)
 
 
-def _entry(item: object, at: int, watch: Watch) -> Entry:
+def _entry(item: Mapping[str, Any], at: int, watch: Watch) -> Entry:
     """An item of the list, checked."""
-    what = f"entry {at}"
-    settings = _settings(item, what)
+    what, settings = f"entry {at}", dict(item)
     pattern = compiled(settings.pop("pattern", None), f"pattern of {what}")
     what = f"entry {at} {pattern.pattern!r}"
     older_name = settings.pop("optimizer_name", "AdamW")

@@ -65,10 +65,14 @@ class Base(ABC):
         """Parameters of which a finite dimension differs from the base."""
         return []
 
+    @abstractmethod
+    def written_as(self) -> object:
+        """The argument that stands for it, if it is data; else itself."""
+
 
 def as_base(base: object, delta: object = None) -> Base:
     """Return the base that a user gave to a width scheme."""
-    widths = base if isinstance(base, Mapping) and any(isinstance(k, int) for k in base) else None
+    widths = _as_widths(base)
     if delta is not None and (base is None or widths is not None):
         raise NnlrError(
             "delta says which dimensions of a base model grow: pass that model or its shapes "
@@ -85,6 +89,16 @@ def as_base(base: object, delta: object = None) -> Base:
                 f"4096: 1024}}; got {shown(width)}: {shown(narrow)}."
             )
     return _Widths(dict(widths))
+
+
+def _as_widths(base: object) -> Mapping[Any, Any] | None:
+    """The mapping of widths that a base is, if it is one; JSON has their numbers as text."""
+    if not isinstance(base, Mapping):
+        return None
+    of_json = any(isinstance(key, str) and key.isdecimal() for key in base)
+    if of_json and all(isinstance(size, int) for size in base.values()):
+        base = {int(str(key)): size for key, size in base.items()}
+    return base if any(isinstance(key, int) for key in base) else None
 
 
 def _read_both(base: object, delta: object) -> "_Shapes":
@@ -106,7 +120,10 @@ def _read_both(base: object, delta: object) -> "_Shapes":
             raise _unlike(name, narrow, wide, "delta")
         pairs = zip(narrow, wide, strict=True)
         dims[name] = tuple(None if one == two else one for one, two in pairs)
-    return replace(read, dims=dims, label=f"{read.label}, delta={other.label}", settled=True)
+    # Without a finite dimension the shapes alone would not tell that they are settled.
+    source = dims if any(None in shape for shape in dims.values()) else None
+    label = f"{read.label}, delta={other.label}"
+    return replace(read, dims=dims, label=label, settled=True, source=source)
 
 
 def _read(source: object, what: str) -> "_Shapes":
@@ -125,12 +142,13 @@ def _read(source: object, what: str) -> "_Shapes":
         return _Shapes(dims, dims, info.label, settled=False, spreads=spreads, heads=heads)
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
-        return _Shapes(_checked(_load(path, what), what), {}, repr(path), settled=True)
+        dims = _checked(_load(path, what), what)
+        return _Shapes(dims, {}, repr(path), settled=True, source=path)
     if isinstance(source, Mapping) and source:
         dims = _checked(source, what)
         settled = any(None in shape for shape in dims.values())
         label = f"{{{plural(len(dims), 'shape')}}}"
-        return _Shapes(dims, {} if settled else dims, label, settled=settled)
+        return _Shapes(dims, {} if settled else dims, label, settled=settled, source=dims)
     raise NnlrError(
         f"{what} must be a model (on the meta device will do), {{name: shape}}, the path of "
         f"a file with shapes, or {{width: base width}}; got {shown(source, typed=True)}.",
@@ -204,6 +222,7 @@ class _Shapes(Base):
     settled: bool
     spreads: Mapping[str, float] = field(default_factory=dict)
     heads: Mapping[str, int] = field(default_factory=dict)
+    source: object = None  # what a user wrote, where that is data
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a pickle; version 0.1 called ``dims`` otherwise."""
@@ -282,6 +301,9 @@ class _Shapes(Base):
                 matching |= dict.fromkeys(names, theirs[blocks[0]])
         return matching
 
+    def written_as(self) -> object:
+        return self if self.source is None else self.source
+
     def __repr__(self) -> str:
         return self.label
 
@@ -313,6 +335,9 @@ class _Widths(Base):
         grown = {width: width / base for width, base in self.widths.items()}
         return [tuple(map(grown.get, param.shape)) for param in model.params]
 
+    def written_as(self) -> object:
+        return self.widths
+
     def __repr__(self) -> str:
         return repr(self.widths)
 
@@ -332,6 +357,9 @@ class _Marked(Base):
                 names=bare,
             )
         return [_grown(param.shape, dims or ()) for param, dims in marks]
+
+    def written_as(self) -> object:
+        return None
 
     def __repr__(self) -> str:
         return "None"

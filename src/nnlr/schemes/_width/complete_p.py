@@ -22,7 +22,7 @@ from typing import ClassVar, Final, Literal
 
 from torch import nn
 
-from nnlr._arguments import as_call, choice, number, whole
+from nnlr._arguments import Written, as_call, choice, number, whole
 from nnlr._declare.factor import Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding
@@ -275,7 +275,8 @@ class CompleteP(WidthScheme):
             )
         return ends
 
-    def __repr__(self) -> str:
+    def written_as(self) -> Written:
+        """The call of :func:`complete_p`."""
         name = repr(self.indexer).removesuffix("()")
         arguments = {
             "base_depth": self.base_blocks if isinstance(self.base_blocks, int) else None,
