@@ -19,6 +19,7 @@ import nnlr
 
 MODULES = {
     "checkpoint",
+    "config",
     "depth",
     "errors",
     "integrations",

@@ -21,7 +21,14 @@ MODULES = [module.name for module in walk_packages(nnlr.__path__, "nnlr.")]
 
 # What users may import; every other module has an underscore somewhere in its path.
 PUBLIC = {
-    *("nnlr.checkpoint", "nnlr.cli", "nnlr.depth", "nnlr.errors", "nnlr.integrations"),
+    *(
+        "nnlr.checkpoint",
+        "nnlr.cli",
+        "nnlr.config",
+        "nnlr.depth",
+        "nnlr.errors",
+        "nnlr.integrations",
+    ),
     *("nnlr.optim", "nnlr.report", "nnlr.schemes", "nnlr.testing", "nnlr.torch7"),
     *("nnlr.integrations.accelerate", "nnlr.integrations.lightning"),
     *("nnlr.integrations.timm", "nnlr.integrations.transformers"),

@@ -80,6 +80,7 @@ from nnlr.errors import NnlrWarning as NnlrWarning
 
 # Modules.
 from nnlr import checkpoint as checkpoint
+from nnlr import config as config
 from nnlr import depth as depth
 from nnlr import integrations as integrations
 from nnlr import optim as optim

@@ -117,7 +117,27 @@ class TestOtherSelectors:
         assert ["0.weight"] == chosen(nnlr.module_type(nn.Embedding), net)
         assert [] == chosen(nnlr.module_type(nn.LayerNorm), net)
 
-    @pytest.mark.parametrize("bad", [(), (nn.Linear(1, 1),), ("Linear",)])
+    def test_a_name_of_a_class_means_it_and_its_subclasses(self):
+        """Short, or with its module; mixed with classes; of a tied tensor any owner's."""
+        for cls in (nn.Embedding, Block, nn.Module):
+            for name in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}"):
+                assert chosen(nnlr.module_type(cls)) == chosen(nnlr.module_type(name))
+        assert 8 + 1 == len(chosen(nnlr.module_type("Block", nn.Embedding)))
+        assert "module_type('Block', Embedding)" == repr(nnlr.module_type("Block", nn.Embedding))
+        net = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 3, bias=False))
+        net[1].weight = net[0].weight
+        assert ["0.weight"] == chosen(nnlr.module_type("Linear"), net)
+
+    def test_an_unknown_class_is_an_error_that_lists_those_of_the_model(self):
+        """As for roles: what is there helps most."""
+        with pytest.raises(nnlr.PatternError, match=r"\n  Classes it has: .*Embedding.*LayerNorm"):
+            nnlr.resolve(Net(), nnlr.rule(nnlr.module_type("Embeding")), lr=1, weight_decay=0)
+        with pytest.raises(nnlr.PatternError, match="Classes it has: none"):
+            nnlr.resolve(
+                {"w": torch.zeros(2)}, nnlr.rule(nnlr.module_type("Linear")), lr=1, weight_decay=0
+            )
+
+    @pytest.mark.parametrize("bad", [(), (nn.Linear(1, 1),), ("",)])
     def test_what_is_no_type_is_refused(self, bad):
         """module_type takes classes."""
         with pytest.raises(nnlr.NnlrError, match="module_type needs classes"):

@@ -7,6 +7,7 @@ from functools import cache
 
 from nnlr._arguments import Call, Written, as_call, function, text, whole
 from nnlr._model.describe import ModelInfo, ParamInfo, check_role
+from nnlr._model.names import lineage
 from nnlr._model.scopes import Scope, module_class
 from nnlr._select.selector import ByName, Indices, Selector, refuse_more
 from nnlr._text import shown
@@ -37,17 +38,23 @@ def regex(pattern: str, *more: object) -> Selector:
     return Regex(pattern)
 
 
-def module_type(*types: type) -> Selector:
+def module_type(*types: type | str) -> Selector:
     """Choose what belongs to modules of these types, at any depth below them.
+
+    Args:
+        *types: Classes, or names of classes: ``"LayerNorm"``, or where several have that name
+            ``"torch.nn.modules.normalization.LayerNorm"``. Their subclasses count too.
 
     Examples:
         >>> from torch import nn
-        >>> module_type(nn.LayerNorm, nn.BatchNorm2d)
-        module_type(LayerNorm, BatchNorm2d)
+        >>> module_type(nn.LayerNorm, nn.BatchNorm2d), module_type("LlamaRMSNorm")
+        (module_type(LayerNorm, BatchNorm2d), module_type('LlamaRMSNorm'))
     """
-    if not types or not all(isinstance(cls, type) for cls in types):
+    if not types or not all(cls and isinstance(cls, type | str) for cls in types):
         got = ", ".join(map(shown, types)) or "none"
-        raise NnlrError(f"module_type needs classes such as nn.LayerNorm, got {got}.")
+        raise NnlrError(
+            f"module_type needs classes such as nn.LayerNorm, or their names, got {got}."
+        )
     return _ModuleType(types)
 
 
@@ -130,18 +137,31 @@ class Regex(Call, ByName):
         return [i for i, name in enumerate(names) if match(name)]
 
 
+@cache
+def names_of_class(cls: type) -> frozenset[str]:
+    """The names of a class and its bases, short and with their modules."""
+    return lineage(cls) | {base.__name__ for base in cls.__mro__}
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class _ModuleType(Selector):
     """A choice of module types; made by :func:`module_type`."""
 
-    types: tuple[type, ...]
+    types: tuple[type | str, ...]
+
+    def _means(self, cls: type) -> bool:
+        """Whether a class is one of these, or derived from one."""
+        return any(
+            issubclass(cls, one) if isinstance(one, type) else one in names_of_class(cls)
+            for one in self.types
+        )
 
     def matches(self, model: ModelInfo) -> Indices:
         @cache  # parameters of one module share its scope, modules those above them
         def inside(scope: Scope | None) -> bool:
             if scope is None or scope.cls is None:
                 return False
-            return issubclass(scope.cls, self.types) or inside(scope.above)
+            return self._means(scope.cls) or inside(scope.above)
 
         return frozenset(
             index
@@ -154,11 +174,15 @@ class _ModuleType(Selector):
             place.name
             for place in model.places[index]
             if place.node is not None
-            and any(issubclass(module_class(up.module), self.types) for up in place.node.above())
+            and any(self._means(module_class(up.module)) for up in place.node.above())
         )
 
+    def written_as(self) -> Written:
+        return as_call(module_type, *self.types)
+
     def __repr__(self) -> str:
-        return f"module_type({', '.join(cls.__name__ for cls in self.types)})"
+        names = (cls.__name__ if isinstance(cls, type) else repr(cls) for cls in self.types)
+        return f"module_type({', '.join(names)})"
 
 
 @dataclass(frozen=True, repr=False, eq=False)

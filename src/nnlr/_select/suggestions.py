@@ -10,7 +10,7 @@ from typing import Final
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import PREFIXES
 from nnlr._select.selector import Glob, Indices, Selector
-from nnlr._select.selectors import Regex, Role
+from nnlr._select.selectors import Regex, Role, _ModuleType
 from nnlr._text import beginnings, listed, plural
 from nnlr.errors import PatternError
 
@@ -57,6 +57,8 @@ def must_match(
     if isinstance(selector, Role):
         present = sorted({param.role for param in model.params})
         lines.append(f"  Roles it has: {', '.join(present) or 'none'}.")
+    if isinstance(selector, _ModuleType):
+        lines.append(f"  Classes it has: {listed(_classes(model)) or 'none'}.")
     fix = ", or pass optional=True if it may match nothing" if may_be_optional else ""
     lines.append(f"  Fix the {'pattern' if by_name else 'selector'}{fix}.")
     raise PatternError(
@@ -64,6 +66,11 @@ def must_match(
         pattern=getattr(selector, "pattern", repr(selector)),
         nearest=[guess.pattern for guess in nearest],
     )
+
+
+def _classes(model: ModelInfo) -> list[str]:
+    """The names of the classes that own parameters."""
+    return sorted({param.owner_type.__name__ for param in model.params if param.owner_type})
 
 
 def _count(params: Collection[object]) -> str:

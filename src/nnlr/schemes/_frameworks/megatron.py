@@ -98,7 +98,7 @@ def _many(value: object) -> Iterable[Any]:
 
 
 def megatron(
-    config_overrides: Mapping[Any, Mapping[str, Any]] | None = None,
+    config_overrides: Mapping[str | Selector | KeyLike, Mapping[str, Any]] | None = None,
     *,
     standard: bool | None = None,
     apply_wd_to_qk_layernorm: bool = False,

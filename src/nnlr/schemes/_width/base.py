@@ -121,7 +121,8 @@ def _read_both(base: object, delta: object) -> "_Shapes":
         pairs = zip(narrow, wide, strict=True)
         dims[name] = tuple(None if one == two else one for one, two in pairs)
     # Without a finite dimension the shapes alone would not tell that they are settled.
-    source = dims if any(None in shape for shape in dims.values()) else None
+    tells = any(None in shape for shape in dims.values())
+    source = dims if tells and read.source is not None and other.source is not None else None
     label = f"{read.label}, delta={other.label}"
     return replace(read, dims=dims, label=label, settled=True, source=source)
 

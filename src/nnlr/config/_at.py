@@ -1,0 +1,92 @@
+"""A place in a configuration: its path for messages, and what may be imported there."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import Any, Final, NoReturn
+
+from nnlr._arguments import names
+from nnlr._text import nearest_hint, printable, shown
+from nnlr.errors import ConfigError
+
+_REFERENCE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True)
+class At:
+    """A place in a configuration.
+
+    Examples:
+        >>> str(At("scheme")[2] / "layer_decay" / "min_mult")
+        'scheme[2].layer_decay.min_mult'
+    """
+
+    path: str
+    allow: Sequence[str] = ()
+
+    def __truediv__(self, key: object) -> "At":
+        """The place of a key."""
+        key = printable(key if isinstance(key, str) else repr(key))
+        key = key if key.isidentifier() or not self.path else f"[{key!r}]"
+        dot = "." if self.path and key[0] != "[" else ""
+        return replace(self, path=f"{self.path}{dot}{key}")
+
+    def __getitem__(self, position: int) -> "At":
+        """The place of a member of a list."""
+        return replace(self, path=f"{self.path}[{position}]")
+
+    def __str__(self) -> str:
+        """The path of the key."""
+        return self.path or "The configuration"
+
+    def refuse(self, message: str, **facts: object) -> NoReturn:
+        """Raise an error that begins with the path."""
+        raise ConfigError(f"{self}: {message}", path=self.path, **facts)
+
+    def refuse_key(self, key: object, what: str, keys: Iterable[str]) -> NoReturn:
+        """Refuse a key, and name the nearest or all valid ones."""
+        keys = list(keys)
+        if isinstance(key, bool):
+            self.refuse(
+                f"the key {key} is a bool: YAML 1.1 reads yes, no, on and off so. Put it in quotes."
+            )
+        hint = nearest_hint(str(key), keys) or f"Valid: {', '.join(keys) or 'none'}."
+        (self / key).refuse(f"{what} {shown(key)}. {hint}", key=key)
+
+    def imported(self, reference: str) -> Any:  # noqa: ANN401 - whatever has that name
+        """What a reference ``pkg.mod:name`` names, if the caller allows it."""
+        if not any(fnmatchcase(reference, pattern) for pattern in self.allow):
+            self.refuse(
+                f"{reference!r} names code, and loading runs none that is not allowed. If you "
+                f"trust it, pass allow=[{reference!r}].",
+                reference=reference,
+            )
+        module, _, name = reference.partition(":")
+        try:
+            value = import_module(module)
+            for part in name.split("."):
+                value = getattr(value, part)
+        except (ImportError, AttributeError) as error:
+            self.refuse(f"{reference!r} cannot be imported: {error}.", reference=reference)
+        return value
+
+
+def is_reference(value: object) -> bool:
+    """Whether it is written as the name of code.
+
+    Examples:
+        >>> is_reference("my.module:depth_of"), is_reference("auto")
+        (True, False)
+    """
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
+
+
+def root(path: str, allow: object) -> At:
+    """The place where a configuration starts.
+
+    Raises:
+        NnlrError: If ``allow`` is no list of names.
+    """
+    return At(path, names(allow, "allow", "['my.module:name']"))
