@@ -10,6 +10,8 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from sphinx.domains.python import PyObject
+
 import nnlr
 
 DOCS = Path(__file__).parent
@@ -45,6 +47,7 @@ napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 add_module_names = False
 maximum_signature_line_length = 76
+python_trailing_comma_in_multi_line_signatures = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!nnlr\b).*"),  # names of others, whose pages are not read
@@ -56,6 +59,22 @@ html_title = "nnlr"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_logo = html_favicon = "_static/logo.svg"
+html_theme_options = {
+    "light_css_variables": {
+        "color-brand-primary": "#1f5f9f",
+        "color-brand-content": "#1f5f9f",
+        "color-brand-visited": "#1f5f9f",
+        "color-api-name": "#1f5f9f",
+        "color-api-pre-name": "#5b7488",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#8fc1ee",
+        "color-brand-content": "#8fc1ee",
+        "color-brand-visited": "#8fc1ee",
+        "color-api-name": "#8fc1ee",
+        "color-api-pre-name": "#8fa3b3",
+    },
+}
 html_copy_source = html_show_sourcelink = False
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
@@ -107,7 +126,7 @@ def read(app, docname, source):
         text = text.replace(include[0], there)
     if docname.endswith("index"):
         text += "\n\n" + table_of_contents(text)
-    source[0] = text
+    source[0] = text.replace("\n\n```\n", "\n```\n")  # doctest wants an empty line, readers do not
 
 
 # --- names ----------------------------------------------------------------------------
@@ -140,6 +159,10 @@ def skip_fields(_app, _what, _name, obj, *_):
 
 
 PUBLIC = public_names()
+
+for field in PyObject.doc_field_types:
+    if field.name == "variable":
+        field.label = "Attributes"  # as in the docstrings
 
 
 def setup(app):
