@@ -51,7 +51,7 @@ python_trailing_comma_in_multi_line_signatures = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!nnlr\b).*"),  # names of others, whose pages are not read
-    (r"py:.*", r"nnlr\._.*\.(Module|Opt|Scheduling|Scope|Slot)"),  # types without a page
+    (r"py:.*", r"nnlr\._.*\.(KeyLike|Module|Opt|Scheduling|Scope|Slot)"),  # types without a page
 ]
 
 html_theme = "furo"
