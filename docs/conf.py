@@ -51,7 +51,7 @@ python_trailing_comma_in_multi_line_signatures = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!nnlr\b).*"),  # names of others, whose pages are not read
-    (r"py:.*", r"nnlr\._.*\.(KeyLike|Module|Opt|Scheduling|Scope|Slot)"),  # types without a page
+    (r"py:.*", r"nnlr\..*\.(KeyLike|Module|Opt|Scheduling|Scope|Slot)"),  # types without a page
 ]
 
 html_theme = "furo"
@@ -158,6 +158,19 @@ def skip_fields(_app, _what, _name, obj, *_):
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def hide_constructor(_app, what, name, *_):
+    """Leave out the arguments of classes that functions make, and users do not."""
+    made = {"Plan", "PlanRow", "PlanDiff", "Movement", "CoordinateCheck", "LrSweep", "Report"}
+    private = "._" in name or name.rpartition(".")[2] in made
+    return ("", None) if what == "class" and private else None
+
+
+def keep_colon(_app, what, _name, _obj, _options, lines):
+    """Let napoleon not take what stands before a colon for the type of a property."""
+    if what == "property" and lines:
+        lines.insert(0, "\\ ")
+
+
 PUBLIC = public_names()
 
 for field in PyObject.doc_field_types:
@@ -170,3 +183,5 @@ def setup(app):
     app.connect("source-read", read)
     app.connect("missing-reference", find_public_name)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-signature", hide_constructor)
+    app.connect("autodoc-process-docstring", keep_colon, priority=400)
