@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from numbers import Real
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -26,11 +26,9 @@ from nnlr.errors import NnlrError
 from nnlr.optim._members import ALGORITHM
 from nnlr.optim._mixed import Mixed, by_algorithm
 from nnlr.optim._update_size import Size, is_muon, update_size
+from nnlr.optim._wrapped import unwrapped
 
 SettingsOfGroup = Mapping[str, Any]
-
-# Where trainers keep the optimizer that they wrap.
-_INNER: Final = ("optimizer", "_optimizer")
 
 
 class Member(NamedTuple):
@@ -248,17 +246,6 @@ def highest_lr(group: SettingsOfGroup) -> float | None:
     """The largest learning rate that a group is known to get."""
     rates = [rate(group, key) for key in ("lr", "initial_lr", "max_lr")]
     return max((value for value in rates if value is not None), default=None)
-
-
-def unwrapped(optimizer: object) -> object:
-    """The optimizer inside a trainer's wrapper; itself if it is none."""
-    while True:
-        # Not getattr: Lightning's wrapper forwards what it does not have.
-        attributes = vars(optimizer) if hasattr(optimizer, "__dict__") else {}
-        inner = next((attributes[name] for name in _INNER if name in attributes), None)
-        if not isinstance(inner, Optimizer):
-            return optimizer
-        optimizer = inner
 
 
 def unwrapped_optimizers(argument: object) -> tuple[Optimizer, ...]:

@@ -73,6 +73,7 @@ def load_rich() -> ModuleType:
     try:
         import rich.box
         import rich.console
+        import rich.live
         import rich.table
         import rich.text
     finally:
