@@ -16,6 +16,16 @@ from nnlr.report._text import WIDTH, rate
 
 def explain(row: PlanRow, bases: Bases, optimizer: Optimizer | None = None) -> str:
     """Tell how the rates of a parameter came about; see :meth:`nnlr.Plan.explain`."""
+    indent = " " * 16
+    return "\n".join(
+        piece
+        for line in explain_lines(row, bases, optimizer)
+        for piece in wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False)
+    )
+
+
+def explain_lines(row: PlanRow, bases: Bases, optimizer: Optimizer | None = None) -> list[str]:
+    """The explanation in lines of any length: a title and a text each, or a factor, indented."""
     shape = " x ".join(map(str, row.shape)) or "scalar"
     lines = [
         printable(row.name),
@@ -46,12 +56,7 @@ def explain(row: PlanRow, bases: Bases, optimizer: Optimizer | None = None) -> s
         lines.append(f"  {'option':<14}{key}={value!r} ({source})")
     if shadowed := [name for step in row.trace for name in step.factor.shadowed]:
         lines.append(f"  {'shadowed':<14}{', '.join(shadowed)}")
-    indent = " " * 16
-    return "\n".join(
-        piece
-        for line in lines
-        for piece in wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False)
-    )
+    return lines
 
 
 def _state(row: PlanRow) -> str:

@@ -1,6 +1,6 @@
 """What a plan shows: its rows, layers and rates, as text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from torch.optim import Optimizer
@@ -154,6 +154,14 @@ class PlanViews:
             NnlrError: If there is no such parameter, or the optimizer lacks it.
         """
         return explain(self[name], self._bases, _built(optimizer))
+
+    def to_html(self, *, findings: Iterable[Finding] | None = None) -> str:
+        """The plan as one HTML page that needs no network.
+        """
+        from nnlr.report._page.plan_page import plan_page
+
+        shown = self.findings if findings is None else findings
+        return plan_page(self.rows, self.groups, self._bases, self.label, shown)
 
 
 def _built(optimizer: object) -> Optimizer | None:

@@ -1,0 +1,112 @@
+"""The page of a plan."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from nnlr._findings import Finding, Findings
+from nnlr._rows.groups import Group
+from nnlr._rows.layers import layers_of_rows
+from nnlr._rows.rates import Bases
+from nnlr._rows.row import PlanRow
+from nnlr.report._fold import folds
+from nnlr.report._page.overview import PITCH, panels
+from nnlr.report._page.records import records
+from nnlr.report._page.render import render
+from nnlr.report._text import options_text
+
+# Rows that are written as a plain table too, for browsers that run no script.
+_PLAIN: Final = 3000
+
+# Names, folded, that are listed of a group.
+_NAMED: Final = 6
+
+_STATES: Final = ("trained", "locked", "frozen")
+
+
+def plan_page(
+    rows: Sequence[PlanRow],
+    groups: Sequence[Group],
+    bases: Bases,
+    label: str,
+    findings: Iterable[Finding],
+) -> str:
+    """Draw the page; see :meth:`nnlr.Plan.to_html`."""
+    data = records(rows, bases)
+    lr, decay = data["scales"]["lr"], data["scales"]["wd"]
+    facts = {
+        "label": label,
+        "rows": rows if len(rows) <= _PLAIN else (),
+        "tally": tally(rows),
+        "states": states(rows),
+        "algorithms": _algorithms(rows, bases),
+        "mode": bases.decay,
+        "depth": layers_of_rows(rows).summary.removeprefix("depth: "),
+        "findings": Findings(findings),
+        "panels": panels(rows, lr, decay),
+        "pitch": PITCH,
+        "groups": _groups(rows, groups),
+        "filters": _filters(rows),
+        "lr": lr,
+        "decay": decay,
+    }
+    return render("plan.html", facts, data, "plan.js")
+
+
+def tally(rows: Sequence[PlanRow]) -> dict[str, int]:
+    """How many tensors some rows are, and of how many elements."""
+    return {"tensors": len(rows), "elements": sum(row.numel for row in rows)}
+
+
+def states(rows: Iterable[PlanRow]) -> dict[str, dict[str, int]]:
+    """The states that occur, each with its tally."""
+    by_state: dict[str, list[PlanRow]] = {state: [] for state in _STATES}
+    for row in rows:
+        by_state[row.state].append(row)
+    return {state: tally(members) for state, members in by_state.items() if members}
+
+
+def _algorithms(rows: Iterable[PlanRow], bases: Bases) -> list[dict[str, Any]]:
+    """The base rates and the tally of each algorithm; of the only one, which has no name."""
+    by_name: dict[str | None, list[PlanRow]] = {name: [] for name in bases.algorithms}
+    for row in rows:
+        if row.trainable:
+            by_name.setdefault(row.algorithm, []).append(row)
+    return [
+        {"name": name, "base": bases.of(name), **tally(members)}
+        for name, members in (by_name or {None: []}).items()
+    ]
+
+
+def _groups(rows: Sequence[PlanRow], groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Each group with its options as text and the beginning of its names, folded."""
+    members: dict[str | None, list[PlanRow]] = {}
+    for row in rows:
+        members.setdefault(row.group, []).append(row)
+    described = []
+    for group in groups:
+        names = [line.label for line in next(folds(members[group.name]))]
+        more = len(names) - _NAMED
+        described.append(
+            {
+                "group": group,
+                "options": options_text(group.options),
+                "names": names[:_NAMED],
+                "more": max(more, 0),
+            }
+        )
+    return described
+
+
+def _filters(rows: Sequence[PlanRow]) -> dict[str, list[str]]:
+    """What the table can be filtered by: columns with more than one value."""
+    columns: dict[str, Iterable[str | None]] = {
+        "state": (row.state for row in rows),
+        "role": (row.role for row in rows),
+        "algorithm": (row.algorithm for row in rows),
+        "tower": (row.tower for row in rows),
+        "group": (row.group for row in rows),
+    }
+    values = {name: sorted({v for v in column if v}) for name, column in columns.items()}
+    depths = sorted({row.depth[0] for row in rows if row.depth is not None})
+    values["layer"] = [str(depth) for depth in depths]
+    return {name: words for name, words in values.items() if len(words) > 1}
