@@ -39,9 +39,10 @@ def test_it_holds_the_package_and_needs_the_core_only(tmp_path):
     built = run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT))
     assert 0 == built.returncode, built.stderr
     (wheel,) = tmp_path.glob("nnlr-*.whl")
-    assert {"nnlr"} == {
-        name.partition("/")[0] for name in ZipFile(wheel).namelist() if ".dist-info/" not in name
-    }
+    packed = ZipFile(wheel).namelist()
+    assert {"nnlr"} == {name.partition("/")[0] for name in packed if ".dist-info/" not in name}
+    page = ROOT / "src" / "nnlr" / "report" / "_page"  # its templates, style sheets and scripts too
+    assert {f"nnlr/report/_page/{path.name}" for path in page.glob("*.*")} <= set(packed)
     venv.create(tmp_path / "fresh", with_pip=True)
     python = str(tmp_path / "fresh" / "bin" / "python")
     install = (python, "-m", "pip", "--disable-pip-version-check", "-q", "install")

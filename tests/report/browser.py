@@ -27,6 +27,7 @@ class Page:
         self._send, self._receive = send, receive
         self._last = 0
         self._session = None
+        self._loaded = False
         self.complaints = []
         self.requests = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -57,6 +58,8 @@ class Page:
             self.complaints.append(params["args"])
         elif kind == "Log.entryAdded":
             self.complaints.append(params["entry"]["text"])
+        elif kind == "Page.loadEventFired":
+            self._loaded = True
         elif kind == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
 
@@ -66,18 +69,11 @@ class Page:
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=Path(path).as_uri() + fragment)
-        self.settle("document.readyState === 'complete' && location.protocol === 'file:'")
-
-    def settle(self, condition):
-        """Wait until an expression is true."""
-        wait = f"""new Promise(done => {{
-            const look = () => ({condition}) ? done(true) : setTimeout(look, 10); look(); }})"""
-        for _ in range(50):
-            with contextlib.suppress(AssertionError):  # the page before is going away
-                self.call("Runtime.evaluate", expression=wait, awaitPromise=True)
-                return
+        for address in ("about:blank", Path(path).as_uri() + fragment):
+            self._loaded = False
+            self.call("Page.navigate", url=address)
+            while not self._loaded:
+                self._note(json.loads(self._receive()))
 
     def run(self, expression):
         """The value of an expression in the page, after two frames."""

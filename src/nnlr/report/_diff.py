@@ -116,6 +116,25 @@ class PlanDiff:
                 lines += ["", *details(plural(len(rows), f"{word} parameter"), names)]
         return "\n".join([*lines, ""])
 
+    def to_html(self) -> str:
+        """The difference as a page: one HTML file of ASCII text that loads nothing from elsewhere.
+
+        Changes of one kind stand together, each with old and new rates and the declarations
+        behind, and can be searched. It needs jinja2: ``pip install "nnlr[page]"``.
+
+        Raises:
+            NnlrError: If jinja2 is not installed.
+
+        Examples:
+            >>> import nnlr, torch
+            >>> old = nnlr.resolve(torch.nn.Linear(2, 1), lr=0.1, weight_decay=0)
+            >>> "learning rate" in old.diff(old.with_rates(lr=0.2)).to_html()
+            True
+        """
+        from nnlr.report._page.diff_page import diff_page
+
+        return diff_page(self)
+
     def _moved(self) -> tuple[tuple[str, Sequence[PlanRow]], ...]:
         """The rows that one of the plans lacks."""
         return ("added", self.added), ("removed", self.removed)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from html import escape
 
 from torch.optim import Optimizer
 
-from nnlr._arguments import flag, instance
+from nnlr._arguments import flag, instance, is_listing
 from nnlr._findings import Finding
 from nnlr._model.names import resolve_name
 from nnlr._rows.groups import Group
@@ -13,6 +14,8 @@ from nnlr._rows.layers import PlanLayers, layers_of_rows
 from nnlr._rows.rates import Bases, Decay, OneBase, written
 from nnlr._rows.row import PlanRow, find_row
 from nnlr._text import plural
+from nnlr.errors import NnlrError
+from nnlr.report._course import RatesOverTime
 from nnlr.report._csv import csv_text
 from nnlr.report._explain import explain
 from nnlr.report._table import markdown, table
@@ -155,15 +158,59 @@ class PlanViews:
         """
         return explain(self[name], self._bases, _built(optimizer))
 
-    def to_html(self, *, findings: Iterable[Finding] | None = None) -> str:
-        """The plan as one HTML page that needs no network.
+    def to_html(
+        self,
+        *,
+        findings: Iterable[Finding] | None = None,
+        schedule: RatesOverTime | None = None,
+    ) -> str:
+        """The plan as a page: one HTML file of ASCII text that loads nothing from elsewhere.
+
+        It has the model as a tree with the rates as colour and bars, a table to sort, search and
+        filter, the explanation of each rate on click, rates by layer, groups and findings. It
+        needs jinja2: ``pip install "nnlr[page]"``.
+
+        Args:
+            findings: What to show at the top, such as ``nnlr.check(plan, optimizer)``; ``None``
+                for the plan's own.
+            schedule: What :func:`nnlr.report.rates_over_time` returned, to draw it.
+
+        Raises:
+            NnlrError: If an argument is of another kind, or jinja2 is not installed.
+
+        Examples:
+            >>> import nnlr, torch
+            >>> plan = nnlr.resolve(torch.nn.Linear(2, 1), lr=0.1, weight_decay=0.01)
+            >>> page = plan.to_html()
+            >>> page[:15], "weight" in page
+            ('<!doctype html>', True)
         """
         from nnlr.report._page.plan_page import plan_page
 
-        shown = self.findings if findings is None else findings
-        return plan_page(self.rows, self.groups, self._bases, self.label, shown)
+        shown = self.findings if findings is None else _findings(findings)
+        fix = "Pass nnlr.report.rates_over_time(plan, scheduler, steps)."
+        rates = None if schedule is None else instance(schedule, "schedule", RatesOverTime, fix)
+        facts = (self.rows, self.groups, self._bases, self.label)
+        return plan_page(*facts, findings=shown, schedule=rates)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows; without jinja2 the table as text."""
+        try:
+            from nnlr.report._page.plan_page import notebook_view
+
+            facts = (self.rows, self.groups, self._bases, self.label)
+            return notebook_view(*facts, findings=self.findings, table=self.table())
+        except NnlrError:
+            return f"<pre>{escape(self.table())}</pre>"
 
 
 def _built(optimizer: object) -> Optimizer | None:
     """An optimizer to look at, or none."""
     return None if optimizer is None else instance(optimizer, "optimizer", Optimizer)
+
+
+def _findings(findings: object) -> tuple[Finding, ...]:
+    """Findings to show, or an error."""
+    fix = "Pass nnlr.check(plan, optimizer), or a list of findings."
+    members = findings if is_listing(findings) else [findings]
+    return tuple(instance(finding, "findings", Finding, fix) for finding in members)

@@ -7,7 +7,7 @@ there are treatments. Where no scheme asked for depth, the parts of the model st
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from nnlr._rows.row import PlanRow
@@ -73,6 +73,9 @@ class _Line(NamedTuple):
 
 _Lines = Sequence[_Line]
 
+# State, learning rate, weight decay and algorithm.
+_Treatment = tuple[str, float, float, str | None]
+
 
 def panels(rows: Sequence[PlanRow], lr: Scale, decay: Scale) -> list[Panel]:
     """A panel for each tower, and one for what is outside of the layers."""
@@ -98,11 +101,16 @@ def panels(rows: Sequence[PlanRow], lr: Scale, decay: Scale) -> list[Panel]:
 def _name(rows: Sequence[PlanRow]) -> str:
     """The module that some rows share, or the first words of their names."""
     paths = [row.name.split(".")[:-1] or [row.name] for row in rows]
-    shared = list(commonprefix(paths))
-    if shared:
+    if shared := _shared(paths):
         return printable(".".join(shared[-2:]))
     beginnings = [path[: 1 + (path[1:2] != [] and path[1].isdecimal())] for path in paths]
     return listed(dict.fromkeys(".".join(beginning) for beginning in beginnings), 3)
+
+
+def _shared(paths: Sequence[Sequence[str]]) -> list[str]:
+    """The segments with which all of some paths begin."""
+    columns = takewhile(lambda column: len(set(column)) == 1, zip(*paths, strict=False))
+    return [column[0] for column in columns]
 
 
 def _parts(rows: Sequence[PlanRow]) -> Mapping[str, list[PlanRow]]:
@@ -117,7 +125,7 @@ def _parts(rows: Sequence[PlanRow]) -> Mapping[str, list[PlanRow]]:
         if parts and len(longer) > _PARTS:
             break
         parts = longer
-    skipped = len(commonprefix([part.split(".")[:-1] for part in parts]))
+    skipped = len(_shared([part.split(".")[:-1] for part in parts]))
     return {".".join(part.split(".")[skipped:]): members for part, members in parts.items()}
 
 
@@ -129,14 +137,14 @@ def _panel(title: str, lines: _Lines, lr: Scale, decay: Scale, tower: str | None
 
 def _alike(lines: _Lines) -> Iterator[tuple[str, ...]]:
     """The roles in classes that are treated alike wherever they meet; the largest first."""
-    cells: dict[str, dict[int, set[object]]] = {}
+    cells: dict[str, dict[int, set[_Treatment]]] = {}
     size: dict[str, int] = {}
     for at, line in enumerate(lines):
         for row in line.rows:
             treatment = (row.state, row.lr, row.weight_decay, row.algorithm)
             cells.setdefault(row.role, {}).setdefault(at, set()).add(treatment)
             size[row.role] = size.get(row.role, 0) + row.numel
-    classes: list[tuple[list[str], dict[int, set[object]]]] = []
+    classes: list[tuple[list[str], dict[int, set[_Treatment]]]] = []
     for role in sorted(cells, key=lambda role: -size[role]):
         for members, together in classes:
             both = together.keys() & cells[role].keys()
@@ -151,9 +159,9 @@ def _alike(lines: _Lines) -> Iterator[tuple[str, ...]]:
     return (tuple(members) for members, _ in classes)
 
 
-def _decays(cells: Mapping[int, set[object]]) -> set[object]:
+def _decays(cells: Mapping[int, set[_Treatment]]) -> set[object]:
     """Everything but the rate in the treatments of some cells."""
-    return {(state, decay > 0, name) for cell in cells.values() for state, _, decay, name in cell}  # type: ignore[misc]
+    return {(state, decay > 0, name) for cell in cells.values() for state, _, decay, name in cell}
 
 
 def _chart(roles: tuple[str, ...], lines: _Lines, lr: Scale, decay: Scale) -> Chart:

@@ -11,8 +11,9 @@
     const shape = data.shapes[shapeOf[at]];
     const [role, basis] = data.roles[roleOf[at]];
     const numel = shape.reduce((product, size) => product * size, 1);
-    const aliases = data.aliases[at] || [];
-    return { at, path, name: path.join("."), shape, numel, role, basis, aliases, ...data.kinds[kindOf[at]] };
+    const [name, aliases] = [path.join("."), data.aliases[at] || []];
+    const texts = [name, ...aliases].map((text) => text.toLowerCase());
+    return { at, path, name, searched: texts, shape, numel, role, basis, aliases, ...data.kinds[kindOf[at]] };
   });
 
   // --- small tools --------------------------------------------------------------------
@@ -137,10 +138,9 @@
 
   const choose = () => {
     const all = tests();
-    chosen = rows.filter((row) => wanted(row) && all.every((test) => [row.name, ...row.aliases].some((text) => test(text.toLowerCase()))));
+    chosen = rows.filter((row) => wanted(row) && all.every((test) => row.searched.some(test)));
     toggled.clear();
-    root = grow(chosen);
-    if (!openLevel) openLevel = firstLevel();
+    root = null;
     arrange();
   };
   // As many levels are open at first as fit on a screen or two.
@@ -157,6 +157,8 @@
     const was = items && items[active];
     if (view.as === "table") items = sorted(chosen).map((row) => ({ row, label: row.name }));
     else {
+      root ||= grow(chosen);
+      openLevel ||= firstLevel();
       items = [];
       const walk = (node) => node.children.forEach((child, at) => {
         child.at = at;
@@ -229,7 +231,7 @@
     },
     wd: (item) => {
       const states = item.row ? new Set([item.row.state]) : item.states;
-      return states.has("trained") ? rated(item.row ? span(item.row.wd, item.row.texts[1]) : item.wd, data.scales.wd, "wd") : "";
+      return states.has("trained") ? rated(item.row ? span(item.row.wd, item.row.texts[1]) : item.wd, data.scales.decay, "wd") : "";
     },
     group: (item) => (item.row ? (item.row.group ? name(item.row.group) : "") : tensors(item.count)),
   };
@@ -248,16 +250,20 @@
     return tr;
   };
   const space = (height) => {
-    const td = make("td", { colspan: columns.length });
+    const seen = [...grid.querySelectorAll("thead th")].filter((th) => th.offsetWidth); // narrow windows hide some
+    const td = make("td", { colspan: seen.length });
     td.style.height = `${height}px`;
     return make("tr", { class: "space", "aria-hidden": "true" }, td);
   };
-  const draw = () => {
+  const SPARE = 16; // rows drawn above and below those in sight
+  let first = 0, last = 0;
+  const draw = (scrolled) => {
     const height = rowHeight();
-    const above = -body.getBoundingClientRect().top;
     const sight = Math.ceil(innerHeight / height);
-    const first = whole ? 0 : Math.max(0, Math.min(items.length - sight, Math.floor(above / height)) - 10);
-    const last = whole ? items.length : Math.min(items.length, first + sight + 20);
+    const top = Math.max(0, Math.min(items.length - sight, Math.floor(-body.getBoundingClientRect().top / height)));
+    if (scrolled && top >= first && Math.min(items.length, top + sight) <= last) return;
+    first = whole ? 0 : Math.max(0, top - SPARE);
+    last = whole ? items.length : Math.min(items.length, top + sight + SPARE);
     const drawn = items.slice(first, last).map((item, at) => drawRow(item, first + at));
     if (first) drawn.unshift(space(first * height));
     if (last < items.length) drawn.push(space((items.length - last) * height));
@@ -268,7 +274,7 @@
   const drawSoon = () => {
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => { waiting = false; draw(); });
+    requestAnimationFrame(() => { waiting = false; draw(true); });
   };
 
   // --- the explanation ---------------------------------------------------------------------
@@ -283,7 +289,7 @@
     entry("shape", `${row.shape.join(" \u00d7 ") || "scalar"}, ${row.numel.toLocaleString("en")} element${row.numel === 1 ? "" : "s"}`);
     entry("role", `${row.role} (by ${row.basis})`);
     if (row.aliases.length) entry("tied to", row.aliases.join(", "));
-    if (row.layer !== undefined) entry("layer", `${row.layer} of 0 to ${row.last}${row.tower ? ` of ${row.tower}` : ""}`);
+    if (row.layer !== undefined) entry("layer", `${row.layer} of ${row.last}${row.tower ? ` of ${row.tower}` : ""}`);
     let box = null;
     for (const at of row.why) {
       const [title, text] = data.lines[at];
@@ -317,8 +323,10 @@
     active = Math.max(0, Math.min(items.length - 1, at));
     const [height, head] = [rowHeight(), 40];
     const top = body.getBoundingClientRect().top + active * height;
+    const sheet = panel.getBoundingClientRect(); // at the foot of narrow windows
+    const foot = sheet.width >= innerWidth && sheet.height ? sheet.top : innerHeight;
     if (top < head) scrollBy(0, top - head);
-    else if (top + height > innerHeight) scrollBy(0, top + height - innerHeight);
+    else if (top + height > foot) scrollBy(0, top + height - foot);
     if (!panel.hidden && items[active].row) explain(items[active].row);
     else draw();
   };
@@ -384,45 +392,63 @@
   const clear = () => { view.q = byId("search").value = ""; filterBy({}); byId("search").focus(); };
   for (const id of ["reset", "reset-too"]) byId(id).addEventListener("click", clear);
   document.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
-  byId("search").addEventListener("input", (event) => { view.q = event.target.value.trim(); update(); });
+  let typing = 0;
+  byId("search").addEventListener("input", (event) => {
+    view.q = event.target.value.trim();
+    clearTimeout(typing);
+    if (rows.length < 5000) update();
+    else typing = setTimeout(update, 120); // between key strokes
+  });
   for (const select of selects)
     select.addEventListener("change", () => {
       if (select.value) view.by[select.dataset.by] = select.value;
       else delete view.by[select.dataset.by];
       update();
     });
-  const show = () => byId("parameters").scrollIntoView();
   document.addEventListener("click", (event) => {
     const group = event.target.closest("[data-group]"), bar = event.target.closest("g[data-layer]");
-    if (group) { filterBy({ group: group.dataset.group }); show(); }
+    if (group) { filterBy({ group: group.dataset.group }); byId("parameters").scrollIntoView(); }
     if (bar && bar.dataset.layer) {
       const by = { layer: bar.dataset.layer };
       if (byId("by-tower")) by.tower = bar.dataset.tower;
       filterBy(by);
-      show();
+      byId("parameters").scrollIntoView();
     }
   });
   addEventListener("scroll", drawSoon, { passive: true });
-  addEventListener("resize", drawSoon);
+  addEventListener("resize", () => draw());
+  // Opens the modules that a row is in.
+  const reveal = (row) => {
+    for (let node = root, path = ""; node; node = node.children.find((child) => child.modules && `${row.name}.`.startsWith(`${child.path}.`))) {
+      path = node.path;
+      if (path) toggled.set(path, true);
+    }
+    arrange();
+  };
   const open = () => {
     const asked = readAddress();
     choose();
-    const row = view.row && rows.find((each) => each.name === view.row);
-    if (row) {
-      for (let node = items.find((item) => item.row === row); !node;) {
-        const below = (at) => at.children.find((child) => child.row === row || (child.modules && below(child)));
-        for (let at = below(root); at && at.modules; at = at.children.find((child) => child.row === row || (child.modules && below(child)))) toggled.set(at.path, true);
-        arrange();
-        node = items.find((item) => item.row === row) || {};
-      }
-      active = Math.max(0, items.findIndex((item) => item.row === row));
-      explain(row);
-    }
-    if (asked) show();
-    if (row) goTo(active);
+    const row = rows.find((each) => each.name === view.row);
+    if (row && view.as === "tree") reveal(row);
+    if (asked) byId("parameters").scrollIntoView();
+    if (!row) return;
+    explain(row);
+    const at = items.findIndex((item) => item.row === row);
+    if (at >= 0) goTo(at);
   };
   addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) open(); });
-  addEventListener("beforeprint", () => { whole = items.length <= 5000; if (view.as === "tree" && chosen.length <= 5000) { toggleAll(true); whole = true; } draw(); });
-  addEventListener("afterprint", () => { whole = false; choose(); });
+  let unprinted;
+  addEventListener("beforeprint", () => {
+    unprinted = new Map(toggled);
+    whole = chosen.length <= 5000;
+    if (whole && view.as === "tree") toggleAll(true);
+    else draw();
+  });
+  addEventListener("afterprint", () => {
+    whole = false;
+    toggled.clear();
+    unprinted.forEach((state, path) => toggled.set(path, state));
+    arrange();
+  });
   open();
 })();

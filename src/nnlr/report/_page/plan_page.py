@@ -8,10 +8,13 @@ from nnlr._rows.groups import Group
 from nnlr._rows.layers import layers_of_rows
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
+from nnlr.report._course import RatesOverTime
 from nnlr.report._fold import folds
+from nnlr.report._page.course import courses
 from nnlr.report._page.overview import PITCH, panels
 from nnlr.report._page.records import records
-from nnlr.report._page.render import render
+from nnlr.report._page.render import render, render_view
+from nnlr.report._page.scale import scales_of
 from nnlr.report._text import options_text
 
 # Rows that are written as a plain table too, for browsers that run no script.
@@ -28,28 +31,60 @@ def plan_page(
     groups: Sequence[Group],
     bases: Bases,
     label: str,
+    *,
     findings: Iterable[Finding],
+    schedule: RatesOverTime | None,
 ) -> str:
     """Draw the page; see :meth:`nnlr.Plan.to_html`."""
     data = records(rows, bases)
-    lr, decay = data["scales"]["lr"], data["scales"]["wd"]
     facts = {
-        "label": label,
+        **_summary(rows, groups, bases, label, findings),
         "rows": rows if len(rows) <= _PLAIN else (),
+        "mode": bases.decay,
+        "depth": layers_of_rows(rows).summary.removeprefix("depth: "),
+        "schedule": schedule,
+        "courses": courses(schedule, groups) if schedule else [],
+        "described": _described(rows, groups),
+        "filters": _filters(rows),
+    }
+    return render("plan.html", facts, data, "plan.js")
+
+
+def notebook_view(
+    rows: Sequence[PlanRow],
+    groups: Sequence[Group],
+    bases: Bases,
+    label: str,
+    *,
+    findings: Iterable[Finding],
+    table: str,
+) -> str:
+    """Draw what a notebook shows: the charts and the table, as an element with its own style."""
+    summary = _summary(rows, groups, bases, label, findings)
+    return render_view("notebook.html", {**summary, "table": table}, "notebook.css")
+
+
+def _summary(
+    rows: Sequence[PlanRow],
+    groups: Sequence[Group],
+    bases: Bases,
+    label: str,
+    findings: Iterable[Finding],
+) -> dict[str, Any]:
+    """What the page and the notebook's view both show."""
+    scales = scales_of(rows)
+    return {
+        "label": label,
         "tally": tally(rows),
         "states": states(rows),
         "algorithms": _algorithms(rows, bases),
-        "mode": bases.decay,
-        "depth": layers_of_rows(rows).summary.removeprefix("depth: "),
         "findings": Findings(findings),
-        "panels": panels(rows, lr, decay),
+        "panels": panels(rows, *scales),
         "pitch": PITCH,
-        "groups": _groups(rows, groups),
-        "filters": _filters(rows),
-        "lr": lr,
-        "decay": decay,
+        "groups": groups,
+        "lr": scales.lr,
+        "decay": scales.decay,
     }
-    return render("plan.html", facts, data, "plan.js")
 
 
 def tally(rows: Sequence[PlanRow]) -> dict[str, int]:
@@ -77,7 +112,7 @@ def _algorithms(rows: Iterable[PlanRow], bases: Bases) -> list[dict[str, Any]]:
     ]
 
 
-def _groups(rows: Sequence[PlanRow], groups: Sequence[Group]) -> list[dict[str, Any]]:
+def _described(rows: Sequence[PlanRow], groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Each group with its options as text and the beginning of its names, folded."""
     members: dict[str | None, list[PlanRow]] = {}
     for row in rows:

@@ -1,7 +1,7 @@
 """The rows of a plan as data for the page's script: what rows have in common stands once."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 from nnlr._text import printable
 from nnlr.report._explain import explain_lines
-from nnlr.report._page.scale import Scale
+from nnlr.report._page.scale import scales_of
 from nnlr.report._text import options_text, rate
 
 # A factor as `explain` writes it: what it multiplies by, then who said so.
@@ -39,14 +39,16 @@ def records(rows: Sequence[PlanRow], bases: Bases) -> dict[str, Any]:
     aliases = {}
     before: list[str] = []
     for at, row in enumerate(rows):
-        key = (row.state, row.group, row.algorithm, *map(id, row.trace))
-        key = (*key, row.shape) if row.algorithm is not None else key  # Muon's update goes by it
+        shape = row.shape if row.algorithm is not None else ()  # Muon's update goes by it
+        key = (row.state, row.group, row.algorithm, shape, *map(id, row.trace))
         if key not in kind_of:
             kind_of[key] = len(kinds)
             kinds.append(_kind(row, bases, lines))
         of.append([kind_of[key], shapes[row.shape], roles[row.role, row.role_basis]])
         segments = printable(row.name).split(".")
-        same = len(list(takewhile(lambda two: two[0] == two[1], zip(before, segments[:-1], strict=False))))
+        same = len(
+            list(takewhile(lambda two: two[0] == two[1], zip(before, segments[:-1], strict=False)))
+        )
         shared.append(same)
         rest.append(".".join(segments[same:]))
         before = segments[:-1]
@@ -61,13 +63,8 @@ def records(rows: Sequence[PlanRow], bases: Bases) -> dict[str, Any]:
         "shapes": list(shapes),
         "roles": list(roles),
         "aliases": aliases,
-        "scales": {"lr": Scale.of(_acting(rows, "lr")), "wd": Scale.of(_acting(rows, "weight_decay"))},
+        "scales": scales_of(rows)._asdict(),
     }
-
-
-def _acting(rows: Iterable[PlanRow], name: str) -> list[float]:
-    """The rates that act: those of trained rows."""
-    return [getattr(row, name) for row in rows if row.trainable]
 
 
 def _kind(row: PlanRow, bases: Bases, lines: _Shared) -> dict[str, Any]:
@@ -90,7 +87,7 @@ def _kind(row: PlanRow, bases: Bases, lines: _Shared) -> dict[str, Any]:
     return record
 
 
-def _why(row: PlanRow, bases: Bases) -> Iterable[tuple[str, str]]:
+def _why(row: PlanRow, bases: Bases) -> Iterator[tuple[str, str]]:
     """The explanation from the state on: a title and a text each.
 
     Factors have the title ``"x 0.75"``, other lines below a title have an empty one. What comes

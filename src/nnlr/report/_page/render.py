@@ -40,6 +40,12 @@ def render(template: str, facts: dict[str, Any], data: object = None, script: st
     return text.encode("ascii", "xmlcharrefreplace").decode()
 
 
+def render_view(template: str, facts: dict[str, Any], style: str) -> str:
+    """An element for a page of others, with a style sheet that speaks of it alone."""
+    text = environment().get_template(template).render(**facts, style=_read(style))
+    return text.encode("ascii", "xmlcharrefreplace").decode()
+
+
 @cache
 def environment() -> "Environment":
     """What reads the templates and escapes whatever is put into them."""

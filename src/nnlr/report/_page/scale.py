@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from nnlr._rows.row import PlanRow
+
 # Steps of colour, in page.css: c0 is the least, c8 the most.
 _STEPS: Final = 8
 
@@ -42,3 +44,18 @@ class Scale(NamedTuple):
         if self.low == self.high:
             return 1.0
         return math.log(value / self.low) / math.log(self.high / self.low)
+
+
+class Scales(NamedTuple):
+    """The scales of the rates that act: those of trained rows."""
+
+    lr: Scale
+    decay: Scale
+
+
+def scales_of(rows: Iterable[PlanRow]) -> Scales:
+    """The scales of some rows."""
+    trained = [row for row in rows if row.trainable]
+    return Scales(
+        Scale.of(row.lr for row in trained), Scale.of(row.weight_decay for row in trained)
+    )
