@@ -251,7 +251,7 @@ class TestOverview:
         """By the one that all its parameters are in, else by the first words of each."""
         model = tower()
         model.token = nn.Parameter(torch.zeros(4))
-        scheme = nnlr.layer_decay(0.5, {"token": 0, "stem.*": 0, "blocks.*": 1, "*": 2})
+        scheme = nnlr.layer_decay(0.5, {"token": 0, "stem.*": 0, "blocks.*": 1, "head.*": 2})
         page = resolved(scheme, model=model).to_html()
         labels = re.findall(r'<li><b>(\d)</b><span><bdi dir="ltr">(.*?)</bdi>', page)
         assert {("0", "token, stem"), ("1", "blocks"), ("2", "head")} >= set(labels)
