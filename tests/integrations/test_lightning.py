@@ -21,7 +21,7 @@ from tests.integrations import algorithms
 lightning = pytest.importorskip("lightning")
 callbacks = pytest.importorskip("lightning.pytorch.callbacks")
 
-from nnlr.integrations.lightning import RateMonitor, configure  # noqa: E402 - after the skip
+from nnlr.integrations.lightning import LayerMonitor, RateMonitor, configure  # noqa: E402 - after the skip
 
 # Lightning's advice on workers, loggers and more.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -481,6 +481,52 @@ class TestRateMonitor:
             assert want == pytest.approx({name: got[name] for name in want})
         assert 0.1 == pytest.approx(expected[0]["lr_min"] / expected[0]["lr"])
         assert expected[-1]["lr"] == pytest.approx(run.callback_metrics["lr"].item())
+
+
+class TestLayerMonitor:
+    def test_loggers_have_what_each_step_does(self):
+        """The monitor's readings, by the plan of `configure`; it ends with the training."""
+        module, logger, watch = Module(), Remember(), LayerMonitor(every=2)
+        run = trainer(callbacks=[watch], logger=logger)
+        run.fit(module, loader())
+        (monitor,) = watch.monitors
+        steps = [reading.step for reading in monitor.history]
+        assert [1, *range(2, 2 * BATCHES + 1, 2)] == steps
+        logged = [row for row in logger.told if "update_ratio/body" in row]
+        assert [reading.scalars() for reading in monitor.history] == logged
+        assert all(reading.layers[0].gradient for reading in monitor.history)
+        assert () == monitor.findings
+        assert not run.optimizers[0]._optimizer_step_pre_hooks
+
+    def test_an_optimizer_of_another_hand_needs_the_plan(self):
+        """With it all is well, and `log` takes the place of the loggers."""
+
+        class ByHand(Module):
+            def configure_optimizers(self):
+                self.plan = nnlr.resolve(self.net, self.scheme, lr=self.lr, weight_decay=0.1)
+                return self.plan.optimizer(torch.optim.SGD)
+
+        module = ByHand()
+        with pytest.raises(nnlr.NnlrError, match=r"not built by configure.\n  Fix: LayerMonitor"):
+            trainer(callbacks=[LayerMonitor()]).fit(module, loader())
+        logger, steps = Remember(), []
+        watch = LayerMonitor(module.plan, log=lambda _, step: steps.append(step), every=5)
+        trainer(callbacks=[watch], logger=logger).fit(module, loader())
+        assert [1, 5, 10] == steps
+        assert not any("update_ratio/body" in row for row in logger.told)
+
+    def test_a_run_that_fails_is_not_watched_any_more(self):
+        """The hooks are gone."""
+        module, watch = Module(), LayerMonitor()
+        module.training_step = lambda *_: 1 / 0
+        with pytest.raises(ZeroDivisionError, match="zero"):
+            trainer(callbacks=[watch]).fit(module, loader())
+        assert [] == watch.monitors[0]._hooks
+
+    def test_a_plan_is_checked(self):
+        """At once."""
+        with pytest.raises(nnlr.NnlrError, match="plan must be a Plan, got 3"):
+            LayerMonitor(3)
 
 
 class Backbone(Module):

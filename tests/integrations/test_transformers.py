@@ -16,6 +16,7 @@ from tests.integrations import algorithms
 
 transformers = pytest.importorskip("transformers")
 OptimizerNames = pytest.importorskip("transformers.training_args").OptimizerNames
+integration_utils = pytest.importorskip("transformers.integrations.integration_utils")
 hf = nnlr.integrations.transformers
 
 BASE, DECAY, STEPS = 1e-2, 0.1, 12
@@ -570,6 +571,61 @@ class TestLogs:
         """Not its arguments."""
         with pytest.raises(nnlr.NnlrError, match="log_rates needs a Trainer, got a Tr"):
             hf.log_rates(arguments(tmp_path))
+
+
+class Tracker(integration_utils.TrackioCallback):
+    """Stands for a tracker that `report_to` names."""
+
+    def __init__(self):
+        self.reported = []
+
+    def setup(self, *_, **__):
+        pass
+
+    def on_log(self, args, state, control, logs=None, **_):
+        self.reported.append((state.global_step, logs))
+
+    on_train_begin = on_save = on_push_begin = on_train_end = lambda *_, **__: None
+
+
+class TestLayers:
+    def test_trackers_have_what_each_step_does(self, tmp_path):
+        """At the monitor's cadence, under the Trainer's count; the console has it not."""
+        tracker, reporter = Tracker(), Reporter()
+        run = trainer(hf.RatioTrainer, Tiny(), arguments(tmp_path), callbacks=[tracker, reporter])
+        callback = hf.log_layers(run, every=2)
+        run.train()
+        history = callback.monitor.history
+        assert [1, 2, 4] == [reading.step for reading in history][:3]
+        own = [entry for entry in tracker.reported if "learning_rate" not in entry[1]]
+        own = [entry for entry in own if any(key.startswith("update_ratio/") for key in entry[1])]
+        assert [(reading.step, reading.scalars()) for reading in history] == own
+        assert not any("update_ratio" in str(logs) for logs in reporter.reported)
+        assert all(layer.gradient for reading in history for layer in reading.layers)
+        assert () == callback.monitor.findings
+        run.train()  # another monitor, from the start
+        assert [1, 2, 4] == [reading.step for reading in callback.monitor.history][:3]
+
+    def test_an_optimizer_of_the_trainers_own_needs_the_plan(self, tmp_path):
+        """As for groups that were made by hand."""
+        run = trainer(
+            transformers.Trainer, Tiny(), arguments(tmp_path), optimizer_cls_and_kwargs=None
+        )
+        callback = hf.log_layers(run)
+        with pytest.raises(nnlr.NnlrError, match=r"Fix: log_layers\(trainer, plan\)"):
+            run.train()
+        run.remove_callback(callback)
+        callback = hf.log_layers(run, nnlr.resolve(run.model, lr=BASE, weight_decay=0))
+        run.train()
+        assert callback.monitor.history
+
+    def test_arguments_are_checked(self, tmp_path):
+        """A Trainer, and a plan."""
+        with pytest.raises(nnlr.NnlrError, match="log_layers needs a Trainer, got a Tr"):
+            hf.log_layers(arguments(tmp_path))
+        run = trainer(transformers.Trainer, Tiny(), arguments(tmp_path))
+        with pytest.raises(nnlr.NnlrError, match="plan must be a Plan, got 3"):
+            hf.log_layers(run, 3)
 
 
 def planned():

@@ -1,12 +1,13 @@
-"""Lightning: what ``configure_optimizers`` returns, and a callback that logs the rates.
+"""Lightning: what ``configure_optimizers`` returns, and callbacks that log rates and layers.
 
 For ``lightning.pytorch`` and for ``pytorch_lightning``, whichever is in use.
 """
 
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from torch import nn
 from torch.optim import Optimizer
@@ -21,8 +22,14 @@ from nnlr._text import listed, shown, warn
 from nnlr.errors import NnlrError
 from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
+from nnlr.report import Monitor
 
 _NEWER, _OLDER = "lightning", "pytorch_lightning"  # the same code under two names
+
+# The plan of each optimizer that `configure` built, and what it was told of the model.
+_PLANS: Final[weakref.WeakKeyDictionary[Optimizer, tuple[Plan, dict[str, Any]]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def _package() -> str:
@@ -136,6 +143,7 @@ def configure(
     _refuse_other_module(module, plan, settings)
     agree_if_whole(plan, module)
     optimizer = plan.optimizer(cls, **settings)
+    _PLANS[optimizer] = plan, {k: settings[k] for k in ("model", "partial") if k in settings}
     if keep_ratios:
         keep_ratios_of(optimizer)
     if schedule is None:
@@ -220,3 +228,64 @@ class RateMonitor(Callback):
             prefix = f"optimizer{trainer.optimizers.index(optimizer)}/"
         rates = rate_summary(optimizer)
         pl_module.log_dict({f"{prefix}{name}": rate for name, rate in rates.items()})
+
+
+class LayerMonitor(Callback):
+    """Logs at a cadence what each step does to each layer: :class:`nnlr.report.Monitor`.
+
+    Every logger of the trainer gets ``lr/GROUP``, ``update_ratio/LAYER`` and
+    ``grad_norm/LAYER``.
+
+    Args:
+        plan: The plan; ``None`` for the one that :func:`configure` was called with.
+        **settings: Arguments of :class:`nnlr.report.Monitor`: ``every=``, ``by=``, ``jsonl=``.
+            ``log=`` takes the place of the loggers.
+
+    Attributes:
+        monitors: The monitor of each optimizer, from the start of training on.
+
+    Examples:
+        >>> watch = LayerMonitor(every=10)  # Trainer(callbacks=[watch])
+        >>> watch.monitors  # after fit: print(watch.monitors[0])
+        []
+    """
+
+    def __init__(self, plan: Plan | None = None, **settings: Any) -> None:
+        super().__init__()
+        self.plan = None if plan is None else instance(plan, "plan", Plan)
+        self.settings = settings
+        self.monitors: list[Monitor] = []
+
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Begin to watch.
+
+        Raises:
+            NnlrError: If there is no plan: ``configure`` did not build the optimizer.
+        """
+
+        def log(values: dict[str, float], step: int) -> None:
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=step)
+
+        self.monitors = []
+        for optimizer in trainer.optimizers:
+            plan, of_model = _PLANS.get(optimizer, (None, {}))
+            if (plan := self.plan or plan) is None:
+                raise NnlrError(
+                    "LayerMonitor does not know the plan of the optimizer, which was not built by "
+                    "configure.\n  Fix: LayerMonitor(plan)"
+                )
+            start = trainer.global_step // len(trainer.optimizers)
+            settings = {"start": start, "log": log, **of_model, **self.settings}
+            self.monitors.append(Monitor(plan, optimizer, **settings))
+
+    def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Stop watching; the readings stay."""
+        for monitor in self.monitors:
+            monitor.close()
+
+    def on_exception(
+        self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException
+    ) -> None:
+        """Stop watching."""
+        self.on_train_end(trainer, pl_module)

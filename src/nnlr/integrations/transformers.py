@@ -4,7 +4,7 @@ The Trainer builds the optimizer itself, on the model that it has by then: after
 ``model_init``, after FSDP has wrapped it, again for each trial of a search. :func:`optimizer`
 tells it what to build. Its schedulers write one rate into all groups if they have a floor:
 :class:`RatioTrainer` lets them work on the base rate. It logs the rate of one group:
-:func:`log_rates` adds the others.
+:func:`log_rates` adds the others, and :func:`log_layers` what each step does to each layer.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._apply.signature import Signature
-from nnlr._arguments import choice, flag, number, optional_mapping
+from nnlr._arguments import choice, flag, instance, number, optional_mapping
 from nnlr._declare.scheme import Scheme, as_schemes
 from nnlr._plan import Plan
 from nnlr._resolve import resolve
@@ -28,6 +28,7 @@ from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
+from nnlr.report import Monitor
 
 # One, or one for each algorithm.
 Classes = Callable[..., Optimizer] | Mapping[str, Any]
@@ -40,8 +41,17 @@ with installed("transformers"):
         TrainerState,
         TrainingArguments,
     )
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-__all__ = ["OptimizerFactory", "RateCallback", "RatioTrainer", "log_rates", "optimizer"]
+__all__ = [
+    "LayerCallback",
+    "OptimizerFactory",
+    "RateCallback",
+    "RatioTrainer",
+    "log_layers",
+    "log_rates",
+    "optimizer",
+]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -315,4 +325,83 @@ def log_rates(trainer: Trainer, *, groups: bool = False) -> RateCallback:
         raise NnlrError(f"log_rates needs a Trainer, got {shown(trainer)}.")
     callback = RateCallback(groups=groups)
     trainer.callback_handler.callbacks.insert(0, callback)
+    return callback
+
+
+class LayerCallback(TrainerCallback):
+    """Watches the Trainer's optimizer layer by layer; made by :func:`log_layers`.
+
+    Attributes:
+        monitor: The monitor of the last training; ``None`` before the first.
+    """
+
+    def __init__(self, trainer: Trainer, plan: Plan | None, settings: Mapping[str, Any]) -> None:
+        self.monitor: Monitor | None = None
+        self._trainer, self._plan, self._settings = trainer, plan, settings
+        self._values: dict[str, float] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **run: Any
+    ) -> None:
+        """Begin to watch.
+
+        Raises:
+            NnlrError: If there is no plan: :func:`optimizer` did not build the optimizer.
+        """
+        factory, _ = self._trainer.optimizer_cls_and_kwargs or (None, None)
+        plan = self._plan or getattr(factory, "plan", None)
+        if plan is None:
+            raise NnlrError(
+                "log_layers does not know the plan of the Trainer's optimizer, which was not built "
+                "by nnlr.integrations.transformers.optimizer.\n  Fix: log_layers(trainer, plan)"
+            )
+        self.on_train_end()
+        settings = {"start": state.global_step, "log": self._note, **self._settings}
+        self.monitor = Monitor(plan, run["optimizer"], **settings)
+
+    def _note(self, values: dict[str, float], _: int) -> None:
+        """Remember a reading until the Trainer has counted the step."""
+        self._values = values
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **run: Any
+    ) -> None:
+        """Hand a reading to what the Trainer reports to."""
+        values, self._values = self._values, {}
+        reporters = tuple(INTEGRATION_TO_CALLBACK.values())
+        for callback in self._trainer.callback_handler.callbacks if values else ():
+            if isinstance(callback, reporters):
+                reporter: Any = callback
+                reporter.on_log(args, state, control, **{**run, "logs": dict(values)})
+
+    def on_train_end(self, *_: object, **__: object) -> None:
+        """Stop watching; the readings stay."""
+        if self.monitor is not None:
+            self.monitor.close()
+
+
+def log_layers(trainer: Trainer, plan: Plan | None = None, **settings: Any) -> LayerCallback:
+    """Have a Trainer log what each step does to each layer: :class:`nnlr.report.Monitor`.
+
+    What ``report_to`` names gets ``lr/GROUP``, ``update_ratio/LAYER`` and ``grad_norm/LAYER`` at
+    the cadence of the monitor. They are too many for the console, where
+    ``print(callback.monitor)`` shows them after training.
+
+    Args:
+        trainer: The Trainer.
+        plan: The plan; ``None`` for that of the optimizer that :func:`optimizer` had built.
+        **settings: Arguments of :class:`nnlr.report.Monitor`: ``every=``, ``by=``, ``jsonl=``.
+            ``log=`` takes the place of the trackers.
+
+    Returns:
+        The callback, whose ``monitor`` has the readings.
+
+    Raises:
+        NnlrError: If it is no Trainer, or ``plan`` no plan.
+    """
+    if not isinstance(trainer, Trainer):
+        raise NnlrError(f"log_layers needs a Trainer, got {shown(trainer)}.")
+    known_plan = None if plan is None else instance(plan, "plan", Plan)
+    callback = LayerCallback(trainer, known_plan, settings)
+    trainer.add_callback(callback)
     return callback

@@ -153,28 +153,30 @@ class Monitor:
         """Whether this step is read."""
         return self._postponed or self._step == self._first or self._step % self._every == 0
 
-    @torch.no_grad()
     def _before(self, optimizer: Optimizer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Begin a look, if a step is due."""
+        """Count a step, and begin a look if it is due."""
         self._look = None
         if torch.compiler.is_compiling():  # pragma: no cover - traced, not run
             return
         self._step += 1
-        if not self._due():
-            return
-        self._follow(optimizer)
-        self._look = Look(optimizer, self._rows, self._tensors, self._layer_of)
-        if not _has_closure(args, kwargs):
-            self._look.see_gradients()
+        if self._due():
+            with torch.no_grad():
+                self._follow(optimizer)
+                self._look = Look(optimizer, self._rows, self._tensors, self._layer_of)
+                if not _has_closure(args, kwargs):
+                    self._look.see_gradients()
 
-    @torch.no_grad()
     def _after(self, _: Optimizer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """End the look, and hand out what it has read."""
-        look, self._look = self._look, None
-        if look is None:
-            return
-        if _has_closure(args, kwargs):  # it has made them within the step
-            look.see_gradients()
+        """End the look, if there is one."""
+        if self._look is not None:
+            look, self._look = self._look, None
+            with torch.no_grad():
+                if _has_closure(args, kwargs):  # it has made them within the step
+                    look.see_gradients()
+                self._hand_out(look)
+
+    def _hand_out(self, look: Look) -> None:
+        """Hand out what a look has read."""
         result = look.end()
         self._postponed = result is None
         if result is None:
