@@ -10,6 +10,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from sphinx.addnodes import pending_xref
 from sphinx.domains.python import PyObject
 
 import nnlr
@@ -51,7 +52,7 @@ python_trailing_comma_in_multi_line_signatures = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!nnlr\b).*"),  # names of others, whose pages are not read
-    (r"py:.*", r"nnlr\..*\.(KeyLike|Module|Opt|Scheduling|Scope|Slot)"),  # types without a page
+    (r"py:.*", r"nnlr\..*\.(KeyLike|Module|Opt|Scheduling|Scope|Slot|Writer)"),  # types without a page
 ]
 
 html_theme = "furo"
@@ -131,7 +132,7 @@ def read(app, docname, source):
 
 # --- names ----------------------------------------------------------------------------
 
-MODULES = ("depth", "optim", "report", "checkpoint", "errors", "testing", "torch7")
+MODULES = ("checkpoint", "config", "depth", "errors", "optim", "report", "testing", "torch7")
 
 
 def public_names():
@@ -139,18 +140,15 @@ def public_names():
     names = {}
     for module in (*(f"nnlr.{name}" for name in MODULES), "nnlr"):
         for name, value in vars(import_module(module)).items():
-            if not name.startswith("_") and hasattr(value, "__qualname__"):
+            if not name.startswith("_") and getattr(value, "__module__", "").startswith("nnlr."):
                 names[f"{value.__module__}.{value.__qualname__}"] = f"{module}.{name}"
     return names
 
 
-def find_public_name(app, env, node, contnode):
-    """Lead a reference to where an object is defined to its public name."""
-    target = PUBLIC.get(node.get("reftarget"))
-    if target and target != node["reftarget"]:
-        domain = env.get_domain("py")
-        return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, contnode)
-    return None
+def name_publicly(_app, doctree):
+    """Refer to an object by its public name, wherever it is defined."""
+    for node in doctree.findall(pending_xref):
+        node["reftarget"] = PUBLIC.get(node["reftarget"], node["reftarget"])
 
 
 def skip_fields(_app, _what, _name, obj, *_):
@@ -181,7 +179,7 @@ for field in PyObject.doc_field_types:
 def setup(app):
     """Connect the functions above."""
     app.connect("source-read", read)
-    app.connect("missing-reference", find_public_name)
+    app.connect("doctree-read", name_publicly)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-signature", hide_constructor)
     app.connect("autodoc-process-docstring", keep_colon, priority=400)

@@ -1,5 +1,6 @@
 """The site that `make docs` builds: no warning, no page without its heading."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,4 +25,4 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert 'href="reference/index.html"' in front
     plan = (tmp_path / "html" / "reference" / "resolve.html").read_text(encoding="utf-8")
     assert all(f'id="nnlr.Plan.{name}"' in plan for name in ("optimizer", "explain", "to_json"))
-    assert "nnlr._" not in plan
+    assert "nnlr._" not in re.sub(r"<[^>]+>", "", plan)
