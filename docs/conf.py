@@ -10,6 +10,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from docutils.nodes import Text
 from sphinx.addnodes import pending_xref
 from sphinx.domains.python import PyObject
 
@@ -52,7 +53,10 @@ python_trailing_comma_in_multi_line_signatures = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!nnlr\b).*"),  # names of others, whose pages are not read
-    (r"py:.*", r"nnlr\..*\.(KeyLike|Module|Opt|Scheduling|Scope|Slot|Writer)"),  # types without a page
+    (
+        r"py:.*",
+        r"nnlr\..*\.(KeyLike|Module|Opt|Scheduling|Scope|Slot|Writer)",
+    ),  # types without a page
 ]
 
 html_theme = "furo"
@@ -146,9 +150,13 @@ def public_names():
 
 
 def name_publicly(_app, doctree):
-    """Refer to an object by its public name, wherever it is defined."""
+    """Refer to an object by its public name, wherever it is defined, and to others' in short."""
     for node in doctree.findall(pending_xref):
-        node["reftarget"] = PUBLIC.get(node["reftarget"], node["reftarget"])
+        path = node["reftarget"]
+        node["reftarget"] = PUBLIC.get(path, path)
+        if "._" in path or not path.startswith("nnlr."):
+            for text in [text for text in node.findall(Text) if text == path]:
+                text.parent.replace(text, Text(path.rpartition(".")[2]))
 
 
 def skip_fields(_app, _what, _name, obj, *_):
