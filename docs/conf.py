@@ -166,7 +166,8 @@ def skip_fields(_app, _what, _name, obj, *_):
 
 def hide_constructor(_app, what, name, *_):
     """Leave out the arguments of classes that functions make, and users do not."""
-    made = {"Plan", "PlanRow", "PlanDiff", "Movement", "CoordinateCheck", "LrSweep", "Report"}
+    made = {"Plan", "PlanRow", "PlanDiff", "Movement", "RatesOverTime"}
+    made |= {"CoordinateCheck", "LrSweep", "Report"}
     private = "._" in name or name.rpartition(".")[2] in made
     return ("", None) if what == "class" and private else None
 
