@@ -10,10 +10,6 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from docutils.nodes import Text
-from sphinx.addnodes import pending_xref
-from sphinx.domains.python import PyObject
-
 import nnlr
 
 DOCS = Path(__file__).parent
@@ -151,6 +147,9 @@ def public_names():
 
 def name_publicly(_app, doctree):
     """Refer to an object by its public name, wherever it is defined, and to others' in short."""
+    from docutils.nodes import Text
+    from sphinx.addnodes import pending_xref
+
     for node in doctree.findall(pending_xref):
         path = node["reftarget"]
         node["reftarget"] = PUBLIC.get(path, path)
@@ -180,13 +179,14 @@ def keep_colon(_app, what, _name, _obj, _options, lines):
 
 PUBLIC = public_names()
 
-for field in PyObject.doc_field_types:
-    if field.name == "variable":
-        field.label = "Attributes"  # as in the docstrings
-
 
 def setup(app):
     """Connect the functions above."""
+    from sphinx.domains.python import PyObject
+
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"  # as in the docstrings
     app.connect("source-read", read)
     app.connect("doctree-read", name_publicly)
     app.connect("autodoc-skip-member", skip_fields)
