@@ -35,7 +35,8 @@ def anchors(page):
 
 def in_contents(index):
     """The pages below one of the table of contents of an index."""
-    tree = conf.table_of_contents(index.read_text(encoding="utf-8"))
+    text = index.read_text(encoding="utf-8")
+    tree = conf.table_of_contents(conf.with_links_from(text, index.parent, index.parent))
     below = {(index.parent / f"{name}.md").resolve() for name in re.findall(r"<(\S+)>", tree)}
     return below.union(*(in_contents(page) for page in below if page.name == "index.md"))
 
