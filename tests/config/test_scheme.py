@@ -1,6 +1,7 @@
 """Schemes as plain data: each way of writing one, there and back, and what is refused."""
 
 import json
+from typing import Any
 
 import pytest
 from torch import nn
@@ -8,6 +9,8 @@ from torch import nn
 import nnlr
 from nnlr import depth
 from nnlr.config import dump, scheme
+from nnlr.config._calls import Callee, indexers, schemes, selectors
+from nnlr.config._types import fits
 from nnlr.schemes._width.mup import shapes
 from tests.helpers import public_names
 
@@ -174,3 +177,19 @@ FORMS = [
 def test_a_short_form_is_the_call_it_stands_for(data, meant):
     """Whatever can be left out, and in whichever way."""
     assert repr(meant) == repr(scheme(data))
+
+
+def test_what_can_be_written_is_read_from_signatures():
+    """An argument that only says no is left out; names for type checkers are no obstacle."""
+    for registry in (schemes, selectors, indexers):
+        registry.cache_clear()
+    assert {"select", "lr_mult", "algorithm"} < schemes()["rule"].arguments.keys()
+    assert (str,) == selectors()["role"].members
+    assert () == schemes()["rule"].members
+    assert {"timm", "by_pattern"} < indexers().keys()
+
+    def typed(first: "Unheard", *, second=0): ...  # noqa: F821 - for type checkers
+
+    arguments = Callee.of("typed", typed).arguments
+    assert [("Unheard",), (Any,)] == [argument.types for argument in arguments.values()]
+    assert all(fits(3, argument.types) for argument in arguments.values())

@@ -1,5 +1,6 @@
 """A place in a configuration: its path for messages, and what may be imported there."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ class At:
 
     path: str
     allow: Sequence[str] = ()
+    file: str = ""
 
     def __truediv__(self, key: object) -> "At":
         """The place of a key."""
@@ -38,22 +40,25 @@ class At:
         return replace(self, path=f"{self.path}[{position}]")
 
     def __str__(self) -> str:
-        """The path of the key."""
-        return self.path or "The configuration"
+        """The file and the path of the key."""
+        return ": ".join(filter(None, (self.file, self.path))) or "The configuration"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where it is, for errors."""
+        return {"path": self.path, "file": self.file}
 
     def refuse(self, message: str, **facts: object) -> NoReturn:
-        """Raise an error that begins with the path."""
-        raise ConfigError(f"{self}: {message}", path=self.path, **facts)
+        """Raise an error that begins with the place."""
+        raise ConfigError(f"{self}: {message}", **self.facts, **facts)
 
     def refuse_key(self, key: object, what: str, keys: Iterable[str]) -> NoReturn:
         """Refuse a key, and name the nearest or all valid ones."""
-        keys = list(keys)
-        if isinstance(key, bool):
-            self.refuse(
-                f"the key {key} is a bool: YAML 1.1 reads yes, no, on and off so. Put it in quotes."
-            )
-        hint = nearest_hint(str(key), keys) or f"Valid: {', '.join(keys) or 'none'}."
-        (self / key).refuse(f"{what} {shown(key)}. {hint}", key=key)
+        (self / key).refuse(f"{what} {shown(key)}. {_hint(key, keys)}", key=key)
+
+    def refuse_value(self, value: object, what: str, words: Iterable[str]) -> NoReturn:
+        """Refuse a word, and name the nearest or all valid ones."""
+        self.refuse(f"{what} {shown(value)}. {_hint(value, words)}", value=value)
 
     def imported(self, reference: str) -> Any:  # noqa: ANN401 - whatever has that name
         """What a reference ``pkg.mod:name`` names, if the caller allows it."""
@@ -73,6 +78,12 @@ class At:
         return value
 
 
+def _hint(word: object, words: Iterable[str]) -> str:
+    """The nearest of some words, or all of them."""
+    words = list(words)
+    return nearest_hint(str(word), words) or f"Valid: {', '.join(words) or 'none'}."
+
+
 def is_reference(value: object) -> bool:
     """Whether it is written as the name of code.
 
@@ -83,10 +94,11 @@ def is_reference(value: object) -> bool:
     return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
 
 
-def root(path: str, allow: object) -> At:
-    """The place where a configuration starts.
+def root(path: str, allow: object, source: object = None) -> At:
+    """The place where a configuration starts, in a file if the source is one.
 
     Raises:
         NnlrError: If ``allow`` is no list of names.
     """
-    return At(path, names(allow, "allow", "['my.module:name']"))
+    file = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+    return At(path, names(allow, "allow", "['my.module:name']"), printable(str(file)))

@@ -4,19 +4,21 @@ All of it is read from signatures: a new scheme, or a new argument, needs no lin
 """
 
 import inspect
+import typing
+from collections import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, reduce
 from operator import and_, or_
-from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Any, Final, get_origin
 
 import nnlr.schemes
 from nnlr._declare.rules import rule, rules
 from nnlr._declare.scheme import Scheme
 from nnlr._select import selectors as select
 from nnlr._select.selector import Selector, as_selector, glob
+from nnlr.config._types import alternatives
 from nnlr.depth import INDEXERS, Indexer, by_function, by_pattern
 from nnlr.errors import NnlrError
 
@@ -54,7 +56,7 @@ class Callee:
         """Read the signature of a function."""
         arguments = {}
         members: tuple[Any, ...] = ()
-        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        for parameter in _signature(function).parameters.values():
             is_typed = parameter.annotation is not parameter.empty
             types = alternatives(parameter.annotation if is_typed else Any)
             if parameter.kind is parameter.VAR_POSITIONAL and types != (object,):
@@ -89,16 +91,13 @@ class Callee:
         return not any(key in keys or get_close_matches(str(key), keys, 1, 0.8) for key in value)
 
 
-def alternatives(hint: object) -> tuple[Any, ...]:
-    """The members of a union, flat; of another type itself.
-
-    Examples:
-        >>> alternatives(int | str | None)
-        (<class 'int'>, <class 'str'>, <class 'NoneType'>)
-    """
-    if get_origin(hint) in {Union, UnionType}:
-        return tuple(one for part in get_args(hint) for one in alternatives(part))
-    return (hint,)
+def _signature(function: Function) -> inspect.Signature:
+    """The signature of a function, with its types where they can be had."""
+    try:
+        # Names that a module imports for type checkers only are mostly of these.
+        return inspect.signature(function, eval_str=True, locals={**vars(typing), **vars(abc)})
+    except (NameError, TypeError):
+        return inspect.signature(function)
 
 
 @cache

@@ -1,9 +1,10 @@
 """Schemes and recipes as plain data, from which :func:`scheme` and :func:`load` make them."""
 
-import os
 from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -13,18 +14,23 @@ from nnlr._select.selector import Glob, Selector
 from nnlr._text import shown
 from nnlr.config._at import At
 from nnlr.config._calls import Callee, indexers, schemes, selectors
+from nnlr.config._classes import OPTIMIZERS, SCHEDULERS, Chain, Factory, Kind
+from nnlr.config._recipe import Recipe
 from nnlr.depth import Indexer
 from nnlr.errors import ConfigError
 from nnlr.schemes._width.base import Base
 
+_KINDS: Final = {"algorithms": OPTIMIZERS, "schedule": SCHEDULERS}
+
 Data = Any  # what YAML and JSON can hold
 
 
-def dump(scheme: Scheme) -> Data:
-    """A scheme as plain data, of which :func:`nnlr.config.scheme` makes it again.
+def dump(value: Scheme | Recipe) -> Data:
+    """A scheme or a recipe as plain data, of which :func:`scheme` or :func:`load` makes it again.
 
     Args:
-        scheme: Any scheme that is data: without functions, classes, tensors or models.
+        value: Any scheme or recipe that is data: without functions, classes, tensors or models,
+            but for the classes of ``torch.optim`` and ``nnlr.optim``.
 
     Raises:
         ConfigError: If something in it is not data; it says what to write instead.
@@ -34,9 +40,46 @@ def dump(scheme: Scheme) -> Data:
         >>> dump(nnlr.layer_decay(0.75) * nnlr.rule("head.*", lr_mult=10))
         [{'layer_decay': 0.75}, {'rule': {'select': 'head.*', 'lr_mult': 10.0}}]
     """
-    if not isinstance(scheme, Scheme):
-        raise ConfigError(f"dump needs a scheme or a recipe, got {shown(scheme, typed=True)}.")
-    return scheme_data(scheme, At("scheme"))
+    if isinstance(value, Recipe):
+        return _recipe(value, At(""))
+    if not isinstance(value, Scheme):
+        raise ConfigError(f"dump needs a scheme or a recipe, got {shown(value, typed=True)}.")
+    return scheme_data(value, At("scheme"))
+
+
+def _recipe(recipe: Recipe, at: At) -> dict[str, Data]:
+    """A recipe as data, without what is not set."""
+    data = {}
+    for field in fields(recipe):
+        value, place = getattr(recipe, field.name), at / field.name
+        if value == field.default:
+            continue
+        if field.name in _KINDS:
+            data[field.name] = _classes(value, _KINDS[field.name], place)
+        else:
+            data[field.name] = data_of(value, place)
+    return data
+
+
+def _classes(value: Any, kind: Kind, at: At) -> Data:  # noqa: ANN401 - of any shape
+    """A class with its settings, or several by name."""
+    if isinstance(value, Mapping):
+        return {key: item and _class(item, kind, at / key) for key, item in value.items()}
+    return _class(value, kind, at)
+
+
+def _class(factory: Factory, kind: Kind, at: At) -> Data:
+    """A class with its settings."""
+    cls: object = factory
+    settings: dict[str, Data] = {}
+    if isinstance(factory, Chain):
+        cls, settings = factory.cls, data_of(factory.settings, at)
+        inner = [_class(one, kind, at[i]) for i, one in enumerate(factory.schedulers)]
+        settings = {"schedulers": inner, **settings}
+    elif isinstance(factory, partial) and not factory.args:
+        cls, settings = factory.func, data_of(factory.keywords, at)
+    name = kind.name_of(cls)
+    return _refuse(cls, at) if name is None else {"class": name, **settings}
 
 
 def scheme_data(scheme: Scheme, at: At) -> Data:
@@ -50,7 +93,7 @@ def scheme_data(scheme: Scheme, at: At) -> Data:
         if scheme.optional:
             where = {"select": where, "optional": True}
         return {**_beside(scheme.inner, at, ("where",)), "where": where}
-    return _call(scheme, "scheme", schemes(), at)
+    return _call(scheme, "a scheme", schemes(), at)
 
 
 def _beside(scheme: Scheme, at: At, taken: tuple[str, ...]) -> dict[str, Data]:
@@ -71,8 +114,6 @@ def data_of(value: object, at: At) -> Data:  # noqa: PLR0911 - a line for each k
         return int(value)
     if isinstance(value, Real):
         return float(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
     if isinstance(value, slice):
         return {"slice": value.stop if value.start is None else [value.start, value.stop]}
     if isinstance(value, list | tuple):
@@ -81,13 +122,13 @@ def data_of(value: object, at: At) -> Data:  # noqa: PLR0911 - a line for each k
         return _mapping(value, at)
     if isinstance(value, Scheme):
         return scheme_data(value, at)
+    if isinstance(value, Glob):
+        return value.pattern
     if isinstance(value, Selector):
-        return (
-            value.pattern if isinstance(value, Glob) else _call(value, "selector", selectors(), at)
-        )
+        return _call(value, "a selector", selectors(), at)
     written = getattr(value, "written_as", lambda: value)()
     if isinstance(value, Indexer) and isinstance(written, Written):
-        return _call(value, "indexer", indexers(), at)
+        return _call(value, "an indexer", indexers(), at)
     if written is not value:
         return data_of(written, at)
     return _refuse(value, at)
@@ -95,8 +136,8 @@ def data_of(value: object, at: At) -> Data:  # noqa: PLR0911 - a line for each k
 
 def _mapping(value: Mapping[Any, Any], at: At) -> Data:
     """A mapping, or pairs where its keys are more than text."""
-    keys = [data_of(key, at / repr(key)) for key in value]
-    values = [data_of(item, at / repr(key)) for key, item in value.items()]
+    keys = [data_of(key, at / key) for key in value]
+    values = [data_of(item, at / key) for key, item in value.items()]
     if all(isinstance(key, str | int) for key in keys):
         return dict(zip(keys, values, strict=True))
     return [list(pair) for pair in zip(keys, values, strict=True)]
@@ -108,12 +149,10 @@ def _call(value: Any, kind: str, callees: Mapping[str, Callee], at: At) -> Data:
     cls = type(value)
     if written.name not in callees or not cls.__module__.startswith("nnlr."):
         name = f"{cls.__module__}:{cls.__qualname__}"
-        at.refuse(
-            f"{shown(value)} is a {kind} that no configuration can make. Of a class of your own "
-            f"write its name, {{{name!r}: {{argument: value}}}}, and load it with "
-            f"allow=[{name!r}].",
-            value=value,
-        )
+        fix = "Make it in Python."
+        if kind == "a scheme":
+            fix = f"Write {{{name!r}: {{argument: value}}}}, and load it with allow=[{name!r}]."
+        at.refuse(f"{shown(value)} is {kind} that data cannot describe. {fix}", value=value)
     callee, at = callees[written.name], at / written.name
     if callee.members:
         several = [data_of(member, at[i]) for i, member in enumerate(written.args)]

@@ -8,28 +8,28 @@ from nnlr.config._at import At
 
 # Far more than there is in any configuration, and still handled in a moment. Aliases in YAML
 # make a few lines into billions of values.
-_MOST: Final = 500_000
+_MOST = 100_000
 _DEEPEST: Final = 50
 
 
 def plain(data: object, at: At) -> Any:  # noqa: ANN401 - of any shape
     """A copy of plain data, or an error with the path of what is none."""
-    return _Copy().of(data, at, _DEEPEST)
+    return _Copy(at).of(data, at, _DEEPEST)
 
 
 class _Copy:
     """One copy of some data, which counts what it has copied."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, top: At) -> None:
+        self.top, self.count = top, 0
 
     def of(self, data: object, at: At, levels: int) -> Any:  # noqa: ANN401 - of any shape
         """A copy of a value that is at most some levels deep."""
         self.count += 1
         if self.count > _MOST:
-            at.refuse(f"more than {_MOST:,} values, aliases counted where they are used.")
+            self.top.refuse(f"more than {_MOST:,} values, aliases counted where they are used.")
         if not levels:
-            at.refuse(f"nested deeper than {_DEEPEST} levels.")
+            self.top.refuse(f"nested deeper than {_DEEPEST} levels.")
         if isinstance(data, Mapping):
             return {
                 self._key(key, at): self.of(value, at / key, levels - 1)

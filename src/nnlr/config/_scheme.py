@@ -8,8 +8,9 @@
 {"no_weight_decay": {}, "where": "head.*"}      restricted; "within" likewise
 """
 
+import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
 from operator import mul
 from typing import Any, Final, get_args, get_origin
@@ -18,8 +19,10 @@ from nnlr._declare.scheme import Scheme
 from nnlr._select.selector import Selector
 from nnlr._text import listed, nearest_hint, shown
 from nnlr.config._at import At, is_reference, root
-from nnlr.config._calls import Callee, alternatives, indexers, schemes, selectors
+from nnlr.config._calls import Callee, indexers, schemes, selectors
 from nnlr.config._plain import plain
+from nnlr.config._read import read
+from nnlr.config._types import LISTS, alternatives
 from nnlr.depth import Indexer
 from nnlr.errors import ConfigError, NnlrError
 
@@ -39,8 +42,9 @@ def scheme(data: object, *, allow: Collection[str] = ()) -> Scheme:
     """The scheme that plain data describe.
 
     Args:
-        data: A name, a mapping, or a list, which is a product; as read from YAML or JSON. The
-            page ``docs/configuration.md`` has all forms.
+        data: A name, a mapping, or a list, which is a product; as read from YAML or JSON. Or the
+            path of a file with these (``pathlib.Path``, as text is a name), which may also be
+            that of a recipe. The page ``docs/configuration.md`` has all forms.
         allow: Names of code that the data may name, ``"package.module:name"``; ``*`` stands for
             anything. What they name is imported, and called.
 
@@ -54,8 +58,13 @@ def scheme(data: object, *, allow: Collection[str] = ()) -> Scheme:
         >>> scheme({"rule": {"select": {"role": ["norm", "bias"]}, "wd_mult": 0}})
         rule(role('norm', 'bias'), wd_mult=0.0)
     """
-    at = root("scheme", allow)
-    return scheme_of(plain(data, at), at)
+    if not isinstance(data, os.PathLike):
+        at = root("scheme", allow)
+        return scheme_of(plain(data, at), at)
+    at = root("", allow, data)
+    content = read(data, at)
+    is_recipe = isinstance(content, dict) and "scheme" in content
+    return scheme_of(content["scheme"] if is_recipe else content, at / "scheme")
 
 
 def scheme_of(data: object, at: At) -> Scheme:
@@ -103,7 +112,7 @@ def _by_name(name: str, value: object, at: At) -> Scheme:
     if name == "product":
         return scheme_of(value if isinstance(value, list) else [value], at / name)
     if is_reference(name):
-        target = at.imported(name)
+        target = (at / name).imported(name)
         made = called(Callee.of(name, target), value, at / name) if callable(target) else target
         if not isinstance(made, Scheme):
             at.refuse(f"{name!r} gives no scheme, but {shown(made, typed=True)}.")
@@ -167,7 +176,7 @@ def attempt(at: At, function: Callable[..., Any], *args: object, **kwargs: objec
 
 def relocated(error: NnlrError, at: At) -> ConfigError:
     """The same error with the path of the key that it is about."""
-    return ConfigError(f"{at}: {error}", **{**error.facts, "path": at.path})
+    return ConfigError(f"{at}: {error}", **{**error.facts, **at.facts})
 
 
 def decoded(data: Any, types: Sequence[Any], at: At) -> Any:  # noqa: ANN401 - of these types
@@ -229,7 +238,7 @@ def _from_list(data: list[Any], types: Sequence[Any], at: At) -> Any:  # noqa: A
         members = get_args(one)
         if get_origin(one) is tuple and len(members) == len(data):
             return [decoded(v, alternatives(members[i]), at[i]) for i, v in enumerate(data)]
-        if get_origin(one) in {Sequence, Iterable, list}:
+        if get_origin(one) in LISTS:
             return [decoded(v, alternatives(members[0]), at[i]) for i, v in enumerate(data)]
     return data
 
