@@ -2,6 +2,8 @@
 
 import functools
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.optim import lr_scheduler
 
 import nnlr
 from nnlr.config import Recipe, dump, load, scheme
+from nnlr.config._yaml import parsed
 from tests.helpers import hide_package
 
 RECIPE = """
@@ -88,6 +91,22 @@ def test_a_recipe_in_a_file_trains(tmp_path):
     assert [[g[k] for k in keys] for g in twin.param_groups] == [
         [g[k] for k in keys] for g in optimizer.param_groups
     ]
+
+
+def test_the_files_of_the_documentation_load():
+    """Each YAML block of its page: a recipe, or a scheme that names code."""
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    blocks = re.findall(
+        r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    data = [read for block in blocks if (read := parsed(block))]
+    recipes = [one for one in data if isinstance(one, dict)]
+    assert (2, 1) == (len(recipes), len(data) - len(recipes))
+    for one in recipes:
+        load(one)
+    names = [one for one in data if one not in recipes]
+    with pytest.raises(nnlr.ConfigError, match=r"'my\.module:is_large' names code"):
+        scheme(names[0])
 
 
 def test_a_recipe_is_the_same_in_every_form(tmp_path):
