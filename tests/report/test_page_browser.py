@@ -129,12 +129,12 @@ def test_a_click_explains(quiet, vision):
     )
     quiet.open(vision, "#view=table&q=blocks.3.1.weight")
     quiet.click("#rows td.name button")
-    text = quiet.run("explain.textContent")
+    text = quiet.run("panel.textContent")
     told = plan.explain("blocks.3.1.weight").replace("depth ", "")
     assert all(word in text for word in told.replace("      x ", "").split())
     assert "row=blocks.3.1.weight" in quiet.run("location.hash")
     quiet.press("Escape")
-    assert quiet.run("explain.hidden")
+    assert quiet.run("panel.hidden")
     assert "grid" == quiet.run("document.activeElement.id")
 
 

@@ -1,18 +1,22 @@
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
-  const search = byId("search"), kind = byId("kind"), open = byId("open");
+  const search = byId("search"),
+    kind = byId("kind"),
+    open = byId("open");
   if (!search) return; // no difference
   const sections = [...document.querySelectorAll("[data-kind]")];
   const lines = sections.map((section) =>
-    [...section.querySelectorAll("tr[data-tensors]")].map((tr) => [tr, tr.textContent.toLowerCase()]));
+    [...section.querySelectorAll("tr[data-tensors]")].map((tr) => [tr, tr.textContent.toLowerCase()]),
+  );
   const apply = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
     sections.forEach((section, at) => {
       let seen = 0;
       for (const [tr, text] of lines[at]) {
-        tr.hidden = !words.every((word) => text.includes(word)) || (kind.value && kind.value !== section.dataset.kind);
+        tr.hidden =
+          !words.every((word) => text.includes(word)) || (kind.value && kind.value !== section.dataset.kind);
         seen += tr.hidden ? 0 : Number(tr.dataset.tensors);
       }
       section.hidden = !seen;
@@ -26,7 +30,10 @@
     const hash = asked.toString();
     history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
   };
-  const every = (state) => document.querySelectorAll("details").forEach((details) => { details.open = state; });
+  const every = (state) =>
+    document.querySelectorAll("details").forEach((details) => {
+      details.open = state;
+    });
   open.addEventListener("click", () => {
     const state = open.textContent === "Open all";
     every(state);
@@ -41,7 +48,9 @@
   document.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
   search.addEventListener("input", apply);
   kind.addEventListener("change", apply);
-  addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) read(); });
+  addEventListener("hashchange", () => {
+    if (!location.hash || location.hash.includes("=")) read();
+  });
   addEventListener("beforeprint", () => every(true));
   read();
 })();

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nnlr._rows.row import PlanRow
 from nnlr._text import printable
-from nnlr.report._fold import folds
+from nnlr.report._page.labels import labels
 from nnlr.report._page.render import render
 from nnlr.report._page.scale import Scale
 from nnlr.report._text import options_text, rate
@@ -48,7 +48,7 @@ class Alike:
     @property
     def labels(self) -> list[str]:
         """Their names, folded."""
-        return [line.label for line in next(folds(self.rows))]
+        return labels(self.rows)
 
 
 @dataclass
@@ -95,7 +95,7 @@ def diff_page(diff: "PlanDiff") -> str:
             "unchanged": diff.unchanged,
         },
     }
-    return render("diff.html", facts, None, "diff.js")
+    return render("diff.html", facts, scripts=("diff.js",))
 
 
 def _sources(one: PlanRow, other: PlanRow) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from nnlr._rows.layers import layers_of_rows
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 from nnlr.report._course import RatesOverTime
-from nnlr.report._fold import folds
 from nnlr.report._page.course import courses
+from nnlr.report._page.labels import labels
 from nnlr.report._page.overview import PITCH, panels
 from nnlr.report._page.records import records
 from nnlr.report._page.render import render, render_view
@@ -44,10 +44,11 @@ def plan_page(
         "depth": layers_of_rows(rows).summary.removeprefix("depth: "),
         "schedule": schedule,
         "courses": courses(schedule, groups) if schedule else [],
+        "names": {row.name for row in rows},
         "described": _described(rows, groups),
         "filters": _filters(rows),
     }
-    return render("plan.html", facts, data, "plan.js")
+    return render("plan.html", facts, data, scripts=("rows.js", "view.js", "plan.js"))
 
 
 def notebook_view(
@@ -119,7 +120,7 @@ def _described(rows: Sequence[PlanRow], groups: Sequence[Group]) -> list[dict[st
         members.setdefault(row.group, []).append(row)
     described = []
     for group in groups:
-        names = [line.label for line in next(folds(members[group.name]))]
+        names = labels(members[group.name])
         more = len(names) - _NAMED
         described.append(
             {

@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64encode
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def render(template: str, facts: dict[str, Any], data: object = None, script: str = "") -> str:
+def render(
+    template: str, facts: dict[str, Any], data: object = None, *, scripts: Sequence[str]
+) -> str:
     """A whole page.
 
     Its security policy allows the one style sheet and the one script by their hashes and
@@ -25,12 +28,12 @@ def render(template: str, facts: dict[str, Any], data: object = None, script: st
         template: File name of the template.
         facts: What it shows.
         data: What its script reads, as JSON.
-        script: File name of the script.
+        scripts: File names of the parts of its script.
 
     Raises:
         NnlrError: If jinja2 is not installed.
     """
-    style, code = _read("page.css"), _read(script) if script else ""
+    style, code = _read("page.css"), "".join(map(_read, scripts))
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(code)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
