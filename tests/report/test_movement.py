@@ -304,11 +304,11 @@ class TestPicture:
         path = tmp_path / "movement.png"
         figure = one.plot(path, other, title="Both")
         assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-        (axes,) = figure.axes
+        above, axes = figure.axes
         assert "Both" == figure.get_suptitle()
-        assert ["one", "other"] == [text.get_text() for text in axes.get_legend().get_texts()]
+        assert ["one", "other"] == [text.get_text() for text in above.get_legend().get_texts()]
         assert ["layer0", "layer1", "layer2 (was all 0)"] == labels(axes)
-        assert one.plot().axes[0].get_legend() is None
+        assert 1 == len(one.plot(width=3.4).axes)
 
     def test_a_locked_layer_that_moved_is_marked(self):
         """In words and in red; so is a part that was locked."""

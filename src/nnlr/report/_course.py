@@ -14,7 +14,7 @@ from nnlr._schedule.origin import MULTIPLIERS
 from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._schedule.rehearsal import Rehearsal, position_of
 from nnlr._schedule.schedule import schedule
-from nnlr._text import shown
+from nnlr._text import listed, shown
 from nnlr.errors import NnlrError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class RatesOverTime:
     """What a schedule makes of the rates of each group.
 
     Attributes:
-        label: Class of the scheduler.
+        label: Class of the scheduler; of several courses their classes.
         positions: The steps at which the rates were read, ascending; the first is where the
             scheduler stands, which is 0 of a new one.
         groups: Names of the groups.
@@ -189,6 +189,7 @@ def _run(rehearsal: Rehearsal, last: int, most: int) -> RatesOverTime:
 
 
 def _class_of(scheduler: Any) -> str:  # noqa: ANN401 - anyone's scheduler
-    """The class of a scheduler; of ours that of the first one inside."""
-    ours = isinstance(scheduler, RatioScheduler | RatioPlateau)
-    return type(scheduler.scheduler if ours else scheduler).__name__
+    """The class of a scheduler; of ours those inside."""
+    if not isinstance(scheduler, RatioScheduler | RatioPlateau):
+        return type(scheduler).__name__
+    return listed(dict.fromkeys(type(c.scheduler).__name__ for c in scheduler._shares["lr"].each))

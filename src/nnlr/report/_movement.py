@@ -15,6 +15,8 @@ from nnlr._rows.row import PlanRow
 from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.errors import NnlrError, PlanMismatchError
 from nnlr.report._movement_chart import axis, draw_track, number, ticks
+from nnlr.report._plot_style import WIDTH as PICTURE_WIDTH
+from nnlr.report._plot_style import as_path, as_width
 from nnlr.report._text import WIDTH, at_dots, rate
 
 if TYPE_CHECKING:
@@ -153,7 +155,12 @@ class Movement:
         return "\n".join(lines)
 
     def plot(
-        self, path: str | Path | None = None, other: "Movement | None" = None, *, title: str = TITLE
+        self,
+        path: str | Path | None = None,
+        other: "Movement | None" = None,
+        *,
+        title: str = TITLE,
+        width: float = PICTURE_WIDTH,
     ) -> "Figure":
         """Draw the movement of every layer on a logarithmic scale; an exact 0 stands apart.
 
@@ -161,6 +168,7 @@ class Movement:
             path: Where to save the picture; its suffix gives the format. ``None`` saves nothing.
             other: Another run on the same layers, to draw beside this one.
             title: What stands above.
+            width: Width in inches, from 2.5 to 30.
 
         Returns:
             The figure, of matplotlib; in a notebook it shows itself.
@@ -170,13 +178,12 @@ class Movement:
                 has other layers.
             OSError: If the file cannot be written.
         """
-        from nnlr.report._movement_picture import draw_movement
-        from nnlr.report._scaling.pictures import as_path
+        from nnlr.report._plot_movement import draw_movement
 
         place = None if path is None else as_path(path)
         runs = self._runs(other)
         labels = [self.label] if other is None else [self.label, other.label]
-        figure = draw_movement(runs, labels, text(title, "title"))
+        figure = draw_movement(runs, labels, text(title, "title"), as_width(width))
         if place is not None:
             figure.savefig(place)
         return figure

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
@@ -15,10 +16,14 @@ from nnlr._rows.rates import Bases, Decay, OneBase, written
 from nnlr._rows.row import PlanRow, find_row
 from nnlr._text import plural
 from nnlr.errors import NnlrError
-from nnlr.report._course import RatesOverTime
+from nnlr.report._course import RatesOverTime, rates_over_time
 from nnlr.report._csv import csv_text
 from nnlr.report._explain import explain
+from nnlr.report._plot_style import WIDTH, as_width
 from nnlr.report._table import markdown, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class PlanViews:
@@ -202,6 +207,74 @@ class PlanViews:
             return notebook_view(*facts, findings=self.findings, table=self.table())
         except NnlrError:
             return f"<pre>{escape(self.table())}</pre>"
+
+    def plot(self, *, width: float = WIDTH) -> "Figure":
+        """Draw the learning rate of every layer, and the weight decay where it differs.
+
+        The layers are those of :attr:`layers`, with a panel for each tower. Where no scheme asked
+        for depth there is a row for each module. What has the same values shares a line, and
+        what is locked or frozen stands on a strip below the scale.
+
+        Args:
+            width: Width in inches, from 2.5 to 30: 7 for a page, 3.4 for one of two columns.
+
+        Returns:
+            A figure of matplotlib, made without pyplot; a notebook shows it, and
+            ``figure.savefig("plan.pdf")`` saves it.
+
+        Raises:
+            NnlrError: If matplotlib is not installed, or the width is none.
+
+        Examples:
+            >>> import nnlr
+            >>> from torch import nn
+            >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+            >>> plan = nnlr.resolve(net, nnlr.layer_decay(0.5), lr=0.1, weight_decay=0)
+            >>> plan.plot().get_suptitle()
+            'Sequential: 6 parameters, 3 groups'
+        """
+        from nnlr.report._plot_plan import draw_plan
+
+        return draw_plan(self, as_width(width))
+
+    def plot_schedule(
+        self, scheduler: object, steps: int, *, width: float = WIDTH, **settings: Any
+    ) -> "Figure":
+        """Draw the learning rates over time: a line for each course, and a map of all layers.
+
+        A copy of the schedule runs; the objects of the user stay as they are. A weight decay that
+        is scheduled is drawn too.
+
+        Args:
+            scheduler: What :func:`nnlr.schedule` returned, or a scheduler of torch, on an
+                optimizer that the plan built; or a scheduler class, a function of an optimizer,
+                or a mapping of these by groups, as :func:`nnlr.schedule` takes them.
+            steps: Steps of training, >= 1, from where the scheduler stands.
+            width: Width in inches, from 2.5 to 30; lines and map stand beside each other from 5.5.
+            **settings: Arguments of the class, and of :func:`nnlr.schedule`.
+
+        Returns:
+            A figure of matplotlib, made without pyplot.
+
+        Raises:
+            NnlrError: If matplotlib is not installed, or the scheduler cannot be run; see
+                :func:`nnlr.report.rates_over_time`.
+            ConfigError: If its optimizer has other groups than the plan.
+
+        Examples:
+            >>> import nnlr, torch
+            >>> from torch import nn
+            >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+            >>> plan = nnlr.resolve(net, nnlr.layer_decay(0.5), lr=0.1, weight_decay=0)
+            >>> cosine = torch.optim.lr_scheduler.CosineAnnealingLR
+            >>> plan.plot_schedule(cosine, 100, T_max=100).get_suptitle()
+            'Sequential: CosineAnnealingLR over 100 steps'
+        """
+        from nnlr.report._plot_schedule import draw_schedule
+
+        inches = as_width(width)
+        course = rates_over_time(self, scheduler, steps, **settings)  # type: ignore[arg-type]
+        return draw_schedule(self, course, steps, inches)
 
 
 def _built(optimizer: object) -> Optimizer | None:

@@ -238,7 +238,8 @@ class CoordinateCheck:
             NnlrError: If an argument is none of these, or matplotlib is not installed.
             OSError: If the file cannot be written.
         """
-        from nnlr.report._scaling.pictures import as_path, draw_coordinates
+        from nnlr.report._plot_style import as_path
+        from nnlr.report._scaling.pictures import draw_coordinates
 
         checks = [instance(check, "each of others", CoordinateCheck) for check in (self, *others)]
         draw_coordinates(checks, as_path(path))

@@ -163,7 +163,8 @@ class LrSweep:
             NnlrError: If an argument is none of these, or matplotlib is not installed.
             OSError: If the file cannot be written.
         """
-        from nnlr.report._scaling.pictures import as_path, draw_sweeps
+        from nnlr.report._plot_style import as_path
+        from nnlr.report._scaling.pictures import draw_sweeps
 
         sweeps = [instance(sweep, "each of others", LrSweep) for sweep in (self, *others)]
         draw_sweeps(sweeps, as_path(path))

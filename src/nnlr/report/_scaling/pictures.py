@@ -2,51 +2,65 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from os import PathLike
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from nnlr._text import shown
-from nnlr.errors import NnlrError
+from nnlr.report._plot_style import (
+    BLUE,
+    GREY,
+    MARKERS,
+    RED,
+    SMALL,
+    Legend,
+    new_figure,
+    plain,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from nnlr.report._scaling.coordinate_result import Coordinate, CoordinateCheck
     from nnlr.report._scaling.lr_sweep import LrSweep
-
-# Okabe and Ito's blue and vermilion, safe for every kind of colour vision.
-BLUE: Final = "#0072B2"
-RED: Final = "#D55E00"
-GREY: Final = "#6F6F6F"
-FAINT: Final = "#E4E4E4"
 
 # Narrow to wide: lighter to darker, so that the order can be seen without the legend.
 LIGHTEST: Final = (0.62, 0.79, 0.92)
 DARKEST: Final = (0.03, 0.19, 0.42)
 
-MARKERS: Final = "osD^vP*X"
+_RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+_BEST: Final[dict[str, Any]] = {
+    "color": RED,
+    "linestyle": "--",
+    "linewidth": 1.2,
+    "marker": "o",
+    "markersize": 7,
+    "markerfacecolor": "none",
+    "markeredgewidth": 1.4,
+    "zorder": 3,
+}
+
 NAMED: Final = 9  # modules named at their lines
 LETTERS: Final = 28  # of their names
 SHOWN: Final = 3  # steps that get a panel of their own
 
 
+@styled()
 def draw_coordinates(checks: "Sequence[CoordinateCheck]", path: Path) -> None:
     """Draw checks below each other: sizes at initialisation, then changes, over width."""
     columns = max(len(_shown(check.steps)) for check in checks)
-    figure = new_figure((1.6 + 2.5 * columns, 0.4 + 2.9 * len(checks)))
+    figure = new_figure(1.6 + 1.5 * columns, 0.3 + 2.1 * len(checks))
     rows: list[list[Axes]] = []
     for check, part in zip(
         checks, figure.subfigures(len(checks), 1, squeeze=False)[:, 0], strict=True
     ):
         faults = check.faults()
         title = f"{check.label}: {'not flat' if faults else 'every module is flat'}"
-        part.suptitle(title, x=0.01, ha="left", fontweight="bold", color=RED if faults else BLUE)
+        part.suptitle(title, x=0.01, ha="left", color=RED if faults else BLUE)
         rows.append(list(part.subplots(1, columns, squeeze=False)[0]))
         for axes in rows[-1]:
-            _plain(axes)
+            plain(axes)
         for step, axes in zip(_shown(check.steps), rows[-1], strict=False):
             _over_width(axes, check, step, faults)
         rows[-1][0].set_ylabel("mean over coordinates")
@@ -81,8 +95,8 @@ def _over_width(axes: "Axes", check: "CoordinateCheck", step: int, faults: Itera
     axes.set_xticks([], minor=True)
     after = f"{step} step{'s' if step > 1 else ''}"
     title = f"change after {after}" if step else "size at initialisation"
-    axes.set_title(title, fontsize=10, loc="left", color=GREY)
-    axes.set_xlabel("width", fontsize=9)
+    axes.set_title(title, color=GREY)
+    axes.set_xlabel("width")
     for index, module in enumerate(check.modules):
         rows = [row for row in check.rows if (row.module, row.step) == (module, step)]
         runs = [[_value(row) for row in rows if row.width == w] for w in check.widths]
@@ -95,8 +109,7 @@ def _over_width(axes: "Axes", check: "CoordinateCheck", step: int, faults: Itera
             check.widths,
             [fmean(run) for run in runs],
             marker=MARKERS[index % len(MARKERS)],
-            markersize=5,
-            linewidth=1.6,
+            markersize=4,
             color=colour,
             zorder=3 if module in faults else 2,
         )
@@ -124,7 +137,7 @@ def _name_lines(axes: "Axes", check: "CoordinateCheck", step: int) -> None:
         steep = sorted(faults, key=lambda module: -abs(faults[module].exponent))
         ends = {module: ends[module] for module in steep if module in ends}
     named = sorted(list(ends)[:NAMED], key=ends.__getitem__)
-    heights = _apart([ends[module] for module in named], room=0.085)
+    heights = _apart([ends[module] for module in named], room=0.09)
     for module, height in zip(named, heights, strict=True):
         colour = RED if module in faults else BLUE
         # The line starts from the middle of the name's left side.
@@ -135,7 +148,7 @@ def _name_lines(axes: "Axes", check: "CoordinateCheck", step: int) -> None:
             (1.06, height),
             textcoords="axes fraction",
             va="center",
-            fontsize=9,
+            fontsize=SMALL,
             color=colour,
             arrowprops=line,
             annotation_clip=False,
@@ -166,10 +179,15 @@ def _apart(heights: Sequence[float], room: float) -> list[float]:
     return [min(height, top) for height, top in zip(apart, tops, strict=True)]
 
 
+@styled()
 def draw_sweeps(sweeps: "Sequence[LrSweep]", path: Path) -> None:
     """Draw sweeps beside each other: loss over learning rate, a line for each width."""
-    figure = new_figure((1.6 + 4.2 * len(sweeps), 4.6))
-    row = figure.subplots(1, len(sweeps), sharex=True, sharey=True, squeeze=False)[0]
+    entries = [(f"width {w}", _line(sweeps[0], w)) for w in sweeps[0].widths]
+    width = 0.9 + 3.0 * len(sweeps)
+    legend = Legend([*entries, ("best", _BEST)], width - 0.9)
+    figure = new_figure(width, 3.2 + legend.height)
+    grid = figure.add_gridspec(2, len(sweeps), height_ratios=[legend.height, 2.5])
+    legend.draw(figure, grid[0, :])
     curves = [sweep.losses(width) for sweep in sweeps for width in sweep.widths]
     finite = [v for curve in curves for v in curve.values() if 0 < v < math.inf]
     # The ceiling is above what the smallest rates give, if not above all.
@@ -177,103 +195,58 @@ def draw_sweeps(sweeps: "Sequence[LrSweep]", path: Path) -> None:
     highest = max(finite, default=1.0)
     ceiling = 1.3 * min(highest, 3 * max(slowest, default=highest))
     lowest = min(finite, default=ceiling / 10)
-    for sweep, axes in zip(sweeps, row, strict=True):
+    first = None
+    for at, sweep in enumerate(sweeps):
+        axes = figure.add_subplot(grid[1, at], sharex=first, sharey=first)
+        first = first or axes
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(_power)
         _logarithmic(axes)
         axes.set_ylim(lowest / 1.5, ceiling)
-        axes.set_xlabel("learning rate")
-        _plain(axes)
+        axes.set_xlabel("learning rate (log scale)")
+        plain(axes)
+        axes.tick_params(labelleft=not at)
         _curves(axes, sweep, ceiling)
-        axes.set_title(sweep.label, fontsize=12, fontweight="bold", loc="left", pad=24)
         drift = f"best rate moves by {sweep.drift:+.1f} octaves"
+        words = f"{drift} from width {sweep.widths[0]} to {sweep.widths[-1]}"
+        axes.set_title(sweep.label, fontweight="bold", pad=16)
         axes.annotate(
-            f"{drift} from width {sweep.widths[0]} to {sweep.widths[-1]}",
-            (0, 1),
-            (0, 8),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            fontsize=10,
-            color=GREY,
+            words, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=SMALL, color=GREY
         )
-    row[0].set_ylabel("final loss")
-    # Curves are low in the middle.
-    row[0].legend(title="width", frameon=False, loc="upper center", alignment="left")
+    figure.axes[-len(sweeps)].set_ylabel("final loss (log scale)")
     figure.savefig(path)
+
+
+def _power(value: float, _: object = None) -> str:
+    """A power of two, as it is written.
+
+    Examples:
+        >>> _power(2**-10)
+        '2⁻¹⁰'
+    """
+    return "2" + str(round(math.log2(value))).translate(_RAISED)
+
+
+def _line(sweep: "LrSweep", width: int) -> dict[str, Any]:
+    """How the line of a width looks: the wider, the darker."""
+    share = sweep.widths.index(width) / (len(sweep.widths) - 1)
+    colour = tuple(a + (b - a) * share for a, b in zip(LIGHTEST, DARKEST, strict=True))
+    return {"color": colour, "marker": "o", "markersize": 3, "zorder": 2}
 
 
 def _curves(axes: "Axes", sweep: "LrSweep", ceiling: float) -> None:
     """A line for each width; the best points, joined by a line of their own."""
-    best = sweep.best
-    for index, width in enumerate(sweep.widths):
-        losses = sweep.losses(width)
-        share = index / (len(sweep.widths) - 1)
-        colour = tuple(a + (b - a) * share for a, b in zip(LIGHTEST, DARKEST, strict=True))
-        axes.plot(
-            list(losses),
-            [loss if loss < math.inf else math.nan for loss in losses.values()],
-            marker="o",
-            markersize=3.5,
-            linewidth=1.8,
-            color=colour,
-            label=str(width),
-            zorder=2,
-        )
+    for width in sweep.widths:
+        losses, style = sweep.losses(width), _line(sweep, width)
+        shown = [loss if loss < math.inf else math.nan for loss in losses.values()]
+        axes.plot(list(losses), shown, **style)
         # What lies above the picture, or diverged, points there.
         above = [lr for lr, loss in losses.items() if loss > ceiling]
-        axes.plot(above, [ceiling / 1.08] * len(above), "^", markersize=6, color=colour)
-    best_lrs = {w: lr for w, lr in best.items() if not math.isnan(lr)}
-    axes.plot(
-        list(best_lrs.values()),
-        [sweep.losses(width)[lr] for width, lr in best_lrs.items()],
-        linestyle="--",
-        linewidth=1.4,
-        marker="o",
-        markersize=9,
-        markerfacecolor="none",
-        markeredgewidth=1.8,
-        color=RED,
-        label="best",
-        zorder=3,
-    )
-
-
-def new_figure(size: tuple[float, float]) -> "Figure":
-    """A figure without pyplot: no window, no global state."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise NnlrError(
-            "A picture needs matplotlib, which is not installed.\n"
-            "  Fix: pip install 'nnlr[plot]'. Or print the table instead.",
-            package="matplotlib",
-        ) from error
-    return Figure(figsize=size, dpi=150, layout="constrained")
-
-
-def as_path(path: object) -> Path:
-    """Where to save a picture, or refuse it before it is drawn."""
-    if not isinstance(path, str | PathLike):
-        raise NnlrError(
-            f"path must be that of a picture, such as 'rates.png', got {shown(path)}.", value=path
-        )
-    formats = new_figure((1, 1)).canvas.get_supported_filetypes()
-    if (suffix := Path(path).suffix.removeprefix(".").lower()) and suffix not in formats:
-        raise NnlrError(
-            f"path: matplotlib writes no pictures in the format {suffix!r}; it writes "
-            f"{', '.join(sorted(formats))}.",
-            value=path,
-        )
-    return Path(path)
+        axes.plot(above, [ceiling / 1.08] * len(above), "^", markersize=5, color=style["color"])
+    best = {w: lr for w, lr in sweep.best.items() if not math.isnan(lr)}
+    axes.plot(list(best.values()), [sweep.losses(w)[lr] for w, lr in best.items()], **_BEST)
 
 
 def _logarithmic(axes: "Axes") -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
-
-
-def _plain(axes: "Axes") -> None:
-    axes.grid(axis="y", color=FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, which="both", labelsize=9)
-    axes.spines[["top", "left", "right"]].set_visible(False)
-    axes.spines["bottom"].set_color("#AAAAAA")
