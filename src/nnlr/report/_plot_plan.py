@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final
 
 from nnlr._rows.row import PlanRow
@@ -55,9 +54,7 @@ def decay(row: PlanRow) -> float:
 
 def resting_word(rows: Sequence[PlanRow]) -> str:
     """What a rate of 0 means here, in one word or two."""
-    states = [state for state in ("locked", "frozen") if any(r.state == state for r in rows)]
-    zero = ["0"] if any(row.trainable and row.lr == 0 for row in rows) else []
-    return "/".join(states + zero)
+    return "/".join(s for s in ("locked", "frozen") if any(row.state == s for row in rows))
 
 
 class Measure:
@@ -202,7 +199,7 @@ def _by_name(layout: Layout, measures: Sequence[Measure], width: float) -> "Figu
         axes.set_ylim(part.size - 0.4, -0.6)
         axes.set_yticks(range(part.size), names)
         axes.tick_params(labelleft=at == 0)
-        axes.set_xlabel(fill(measure.label, int(room / 0.07)))
+        axes.set_xlabel(measure.label if room > 1.7 else measure.label.replace(" (", "\n("))
         _draw(axes, measure, part, 5.5, flip=True)
     return figure
 

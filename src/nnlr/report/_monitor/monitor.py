@@ -285,7 +285,7 @@ class Monitor:
             OSError: If the file cannot be written.
         """
         from nnlr.report._monitor.picture import draw
-        from nnlr.report._scaling.pictures import as_path
+        from nnlr.report._plot_style import as_path
 
         place = None if path is None else as_path(path)
         if not self.history:

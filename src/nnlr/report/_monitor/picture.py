@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from nnlr.report._monitor.reading import LayerReading, Reading
-from nnlr.report._scaling.pictures import DARKEST, FAINT, GREY, LIGHTEST, new_figure
+from nnlr.report._plot_style import (
+    SMALL,
+    WIDTH,
+    new_figure,
+    plain,
+    ramp,
+    short_name,
+    styled,
+)
+from nnlr.report._plot_style import title as heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,26 +23,21 @@ _NAMED: Final = 14  # layers in the legend
 _LETTERS: Final = 26  # of their names
 
 
+@styled()
 def draw(history: Sequence[Reading], title: str) -> "Figure":
     """Draw rate, ratio and gradient over the steps, a line for each layer that is trained."""
     names = dict.fromkeys(
         layer.name for reading in history for layer in reading.layers if layer.state == "trained"
     )
-    figure = new_figure((8, 8))
-    figure.suptitle(f"What each layer does: {title}", fontsize=13, fontweight="bold")
+    figure = new_figure(WIDTH, 5.4)
+    heading(figure, f"What each layer does: {title}")
     panels = figure.subplots(3, 1, sharex=True)
     labels = ("learning rate", "|Δw| / |w| of one step", "|gradient|")
     for axes, label in zip(panels, labels, strict=True):
-        axes.set_title(label, fontsize=10, loc="left", color=GREY)
+        axes.set_title(label)
         axes.set_yscale("log")
-        axes.grid(axis="y", color=FAINT, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0, which="both", labelsize=9)
-        axes.spines[["top", "left", "right"]].set_visible(False)
-        axes.spines["bottom"].set_color("#AAAAAA")
-    for at, name in enumerate(names):
-        share = at / max(len(names) - 1, 1)
-        colour = tuple(a + (b - a) * share for a, b in zip(LIGHTEST, DARKEST, strict=True))
+        plain(axes)
+    for name, colour in zip(names, ramp(len(names)), strict=True):
         readings = {r.step: _of(r, name) for r in history}
         for axes, values in zip(panels, zip(*readings.values(), strict=True), strict=True):
             _curve(axes, list(readings), values, colour, name)
@@ -58,7 +62,7 @@ def _curve(
 ) -> None:
     """One line, with points where there are few."""
     marker = "o" if len(steps) <= 20 else ""
-    axes.plot(steps, values, color=colour, linewidth=1.5, marker=marker, markersize=3.5, label=name)
+    axes.plot(steps, values, color=colour, marker=marker, markersize=3, label=name)
 
 
 def _name(figure: "Figure", axes: "Axes", layers: int) -> None:
@@ -67,5 +71,5 @@ def _name(figure: "Figure", axes: "Axes", layers: int) -> None:
     if layers > _NAMED:
         at = sorted({round(k * (layers - 1) / (_NAMED - 1)) for k in range(_NAMED)})
         handles, names = [handles[k] for k in at], [names[k] for k in at]
-    short = [name if len(name) <= _LETTERS else f"…{name[-_LETTERS:]}" for name in names]
-    figure.legend(handles, short, loc="outside right upper", frameon=False, fontsize=9)
+    short = [short_name(name, _LETTERS) for name in names]
+    figure.legend(handles, short, loc="outside right upper", fontsize=SMALL)
