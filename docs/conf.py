@@ -125,9 +125,29 @@ def read(app, docname, source):
         app.env.note_dependency(str(path))
         there = with_links_from(path.read_text(encoding="utf-8"), path.parent, folder)
         text = text.replace(include[0], there)
+    if docname == "report-page":  # GitHub has no example to show
+        example = '<p><a href="example-report.html">An example: a ViT with layer decay</a></p>'
+        text = text.replace("\n```python", f"\n{example}\n\n```python", 1)
     if docname.endswith("index"):
         text += "\n\n" + table_of_contents(text)
     source[0] = text.replace("\n\n```\n", "\n```\n")  # doctest wants an empty line, readers do not
+
+
+def write_example(app, error):
+    """Write the report page of a plan beside the pages."""
+    if error or app.builder.name != "html":
+        return
+    import timm
+    from torch import device, optim
+
+    with device("meta"):
+        model = timm.create_model("vit_tiny_patch16_224", num_classes=10)
+    scheme = nnlr.layer_decay(0.75) * nnlr.no_weight_decay() * nnlr.rule("head.*", lr_mult=10)
+    plan = nnlr.resolve(model, scheme, lr=1e-3, weight_decay=0.05)
+    one_cycle = optim.lr_scheduler.OneCycleLR
+    rates = nnlr.report.rates_over_time(plan, one_cycle, 1000, max_lr=1e-3, total_steps=1000)
+    page = Path(app.outdir, "example-report.html")
+    page.write_text(plan.to_html(schedule=rates), encoding="utf-8")
 
 
 # --- names ----------------------------------------------------------------------------
@@ -188,6 +208,7 @@ def setup(app):
         if field.name == "variable":
             field.label = "Attributes"  # as in the docstrings
     app.connect("source-read", read)
+    app.connect("build-finished", write_example)
     app.connect("doctree-read", name_publicly)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-signature", hide_constructor)

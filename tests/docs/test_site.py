@@ -10,7 +10,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.full  # 30 s
+@pytest.mark.full  # 40 s
 @pytest.mark.no_cover
 def test_the_site_is_built_without_a_warning(tmp_path):
     """Every page, reference and docstring; what is linked outside of docs/ leads into the site."""
@@ -23,6 +23,8 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert (0, "") == (done.returncode, done.stderr)
     front = (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
     assert 'href="reference/index.html"' in front
+    assert 'href="example-report.html"' in (tmp_path / "html/report-page.html").read_text()
+    assert "VisionTransformer" in (tmp_path / "html/example-report.html").read_text()
     plan = (tmp_path / "html" / "reference" / "resolve.html").read_text(encoding="utf-8")
     assert all(f'id="nnlr.Plan.{name}"' in plan for name in ("optimizer", "explain", "to_json"))
     assert "nnlr._" not in re.sub(r"<[^>]+>", "", plan)
