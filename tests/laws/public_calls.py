@@ -30,7 +30,7 @@ from tests.helpers import public_names
 
 MODULES = (
     *(nnlr, nnlr.checkpoint, nnlr.depth, nnlr.optim, nnlr.report, nnlr.schemes),
-    *(nnlr.testing, nnlr.torch7),
+    *(nnlr.testing, nnlr.torch7, nnlr.config),
 )
 
 # Calls whose arguments are judged elsewhere, each with where.
@@ -195,6 +195,7 @@ OBJECTS: dict[str, Callable[[World], object]] = {
     "Product": lambda w: w.scheme * nnlr.no_weight_decay(),
     "Selector": lambda w: w.selector,
     "Findings": lambda w: nnlr.check(w.plan, w.optimizer),
+    "Recipe": lambda w: nnlr.config.Recipe(lr=0.1, weight_decay=0, algorithms=torch.optim.SGD),
     "ModelInfo": lambda w: nnlr.testing.describe(w.model),
     "PlanDiff": lambda w: w.plan.diff(w.plan.with_rates(lr=1.0)),
     "RatioScheduler": lambda w: nnlr.schedule(w.optimizer, StepLR, step_size=2),
@@ -277,6 +278,9 @@ SAMPLES: dict[str, Callable[[World], object]] = {
     "LrSweep.best_of_seeds.width": lambda w: 1,
     "LrSweep.regret.width": lambda w: 1,
     "index": lambda w: 0,
+    "scheme.data": lambda w: {"layer_decay": 0.5},
+    "dump.value": lambda w: w.scheme,
+    "load.source": lambda w: {"lr": 0.1, "weight_decay": 0, "scheme": "caffe"},
     "severity": lambda w: "note",
     "Scheme.__mul__.other": lambda w: w.scheme,
     **{f"Selector.{sign}.other": lambda w: "3.*" for sign in _SIGNS["Selector"]},
@@ -312,7 +316,7 @@ def _of_algorithms() -> torch.optim.Optimizer:
 
 # Methods that draw pictures, and those that resolve calls with a ModelInfo of its own.
 _NOT_CALLED = {"plot", "factors", "steps", "findings", "matches", "reach", "accepted", "via"}
-_NOT_CALLED |= {"parts"}
+_NOT_CALLED |= {"parts", "written_as"}
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any, Final, Literal, get_args, get_origin
 
 from nnlr._arguments import choice
@@ -28,7 +29,7 @@ _PLAIN: Final[Mapping[Any, Schema]] = {
     int: {"type": "integer"},
     float: _NUMBER,
     str: {"type": "string"},
-    type(None): {"type": "null"},
+    NoneType: {"type": "null"},
     Scheme: {"$ref": "#/$defs/scheme"},
     Selector: {"$ref": "#/$defs/selector"},
     Indexer: {"$ref": "#/$defs/indexer"},
@@ -74,8 +75,8 @@ def _recipe() -> Schema:
     properties = {
         "lr": _any_of(RATE),
         "weight_decay": _any_of(RATE),
-        "decay": {"enum": ["coupled", "independent", "sqrt"]},
-        "scheme": _PLAIN[Scheme],
+        "decay": {"enum": ["coupled", "independent", "sqrt", None]},
+        "scheme": {"anyOf": [_PLAIN[Scheme], _PLAIN[NoneType]]},
         "algorithms": _one_or_several("optimizer"),
         "schedule": _one_or_several("scheduler"),
     }
@@ -149,7 +150,7 @@ def _one_of(callees: Mapping[str, Callee], text: Schema) -> Schema:
 
 def _callee(callee: Callee) -> Schema:
     """The schema of what is written below the name of a function."""
-    forms = [_PLAIN[type(None)]] if _needs_nothing(callee) else []
+    forms = [_PLAIN[NoneType]] if _needs_nothing(callee) else []
     if callee.members:
         member = _any_of(callee.members)
         forms += [member, {"type": "array", "items": member}]
@@ -210,11 +211,13 @@ def _classes(kind: Kind) -> Schema:
 def _one_or_several(word: str) -> Schema:
     """The schema of one class, or of several by name."""
     one = {"$ref": f"#/$defs/{word}"}
-    several = {"anyOf": [one, {"type": "null"}]}
-    names = {"not": {"const": "class"}}
-    return {
-        "anyOf": [one, {"type": "object", "propertyNames": names, "additionalProperties": several}]
+    nothing = _PLAIN[NoneType]
+    several = {
+        "type": "object",
+        "propertyNames": {"not": {"const": "class"}},
+        "additionalProperties": {"anyOf": [one, nothing]},
     }
+    return {"anyOf": [one, several, nothing]}
 
 
 def _any_of(types: Sequence[Any]) -> Schema:
@@ -234,7 +237,8 @@ def _forms(one: Any, types: Sequence[Any]) -> list[Schema]:  # noqa: ANN401 - a 
         is_other = one is str and (Selector in types or Indexer in types)
         forms = [] if is_other else [_PLAIN[one]]
     elif one is slice:
-        several = {"type": "array", "items": _NUMBER, "minItems": 1, "maxItems": 2}
+        end = {"anyOf": [_NUMBER, _PLAIN[NoneType]]}
+        several = {"type": "array", "items": end, "minItems": 1, "maxItems": 2}
         ends = {"slice": {"anyOf": [_NUMBER, several]}}
         forms = [{"type": "object", "properties": ends, "required": ["slice"]}]
     elif origin is Literal:

@@ -229,7 +229,7 @@ def _from_mapping(
 def _from_list(data: list[Any], types: Sequence[Any], at: At) -> Any:  # noqa: ANN401 - of these types
     """A list with its members; or a mapping whose keys are more than text, as pairs."""
     keys, values = _of_mapping(types)
-    if Selector in keys and all(isinstance(item, list) and len(item) == 2 for item in data):
+    if Selector in keys and all(map(_is_pair, data)):
         return {
             decoded(key, keys, at[i]): decoded(value, values, at[i])
             for i, (key, value) in enumerate(data)
@@ -241,6 +241,11 @@ def _from_list(data: list[Any], types: Sequence[Any], at: At) -> Any:  # noqa: A
         if get_origin(one) in LISTS:
             return [decoded(v, alternatives(members[0]), at[i]) for i, v in enumerate(data)]
     return data
+
+
+def _is_pair(item: object) -> bool:
+    """Whether something is a selector and what it is mapped to."""
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str | dict)
 
 
 def _of_mapping(types: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

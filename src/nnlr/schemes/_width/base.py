@@ -95,9 +95,9 @@ def _as_widths(base: object) -> Mapping[Any, Any] | None:
     """The mapping of widths that a base is, if it is one; JSON has their numbers as text."""
     if not isinstance(base, Mapping):
         return None
-    of_json = any(isinstance(key, str) and key.isdecimal() for key in base)
+    of_json = all(isinstance(key, str) and key.isdecimal() for key in base)
     if of_json and all(isinstance(size, int) for size in base.values()):
-        base = {int(str(key)): size for key, size in base.items()}
+        base = {int(key): size for key, size in base.items()}
     return base if any(isinstance(key, int) for key in base) else None
 
 
