@@ -212,6 +212,7 @@ SAMPLES: dict[str, Callable[[World], object]] = {
     "plan": lambda w: w.plan,
     "plan_or_model": lambda w: w.plan,
     "optimizer": lambda w: w.optimizer,
+    "scheduler": lambda w: w.thing("RatioScheduler"),
     "schemes": lambda w: w.scheme,
     "selector": lambda w: "0.*",
     "lr": lambda w: 0.1,
