@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!nnlr\b).*"),  # names of others, whose pages are not read
     (
         r"py:.*",
-        r"nnlr\..*\.(KeyLike|Module|Opt|Scheduling|Scope|Slot|Writer)",
+        r"nnlr\..*\.(Key|KeyLike|Module|Opt|Scheduling|Scope|Slot|Writer)",
     ),  # types without a page
 ]
 

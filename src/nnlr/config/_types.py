@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 # The types of lists.
 LISTS: Final = frozenset({Sequence, Iterable, list})
@@ -17,12 +17,14 @@ _WORDS: Final = {
 
 
 def alternatives(hint: object) -> tuple[Any, ...]:
-    """The members of a union, flat; of another type itself.
+    """The members of a union, flat; of another type itself, and of a variable what it stands for.
 
     Examples:
         >>> alternatives(int | str | None)
         (<class 'int'>, <class 'str'>, <class 'NoneType'>)
     """
+    if isinstance(hint, TypeVar):
+        return alternatives(hint.__bound__)
     if get_origin(hint) in {Union, UnionType}:
         return tuple(one for part in get_args(hint) for one in alternatives(part))
     return (hint,)

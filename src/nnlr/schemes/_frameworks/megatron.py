@@ -12,7 +12,7 @@ and ``get_standard_config_overrides``.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
-from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -34,6 +34,9 @@ class KeyLike(Protocol):
     def matches(self, param: Tensor, param_name: str) -> bool:
         """Whether a parameter is meant."""
 
+
+# A mapping is not one of a wider type of keys, to a type checker.
+Key = TypeVar("Key", bound=str | Selector | KeyLike)
 
 Test = Callable[..., bool]
 
@@ -98,7 +101,7 @@ def _many(value: object) -> Iterable[Any]:
 
 
 def megatron(
-    config_overrides: Mapping[str | Selector | KeyLike, Mapping[str, Any]] | None = None,
+    config_overrides: Mapping[Key, Mapping[str, Any]] | None = None,
     *,
     standard: bool | None = None,
     apply_wd_to_qk_layernorm: bool = False,
