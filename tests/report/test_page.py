@@ -247,6 +247,17 @@ class TestOverview:
         assert titles[1].endswith("no weight decay")
         assert bars[0].startswith("layer 0: 6.25e-05, 1 tensor; layer 1: 0.000125")
 
+    def test_what_is_not_trained_comes_last(self):
+        """Frozen roles share one chart, and a bar tells how many of its rows are locked."""
+        model = tower()
+        model.blocks.requires_grad_(False)
+        scheme = nnlr.layer_decay(0.5) * nnlr.rule("stem.bias", lr_mult=0)
+        titles, bars = self.charts(resolved(scheme, model=model))
+        assert 2 == len(titles)
+        assert titles[0].startswith("matrix, bias, head")
+        assert "layer 0: 6.25e-05, 1 locked, 2 tensors; layer 1: frozen" in bars[0]
+        assert titles[1].endswith("not trained")
+
     def test_a_layer_is_called_by_its_modules(self):
         """By the one that all its parameters are in, else by the first words of each."""
         model = tower()
@@ -259,7 +270,7 @@ class TestOverview:
     def test_without_depth_the_parts_stand_for_layers(self):
         """As many segments of the names as there is room for; a long list stays short."""
         _, bars = self.charts(resolved(nnlr.rule("stem.*", lr_mult=0)))
-        assert "stem: locked, 2 tensors; blocks.0.1: 0.001, 2 tensors" in bars[0]
+        assert "stem: locked, 2 tensors; blocks.0.0: 0.001, 2 tensors" in bars[0]
         _, bars = self.charts(resolved(model=tower(50)))
         assert "blocks: 0.001, 200 tensors" in " ".join(bars)
 
@@ -366,7 +377,7 @@ class TestDiff:
         """Old and new, the factor between, and the declarations behind."""
         old = resolved(nnlr.layer_decay(0.5))
         page = Parsed(old.diff(resolved(nnlr.layer_decay(0.7))).to_html())
-        text = " ".join(page.text("h3", "li", "td", "s", "small", "h1").split())
+        text = " ".join(page.text("h2", "li", "td", "s", "small", "h1").split())
         assert "Learning rate of 14 parameters" in text
         assert "layer_decay(0.5)" in text
         assert "layer_decay(0.7)" in text
@@ -396,9 +407,9 @@ class TestDiff:
         """By their folded names, each in a list that opens."""
         old, new = resolved(model=tower(3)), resolved(model=tower(1))
         removed = Parsed(old.diff(new).to_html())
-        assert "8 parameters removed" in removed.text("h3")
+        assert "8 parameters removed" in removed.text("h2")
         assert "blocks.2.1.bias" in removed.text("bdi")
-        assert "8 parameters added" in Parsed(new.diff(old).to_html()).text("h3")
+        assert "8 parameters added" in Parsed(new.diff(old).to_html()).text("h2")
 
     def test_other_bases_are_named(self):
         """Where the factors are the same, the page says so."""
@@ -427,6 +438,13 @@ class TestNotebook:
         assert "warning" in page.text("b")
         for rule in re.findall(r"([^{}]+)\{[^{}]*\}", page.text("style")):
             assert all(".nnlr-plan" in selector for selector in rule.split(","))
+
+    def test_a_difference_is_shown_as_text(self):
+        """Not as the rows that it holds."""
+        model = nn.ModuleDict({"<b>": nn.PReLU()})
+        old = resolved(model=model)
+        view = old.diff(old.with_rates(lr=0.5))._repr_html_()
+        assert view.startswith("<pre>changed 1 parameter: &lt;b&gt;.weight")
 
     def test_several_towers_have_titles(self):
         """As on the page."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from textwrap import wrap
 from typing import Any
 
@@ -58,6 +59,10 @@ class PlanDiff:
             title = "rerouted" if change.startswith(_REROUTED) else "changed"
             lines += [_heading(title, names), change]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same text."""
+        return f"<pre>{escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         """The difference as plain dicts, lists, strings and numbers, as JSON has them.

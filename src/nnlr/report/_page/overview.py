@@ -73,8 +73,8 @@ class _Line(NamedTuple):
 
 _Lines = Sequence[_Line]
 
-# State, learning rate, weight decay and algorithm.
-_Treatment = tuple[str, float, float, str | None]
+# Learning rate, weight decay and algorithm of a trained row.
+_Treatment = tuple[float, float, str | None]
 
 
 def panels(rows: Sequence[PlanRow], lr: Scale, decay: Scale) -> list[Panel]:
@@ -136,32 +136,37 @@ def _panel(title: str, lines: _Lines, lr: Scale, decay: Scale, tower: str | None
 
 
 def _alike(lines: _Lines) -> Iterator[tuple[str, ...]]:
-    """The roles in classes that are treated alike wherever they meet; the largest first."""
+    """The roles in classes whose trained rows are treated alike wherever they meet.
+
+    The class with the largest role comes first, that of roles that are nowhere trained last.
+    """
     cells: dict[str, dict[int, set[_Treatment]]] = {}
-    size: dict[str, int] = {}
+    size: Counter[str] = Counter()
     for at, line in enumerate(lines):
         for row in line.rows:
-            treatment = (row.state, row.lr, row.weight_decay, row.algorithm)
-            cells.setdefault(row.role, {}).setdefault(at, set()).add(treatment)
-            size[row.role] = size.get(row.role, 0) + row.numel
+            mine = cells.setdefault(row.role, {})
+            if row.trainable:
+                mine.setdefault(at, set()).add((row.lr, row.weight_decay, row.algorithm))
+            size[row.role] += row.numel
     classes: list[tuple[list[str], dict[int, set[_Treatment]]]] = []
-    for role in sorted(cells, key=lambda role: -size[role]):
-        for members, together in classes:
-            both = together.keys() & cells[role].keys()
-            if _decays(together) == _decays(cells[role]) and all(
-                together[at] == cells[role][at] for at in both
-            ):
+    for role, _ in size.most_common():
+        mine = cells[role]
+        for members, theirs in classes:
+            both = mine.keys() & theirs.keys()
+            alike = all(mine[at] == theirs[at] for at in both)
+            if alike and _decays(mine) == _decays(theirs):
                 members.append(role)
-                together.update(cells[role])
+                theirs.update(mine)
                 break
         else:
-            classes.append(([role], dict(cells[role])))
+            classes.append(([role], dict(mine)))
+    classes.sort(key=lambda each: not each[1])
     return (tuple(members) for members, _ in classes)
 
 
-def _decays(cells: Mapping[int, set[_Treatment]]) -> set[object]:
-    """Everything but the rate in the treatments of some cells."""
-    return {(state, decay > 0, name) for cell in cells.values() for state, _, decay, name in cell}
+def _decays(cells: Mapping[int, set[_Treatment]]) -> set[tuple[bool, str | None]]:
+    """Whether there is decay, and by which algorithms."""
+    return {(decay > 0, name) for cell in cells.values() for _, decay, name in cell}
 
 
 def _chart(roles: tuple[str, ...], lines: _Lines, lr: Scale, decay: Scale) -> Chart:
