@@ -95,6 +95,19 @@ def test_what_is_promised_names_tests_that_exist():
         assert (DOCS.parent / path).exists(), path
 
 
+def test_promises_are_made_for_the_versions_that_the_tests_run_on():
+    """Those of constraints.txt."""
+    page = (DOCS / "promised.md").read_text(encoding="utf-8").partition("## ")[0]
+    pins = (DOCS.parent / "constraints.txt").read_text(encoding="utf-8").lower()
+    versions = re.findall(r"(\w+)\s+(\d+\.\d+\.\d+)", page)
+    assert len(versions) == 8
+    assert [] == [
+        (name, version)
+        for name, version in versions
+        if not re.search(rf"^{name.lower()}(-lite)?=={version}", pins, re.MULTILINE)
+    ]
+
+
 @pytest.mark.parametrize("name", public_names(schemes))
 def test_every_scheme_has_a_page_that_is_in_the_index(name):
     """docs/schemes/<name>.md exists, and docs/schemes/index.md leads to it."""
