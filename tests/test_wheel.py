@@ -40,7 +40,8 @@ def test_it_holds_the_package_and_needs_the_core_only(tmp_path):
     assert 0 == built.returncode, built.stderr
     (wheel,) = tmp_path.glob("nnlr-*.whl")
     packed = ZipFile(wheel).namelist()
-    assert {"nnlr"} == {name.partition("/")[0] for name in packed if ".dist-info/" not in name}
+    tops = {name.partition("/")[0] for name in packed if ".dist-info/" not in name}
+    assert {"nnlr", "nnlr_command.py"} == tops
     page = ROOT / "src" / "nnlr" / "report" / "_page"  # its templates, style sheets and scripts too
     assert {f"nnlr/report/_page/{path.name}" for path in page.glob("*.*")} <= set(packed)
     venv.create(tmp_path / "fresh", with_pip=True)

@@ -1,93 +1,81 @@
-"""The command line: ``nnlr schemes`` lists the published recipes.
+"""The command line: ``nnlr show``, ``explain``, ``diff``, ``check``, ``schemes``, ``config``.
 
-It needs typer, an extra: ``pip install "nnlr[cli]"``.
+It needs typer and PyYAML, an extra: ``pip install "nnlr[cli]"``. Data flow: arguments ->
+model -> plan -> text. The exit status is 0, or 1 if something was found or differs, 2 for
+input that cannot be used, 3 for a bug in nnlr.
 """
 
 import io
-import re
+import os
 import sys
-from collections.abc import Callable, Iterator
-from inspect import Parameter, Signature, getdoc, isfunction, signature
-from textwrap import fill
-from typing import Annotated
+import traceback
+from collections.abc import Callable, Sequence
 
-import nnlr
-
-_WIDTH = 80
-
-
-def recipes() -> Iterator[str]:
-    """Every published scheme: its call with the defaults, and the first line on it."""
-    for name, scheme in sorted(vars(nnlr.schemes).items()):
-        if isfunction(scheme):
-            # Types take more room than they help.
-            plain = [
-                parameter.replace(annotation=Parameter.empty)
-                for parameter in signature(scheme).parameters.values()
-            ]
-            call = name + str(Signature(plain))
-            call = re.sub(r"<function (\w+) at 0x\w+>", r"\1", call)
-            line = (getdoc(scheme) or "").partition("\n")[0].replace("``", "")
-            yield fill(call, _WIDTH, subsequent_indent=" " * (len(name) + 1))
-            yield fill(line, _WIDTH, initial_indent="    ", subsequent_indent="    ")
+# Beyond 0, 1 and 2.
+_BUG = 3
+_INTERRUPTED = 130  # as shells write it: 128 and the number of the signal
+_PIPE_CLOSED = 141
 
 
-def run() -> None:
-    """Read the arguments and run the command that they name.
+def main(
+    arguments: Sequence[str] | None = None, run: Callable[[Sequence[str]], int] | None = None
+) -> int:
+    """Run the ``nnlr`` command.
 
-    Raises:
-        ModuleNotFoundError: If typer is not installed.
+    Args:
+        arguments: What follows ``nnlr`` on the command line; ``None`` for that of the process.
+        run: What runs them; for tests.
+
+    Returns:
+        The exit status.
+
+    Examples:
+        >>> main(["--version"])
+        nnlr 0...
+        0
     """
-    import typer
-
-    # Plain help: the same text in every terminal, and a traceback only where there is a bug.
-    app = typer.Typer(
-        add_completion=False,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-
-    def show_version(wanted: bool) -> None:
-        if wanted:
-            typer.echo(f"nnlr {nnlr.__version__}")
-            raise typer.Exit
-
-    @app.callback()
-    def nnlr_command(
-        version: Annotated[
-            bool,
-            typer.Option(
-                "--version",
-                callback=show_version,
-                is_eager=True,
-                help="Show the version and exit.",
-            ),
-        ] = False,
-    ) -> None:
-        """Layer-wise learning rates and weight decays for PyTorch."""
-
-    @app.command()
-    def schemes() -> None:
-        """List every published scheme with its defaults."""
-        typer.echo("\n".join(recipes()))
-
-    app(prog_name="nnlr")
-
-
-def main(command: Callable[[], None] = run) -> None:
-    """Entry point of the ``nnlr`` command."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character shows '?' for it, rather than a traceback.
         if isinstance(stream, io.TextIOWrapper):  # None where it is closed
             stream.reconfigure(errors="replace")
     try:
-        command()
+        status = (run or _runner())(sys.argv[1:] if arguments is None else arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except ModuleNotFoundError as error:
-        if error.name != "typer":
-            raise
-        print(  # noqa: T201 - the command's own output
-            'The command line needs typer, which is not installed.\n  Fix: pip install "nnlr[cli]"',
-            file=sys.stderr,
+        package = {"typer": "typer", "yaml": "PyYAML"}.get(error.name or "")
+        if package is None:
+            return _bug(error)
+        _say(
+            f"The command line needs {package}, which is not installed.\n"
+            '  Fix: pip install "nnlr[cli]"'
         )
-        sys.exit(2)
+        return 2
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read has seen enough. Python would complain again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except Exception as error:  # noqa: BLE001 - the last resort
+        return _bug(error)
+    return status
+
+
+def _runner() -> Callable[[Sequence[str]], int]:
+    """What runs arguments; typer is an extra, and loaded on use."""
+    from nnlr.cli._app import run
+
+    return run
+
+
+def _bug(error: Exception) -> int:
+    """Show the traceback of an error that nobody foresaw."""
+    _say("".join(traceback.format_exception(error)).rstrip())
+    _say("\nThis is a bug in nnlr. Please report it, with the command and the lines above.")
+    return _BUG
+
+
+def _say(text: str) -> None:
+    """Write to the error stream."""
+    print(text, file=sys.stderr)  # noqa: T201 - the command's own output

@@ -1,0 +1,63 @@
+"""The optimizer of ``--optimizer``: a class by its name, or one for each algorithm."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+from torch.optim import Optimizer
+
+import nnlr
+from nnlr._text import nearest_hint
+from nnlr.cli import _python
+from nnlr.cli._model import Subject
+from nnlr.errors import NnlrError
+
+_CLASSES: Final = {
+    name: cls
+    for name, cls in vars(torch.optim).items()
+    if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
+}
+
+
+def built_optimizer(
+    plan: "nnlr.Plan", subject: Subject, texts: Sequence[str] | None
+) -> Optimizer | None:
+    """The optimizer that a plan builds of the classes that are named; ``None`` without.
+
+    Raises:
+        NnlrError: If there is no such class, it does not fit the plan, or there is no model.
+    """
+    if not texts:
+        return None
+    if subject.model is None:
+        raise NnlrError("--optimizer is for a model; a saved plan holds names and numbers only.")
+    optimizer: Optimizer = plan.optimizer(_classes(texts))
+    return optimizer
+
+
+def _classes(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a class, or one for each algorithm
+    """The class of optimizers that is named; or one for each algorithm, by ``name=class``."""
+    named = dict(text.split("=", 1) for text in texts if "=" in text)
+    if not named and len(texts) == 1:
+        return _class(texts[0])
+    if len(named) < len(texts):
+        raise NnlrError(
+            "--optimizer is one class, or one for each algorithm: --optimizer muon=Muon "
+            "--optimizer adamw=AdamW.",
+            value=texts,
+        )
+    return {algorithm: _class(name) for algorithm, name in named.items()}
+
+
+def _class(name: str) -> Callable[..., Optimizer]:
+    """A class of torch.optim by its name, or of another package by its path."""
+    module, colon, path = name.partition(":")
+    if colon:
+        cls = _python.find(module, path, ())
+        if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
+            raise NnlrError(f"--optimizer {name!r} is no class of torch.optim.Optimizer.")
+        return cls
+    if name not in _CLASSES:
+        hint = nearest_hint(name, _CLASSES) or "Of another package: package.module:Class."
+        raise NnlrError(f"torch.optim has no optimizer {name!r}. {hint}", value=name)
+    return _CLASSES[name]

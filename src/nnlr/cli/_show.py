@@ -1,0 +1,133 @@
+"""``nnlr show``, ``explain`` and ``diff``: a plan, one of its rows, and what another changes."""
+
+import json
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import nnlr
+from nnlr._text import beginnings
+from nnlr.cli._optimizer import built_optimizer
+from nnlr.cli._output import Target, deliver
+from nnlr.cli._scheme import Options
+from nnlr.cli._terminal import working
+from nnlr.errors import NnlrError
+from nnlr.report import rates_over_time
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class View(NamedTuple):
+    """What of a plan is shown: every row, trained ones only, which columns, how many steps."""
+
+    full: bool
+    trained: bool
+    columns: str | None
+    steps: int | None
+
+
+def show(
+    model: str, options: Options, optimizers: Sequence[str] | None, target: Target, view: View
+) -> int:
+    """Show the plan of a model; with steps the course of its schedule too."""
+    subject = options.subject(model)
+    plan = options.plan(subject)
+    with working("building the optimizer"):
+        optimizer = built_optimizer(plan, subject, optimizers)
+    shown: dict[str, Any] = {"full": view.full, "optimizer": optimizer}
+    if view.trained:
+        shown["trained"] = True
+    if view.columns:
+        shown["columns"] = view.columns
+    views: dict[str, Callable[[], str]] = {
+        "table": lambda: plan.table(**shown),
+        "json": plan.to_json,
+        "csv": plan.to_csv,
+        "markdown": lambda: plan.to_markdown(**shown),
+        "html": plan.to_html,
+    }
+    picture: Callable[[], Figure] = plan.plot
+    if view.steps is not None:
+        schedule, steps = _schedule_of(options), view.steps
+        views["html"] = lambda: plan.to_html(schedule=rates_over_time(plan, schedule, steps))
+        picture = partial(plan.plot_schedule, schedule, steps)
+    deliver(views, target, picture)
+    return 0
+
+
+def _schedule_of(options: Options) -> Any:  # noqa: ANN401 - what nnlr.schedule takes
+    """The schedule of the recipe.
+
+    Raises:
+        NnlrError: If there is none.
+    """
+    schedule = None if options.config is None else options.recipe().schedule
+    if schedule is None:
+        raise NnlrError(
+            "--steps shows the course of a schedule, and there is none: a recipe that --config "
+            "names can have one, schedule: {class: CosineAnnealingLR, T_max: 1000}."
+        )
+    return schedule
+
+
+def explain(model: str, names: Sequence[str], options: Options, target: Target) -> int:
+    """Explain the rows of a plan that names or patterns mean."""
+    subject = options.subject(model)
+    plan = options.plan(subject)
+    rows = dict.fromkeys(name for pattern in names for name in _named(plan, pattern))
+
+    def facts() -> str:
+        """The rows as JSON, each with the factors of its trace."""
+        saved = plan.to_dict()
+        by_name = {row["name"]: row for row in saved["rows"]}
+        steps = saved["steps"]
+        told = [
+            by_name[name] | {"trace": [steps[i] for i in by_name[name]["trace"]]} for name in rows
+        ]
+        return json.dumps(told, indent=1)
+
+    views = {"table": lambda: "\n\n".join(map(plan.explain, rows)), "json": facts}
+    deliver(views, target)
+    return 0
+
+
+def _named(plan: "nnlr.Plan", pattern: str) -> list[str]:
+    """The rows that a name or a pattern means.
+
+    Raises:
+        NnlrError: If there are none.
+    """
+    if not set(pattern) & set("*?["):
+        return [plan[pattern].name]
+    names = [row.name for row in plan if fnmatchcase(row.name, pattern)]
+    if not names:
+        begin = beginnings(row.name for row in plan)
+        raise NnlrError(
+            f"{pattern!r} matches no parameter of {plan.label}. Names begin with: {begin}.",
+            value=pattern,
+        )
+    return names
+
+
+def diff(sides: Sequence[str], options: Options, target: Target, *, exit_code: bool) -> int:
+    """Show what the second of two plans changes; of one model, or of two saved plans."""
+    if len(sides) not in {2, 3}:
+        raise NnlrError(
+            "diff takes a model and two sides, nnlr diff MODEL A B, or two saved plans, "
+            f"nnlr diff A.json B.json; got {len(sides)}.",
+            value=sides,
+        )
+    *model, old, new = sides
+    subject = options.subject(model[0]) if model else None
+    before, after = (options.side(text, subject) for text in (old, new))
+    difference = before.diff(after)
+    views = {
+        "table": lambda: str(difference),
+        "json": lambda: json.dumps(difference.to_dict(), indent=1),
+        "markdown": difference.to_markdown,
+        "html": difference.to_html,
+    }
+    deliver(views, target)
+    return int(exit_code and bool(difference))
