@@ -1,10 +1,11 @@
-"""Fine-tune with the Trainer of transformers: layer-wise rates, a floor, logs, a resume.
+"""Fine-tune with the Trainer of transformers: layer-wise rates, a floor, a monitor, a resume.
 
     python examples/finetune_transformers.py [--out DIR]
 
 A small BERT with random weights learns whether two symbols of a row are the same. Nothing is
 downloaded. The second run starts at the middle checkpoint of the first and must end at the
-same weights. Needs transformers and accelerate.
+same weights. The table at the end shows what each step did to each layer. Needs transformers and
+accelerate.
 """
 
 import argparse
@@ -25,7 +26,7 @@ try:
         set_seed,
     )
 
-    from nnlr.integrations.transformers import RatioTrainer, log_rates, optimizer
+    from nnlr.integrations.transformers import RatioTrainer, log_layers, log_rates, optimizer
 except (ImportError, RuntimeError) as error:
     raise SystemExit(
         f"{error}\nFix: pip install transformers accelerate\n"
@@ -39,14 +40,8 @@ SCHEME *= nnlr.rule("classifier.*", lr_mult=3)
 
 def bert():
     """Four layers, 32 wide."""
-    config = BertConfig(
-        vocab_size=12,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        max_position_embeddings=8,
-    )
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 8}
+    config = BertConfig(vocab_size=12, num_hidden_layers=4, num_attention_heads=4, **sizes)
     return BertForSequenceClassification(config)
 
 
@@ -95,31 +90,27 @@ def trainer_of(folder, steps):
         optimizer_cls_and_kwargs=optimizer(SCHEME, args=args),
     )
     log_rates(trainer)
-    return trainer
+    return trainer, log_layers(trainer, every=10)
 
 
 def runs(folder, steps=300):
-    """The run in one go, and the same one resumed from the middle."""
-    whole = trainer_of(folder, steps)
+    """The run in one go with its monitor, and the same one resumed from the middle."""
+    whole, watch = trainer_of(folder, steps)
     whole.train()
-    resumed = trainer_of(folder, steps)
+    resumed, _ = trainer_of(folder, steps)
     resumed.train(resume_from_checkpoint=str(Path(folder) / f"checkpoint-{steps // 2}"))
-    return whole, resumed
+    return whole, resumed, watch.monitor
 
 
-def main():
-    """Print the plan, train, and compare."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", default=None, help="folder for checkpoints")
     folder = parser.parse_args().out or tempfile.mkdtemp(prefix="nnlr-")
     torch.set_num_threads(1)  # so small a model is slower on more
     set_seed(0)
     print(nnlr.resolve(bert(), SCHEME, lr=2e-3, weight_decay=0.05))
-    whole, resumed = runs(folder)
+    whole, resumed, monitor = runs(folder)
     pairs = zip(whole.model.parameters(), resumed.model.parameters(), strict=True)
     print("accuracy:", whole.evaluate()["eval_accuracy"])
     print("the resumed run has the same weights:", all(torch.equal(*p) for p in pairs))
-
-
-if __name__ == "__main__":
-    main()
+    print("", monitor, sep="\n")

@@ -22,7 +22,7 @@ def test_each_has_a_test():
 
 NEEDS = {
     "finetune_transformers": "transformers",
-    "lightning_digits": "lightning",
+    "lightning_unfreezing": "lightning",
     "mup_coordinate_check": "matplotlib",
     "mup_lr_transfer": "sklearn",
 }

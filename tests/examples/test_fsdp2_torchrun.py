@@ -113,6 +113,11 @@ def test_two_processes_train_as_one(tmp_path):
     assert "" == (tmp_path / "said.1").read_text()
     assert 2 == text.count("20 parameters (1,295), 12 groups")
     assert 1 == text.count("20 parameters go on with their state")
+    assert ["3 readings, step 1 to 3", "5 readings, step 4 to 8"] == re.findall(
+        r"AdamW, step \d \((.*)\)", text
+    )
+    ratios = [float(row.split()[2]) for row in text.splitlines() if row.startswith("blocks.3 ")]
+    assert all(1e-3 < ratio < 0.1 for ratio in ratios), ratios
     hand = ByHand()
     expected = hand.train(0.75, range(3)) + hand.train(0.9, range(3, 8))
     assert expected == pytest.approx(losses(text), abs=2e-6)

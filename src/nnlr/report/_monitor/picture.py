@@ -26,9 +26,10 @@ _LETTERS: Final = 26  # of their names
 @styled()
 def draw(history: Sequence[Reading], title: str) -> "Figure":
     """Draw rate, ratio and gradient over the steps, a line for each layer that is trained."""
-    names = dict.fromkeys(
-        layer.name for reading in history for layer in reading.layers if layer.state == "trained"
-    )
+    trained = {layer.name for r in history for layer in r.layers if layer.state == "trained"}
+    # In the order of the model, in which each reading has them.
+    every = dict.fromkeys(layer.name for r in reversed(history) for layer in r.layers)
+    names = [name for name in every if name in trained]
     figure = new_figure(WIDTH, 5.4)
     heading(figure, f"What each layer does: {title}")
     panels = figure.subplots(3, 1, sharex=True)
