@@ -3,7 +3,6 @@
 import random
 import re
 import sys
-from fnmatch import fnmatchcase
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ import nnlr
 from nnlr._rows.rates import Bases
 from nnlr.report import _table as tables
 from nnlr.report._explain import explain
-from nnlr.report._fold import _braced, folds
 from nnlr.report._table import LIMIT
 from nnlr.report._text import WIDTH
 
@@ -43,7 +41,7 @@ def test_the_first_table_draws_no_random_numbers(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
         monkeypatch.delitem(sys.modules, name)
     before = random.getstate()
-    str(resolved(nn.Linear(1, 1)))
+    str(resolved(nn.ModuleDict({"層": nn.PReLU()})))
     assert "rich.style" in sys.modules
     assert before == random.getstate()
 
@@ -96,17 +94,25 @@ class TestTable:
         assert max(map(len, lines)) <= WIDTH
 
     def test_what_was_left_out_is_said(self):
-        """Where even cutting does not help, the last lines say how much is missing."""
-        text = str(resolved(encoder(100), decayed(100)))
-        assert re.search(r"\.\.\. and \d+ more lines: see table\(full=True\)", text)
-
-    def test_the_ends_are_shown(self):
-        """What is left out is the middle: stem and head are there, dots stand for the rest."""
-        lines = str(resolved(encoder(100), decayed(100))).splitlines()
+        """Where no folding helps the middle is left out: stem and head stay, and a word on it."""
+        model = nn.ModuleDict({f"{chr(97 + k % 26)}{'z' * k}": nn.PReLU() for k in range(90)})
+        model["head"] = nn.PReLU()
+        scheme = nnlr.rule("*")
+        for at, name in enumerate(model):
+            scheme = scheme * nnlr.rule(f"{name}.weight", lr_mult=1 / (1 + at))
+        lines = str(resolved(model, scheme)).splitlines()
         left_out = next(k for k, line in enumerate(lines) if line.startswith("... and"))
+        assert re.fullmatch(r"\.\.\. and \d+ more lines: see table\(full=True\)", lines[left_out])
         assert "..." in lines
-        assert lines[4].startswith("embeddings")
+        assert lines[4].startswith("a.weight")
         assert lines[left_out - 1].startswith("head")
+        assert len(lines) <= LIMIT
+
+    def test_inner_layers_share_a_line_where_room_is_short(self):
+        """The outermost layers stay, of those within the range of their rates is told."""
+        text = str(resolved(encoder(100), decayed(100)))
+        assert re.search(r"encoder\.layers\.\{\d+\.\.\d+\}\.\*.*\.\.", text)
+        assert "more lines" not in text
 
     def test_no_note_is_clipped(self):
         """The columns of numbers and a note leave less room for names, and none clips the note."""
@@ -135,7 +141,7 @@ class TestTable:
         counts = [
             int(match[1].replace(",", ""))
             for line in text.splitlines()[4:]
-            if (match := re.search(r"\s([\d,]+)\s+1\s+0\.001\s+0\.05", line))
+            if (match := re.search(r"\s([\d,]+)\s+0\.001\s+0\.05", line))
         ]
         assert sum(p.numel() for p in model.parameters()) == sum(counts)
 
@@ -143,50 +149,6 @@ class TestTable:
         """What is probably a mistake is printed with the plan."""
         text = str(resolved(nn.Linear(2, 1), nnlr.rule("bias", lr_mult=1e-5)))
         assert "looks like an absolute one" in " ".join(text.split())
-
-
-class TestFold:
-    """Folding rows into lines."""
-
-    @pytest.mark.parametrize(
-        ("values", "expected"),
-        [
-            ([3], "3"),
-            ([0, 1, 2], "{0..2}"),
-            ([0, 2], "{0,2}"),
-            ([0, 1, 5, 7, 8], "{0..1,5,7..8}"),
-        ],
-    )
-    def test_numbers_become_ranges(self, values, expected):
-        """Runs are written with two dots, the rest with commas."""
-        assert expected == _braced(values)
-
-    def test_gaps_are_not_papered_over(self):
-        """Names that are not every combination of their numbers keep lines of their own."""
-        model = nn.ModuleDict(
-            {
-                "a": nn.ModuleList([nn.ModuleList([nn.PReLU(), nn.PReLU()]), nn.PReLU()]),
-            }
-        )
-        model["a"][1] = nn.ModuleList([nn.PReLU()])
-        lines = next(folds(resolved(model).rows))
-        assert ["a.0.0.weight", "a.0.1.weight", "a.1.0.weight"] == [line.label for line in lines]
-
-    def test_a_cut_name_keeps_the_numbers_that_its_rows_share(self):
-        """`body.*.1.*` tells which layer it is, and is a pattern that its rows match."""
-        model = nn.ModuleDict({"body": encoder(3)})
-        rows = resolved(model, decayed(3).within("body")).rows
-        *_, lines = folds(rows)
-        assert {"body.*", "body.*.0.*", "body.*.1.*", "body.*.2.*"} == {
-            line.label for line in lines
-        }
-        assert all(fnmatchcase(row.name, line.label) for line in lines for row in line.rows)
-
-    def test_every_fold_holds_every_row_once(self):
-        """However far it goes, folding neither loses nor repeats a row."""
-        rows = resolved(encoder(3), decayed(3)).rows
-        for lines in folds(rows):
-            assert sorted(map(id, rows)) == sorted(id(row) for ln in lines for row in ln.rows)
 
 
 class TestExplain:
@@ -282,13 +244,11 @@ class TestDiff:
 
 
 def test_large_plans_are_folded_before_they_are_drawn(monkeypatch):
-    """Of thousands of rows only what fits is handed to the drawing library."""
+    """Of thousands of rows only what fits is drawn."""
     with torch.device("meta"):
         model = nn.ModuleList(nn.ModuleList(nn.Linear(1, 1) for _ in range(60)) for _ in range(50))
     drawn = []
-    monkeypatch.setattr(
-        tables, "_body", lambda lines, notes, **_: drawn.append(len(lines)) or ["x"]
-    )
+    monkeypatch.setattr(tables, "grid", lambda _, names, *rest: drawn.append(len(names)) or ["x"])
     assert "x" in str(resolved(model))
     assert max(drawn) <= LIMIT
 

@@ -1,7 +1,6 @@
 """What is told of each algorithm: its base rates, how much it trains, and its state."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from textwrap import wrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -15,7 +14,7 @@ from nnlr.errors import NnlrError
 from nnlr.optim._members import ALGORITHM
 from nnlr.optim._mixed import member_of
 from nnlr.optim._update_size import ADAM, FACTOR, FACTORS, is_muon, update_size
-from nnlr.report._text import WIDTH, amount, rate
+from nnlr.report._text import amount, rate
 
 
 class Stepped(NamedTuple):
@@ -52,11 +51,36 @@ def algorithm_lines(
         lines.append(f"{printable(name or 'no algorithm')}: {', '.join(parts)}")
     if optimizer is not None and not lines[1:]:
         lines[0] += f", {_state(optimizer, None)}"
-    return [
-        piece
-        for line in lines
-        for piece in wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-    ]
+    return lines
+
+
+def state_bytes(optimizer: Optimizer) -> dict[str, int | None]:
+    """For each parameter how many bytes its state takes, or will take; unknown is ``None``."""
+    sizes: dict[str, int | None] = {}
+    makers: dict[int, Maker] = {}
+    for group, part in stepped(optimizer):
+        maker = makers.setdefault(id(part), Maker(part, packed=False))
+        for name, tensor in zip(group.get("param_names", ()), group["params"], strict=False):
+            sizes[name] = _bytes(part, group, tensor, maker)
+    return sizes
+
+
+def update_sizes(optimizer: Optimizer | None) -> Callable[[PlanRow], tuple[float, ...]]:
+    """What tells of a row the least and the largest RMS of a step; nothing where unknown.
+
+    Without an optimizer that is told for algorithms called after Adam.
+    """
+    groups = [] if optimizer is None else stepped(optimizer)
+    group_of = {name: each for each in groups for name in each.group.get("param_names", ())}
+
+    def sizes(row: PlanRow) -> tuple[float, ...]:
+        if each := group_of.get(row.name):
+            size = update_size(type(each.part), each.group, row.shape)
+        else:
+            size = ADAM if optimizer is None and "adam" in (row.algorithm or "").lower() else None
+        return () if size is None else (size.low * row.lr, size.high * row.lr)
+
+    return sizes
 
 
 def _rates(bases: Bases, name: str | None) -> str:
@@ -76,7 +100,7 @@ def _state(optimizer: Optimizer, algorithm: str | None) -> str:
         for tensor in group["params"]
     ]
     unknown = sizes.count(None)
-    text = f"{_size(sum(size for size in sizes if size is not None))} of state"
+    text = f"{size_text(sum(size for size in sizes if size is not None))} of state"
     if unknown:
         text += f" beside that of {plural(unknown, 'tensor')}, which is not known"
     return f"{text} ({', '.join(names) or 'no class'})"
@@ -92,11 +116,11 @@ def _tensors(values: Iterable[object]) -> Iterable[Tensor]:
     return (value for value in values if isinstance(value, Tensor))
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
     """A number of bytes.
 
     Examples:
-        >>> _size(336), _size(2_500_000)
+        >>> size_text(336), size_text(2_500_000)
         ('336 bytes', '2.5 MB')
     """
     for size, unit in ((10**9, "GB"), (10**6, "MB"), (10**4, "kB")):

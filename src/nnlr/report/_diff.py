@@ -11,7 +11,7 @@ from nnlr._declare.factor import NEUTRAL, Step
 from nnlr._rows.row import PlanRow
 from nnlr._rows.to_dict import plain
 from nnlr._text import listed, plural
-from nnlr.report._markdown import block, code, details, grid
+from nnlr.report._markdown import block, code, details, markdown_grid
 from nnlr.report._text import WIDTH, rate
 
 # What is compared of two rows, beside their options.
@@ -114,7 +114,7 @@ class PlanDiff:
                 "tensors": [f"{len(names):,}" for names in kinds.values()],
                 "change": ["<br>".join(map(code, kind.splitlines())) for kind in kinds],
             }
-            lines += ["", *grid(cells, left=("parameters", "change"))]
+            lines += ["", *markdown_grid(cells, left=("parameters", "change"))]
         for word, rows in self._moved():
             if rows:
                 names = block([row.name for row in rows])

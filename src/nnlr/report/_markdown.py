@@ -23,7 +23,7 @@ def code(text: str) -> str:
     return f"{fence}{room}{shown}{room}{fence}".replace("|", r"\|") if shown else ""
 
 
-def grid(columns: Mapping[str, Sequence[str]], left: Iterable[str] = ()) -> list[str]:
+def markdown_grid(columns: Mapping[str, Sequence[str]], left: Iterable[str] = ()) -> list[str]:
     """A table of cells that are Markdown; columns are flush right but those in ``left``."""
     rule = [":---" if title in set(left) else "---:" for title in columns]
     rows = [list(columns), rule, *zip(*columns.values(), strict=True)]

@@ -14,10 +14,11 @@ from nnlr._model.names import resolve_name, slots
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.errors import NnlrError, PlanMismatchError
+from nnlr.report._label import broken
 from nnlr.report._movement_chart import axis, draw_track, number, ticks
 from nnlr.report._plot_style import WIDTH as PICTURE_WIDTH
 from nnlr.report._plot_style import as_path, as_width
-from nnlr.report._text import WIDTH, at_dots, rate
+from nnlr.report._text import WIDTH, columns_of, rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,16 +141,16 @@ class Movement:
         lines = [title]
         widths = [max(map(len, column)) for column in columns]
         for name, *cells in zip(names, *columns, strict=True):
-            first, *further = at_dots(name, room)
+            first, *further = broken(name, room, columns_of)
             padded = [cell.ljust(size) for cell, size in zip(cells, widths, strict=True)]
             lines.append("   ".join([first.ljust(room), *padded]).rstrip())
             lines += further
         lines.insert(2, "─" * min(width, room + sum(3 + size for size in widths)))
         if other is not None and track >= _TRACK[0]:
             lines.append(f"● {self.label}   ○ {other.label}   ◉ both")
-        broken = dict.fromkeys(name for run in runs for row in run for name in row.moved_locked)
-        if broken:
-            lines.append(f"! moved although locked or frozen: {listed(broken)}")
+        moved = dict.fromkeys(name for run in runs for row in run for name in row.moved_locked)
+        if moved:
+            lines.append(f"! moved although locked or frozen: {listed(moved)}")
         if any(row.distance > 0 == row.norm for run in runs for row in run):
             lines.append("inf: every element was 0 before")
         return "\n".join(lines)

@@ -3,9 +3,10 @@
 import random
 from collections.abc import Mapping
 from io import StringIO
-from textwrap import wrap
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
+
+from nnlr.report._label import broken
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,21 +48,34 @@ def options_text(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in sorted(options.items()))
 
 
-def at_dots(name: str, room: int) -> list[str]:
-    """The name in pieces of at most ``room`` columns, broken after dots where it has any.
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes; Chinese letters take two.
 
     Examples:
-        >>> at_dots("encoder.layers.11.attention", 18)
-        ['encoder.layers.11.', '  attention']
+        >>> columns_of("layer"), columns_of("層")
+        (5, 2)
     """
-    pieces = [piece + "." for piece in name.split(".")]
-    pieces[-1] = pieces[-1][:-1]
+    if text.isascii():
+        return len(text)
+    count: int = load_rich().cells.cell_len(text)
+    return count
+
+
+def wrapped(text: str, indent: str = "  ", width: int = WIDTH) -> list[str]:
+    """A text in lines of at most ``width`` columns, broken between words where they allow it.
+
+    Examples:
+        >>> wrapped("a " * 41)[1]
+        '  a'
+    """
     lines = [""]
-    for piece in pieces:
-        if lines[-1] and len(lines[-1]) + len(piece) > room:
-            lines.append("  ")
-        lines[-1] += piece
-    return [part for line in lines for part in wrap(line, room, drop_whitespace=False)]
+    for word in text.split():
+        if lines[-1].strip() and columns_of(lines[-1]) + 1 + columns_of(word) > width:
+            lines.append(indent)
+        first, *rest = broken(word, width - columns_of(indent), columns_of)
+        lines[-1] += f" {first}" if lines[-1].strip() else first
+        lines += [f"{indent}{part.strip()}" for part in rest]
+    return lines
 
 
 def load_rich() -> ModuleType:
@@ -72,6 +86,7 @@ def load_rich() -> ModuleType:
     state = random.getstate()
     try:
         import rich.box
+        import rich.cells
         import rich.console
         import rich.live
         import rich.table

@@ -1,6 +1,6 @@
 """What a plan shows: its rows, layers and rates, as text."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,11 @@ from nnlr._rows.row import PlanRow, find_row
 from nnlr._text import plural
 from nnlr.errors import NnlrError
 from nnlr.report._course import RatesOverTime, rates_over_time
+from nnlr.report._columns import chosen
 from nnlr.report._csv import csv_text
 from nnlr.report._explain import explain
 from nnlr.report._plot_style import WIDTH, as_width
-from nnlr.report._table import markdown, table
+from nnlr.report._table import Facts, markdown, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,34 +107,68 @@ class PlanViews:
         """The table, folded."""
         return self.table()
 
-    def table(self, *, full: bool = False, optimizer: Optimizer | None = None) -> str:
+    def table(
+        self,
+        *,
+        full: bool = False,
+        trained: bool = False,
+        columns: str | Sequence[str] | None = None,
+        optimizer: Optimizer | None = None,
+    ) -> str:
         """The plan as a table of at most 80 columns.
 
         Args:
-            full: Show every row. Otherwise equal siblings share a line
-                (``blocks.{0..11}.norm1.weight``) and the table has at most 60.
+            full: Show every row. Otherwise rows of equal rates share a line, more of them the
+                larger the model is (``blocks.{0..11}.norm1.weight``), and the table has at most 60
+                lines.
+            trained: Show only what is trained: the adapters of a frozen model.
+            columns: Names of columns instead of the usual ones; those with a plus are shown beside
+                them, as ``"+role"``. There are ``layer``, ``tower``, ``algorithm``, ``tensors``,
+                ``numel``, ``shape``, ``role``, ``state``, ``group``, ``options``, ``lr_mult``,
+                ``lr``, ``wd_mult``, ``weight_decay``, ``eps_mult``, ``init_mult``, ``update``
+                (root mean square of a step, from least to most) and ``bytes`` (of state).
             optimizer: The one that the plan built, to tell the bytes of its state too; before a
                 first step those that it will take.
-        """
-        facts = (self.rows, self.groups, self._bases, self.label, self.findings)
-        return table(*facts, full=flag(full, "full"), optimizer=_built(optimizer))
 
-    def to_markdown(self, *, full: bool = False, optimizer: Optimizer | None = None) -> str:
+        Raises:
+            ConfigError: If there is no such column, or ``bytes`` is wanted without an optimizer.
+
+        Examples:
+            >>> import nnlr
+            >>> from torch import nn
+            >>> plan = nnlr.resolve(nn.Linear(2, 1), lr=0.1, weight_decay=0)
+            >>> print(plan.table(columns="shape,role,lr").splitlines()[2])
+            parameter                 shape    role   lr
+        """
+        return table(self._facts(full, trained, columns, optimizer))
+
+    def to_markdown(
+        self,
+        *,
+        full: bool = False,
+        trained: bool = False,
+        columns: str | Sequence[str] | None = None,
+        optimizer: Optimizer | None = None,
+    ) -> str:
         """The table as Markdown, for a pull request or a notebook; names stand in code spans.
 
         Args:
-            full: As in :meth:`table`.
-            optimizer: As in :meth:`table`.
+            full: As in :meth:`table`; so are the others.
+            trained: See ``full``.
+            columns: See ``full``.
+            optimizer: See ``full``.
+
+        Raises:
+            ConfigError: As in :meth:`table`.
 
         Examples:
             >>> import nnlr
             >>> from torch import nn
             >>> plan = nnlr.resolve(nn.PReLU(), lr=0.1, weight_decay=0)
-            >>> print(plan.to_markdown().splitlines()[4])
-            | parameter | numel | lr_mult | lr | decay |
+            >>> print(plan.to_markdown().splitlines()[6])
+            | parameter | numel | lr | decay |
         """
-        facts = (self.rows, self.groups, self._bases, self.label, self.findings)
-        return markdown(*facts, full=flag(full, "full"), optimizer=_built(optimizer))
+        return markdown(self._facts(full, trained, columns, optimizer))
 
     def to_csv(self) -> str:
         """One line for each parameter, with a heading, for a spreadsheet or a data frame.
@@ -149,6 +184,21 @@ class PlanViews:
             weight,,,gain,1,1,trained,,lr1_wd1,0.1,0.0,1.0,1.0,1.0,1.0,,
         """
         return csv_text(self.rows)
+
+    def _facts(self, full: object, trained: object, columns: object, optimizer: object) -> Facts:
+        """What a table is drawn from."""
+        built = _built(optimizer)
+        return Facts(
+            rows=self.rows,
+            groups=self.groups,
+            bases=self._bases,
+            label=self.label,
+            findings=self.findings,
+            full=flag(full, "full"),
+            trained=flag(trained, "trained"),
+            choice=chosen(columns, built),
+            optimizer=built,
+        )
 
     def explain(self, name: str, optimizer: Optimizer | None = None) -> str:
         """How the rates of one parameter came about: every factor, and what it was shadowed by.

@@ -13,8 +13,9 @@ from typing import Final, Literal
 
 from nnlr._arguments import instance, number
 from nnlr._text import plural
+from nnlr.report._label import broken
 from nnlr.report._scaling.runs import power
-from nnlr.report._text import WIDTH, at_dots, load_rich, rate, render
+from nnlr.report._text import WIDTH, columns_of, load_rich, rate, render
 
 # Half way between flat and the slowest growth that theory knows, the square root.
 TOLERANCE: Final = 0.25
@@ -182,7 +183,7 @@ class CoordinateCheck:
             justify: Literal["left", "right"] = "right" if title else "left"
             grid.add_column(title, justify=justify, no_wrap=True)
         for name, row in cells.items():
-            grid.add_row(rich.text.Text("\n".join(at_dots(name, WIDTH - taken))), *row)
+            grid.add_row(rich.text.Text("\n".join(broken(name, WIDTH - taken, columns_of))), *row)
         widths, seeds = plural(len(self.widths), "width"), plural(len(self.seeds), "seed")
         head = f"{self.label}: {widths}, {seeds}, {plural(self.steps[-1], 'step')}"
         total = plural(len(self.modules), "module")
