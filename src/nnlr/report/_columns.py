@@ -131,9 +131,14 @@ def _rates(name: str) -> Callable[[Cells, Line], str]:
     def cell(_: Cells, line: Line) -> str:
         row = line.rows[0]
         acts = row.trainable or (row.locked and name in {"lr_mult", "lr"})
-        return _spread({getattr(row, name) for row in line.rows}) if acts else "-"
+        return _spread(_values(line, name)) if acts else "-"
 
     return cell
+
+
+def _values(line: Line, name: str) -> set[float]:
+    """The values of a rate in a line."""
+    return {getattr(row, name) for row in (line.rows if line.mixed else line.rows[:1])}
 
 
 def _few(values: Iterable[str], more: str) -> str:

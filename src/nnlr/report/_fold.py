@@ -17,10 +17,10 @@ all rows of its key that match it.
 """
 
 import re
-from collections.abc import Collection, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Final
+from itertools import product
+from typing import Final, NamedTuple
 
 from nnlr._rows.row import PlanRow
 from nnlr.report._label import STAR, Segments, is_number, label_of
@@ -39,13 +39,13 @@ _FEW: Final = 3
 _ENDS: Final = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """Rows under one label."""
 
     label: str
     rows: tuple[PlanRow, ...]
     kind: object = None  # if the label has a star what it stands for; equal for parts alike
+    mixed: bool = False  # whether the rates of the rows differ
 
     @property
     def numel(self) -> int:
@@ -53,8 +53,7 @@ class Line:
         return sum(row.numel for row in self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pattern:
+class _Pattern(NamedTuple):
     """Rows of one key, and what each segment of their names may be."""
 
     segments: Segments
@@ -69,20 +68,19 @@ class _Part:
     def __init__(self, depth: int) -> None:
         self.depth = depth
         self.parts: dict[str, _Part] = {}
-        self.rows: list[int] = []  # all within it
-        self.ends: list[int] = []  # those whose names end at it
+        self.rows: list[int] = []  # those whose names end at it
 
     @cached_property
     def size(self) -> int:
         """Number of its leaves: names that differ in more than numbers."""
-        return bool(self.ends) + sum(part.size for part in self.parts.values())
+        return bool(self.rows) + sum(part.size for part in self.parts.values())
 
     @cached_property
     def kind(self) -> object:
         """Equal for parts of the same size and make."""
         return self.size, *self.parts
 
-    def walk(self) -> Iterable["_Part"]:
+    def walk(self) -> Iterator["_Part"]:
         """It and all parts within it."""
         yield self
         for part in self.parts.values():
@@ -103,31 +101,24 @@ class Folding:
     ) -> None:
         self._rows, self._keys, self._loose = rows, keys, loose
         self._names = [tuple(row.name.split(".")) for row in rows]
-        alike: dict[str, str] = {}
-        for name in self._names:
-            for segment in name:
-                if segment not in alike:
-                    alike[segment] = _DIGITS.sub("#", segment)
-        self._alike = alike
+        self._alike: dict[str, str] = {}
+        for segment in {segment for name in self._names for segment in name}:
+            self._alike[segment] = _DIGITS.sub("#", segment)
         self._tree = _Part(0)
         for row, name in enumerate(self._names):
             part = self._tree
-            part.rows.append(row)
             for segment in name:
-                text = alike[segment]
+                text = self._alike[segment]
                 if text not in part.parts:
                     part.parts[text] = _Part(part.depth + 1)
                 part = part.parts[text]
-                part.rows.append(row)
-            part.ends.append(row)
+            part.rows.append(row)
+        self._whole: dict[int, list[_Pattern]] = {}
         self._clear: dict[int, bool] = {}
+        self._levels: dict[int, list[_Pattern]] = {}
         self._opened: Collection[object] = ()
         self._longest = _CLEAR
-
-    @cached_property
-    def _sizes(self) -> list[int]:
-        """For each level from the third how many leaves a part may have to be folded."""
-        return sorted({part.size for part in self._tree.walk()} - {0, 1})
+        self._sizes = sorted({part.size for part in self._tree.walk()} - {0, 1})
 
     @property
     def exact(self) -> int:
@@ -147,104 +138,125 @@ class Folding:
             opened: Kinds of lines that are not folded but for what is within them.
         """
         self._opened = opened
-        inner = level - self.exact - 1
-        if inner < 0:
-            patterns = self._folded(level)
-        else:
-            patterns = self._with_ends(self._folded(self.exact), _ENDS - inner)
-        patterns.sort(key=lambda pattern: pattern.rows[0])
+        patterns = self._folded(level) if opened else self._level(level)
         return [
             Line(
                 label_of(pattern.segments),
-                tuple(self._rows[row] for row in pattern.rows),
+                tuple([self._rows[row] for row in pattern.rows]),
                 pattern.kind,
+                len(pattern.rows) > 1 and pattern.key != self._keys[pattern.rows[0]],
             )
-            for pattern in patterns
+            for pattern in sorted(patterns, key=lambda pattern: pattern.rows[0])
         ]
 
-    def _folded(self, level: int) -> list[_Pattern]:
-        most = [1, 1, *self._sizes, len(self._names)][level]
-        self._longest = _BRIEF if level == self.exact else _CLEAR
-        return self._lines(self._tree, most, numbers_only=level == 0)
+    def count(self, level: int) -> int:
+        """How many lines a level has."""
+        self._opened = ()
+        return len(self._level(level))
 
-    def _lines(self, part: _Part, most: int, *, numbers_only: bool) -> list[_Pattern]:
+    def _level(self, level: int) -> list[_Pattern]:
+        """The lines of a level of which nothing is opened."""
+        if level not in self._levels:
+            if level <= self.exact:
+                self._levels[level] = self._folded(level)
+            else:
+                self._levels[level] = self._with_ends(self._level(self.exact), self.last - level)
+        return self._levels[level]
+
+    def _folded(self, level: int) -> list[_Pattern]:
+        if level == 0:
+            return [line for part in self._tree.walk() for line in self._numbered(part, whole=True)]
+        most = [1, *self._sizes, len(self._names)][level - 1]
+        self._longest = _BRIEF if level == self.exact else _CLEAR
+        return self._lines(self._tree, most)
+
+    def _lines(self, part: _Part, most: int) -> list[_Pattern]:
         """The lines of a part, in which parts of at most ``most`` leaves are folded."""
         small = 1 < part.size <= most
         if small and part.kind not in self._opened and self._is_clear(part):
-            by_key: dict[Hashable, list[int]] = {}
-            for row in part.rows:
-                by_key.setdefault(self._keys[row], []).append(row)
-            return [line for key, rows in by_key.items() for line in self._cut(part, key, rows)]
-        lines = self._leaves(part.ends, numbers_only=numbers_only)
+            by_key: dict[Hashable, list[_Pattern]] = {}
+            for pattern in self._all(part):
+                by_key.setdefault(pattern.key, []).append(pattern)
+            return [line for patterns in by_key.values() for line in self._cut(part, patterns)]
+        if part.size == 1:
+            return self._all(part)
+        lines = self._numbered(part)
         for inner in part.parts.values():
-            lines += self._lines(inner, most, numbers_only=numbers_only)
+            lines += self._lines(inner, most)
         joined = _merged(lines, [part.depth]) if small else lines
-        return joined if all(map(self._is_short, joined)) else lines
+        shorter = len(joined) < len(lines) and all(map(self._is_short, joined))
+        return joined if shorter else lines
 
-    def _leaves(self, rows: Sequence[int], *, numbers_only: bool) -> list[_Pattern]:
-        """Rows whose names differ in numbers."""
-        if not rows:
+    def _all(self, part: _Part) -> list[_Pattern]:
+        """Every leaf of a part, with all numbers folded."""
+        if id(part) not in self._whole:
+            lines = self._numbered(part)
+            for inner in part.parts.values():
+                lines += self._all(inner)
+            self._whole[id(part)] = lines
+        return self._whole[id(part)]
+
+    def _numbered(self, part: _Part, *, whole: bool = False) -> list[_Pattern]:
+        """Rows that end at a part and differ in numbers; ``whole``: not in those within words."""
+        if not part.rows:
             return []
-        segments = self._names[rows[0]]
-        positions = [
-            at
-            for at, segment in enumerate(segments)
-            if (self._alike[segment] == "#" if numbers_only else "#" in self._alike[segment])
+        patterns = [
+            _Pattern(tuple([(segment,) for segment in self._names[row]]), self._keys[row], (row,))
+            for row in part.rows
         ]
-        return _merged(self._patterns(rows), positions)
+        texts = [self._alike[segment] for segment in self._names[part.rows[0]]]
+        numbers = [at for at, text in enumerate(texts) if (text == "#" if whole else "#" in text)]
+        return _merged(patterns, numbers)
 
-    def _patterns(self, rows: Iterable[int]) -> list[_Pattern]:
-        """A pattern for each row."""
-        return [
-            _Pattern(tuple((segment,) for segment in self._names[row]), self._keys[row], (row,))
-            for row in rows
-        ]
-
-    def _cut(self, part: _Part, key: Hashable, rows: Sequence[int]) -> list[_Pattern]:
+    def _cut(self, part: _Part, patterns: list[_Pattern]) -> list[_Pattern]:
         """The rows of one key in a part: their labels with braces, or else with a star."""
-        names = [self._names[row] for row in rows]
-        depth = part.depth
-        shortest = min(map(len, names))
-        while depth < shortest - 1 and len({self._alike[name[depth]] for name in names}) == 1:
+        if len(patterns) == 1:
+            return patterns
+        names = [pattern.segments for pattern in patterns]
+        depth, shortest = part.depth, min(map(len, names))
+        while depth < shortest - 1 and len({self._alike[name[depth][0]] for name in names}) == 1:
             depth += 1  # what all of them have in common is no part of the star
         end = 0
         while end < shortest - depth - 1 and len({name[-1 - end] for name in names}) == 1:
             end += 1
-        by_place: dict[tuple[str, ...], list[int]] = {}
-        for row, name in zip(rows, names, strict=True):
-            by_place.setdefault(name[:depth], []).append(row)
-        tail = tuple((segment,) for segment in names[0][len(names[0]) - end :])
+        tail = names[0][len(names[0]) - end :]
+        by_place: dict[Segments, list[int]] = {}
+        if len({name[:depth] for name in names}) == 1:
+            by_place[names[0][:depth]] = sorted(row for p in patterns for row in p.rows)
+        else:
+            for row in sorted(row for pattern in patterns for row in pattern.rows):
+                place = tuple([(segment,) for segment in self._names[row][:depth]])
+                by_place.setdefault(place, []).append(row)
         cut = [
-            _Pattern(
-                (*((segment,) for segment in place), STAR, *tail), key, tuple(members), part.kind
-            )
-            for place, members in by_place.items()
+            _Pattern((*place, STAR, *tail), patterns[0].key, tuple(rows), part.kind)
+            for place, rows in by_place.items()
         ]
         cut = _merged(cut, range(depth))
-        exact = _merged(self._patterns(rows), range(max(map(len, names))))
-        few = len(exact) <= len(cut) or len(rows) <= _FEW
-        return exact if len(rows) == 1 or (few and all(map(self._is_short, exact))) else cut
+        exact = _merged(patterns, range(max(map(len, names))))
+        few = len(exact) <= len(cut) or sum(len(pattern.rows) for pattern in exact) <= _FEW
+        return exact if few and all(map(self._is_short, exact)) else cut
 
     def _is_short(self, pattern: _Pattern) -> bool:
         """Whether a label can be read at a glance."""
-        return len(label_of(pattern.segments)) <= self._longest
+        return len(pattern.rows) == 1 or len(label_of(pattern.segments)) <= self._longest
 
     def _is_clear(self, part: _Part) -> bool:
         """Whether in each place of a part the role of a row tells its key."""
-        known = self._clear.get(id(part))
-        if known is None:
-            known = all(map(self._is_clear, part.parts.values())) and self._roles_tell(part)
-            self._clear[id(part)] = known
-        return known
+        if id(part) not in self._clear:
+            inner = [each for each in part.parts.values() if each.size > 1]
+            self._clear[id(part)] = all(map(self._is_clear, inner)) and self._roles_tell(part)
+        return self._clear[id(part)]
 
     def _roles_tell(self, part: _Part) -> bool:
+        patterns = self._all(part)
+        if len({pattern.key for pattern in patterns}) == 1:
+            return True
         key_of: dict[object, Hashable] = {}
         return all(
-            key_of.setdefault(
-                (self._names[row][: part.depth], self._rows[row].role), self._keys[row]
-            )
-            == self._keys[row]
-            for row in part.rows
+            key_of.setdefault((*place, role), pattern.key) == pattern.key
+            for pattern in patterns
+            for role in {self._rows[row].role for row in pattern.rows}
+            for place in product(*pattern.segments[: part.depth])
         )
 
     def _with_ends(self, patterns: list[_Pattern], ends: int) -> list[_Pattern]:
@@ -260,7 +272,7 @@ class Folding:
             members = list(places.values())
             inner = members[ends : len(members) - ends]
             if len(inner) > 1:
-                loose = [_Pattern(p.segments, key, p.rows, p.kind) for each in inner for p in each]
+                loose = [pattern._replace(key=key) for each in inner for pattern in each]
                 folded = _merged(loose, range(len(loose[0].segments)))
                 members = [*members[:ends], folded, *members[len(members) - ends :]]
             lines += [pattern for each in members for pattern in each]
@@ -269,8 +281,9 @@ class Folding:
 
 def _merged(patterns: list[_Pattern], positions: Iterable[int]) -> list[_Pattern]:
     """Patterns of one key that differ in one segment only as one, the deepest segments first."""
+    keys = len({pattern.key for pattern in patterns})
     for at in sorted(positions, reverse=True):
-        if len(patterns) < 2:
+        if len(patterns) == keys:
             break
         together: dict[object, list[_Pattern]] = {}
         for pattern in patterns:
@@ -280,26 +293,28 @@ def _merged(patterns: list[_Pattern], positions: Iterable[int]) -> list[_Pattern
                 continue
             rest = (len(segments), segments[:at], segments[at + 1 :], pattern.key)
             together.setdefault(rest, []).append(pattern)
-        patterns = [_joined(members, at) for members in together.values()]
-    return patterns
+        if len(together) < len(patterns):
+            patterns = [_joined(members, at) for members in together.values()]
+    return list(patterns)
 
 
 def _leads_to_numbers(segments: Segments, at: int) -> bool:
     """Whether a segment is a word, and numbers follow: what has layers keeps its own lines."""
     return (
         at < len(segments)
-        and not any(_DIGITS.search(choice) for choice in segments[at])
+        and not any(any(map(str.isdigit, choice)) for choice in segments[at])
         and any(is_number(choices[0]) for choices in segments[at + 1 :])
     )
 
 
 def _joined(patterns: Sequence[_Pattern], at: int) -> _Pattern:
     """Patterns that differ in the segment ``at`` as one."""
+    first = patterns[0]
     if len(patterns) == 1:
-        return patterns[0]
-    first = patterns[0].segments
-    choices = tuple(dict.fromkeys(text for pattern in patterns for text in pattern.segments[at]))
-    if choices != first[at]:
-        first = (*first[:at], choices, *first[at + 1 :])
-    rows = tuple(sorted(row for pattern in patterns for row in pattern.rows))
-    return _Pattern(first, patterns[0].key, rows, patterns[0].kind)
+        return first
+    segments = first.segments
+    choices = tuple(dict.fromkeys([text for p in patterns for text in p.segments[at]]))
+    if choices != segments[at]:
+        segments = (*segments[:at], choices, *segments[at + 1 :])
+    rows = tuple(sorted([row for pattern in patterns for row in pattern.rows]))
+    return first._replace(segments=segments, rows=rows)

@@ -75,13 +75,13 @@ def runs(values: Iterable[int]) -> str:
         >>> runs([0, 1, 2, 3, 7, 9, 10])
         '0..3,7,9,10'
     """
-    found: list[list[int]] = []
+    ranges: list[list[int]] = []
     for value in sorted(values):
-        if found and value == found[-1][-1] + 1:
-            found[-1].append(value)
+        if ranges and value == ranges[-1][-1] + 1:
+            ranges[-1].append(value)
         else:
-            found.append([value])
-    texts = (f"{run[0]}..{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in found)
+            ranges.append([value])
+    texts = (f"{run[0]}..{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in ranges)
     return ",".join(texts)
 
 

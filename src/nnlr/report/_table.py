@@ -123,9 +123,10 @@ def _fitting(rows: Sequence[PlanRow], room: int, body: Body) -> list[str]:
     folding = Folding(rows, [_key(row) for row in rows], [_loose(row) for row in rows])
 
     def level_of(height: int, last: int) -> int:
-        return bisect_left(
-            range(last), x=True, key=lambda level: _fits(folding.at(level), height, body)
-        )
+        def fits(level: int) -> bool:
+            return folding.count(level) <= height and _fits(folding.at(level), height, body)
+
+        return bisect_left(range(last), x=True, key=fits)
 
     lines = folding.at(level_of(min(room, _PLENTY), folding.exact))
     if _fits(lines, room, body) and all(line.kind is None for line in lines):
@@ -172,13 +173,15 @@ def _key(row: PlanRow) -> object:
     if not row.trainable:
         return row.state
     rates = (row.lr, row.weight_decay, row.lr_mult, row.wd_mult)
-    return (row.algorithm, options_text(row.options), *rates, row.eps_mult, row.init_mult)
+    options = options_text(row.options) if row.options else ""
+    return (row.algorithm, options, *rates, row.eps_mult, row.init_mult)
 
 
 def _loose(row: PlanRow) -> object:
     """What a line tells of its rows beside how large their rates are."""
-    settings = (row.algorithm, options_text(row.options), row.weight_decay == 0)
-    return (row.state, *(settings if row.trainable else ()))
+    if not row.trainable:
+        return row.state
+    return row.algorithm, options_text(row.options) if row.options else "", row.weight_decay == 0
 
 
 def _head(facts: Facts) -> list[str]:
