@@ -16,8 +16,8 @@ from nnlr._rows.rates import Bases, Decay, OneBase, written
 from nnlr._rows.row import PlanRow, find_row
 from nnlr._text import plural
 from nnlr.errors import NnlrError
-from nnlr.report._course import RatesOverTime, rates_over_time
 from nnlr.report._columns import chosen
+from nnlr.report._course import RatesOverTime, rates_over_time
 from nnlr.report._csv import csv_text
 from nnlr.report._explain import explain
 from nnlr.report._plot_style import WIDTH, as_width

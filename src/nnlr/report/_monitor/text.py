@@ -6,8 +6,9 @@ from typing import Final
 
 from nnlr._findings import Findings
 from nnlr._text import plural, printable
+from nnlr.report._label import broken
 from nnlr.report._monitor.reading import LayerReading, Reading
-from nnlr.report._text import WIDTH, at_dots
+from nnlr.report._text import WIDTH, columns_of
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _COURSE: Final = 16  # columns for the course of a ratio
@@ -66,7 +67,7 @@ def table(
     room = min(longest, max(12, WIDTH - sum(widths) - 2 * len(widths)))
     text = [_row("layer".ljust(room), head[1:], widths)]
     for layer, row in layers:
-        first, *further = at_dots(printable(layer.name), room)
+        first, *further = broken(printable(layer.name), room, columns_of)
         text += [_row(first.ljust(room), row[1:], widths), *further]
     text.insert(1, "─" * min(WIDTH, room + sum(widths) + 2 * len(widths)))
     if hidden:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nnlr._rows.row import PlanRow
-from nnlr.report._fold import folds
+from nnlr.report._fold import Folding
 
 
 def labels(rows: Sequence[PlanRow]) -> list[str]:
@@ -11,4 +11,5 @@ def labels(rows: Sequence[PlanRow]) -> list[str]:
 
     Every row counts as equal to the others, whatever its rates are.
     """
-    return [line.label for line in next(folds(rows))]
+    alike = [None] * len(rows)
+    return [line.label for line in Folding(rows, alike, alike).at(1)]
