@@ -3,7 +3,7 @@
 Rows fold only where what is told of them is equal: their *keys*. Names are read as a tree in which
 numbers are all alike (``blocks.#.norm.weight``), and folded level by level, until they fit:
 
-1. numbers: ``blocks.{0..11}.norm1.weight``;
+1. numbers of one role: ``blocks.{0..11}.norm1.weight``;
 2. numbers in words: ``blocks.{0..11}.norm{1,2}.weight``;
 3. every part of the tree of at most n leaves, with growing n: its rows of one key are one line,
    ``blocks.{0..11}.attn.{q,k,v}_proj.weight`` if braces can say it, else ``blocks.3.*.weight``. A
@@ -165,7 +165,9 @@ class Folding:
 
     def _folded(self, level: int) -> list[_Pattern]:
         if level == 0:
-            return [line for part in self._tree.walk() for line in self._numbered(part, whole=True)]
+            parts = self._tree.walk()
+            lines = [line for part in parts for line in self._numbered(part, whole=True)]
+            return [line._replace(key=self._keys[line.rows[0]]) for line in lines]
         most = [1, *self._sizes, len(self._names)][level - 1]
         self._longest = _BRIEF if level == self.exact else _CLEAR
         return self._lines(self._tree, most)
@@ -201,7 +203,11 @@ class Folding:
         if not part.rows:
             return []
         patterns = [
-            _Pattern(tuple([(segment,) for segment in self._names[row]]), self._keys[row], (row,))
+            _Pattern(
+                tuple([(segment,) for segment in self._names[row]]),
+                (self._keys[row], self._rows[row].role) if whole else self._keys[row],
+                (row,),
+            )
             for row in part.rows
         ]
         texts = [self._alike[segment] for segment in self._names[part.rows[0]]]
