@@ -1,6 +1,7 @@
 """Schemes as plain data: each way of writing one, there and back, and what is refused."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from torch import nn
 
 import nnlr
 from nnlr import depth
-from nnlr.config import dump, scheme
+from nnlr._arguments import Call
+from nnlr._select.selector import Selector, as_selector
+from nnlr.config import dump, schema, scheme
 from nnlr.config._calls import Callee, indexers, schemes, selectors
 from nnlr.config._types import fits
 from nnlr.schemes._width.mup import shapes
@@ -193,3 +196,40 @@ def test_what_can_be_written_is_read_from_signatures():
     arguments = Callee.of("typed", typed).arguments
     assert [("Unheard",), (Any,)] == [argument.types for argument in arguments.values()]
     assert all(fits(3, argument.types) for argument in arguments.values())
+
+
+@dataclass(frozen=True)
+class Slowed(nnlr.Scheme):
+    """What the function below makes, without a line about how it is written."""
+
+    selector: Selector
+    share: float
+
+    def factors(self, model):
+        return [nnlr.Factor(lr_mult=self.share) for _ in model.params]
+
+
+def slowed(selector: Selector | str, *, share: float = 0.5) -> nnlr.Scheme:
+    """Slow some parameters down."""
+    return Slowed(as_selector(selector, "slowed"), share)
+
+
+def test_a_new_scheme_is_configurable_without_a_line(monkeypatch):
+    """What `nnlr.schemes` publishes is read, written if it is its call, and in the schema."""
+
+    class Made(Call, Slowed):
+        _call = "slowed"
+        __module__ = "nnlr.schemes._slowed"
+
+    monkeypatch.setattr(nnlr.schemes, "slowed", slowed, raising=False)
+    schemes.cache_clear()
+    try:
+        assert 0.25 == scheme({"slowed": {"select": "a.*", "share": "25e-2"}}).share
+        data = {"slowed": {"select": {"role": "norm"}, "share": 0.25}}
+        assert data == dump(Made(nnlr.role("norm"), 0.25))
+        named = schema("scheme")["$defs"]["scheme"]["anyOf"][3]["properties"]["slowed"]
+        assert "Slow some parameters down." == named["description"]
+        with pytest.raises(nnlr.ConfigError, match=r"\.slowed\.shar: .* Nearest: 'share'\.$"):
+            scheme({"slowed": {"select": "a", "shar": 1}})
+    finally:
+        schemes.cache_clear()
