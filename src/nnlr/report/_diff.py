@@ -5,14 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnlr._declare.factor import NEUTRAL, Step
 from nnlr._rows.row import PlanRow
 from nnlr._rows.to_dict import plain
 from nnlr._text import listed, plural
 from nnlr.report._markdown import block, code, details, markdown_grid
+from nnlr.report._plot_style import WIDTH as PICTURE_WIDTH
+from nnlr.report._plot_style import as_width
 from nnlr.report._text import WIDTH, rate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What is compared of two rows, beside their options.
 # Told first, as rates of other algorithms do not compare.
@@ -139,6 +144,34 @@ class PlanDiff:
         from nnlr.report._page.diff_page import diff_page
 
         return diff_page(self)
+
+    def plot(self, *, width: float = PICTURE_WIDTH) -> "Figure":
+        """Draw the old and the new rate of every layer, and the decay, where these differ.
+
+        The layers are those of the plans, or modules where no scheme asked for depth; what is the
+        same in both is not drawn.
+
+        Args:
+            width: Width in inches, from 2.5 to 30.
+
+        Returns:
+            A figure of matplotlib, made without pyplot.
+
+        Raises:
+            NnlrError: If matplotlib is not installed, or the width is none.
+
+        Examples:
+            >>> import nnlr
+            >>> from torch import nn
+            >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+            >>> old = nnlr.resolve(net, lr=0.1, weight_decay=0)
+            >>> new = nnlr.resolve(net, nnlr.layer_decay(0.5), lr=0.1, weight_decay=0)
+            >>> old.diff(new).plot().get_suptitle()
+            '2 parameters changed'
+        """
+        from nnlr.report._plot_diff import draw_diff
+
+        return draw_diff(self, as_width(width))
 
     def _moved(self) -> tuple[tuple[str, Sequence[PlanRow]], ...]:
         """The rows that one of the plans lacks."""

@@ -149,7 +149,7 @@ def _by_number(layout: Layout, measures: Sequence[Measure], width: float) -> "Fi
             axes = figure.add_subplot(grid[2 * (line * len(measures) + below) + 1, column])
             plain(axes)
             measure.scale.apply(axes, measure.zero)
-            _number_places(axes, part, columns)
+            number_places(axes, part, columns)
             _draw(axes, measure, part, size, flip=False)
             axes.tick_params(labelleft=not column)
             axes.set_ylabel("" if column else measure.label)
@@ -169,7 +169,7 @@ def _columns(parts: Sequence[Part], width: float) -> int:
     return len(parts) if len(parts) - narrow <= fitting else fitting
 
 
-def _number_places(axes: "Axes", part: Part, columns: int) -> None:
+def number_places(axes: "Axes", part: Part, columns: int) -> None:
     """The numbers of the layers, or the one name of what is outside."""
     axes.set_xlim(-0.6, part.size - 0.4)
     if part.names:
