@@ -45,7 +45,8 @@
     kind.value = asked.get("kind") || "";
     apply();
   };
-  document.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
+  search.form.hidden = false; // without scripts it would do nothing
+  search.form.addEventListener("submit", (event) => event.preventDefault());
   search.addEventListener("input", apply);
   kind.addEventListener("change", apply);
   addEventListener("hashchange", () => {

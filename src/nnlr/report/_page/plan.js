@@ -153,7 +153,9 @@ const clear = () => {
   byId("search").focus();
 };
 for (const id of ["reset", "reset-too"]) byId(id).addEventListener("click", clear);
-document.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
+const tools = document.querySelector(".tools");
+tools.hidden = false; // without scripts they would do nothing
+tools.addEventListener("submit", (event) => event.preventDefault());
 let typing = 0;
 byId("search").addEventListener("input", (event) => {
   view.q = event.target.value.trim();
