@@ -122,6 +122,24 @@ def schedules(plan: nnlr.Plan, net: nn.Module) -> None:
     nnlr.agree(plan, timeout=10)
 
 
+def configured(net: nn.Module) -> torch.optim.Optimizer:
+    """Recipes and schemes as data."""
+    recipe = nnlr.config.load("recipe.yaml", allow=["my.module:*"])
+    assert_type(recipe, nnlr.config.Recipe)
+    assert_type(recipe.resolve(net), nnlr.Plan)
+    scheme = nnlr.config.scheme([{"layer_decay": 0.75}, "no_weight_decay"])
+    assert_type(scheme * nnlr.rule(nnlr.module_type("LayerNorm"), wd_mult=0), nnlr.Scheme)
+    cosine = partial(CosineAnnealingLR, T_max=10)
+    by_hand = nnlr.config.Recipe(
+        lr=1e-3, weight_decay=0, scheme=scheme, algorithms=torch.optim.AdamW, schedule=cosine
+    )
+    nnlr.config.dump(by_hand)
+    optimizer = by_hand.optimizer(net, resume="checkpoint")
+    by_hand.scheduler(optimizer, T_max=20).step()
+    nnlr.config.schema("scheme")
+    return optimizer
+
+
 def errors(model: nn.Module) -> list[str]:
     """The facts of an error are attributes."""
     try:
