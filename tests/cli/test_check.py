@@ -67,6 +67,28 @@ def test_several_algorithms(nnlr_command, models):
     assert "error" not in output
 
 
+RECIPE = """
+lr: 0.1
+weight_decay: 0
+algorithms: AdamW
+schedule: {class: CosineAnnealingLR, T_max: 100}
+"""
+
+
+def test_a_whole_recipe(nnlr_command, models):
+    """Its optimizer and its schedule are checked too; one that lacks a setting is told."""
+    path = models / "recipe.yaml"
+    check = ("check", "makers:make_model", "-c", "recipe.yaml", "--optimizer", "SGD")
+    path.write_text(RECIPE, encoding="utf-8")
+    for arguments in (check, check[:-2]):
+        status, output, errors = nnlr_command(*arguments)
+        assert (0, "nothing found\n") == (status, output)
+        assert "schedule" not in errors
+    path.write_text(RECIPE.replace("CosineAnnealingLR, T_max: 100", "OneCycleLR"), encoding="utf-8")
+    errors = nnlr_command(*check)[2]
+    assert "note: the schedule is not checked, as it cannot be made: " in errors
+
+
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [

@@ -11,7 +11,8 @@ import pytest
 import nnlr
 import nnlr_command as launcher
 from nnlr import cli
-from nnlr.cli import _app, _complete
+from nnlr.cli import _app, _complete, _optimizer
+from nnlr.report._columns import COLUMNS
 from tests.helpers import hide_package, public_names
 
 COMMANDS = ("show", "explain", "diff", "check", "schemes", "config")
@@ -177,6 +178,8 @@ def test_the_arguments_are_those_of_the_process(monkeypatch, capsys):
         ("nnlr show m -s la", {"layer_decay"}),
         ("nnlr show m --columns role,alg", {"role,algorithm"}),
         ("nnlr show m -f ma", {"markdown"}),
+        ("nnlr show m --columns +sh", {"+shape"}),
+        ("nnlr check m --optimizer muon=Mu", {"muon=Muon"}),
         ("nnlr schemes lo", {"lora_plus"}),
     ],
 )
@@ -197,6 +200,12 @@ def test_completion(models, monkeypatch, capsys, words, offers):
 def test_completion_knows_every_scheme():
     """The names are written down, as the package with the schemes loads torch."""
     assert {*public_names(nnlr.schemes), "rule", "rules"} == set(_complete.SCHEMES)
+
+
+def test_completion_knows_every_column_and_optimizer():
+    """The names are written down, as what has them loads torch."""
+    assert set(COLUMNS) == set(_complete.COLUMNS)
+    assert set(_optimizer.CLASSES) == set(_complete.OPTIMIZERS)
 
 
 def test_help_does_not_load_torch():

@@ -107,6 +107,7 @@ def test_what_is_wrong_with_a_model(nnlr_command, models, model, message):
         (("makers:make_model", "-a", "dept=3"), "takes no argument 'dept'. Nearest: 'depth'."),
         (("makers:make_model", "-a", "zzz=3"), "takes no argument 'zzz'. It takes: depth, width."),
         (("makers:passes_on", "-a", "clases=3"), "no argument 'clases'. Nearest: 'classes'."),
+        (("makers:local", "-a", "clases=3"), "cannot be built: TypeError: Net.__init__() got an"),
         (("makers:made", "-a", "x=3"), "--arg x: a model that is made already takes no"),
         (("makers:make_model", "-a", "depth"), "--arg is written name=value, such as depth=12"),
         (("makers:make_model", "-a", "a=1", "-a", "a=2"), "--arg a is there twice"),

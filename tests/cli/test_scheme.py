@@ -111,6 +111,8 @@ def test_imports_are_allowed_by_name(nnlr_command, models):
         (("--steps", "3"), "--steps shows the course of a schedule, and there is none"),
         (("-c", "plain.yaml", "--steps", "3"), "--steps shows the course of a schedule, and"),
         (("--steps", "0"), "--steps"),
+        (("--columns", "rol"), "Nearest: 'role'"),
+        (("--columns", "bytes"), "--optimizer AdamW"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -72,6 +72,18 @@ def test_the_course_of_a_schedule(nnlr_command, models):
         assert "CosineAnnealingLR" in (models / name).read_text(encoding="utf-8")
 
 
+def test_rows_and_columns(nnlr_command, models):
+    """All rows, those that are trained, other columns, and the bytes of an optimizer's state."""
+    show = ("show", "makers:make_model", "-a", "depth=9", "-s", "freeze='0.*'")
+    short = nnlr_command(*show)[1]
+    assert "3.weight" not in short
+    assert "3.weight" in nnlr_command(*show, "--full")[1]
+    assert "0.weight" in short
+    assert "0.weight" not in nnlr_command(*show, "--trained", "--full")[1]
+    assert "matrix" in nnlr_command(*show, "--columns", "+role")[1]
+    assert "bytes" in nnlr_command(*show, "--columns", "+bytes", "--optimizer", "AdamW")[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -203,6 +215,14 @@ def test_formats_of_a_difference(nnlr_command, models, format_name):
             assert output.startswith("**4 of 4 parameters changed**")
         case "html":
             assert output.startswith("<!")
+
+
+def test_a_picture_of_a_difference(nnlr_command, models):
+    """As an image."""
+    pytest.importorskip("matplotlib")
+    status, _, errors = nnlr_command("diff", "makers:make_model", "none", SLOW, "-o", "diff.svg")
+    assert 0 == status, errors
+    assert (models / "diff.svg").stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,18 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
+
+from torch.optim import Optimizer
 
 import nnlr
 from nnlr._findings import Findings
 from nnlr.cli._optimizer import built_optimizer
 from nnlr.cli._output import Target, deliver
+from nnlr.cli._python import described
 from nnlr.cli._scheme import Options
-from nnlr.cli._terminal import working
+from nnlr.cli._terminal import note, working
+from nnlr.config import Recipe
 from nnlr.errors import NnlrError
 from nnlr.report._markdown import block, code
 
@@ -22,7 +27,7 @@ def check(
     *,
     strict: bool,
 ) -> int:
-    """Check a plan, and the optimizer that it builds; 1 if something is wrong."""
+    """Check a plan, the optimizer and the schedule of its recipe; 1 if something is wrong."""
     subject = options.subject(model)
     if subject.model is None:
         raise NnlrError(
@@ -30,8 +35,15 @@ def check(
             value=model,
         )
     plan = options.plan(subject)
+    recipe = options.recipe()
     with working("checking"):
-        findings = nnlr.check(plan, built_optimizer(plan, subject, optimizers))
+        optimizer = built_optimizer(plan, subject, optimizers)
+        if optimizer is None and recipe.algorithms is not None:
+            optimizer = plan.optimizer(recipe.algorithms)
+        scheduler = None
+        if optimizer is not None and recipe.schedule is not None:
+            scheduler = _scheduler(recipe, optimizer)
+        findings = nnlr.check(plan, optimizer, scheduler)
     views = {
         "table": lambda: str(findings),
         "json": lambda: json.dumps([asdict(finding) for finding in findings], indent=1),
@@ -40,6 +52,15 @@ def check(
     }
     deliver(views, target)
     return int(bool(findings.at_least("warning" if strict else "error")))
+
+
+def _scheduler(recipe: Recipe, optimizer: Optimizer) -> Any:  # noqa: ANN401 - of several classes
+    """The recipe's schedule; ``None`` if it lacks a setting, which only the run may know."""
+    try:
+        return recipe.scheduler(optimizer)
+    except (TypeError, ValueError) as error:
+        note(f"the schedule is not checked, as it cannot be made: {described(error)}")
+        return None
 
 
 def _markdown(findings: Findings, label: str) -> str:

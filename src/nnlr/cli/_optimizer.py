@@ -12,7 +12,7 @@ from nnlr.cli import _python
 from nnlr.cli._model import Subject
 from nnlr.errors import NnlrError
 
-_CLASSES: Final = {
+CLASSES: Final = {
     name: cls
     for name, cls in vars(torch.optim).items()
     if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
@@ -57,7 +57,7 @@ def _class(name: str) -> Callable[..., Optimizer]:
         if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
             raise NnlrError(f"--optimizer {name!r} is no class of torch.optim.Optimizer.")
         return cls
-    if name not in _CLASSES:
-        hint = nearest_hint(name, _CLASSES) or "Of another package: package.module:Class."
+    if name not in CLASSES:
+        hint = nearest_hint(name, CLASSES) or "Of another package: package.module:Class."
         raise NnlrError(f"torch.optim has no optimizer {name!r}. {hint}", value=name)
-    return _CLASSES[name]
+    return CLASSES[name]

@@ -36,11 +36,12 @@ def show(
     plan = options.plan(subject)
     with working("building the optimizer"):
         optimizer = built_optimizer(plan, subject, optimizers)
-    shown: dict[str, Any] = {"full": view.full, "optimizer": optimizer}
-    if view.trained:
-        shown["trained"] = True
-    if view.columns:
-        shown["columns"] = view.columns
+    shown: dict[str, Any] = {
+        "full": view.full,
+        "trained": view.trained,
+        "columns": view.columns,
+        "optimizer": optimizer,
+    }
     views: dict[str, Callable[[], str]] = {
         "table": lambda: plan.table(**shown),
         "json": plan.to_json,
@@ -129,5 +130,5 @@ def diff(sides: Sequence[str], options: Options, target: Target, *, exit_code: b
         "markdown": difference.to_markdown,
         "html": difference.to_html,
     }
-    deliver(views, target)
+    deliver(views, target, difference.plot)
     return int(exit_code and bool(difference))
