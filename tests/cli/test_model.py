@@ -107,7 +107,7 @@ def test_what_is_wrong_with_a_model(nnlr_command, models, model, message):
         (("makers:make_model", "-a", "dept=3"), "takes no argument 'dept'. Nearest: 'depth'."),
         (("makers:make_model", "-a", "zzz=3"), "takes no argument 'zzz'. It takes: depth, width."),
         (("makers:passes_on", "-a", "clases=3"), "no argument 'clases'. Nearest: 'classes'."),
-        (("makers:local", "-a", "clases=3"), "cannot be built: TypeError: Net.__init__() got an"),
+        (("makers:local", "-a", "clases=3"), "cannot be built: TypeError: local.<locals>.Local"),
         (("makers:made", "-a", "x=3"), "--arg x: a model that is made already takes no"),
         (("makers:make_model", "-a", "depth"), "--arg is written name=value, such as depth=12"),
         (("makers:make_model", "-a", "a=1", "-a", "a=2"), "--arg a is there twice"),
@@ -185,7 +185,7 @@ def test_a_library_that_is_not_installed(monkeypatch):
         _model.load("timm:resnet18", {})
 
 
-class Config:
+class TinyConfig:
     """A configuration as those of transformers."""
 
     attribute_map = {"hidden": "width"}  # noqa: RUF012
@@ -208,7 +208,7 @@ class Config:
 class TinyModel(nn.Linear):
     """A model of transformers."""
 
-    config_class = Config
+    config_class = TinyConfig
 
     def __init__(self, config):
         super().__init__(config.width, 2)
@@ -221,16 +221,24 @@ def transformers(monkeypatch, tmp_path):
     def from_pretrained(source, *, local_files_only, trust_remote_code):
         assert local_files_only
         assert not trust_remote_code
-        config = Config(8)
+        config = TinyConfig(8)
         if "missing" in source or "tinny" in source:
             raise OSError("not in the cache")
         if "named" in source:
             config.architectures = ["TinyModel"]
         return config
 
+    def from_config(config, **_):
+        if config.width == 0:
+            raise ValueError("Unrecognized configuration class")
+        if config.width == 1:
+            raise ValueError("too narrow")
+        return TinyModel(config)
+
     library = SimpleNamespace(
-        CONFIG_MAPPING={"tiny": Config},
-        AutoModel=SimpleNamespace(from_config=lambda config, **_: TinyModel(config)),
+        CONFIG_MAPPING={"tiny": TinyConfig},
+        TinyForSleep=TinyModel,
+        AutoModel=SimpleNamespace(from_config=from_config),
         AutoConfig=SimpleNamespace(from_pretrained=from_pretrained),
         PretrainedConfig=lambda: SimpleNamespace(num_labels=2),
         TinyModel=TinyModel,
@@ -266,7 +274,9 @@ def test_models_of_transformers(transformers, tmp_path, name, arguments, width):
         ("tinny", {}, r"no model 'tinny'\. Nearest: 'tiny'\.\n  Nothing is downloaded"),
         ("missing", {}, r"transformers has no model 'missing'\."),
         ("missing.json", {}, "transformers cannot read 'missing.json': OSError: not in the cache"),
-        ("tiny", {"widht": 3}, r"Config has no setting 'widht'\. Nearest: 'width'"),
+        ("tiny", {"width": 0}, r"no base model\. Name a class: TinyForSleep\."),
+        ("tiny", {"width": 1}, "transformers:tiny cannot be built: ValueError: too narrow"),
+        ("tiny", {"widht": 3}, r"TinyConfig has no setting 'widht'\. Nearest: 'width'"),
     ],
 )
 def test_typos_in_transformers(transformers, tmp_path, name, arguments, message):

@@ -82,6 +82,8 @@ def test_rows_and_columns(nnlr_command, models):
     assert "0.weight" not in nnlr_command(*show, "--trained", "--full")[1]
     assert "matrix" in nnlr_command(*show, "--columns", "+role")[1]
     assert "bytes" in nnlr_command(*show, "--columns", "+bytes", "--optimizer", "AdamW")[1]
+    (models / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    assert "bytes" in nnlr_command(*show, "--columns", "+bytes", "-c", "recipe.yaml")[1]
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,7 @@ def check(
     plan = options.plan(subject)
     recipe = options.recipe()
     with working("checking"):
-        optimizer = built_optimizer(plan, subject, optimizers)
-        if optimizer is None and recipe.algorithms is not None:
-            optimizer = plan.optimizer(recipe.algorithms)
+        optimizer = built_optimizer(plan, subject, optimizers, recipe)
         scheduler = None
         if optimizer is not None and recipe.schedule is not None:
             scheduler = _scheduler(recipe, optimizer)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nnlr._text import nearest_hint
+from nnlr._text import listed, nearest_hint
 from nnlr.cli._python import described
 from nnlr.errors import NnlrError
 
@@ -107,7 +107,17 @@ def _of_class(library: ModuleType, config_class: type, make_model: Maker) -> Mak
     """The function that makes a model with the defaults of its configuration."""
 
     def make(**settings: object) -> object:
-        return make_model(_with_settings(library, config_class(), settings))
+        config = _with_settings(library, config_class(), settings)
+        try:
+            return make_model(config)
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            stem = config_class.__name__.removesuffix("Config")
+            classes = [name for name in dir(library) if name.startswith(f"{stem}For")]
+            raise NnlrError(
+                f"This type has no base model. Name a class: {listed(classes) or 'none fits'}."
+            ) from None
 
     return make
 

@@ -10,6 +10,7 @@ import nnlr
 from nnlr._text import nearest_hint
 from nnlr.cli import _python
 from nnlr.cli._model import Subject
+from nnlr.config import Recipe
 from nnlr.errors import NnlrError
 
 CLASSES: Final = {
@@ -20,18 +21,22 @@ CLASSES: Final = {
 
 
 def built_optimizer(
-    plan: "nnlr.Plan", subject: Subject, texts: Sequence[str] | None
+    plan: "nnlr.Plan", subject: Subject, texts: Sequence[str] | None, recipe: Recipe | None = None
 ) -> Optimizer | None:
-    """The optimizer that a plan builds of the classes that are named; ``None`` without.
+    """The optimizer that a plan builds of the classes that are named, else of its recipe.
+
+    Returns:
+        The optimizer; ``None`` where neither names one.
 
     Raises:
         NnlrError: If there is no such class, it does not fit the plan, or there is no model.
     """
-    if not texts:
-        return None
-    if subject.model is None:
+    if texts and subject.model is None:
         raise NnlrError("--optimizer is for a model; a saved plan holds names and numbers only.")
-    optimizer: Optimizer = plan.optimizer(_classes(texts))
+    classes = _classes(texts) if texts else None if recipe is None else recipe.algorithms
+    if classes is None:
+        return None
+    optimizer: Optimizer = plan.optimizer(classes)
     return optimizer
 
 

@@ -34,8 +34,12 @@ def show(
     """Show the plan of a model; with steps the course of its schedule too."""
     subject = options.subject(model)
     plan = options.plan(subject)
+    tells_state = "bytes" in (view.columns or "")
+    recipe = options.recipe() if tells_state and subject.model is not None else None
     with working("building the optimizer"):
-        optimizer = built_optimizer(plan, subject, optimizers)
+        optimizer = built_optimizer(plan, subject, optimizers, recipe)
+    if tells_state and optimizer is None:
+        raise NnlrError("--columns bytes tells an optimizer's state: name it, --optimizer AdamW.")
     shown: dict[str, Any] = {
         "full": view.full,
         "trained": view.trained,
