@@ -137,6 +137,34 @@ class TestNumbers:
             layer.name for layer in reading_names(monitor)
         ]
 
+    def test_groups_of_one_name_and_without_a_rate(self):
+        """Each has its own rate; some classes make theirs: NaN, which JSON has not."""
+        net, plan = network()
+        parts = [list(net[at].parameters()) for at in (0, 2)]
+        groups = [
+            {"params": part, "name": "all", "lr": lr}
+            for part, lr in zip(parts, (1, 2), strict=True)
+        ]
+        optimizer = torch.optim.SGD(groups)
+        monitor = Monitor(plan, optimizer, every=1)
+        backward(net)
+        optimizer.step()
+        assert {"all": 1.0, "all (group 1)": 2.0} == monitor.history[0].rates
+        assert [1.0, 2.0] == [layer.lr for layer in monitor.history[0].layers]
+
+        class OwnRate(torch.optim.SGD):
+            def step(self, closure=None):
+                for group in self.param_groups:
+                    for param in group["params"]:
+                        param.data.sub_(param.grad)
+
+        optimizer = OwnRate(net.parameters())
+        optimizer.param_groups[0]["lr"] = None
+        monitor = Monitor(plan, optimizer)
+        optimizer.step()
+        assert math.isnan(monitor.history[0].layers[0].lr)
+        assert monitor.history[0].to_dict()["lr"] == {"group0": None}
+
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.complex64])
     def test_any_type_of_number(self, dtype):
         """Half precision and complex weights."""

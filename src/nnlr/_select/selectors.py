@@ -50,7 +50,7 @@ def module_type(*types: type | str) -> Selector:
         >>> module_type(nn.LayerNorm, nn.BatchNorm2d), module_type("LlamaRMSNorm")
         (module_type(LayerNorm, BatchNorm2d), module_type('LlamaRMSNorm'))
     """
-    if not types or not all(cls and isinstance(cls, type | str) for cls in types):
+    if not types or not all(isinstance(cls, type | str) and cls for cls in types):
         got = ", ".join(map(shown, types)) or "none"
         raise NnlrError(
             f"module_type needs classes such as nn.LayerNorm, or their names, got {got}."

@@ -1,5 +1,6 @@
 """One look at a step of an optimizer: begun before the step, ended after it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,12 @@ _HALF = {torch.float16, torch.bfloat16}
 
 
 def group_names(optimizer: Optimizer) -> list[str]:
-    """The name of each group; its position where it has none."""
-    return [str(group.get("name", f"group{at}")) for at, group in enumerate(optimizer.param_groups)]
+    """A name for each group, no two alike: its own, else its position."""
+    names: dict[str, None] = {}
+    for at, group in enumerate(optimizer.param_groups):
+        name = str(group.get("name", f"group{at}"))
+        names[name if name not in names else f"{name} (group {at})"] = None
+    return list(names)
 
 
 class Look:
@@ -44,7 +49,7 @@ class Look:
         self._sums = sums = Sums()
         names = group_names(optimizer)
         groups = list(zip(names, optimizer.param_groups, strict=True))
-        self._rates = {name: _rate(group.get("lr", 0.0), sums) for name, group in groups}
+        self._rates = {name: _rate(group.get("lr"), sums) for name, group in groups}
         group_of = {id(tensor): pair for pair in groups for tensor in pair[1]["params"]}
         self._params: list[ParamReading] = []
         self._stepped: list[tuple[ParamReading, Tensor, str]] = []
@@ -57,15 +62,14 @@ class Look:
             if name is None or group is None:
                 self._resting.append((param, sums.bits(tensor)))
                 continue
-            param.foreign = row.locked and "lr_mult" not in group
             param.dtype = str(tensor.dtype).removeprefix("torch.")
             param.half = tensor.dtype in _HALF
             decay = group.get("weight_decay") or 0.0
             param.decay = 1.0 if isinstance(decay, Tensor) else float(decay)
             self._stepped.append((param, tensor, name))
         self._before = [torch.empty_like(here(tensor)) for _, tensor, _ in self._stepped]
-        self._copy(self._before)
         like = [tensor for _, tensor, _ in self._stepped]
+        torch._foreach_copy_(self._before, [here(tensor) for tensor in like])
         self._weights = sums.squares(self._before, like)
         self._gradients: list[int | None] = []
         self._pulled: list[int | None] = []
@@ -73,13 +77,9 @@ class Look:
         self._scale = _setting(optimizer, "grad_scale", sums)
         self._overflow = _setting(optimizer, "found_inf", sums)
 
-    def _copy(self, to: Sequence[Tensor]) -> None:
-        """Copy the weights as they are now."""
-        torch._foreach_copy_(list(to), [here(tensor) for _, tensor, _ in self._stepped])
-
     def see_gradients(self) -> None:
         """Read the gradients."""
-        present, places = [], []
+        present = []
         for at, (_, tensor, _) in enumerate(self._stepped):
             gradient: Any = tensor.grad
             if gradient is not None:
@@ -143,8 +143,10 @@ def _state(row: PlanRow, tensor: Tensor, group: Group | None) -> State:
 
 
 def _rate(rate: object, sums: Sums) -> float | int:
-    """A rate, or the place of one that is on a device."""
-    return sums.value(rate) if isinstance(rate, Tensor) else float(rate)  # type: ignore[arg-type]
+    """A rate, or the place of one that is on a device; NaN where a class makes its own."""
+    if isinstance(rate, Tensor):
+        return sums.value(rate)
+    return math.nan if rate is None else float(rate)  # type: ignore[arg-type]
 
 
 def _setting(optimizer: Optimizer, name: str, sums: Sums) -> int | None:

@@ -101,7 +101,6 @@ class ParamReading:
     name: str
     layer: str
     state: State
-    foreign: bool = False  # in a group that is not of a plan
     dtype: str = ""
     half: bool = False
     lr: float = 0.0
