@@ -13,6 +13,7 @@ from torch import nn
 import nnlr
 from nnlr.errors import NnlrError
 from nnlr.report._page import plan_page, render
+from nnlr.report._page.labels import labels
 from tests.helpers import hide_package
 
 HOSTILE = (
@@ -306,6 +307,22 @@ class TestOverview:
         scheme = nnlr.rules([nnlr.rule("0.1.*", lr_mult=0.1), nnlr.rule("0.2.*", lr_mult=0)])
         _, bars = self.charts(resolved(scheme, model=model))
         assert "0: 0.0001 &#8211; 0.001, 1 locked, 40 tensors" in bars[0]
+
+
+class TestLabels:
+    """Names that are listed together."""
+
+    def test_words_and_numbers_are_folded(self):
+        """Into braces that stand for each of the names, and no other."""
+        rows = [row for row in resolved() if row.name.startswith("blocks")]
+        assert ["blocks.{0..2}.{0,1}.{weight,bias}"] == labels(rows)
+
+    def test_a_star_is_written_out(self):
+        """Where braces cannot say it, the names stay apart: a star could mean others too."""
+        model = nn.ModuleDict({"a": nn.PReLU(), "b": nn.Linear(2, 2), "c": nn.Linear(2, 2)})
+        model = nn.ModuleDict({"x": model, "y": nn.PReLU()})
+        chosen = [row for row in resolved(model=model) if row.name != "x.b.bias"]
+        assert not [label for label in labels(chosen) if "*" in label]
 
 
 class TestSafety:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nnlr._rows.row import PlanRow
-from nnlr.report._fold import Folding
+from nnlr.report._fold import Folding, Line
 
 
 def labels(rows: Sequence[PlanRow]) -> list[str]:
@@ -11,5 +11,17 @@ def labels(rows: Sequence[PlanRow]) -> list[str]:
 
     Every row counts as equal to the others, whatever its rates are.
     """
+    return [
+        label
+        for line in _lines(rows, 2)
+        # What a star stands for may be more than these rows: numbers alone are folded there.
+        for label in (
+            [inner.label for inner in _lines(line.rows, 1)] if "*" in line.label else [line.label]
+        )
+    ]
+
+
+def _lines(rows: Sequence[PlanRow], level: int) -> list[Line]:
+    """Rows folded to a level."""
     alike = [None] * len(rows)
-    return [line.label for line in Folding(rows, alike, alike).at(1)]
+    return Folding(rows, alike, alike).at(level)
