@@ -223,6 +223,44 @@ class TestDiff:
         assert not difference
         assert str(difference) == "no difference"
 
+    def test_a_block_for_each_cause_on_a_screen(self):
+        """Two schemes by layer differ in one cause, and other base rates are one too."""
+        model = encoder(60)
+        old, new = resolved(model, decayed(60)), resolved(model, nnlr.layer_decay(0.9))
+        lines = str(old.diff(new)).splitlines()
+        assert len(lines) <= LIMIT
+        assert max(map(len, lines)) <= WIDTH
+        text = str(old.diff(old.with_rates(lr=2e-3)))
+        assert "with other base rates" in text
+        assert "encoder.layers.{" in text
+
+    def test_what_is_the_same_is_not_in_a_label(self):
+        """A star would take in what did not change: then names stay."""
+        model = encoder(2)
+        new = resolved(model, nnlr.rule("encoder.layers.*.linear1.*", lr_mult=2))
+        text = str(resolved(model).diff(new))
+        assert "encoder.layers.{0,1}.linear1.weight" in text
+        assert "*" not in text.partition("lr_mult 2")[2]
+
+    def test_more_than_a_screen_is_cut(self):
+        """What no folding brings on a screen is counted, and data have it all."""
+        names = [f"{chr(97 + k % 26)}{'z' * k}" for k in range(90)]
+        model = nn.ModuleDict({name: nn.PReLU() for name in names})
+        rules = [nnlr.rule(f"{name}.weight", lr_mult=2 + at) for at, name in enumerate(names)]
+        lines = str(resolved(model).diff(resolved(model, *rules))).splitlines()
+        assert LIMIT == len(lines)
+        assert re.fullmatch(r"\.\.\. and \d+ more lines: see PlanDiff\.to_dict\(\)", lines[-1])
+
+    def test_options_of_many_kinds(self):
+        """Settings that differ among rows of one line are told as several."""
+        model = encoder(60)
+        scheme = nnlr.rule("*")
+        for at in range(60):
+            options = {"betas": (0.9, 1 - 1 / (at + 2))}
+            scheme = scheme * nnlr.rule(f"encoder.layers.{at}.*", options=options, lr_mult=1 + at)
+        text = str(resolved(model).diff(resolved(model, scheme)))
+        assert len(text.splitlines()) <= LIMIT
+
     def test_parts_can_be_read(self):
         """The rows are there as data."""
         old, new = resolved(nn.Linear(1, 1)), resolved(nn.Linear(1, 1, bias=False))
@@ -235,7 +273,8 @@ class TestDiff:
         """Four digits where they differ, all digits where they do not."""
         old = resolved(nn.Linear(1, 1), nnlr.rule("*", lr_mult=0.1))
         text = str(old.diff(resolved(nn.Linear(1, 1), nnlr.rule("*", lr_mult=0.1000001))))
-        assert "lr_mult      0.1 -> 0.1000001" in text
+        assert "0.0001 -> 0.0001000001" in text
+        assert "now rule '*': lr_mult 0.1000001" in text
 
     def test_only_plans_are_compared(self):
         """Anything else is refused."""

@@ -27,6 +27,9 @@ from nnlr.report._label import STAR, Segments, is_number, label_of
 
 _DIGITS: Final = re.compile(r"(?<![0-9])(?:0|[1-9][0-9]{0,8})(?![0-9])")
 
+# The key of rows that get no line, and whose names no other line may take in.
+HIDDEN: Final = object()
+
 # A label with braces that is longer than this is less clear than a star; where room is short a
 # shorter one is.
 _CLEAR: Final = 72
@@ -167,10 +170,10 @@ class Folding:
         if level == 0:
             parts = self._tree.walk()
             lines = [line for part in parts for line in self._numbered(part, whole=True)]
-            return [line._replace(key=self._keys[line.rows[0]]) for line in lines]
+            return _seen([line._replace(key=self._keys[line.rows[0]]) for line in lines])
         most = [1, *self._sizes, len(self._names)][level - 1]
         self._longest = _BRIEF if level == self.exact else _CLEAR
-        return self._lines(self._tree, most)
+        return _seen(self._lines(self._tree, most))
 
     def _lines(self, part: _Part, most: int) -> list[_Pattern]:
         """The lines of a part, in which parts of at most ``most`` leaves are folded."""
@@ -283,6 +286,10 @@ class Folding:
                 members = [*members[:ends], folded, *members[len(members) - ends :]]
             lines += [pattern for each in members for pattern in each]
         return lines
+
+
+def _seen(patterns: list[_Pattern]) -> list[_Pattern]:
+    return [pattern for pattern in patterns if pattern.key is not HIDDEN]
 
 
 def _merged(patterns: list[_Pattern], positions: Iterable[int]) -> list[_Pattern]:

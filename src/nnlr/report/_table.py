@@ -1,6 +1,5 @@
 """The plan as a table: of 80 columns for a terminal, or as Markdown."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +14,7 @@ from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural, printable
 from nnlr.report._algorithms import algorithm_lines
 from nnlr.report._columns import Cells, Choice
+from nnlr.report._fit import fitted
 from nnlr.report._fold import Folding, Line
 from nnlr.report._grid import grid, room_beside
 from nnlr.report._markdown import block, code, markdown_grid
@@ -26,15 +26,9 @@ LIMIT: Final = 60
 # Findings and ties that a folded table tells in full.
 _TOLD: Final = 3
 
-# Lines that are plenty where folding hides nothing.
-_PLENTY: Final = 36
-
 # Columns for names that are enough, and that are too few.
 _ROOMY: Final = 32
 _NARROW: Final = 24
-
-# How many kinds of folded lines are tried to be opened.
-_TRIES: Final = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,44 +110,10 @@ Body = Callable[[Sequence[Line], int | None], list[str]]
 
 
 def _fitting(rows: Sequence[PlanRow], room: int, body: Body) -> list[str]:
-    """The body of the least folded lines for which there is room.
-
-    Lines without a star hide nothing: of them fewer will do.
-    """
+    """The body of lines that are folded as far as there is need."""
     folding = Folding(rows, [_key(row) for row in rows], [_loose(row) for row in rows])
-
-    def level_of(height: int, last: int) -> int:
-        def fits(level: int) -> bool:
-            return folding.count(level) <= height and _fits(folding.at(level), height, body)
-
-        return bisect_left(range(last), x=True, key=fits)
-
-    lines = folding.at(level_of(min(room, _PLENTY), folding.exact))
-    if _fits(lines, room, body) and all(line.kind is None for line in lines):
-        return body(lines, None)
-    level = level_of(room, folding.last)
-    lines = folding.at(level)
-    if not _fits(lines, room, body):
-        return _cropped(lines, room, body)
-    if level > folding.exact:
-        return body(lines, None)
-    # What is left of the room goes to the largest parts that have been folded into one line.
-    opened: set[object] = set()
-    tried: set[object] = set()
-    while len(tried) < _TRIES:
-        largest = sorted(lines, key=lambda line: -len(line.rows))
-        kinds = [line.kind for line in largest if line.kind is not None and line.kind not in tried]
-        if not kinds:
-            break
-        tried.add(kinds[0])
-        if _fits(more := folding.at(level, {*opened, kinds[0]}), room, body):
-            lines = more
-            opened.add(kinds[0])
-    return body(lines, None)
-
-
-def _fits(lines: Sequence[Line], room: int, body: Body) -> bool:
-    return len(lines) <= room and len(body(lines, None)) <= room
+    lines, fits = fitted(folding, room, lambda lines: len(body(lines, None)))
+    return body(lines, None) if fits else _cropped(lines, room, body)
 
 
 def _cropped(lines: Sequence[Line], room: int, body: Body) -> list[str]:
