@@ -68,7 +68,7 @@ def mutated(data, draw):
 
 @pytest.mark.parametrize(
     "examples",
-    [150, pytest.param(10_000, marks=pytest.mark.full)],  # 40 seconds
+    [150, pytest.param(10_000, marks=pytest.mark.full)],  # 10 seconds
 )
 def test_what_is_read_fits_the_schema_and_comes_back(examples):
     """Never another error; and what the loader accepts the schema accepts, and dump writes."""

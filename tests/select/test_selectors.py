@@ -184,7 +184,19 @@ class TestOtherSelectors:
             nnlr.predicate("head")
 
 
+class First(Selector):
+    """A selector of a user's own."""
+
+    def matches(self, model):
+        return frozenset([0])
+
+
 class TestCombination:
+    def test_a_selector_of_ones_own_combines_too(self):
+        """It is written as its class."""
+        assert ["embed.weight"] == chosen(First() & "*")
+        assert "First() | ~First()" == repr(First() | ~First())
+
     def test_the_signs_are_set_operations(self):
         """& is both, | is either, ~ is all others; strings may stand on either side."""
         norms, heads = nnlr.role("norm"), nnlr.glob("head*")
