@@ -17,10 +17,11 @@ ARGS   ?=
 PIP         = $(BIN)/python -m pip --disable-pip-version-check --no-input
 PIP_INSTALL = $(PIP) install -qq --no-compile -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
-# One process per core, a file to each at a time: the examples of a page build on each other.
+# One process per core, a file to each at a time: the examples of a page build on each other. In
+# the order of conftest.py: what takes longest comes first.
 # One thread in each: two that both use all cores wait for each other.
 JOBS       ?= 2
-PYTEST      = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST      = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 BENCHMARKS  = $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
