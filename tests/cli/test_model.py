@@ -228,17 +228,15 @@ def transformers(monkeypatch, tmp_path):
             config.architectures = ["TinyModel"]
         return config
 
-    def from_config(config, **_):
-        if config.width == 0:
-            raise ValueError("Unrecognized configuration class")
-        if config.width == 1:
-            raise ValueError("too narrow")
-        return TinyModel(config)
-
+    types = {
+        name: type(f"{name.title()}Config", (TinyConfig,), {}) for name in ("part", "deep", "lone")
+    }
     library = SimpleNamespace(
-        CONFIG_MAPPING={"tiny": TinyConfig},
-        TinyForSleep=TinyModel,
-        AutoModel=SimpleNamespace(from_config=from_config),
+        CONFIG_MAPPING={"tiny": TinyConfig, **types},
+        MODEL_MAPPING={TinyConfig: TinyModel},
+        PartModel=TinyModel,
+        DeepForSleep=TinyModel,
+        AutoModel=SimpleNamespace(from_config=lambda config, **_: TinyModel(config)),
         AutoConfig=SimpleNamespace(from_pretrained=from_pretrained),
         PretrainedConfig=lambda: SimpleNamespace(num_labels=2),
         TinyModel=TinyModel,
@@ -253,6 +251,7 @@ def transformers(monkeypatch, tmp_path):
     [
         ("tiny", {}, 4),
         ("tiny", {"width": 6}, 6),
+        ("part", {}, 4),
         ("TinyModel", {}, 4),
         ("config.json", {}, 8),
         ("named", {"width": 3}, 3),
@@ -274,8 +273,8 @@ def test_models_of_transformers(transformers, tmp_path, name, arguments, width):
         ("tinny", {}, r"no model 'tinny'\. Nearest: 'tiny'\.\n  Nothing is downloaded"),
         ("missing", {}, r"transformers has no model 'missing'\."),
         ("missing.json", {}, "transformers cannot read 'missing.json': OSError: not in the cache"),
-        ("tiny", {"width": 0}, r"no base model\. Name a class: TinyForSleep\."),
-        ("tiny", {"width": 1}, "transformers:tiny cannot be built: ValueError: too narrow"),
+        ("deep", {}, r"no base model\. Name a class: DeepForSleep\."),
+        ("lone", {}, r"no base model\. It is a part of others\."),
         ("tiny", {"widht": 3}, r"TinyConfig has no setting 'widht'\. Nearest: 'width'"),
     ],
 )

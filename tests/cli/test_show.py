@@ -86,6 +86,15 @@ def test_rows_and_columns(nnlr_command, models):
     assert "bytes" in nnlr_command(*show, "--columns", "+bytes", "-c", "recipe.yaml")[1]
 
 
+def test_a_table_that_is_too_long(nnlr_command, models):
+    """It names the option that shows all of it."""
+    rules = [f"rule={{select: '{at}.*', lr_mult: 0.{at + 10}}}" for at in range(40)]
+    schemes = [word for rule in rules for word in ("-s", rule)]
+    output = nnlr_command("show", "makers:make_model", "-a", "depth=40", *schemes)[1]
+    assert 60 >= len(output.splitlines())
+    assert "more lines: see --full" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -91,7 +91,7 @@ def transformers(name: str) -> Maker:
     if path.exists():
         return _of_configuration(library, str(path / "config.json" if path.is_dir() else path))
     if name in types:
-        return _of_class(library, types[name], library.AutoModel.from_config)
+        return _of_class(library, types[name], _of_type(library, types[name]))
     model_class = getattr(library, name, None)
     if isinstance(model_class, type) and hasattr(model_class, "config_class"):
         return _of_class(library, model_class.config_class, model_class)
@@ -103,21 +103,29 @@ def transformers(name: str) -> Maker:
         raise _unknown("transformers", name, [*types, *classes], more) from None
 
 
+def _of_type(library: ModuleType, config_class: type) -> Maker:
+    """What makes the base model of a type of configuration.
+
+    Raises:
+        NnlrError: If it has none, with the classes that it has.
+    """
+    if config_class in library.MODEL_MAPPING:
+        make: Maker = library.AutoModel.from_config
+        return make
+    stem = config_class.__name__.removesuffix("Config")
+    model_class: Maker | None = getattr(library, f"{stem}Model", None)
+    if model_class is None:
+        classes = [name for name in dir(library) if name.startswith(f"{stem}For")]
+        hint = f"Name a class: {listed(classes)}." if classes else "It is a part of others."
+        raise NnlrError(f"This type of transformers has no base model. {hint}")
+    return model_class
+
+
 def _of_class(library: ModuleType, config_class: type, make_model: Maker) -> Maker:
     """The function that makes a model with the defaults of its configuration."""
 
     def make(**settings: object) -> object:
-        config = _with_settings(library, config_class(), settings)
-        try:
-            return make_model(config)
-        except ValueError as error:
-            if "Unrecognized configuration class" not in str(error):
-                raise
-            stem = config_class.__name__.removesuffix("Config")
-            classes = [name for name in dir(library) if name.startswith(f"{stem}For")]
-            raise NnlrError(
-                f"This type has no base model. Name a class: {listed(classes) or 'none fits'}."
-            ) from None
+        return make_model(_with_settings(library, config_class(), settings))
 
     return make
 

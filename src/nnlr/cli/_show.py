@@ -47,7 +47,7 @@ def show(
         "optimizer": optimizer,
     }
     views: dict[str, Callable[[], str]] = {
-        "table": lambda: plan.table(**shown),
+        "table": lambda: _by_options(plan.table(**shown)),
         "json": plan.to_json,
         "csv": plan.to_csv,
         "markdown": lambda: plan.to_markdown(**shown),
@@ -60,6 +60,13 @@ def show(
         picture = partial(plan.plot_schedule, schedule, steps)
     deliver(views, target, picture)
     return 0
+
+
+def _by_options(text: str) -> str:
+    """A table that names options of the command where it names those of Python."""
+    return text.replace("see table(full=True)", "see --full").replace(
+        "see plan.findings", "see nnlr check"
+    )
 
 
 def _schedule_of(options: Options) -> Any:  # noqa: ANN401 - what nnlr.schedule takes
