@@ -462,6 +462,7 @@ class TestNotebook:
         old = resolved(model=model)
         view = old.diff(old.with_rates(lr=0.5))._repr_html_()
         assert view.startswith("<pre>changed 1 parameter (1)")
+        assert "&lt;b&gt;.weight" in view
 
     def test_several_towers_have_titles(self):
         """As on the page."""
