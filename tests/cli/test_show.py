@@ -5,8 +5,10 @@ import io
 import json
 
 import pytest
+from torch import nn
 
 import nnlr
+from nnlr.cli import _show
 from tests.helpers import public_names
 
 FORMATS = {
@@ -86,13 +88,16 @@ def test_rows_and_columns(nnlr_command, models):
     assert "bytes" in nnlr_command(*show, "--columns", "+bytes", "-c", "recipe.yaml")[1]
 
 
-def test_a_table_that_is_too_long(nnlr_command, models):
-    """It names the option that shows all of it."""
-    rules = [f"rule={{select: '{at}.*', lr_mult: 0.{at + 10}}}" for at in range(40)]
-    schemes = [word for rule in rules for word in ("-s", rule)]
-    output = nnlr_command("show", "makers:make_model", "-a", "depth=40", *schemes)[1]
-    assert 60 >= len(output.splitlines())
-    assert "more lines: see --full" in output
+def test_a_table_that_is_too_long():
+    """It names the option that shows all of it, and the command that shows all findings."""
+    net = nn.ModuleDict({f"part_{at}": nn.PReLU(at + 1) for at in range(90)})
+    rates = [nnlr.rule(f"part_{at}.*", lr_mult=1e-5 * (at + 1)) for at in range(90)]
+    plan = nnlr.resolve(net, *rates, lr=1, weight_decay=0)
+    assert "see table(full=True)" in plan.table()
+    text = _show._by_options(plan.table())
+    assert "more lines: see --full" in text
+    assert "more findings: see nnlr check" in text
+    assert "table(full" not in text
 
 
 @pytest.mark.parametrize(
