@@ -228,7 +228,7 @@ class TestOutputs:
         assert text.rstrip().endswith("\x1b[?25h")
         monitor.close()
 
-    @pytest.mark.full  # 3 s
+    @pytest.mark.full  # 3 s on an idle machine
     @pytest.mark.no_cover
     def test_a_real_terminal_has_its_cursor_back(self, tmp_path):
         """Also where nobody closes the monitor."""
