@@ -244,6 +244,19 @@ def test_forty_thousand_rows_open(quiet, tmp_path):
     assert quiet.run("scrollY") > 500_000
 
 
+def test_scrolling_draws_each_row_once(quiet, vision):
+    """However far, forth and back: the rows in sight are there, in order, and none twice."""
+    quiet.open(vision, "#view=table", height=400)
+    drawn = "[...document.querySelectorAll('#rows tr[id]')].map(tr => +tr.id.slice(4))"
+    heights = set()
+    for way in (500, 500, 300, -200, -700, 1500, -1500, 90):
+        quiet.run(f"scrollBy(0, {way})")
+        numbers = quiet.run(drawn)
+        assert list(range(numbers[0], numbers[-1] + 1)) == numbers
+        heights.add(quiet.run("document.documentElement.scrollHeight"))
+    assert 1 >= max(heights) - min(heights)  # rounded
+
+
 def test_print_has_every_row(quiet, vision, tmp_path):
     """Printing opens the tree, and afterwards it is as before."""
     quiet.open(vision)

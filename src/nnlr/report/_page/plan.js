@@ -115,7 +115,7 @@ grid.addEventListener("keydown", (event) => {
 body.addEventListener("click", (event) => {
   const tr = event.target.closest("tr[id]");
   if (!tr || String(getSelection())) return;
-  active = Number(tr.id.slice(4));
+  active = numberOf(tr);
   grid.focus({ preventScroll: true });
   act(items[active], false);
 });

@@ -213,6 +213,7 @@ const space = (height) => {
   td.style.height = `${height}px`;
   return make("tr", { class: "space", "aria-hidden": "true" }, td);
 };
+const numberOf = (tr) => Number(tr.id.slice(4));
 const SPARE = 16; // rows drawn above and below those in sight
 let first = 0;
 let last = 0;
@@ -224,12 +225,20 @@ const draw = (scrolled) => {
     Math.min(items.length - sight, Math.floor(-body.getBoundingClientRect().top / height)),
   );
   if (scrolled && top >= first && Math.min(items.length, top + sight) <= last) return;
+  const [above, below] = scrolled ? [first, last] : [0, 0];
   first = whole ? 0 : Math.max(0, top - SPARE);
   last = whole ? items.length : Math.min(items.length, top + sight + SPARE);
-  const drawn = items.slice(first, last).map((item, at) => drawRow(item, first + at));
-  if (first) drawn.unshift(space(first * height));
-  if (last < items.length) drawn.push(space((items.length - last) * height));
-  body.replaceChildren(...drawn);
+  const between = (from, to) =>
+    items.slice(from, Math.max(from, to)).map((item, at) => drawRow(item, from + at));
+  if (above < last && below > first) {
+    // Rows that stay in sight stay as they are: to lay them out again takes long.
+    const gone = [...body.rows].filter((tr) => !tr.id || numberOf(tr) < first || numberOf(tr) >= last);
+    gone.forEach((tr) => tr.remove());
+    body.prepend(...between(first, above));
+    body.append(...between(below, last));
+  } else body.replaceChildren(...between(first, last));
+  if (first) body.prepend(space(first * height));
+  if (last < items.length) body.append(space((items.length - last) * height));
   if (items.length) grid.setAttribute("aria-activedescendant", `row-${active}`);
 };
 let waiting = false;
