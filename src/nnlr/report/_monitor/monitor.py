@@ -152,9 +152,7 @@ class Monitor:
     def _due(self) -> bool:
         """Whether this step is read: nothing may be while a CUDA graph is recorded."""
         due = self._postponed or self._step == self._first or self._step % self._every == 0
-        return due and not (
-            torch.backends.cuda.is_built() and torch.cuda.is_current_stream_capturing()
-        )
+        return due and not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 
     def _before(self, optimizer: Optimizer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Count a step, and begin a look if it is due."""
