@@ -196,6 +196,25 @@ class TestLevels:
         ]
         assert 76 == len(lines[2].rows)
 
+    def test_two_rates_under_one_label(self):
+        """Matrices and norms of other rates, under one star, share the line of inner layers."""
+
+        def layer():
+            made = (nn.Linear(1, 1, bias=False), nn.LayerNorm(1, bias=False))
+            parts = [nn.ModuleDict({name: part}) for name, part in zip("ab", made, strict=True)]
+            for name in "cde":
+                made = (nn.Linear(1, 1, bias=False), nn.LayerNorm(1, bias=False))
+                parts = [
+                    nn.ModuleDict({f"{name}{name}": old, f"{name}_{key}": new})
+                    for old, new, key in zip(parts, made, "lm", strict=True)
+                ]
+            return nn.ModuleDict({"left": parts[0], "right": parts[1]})
+
+        model = nn.ModuleList(layer() for _ in range(9))
+        scheme = nnlr.layer_decay(0.5) * nnlr.rule(nnlr.role("norm"), lr_mult=3)
+        folded = folding(nnlr.resolve(model, scheme, lr=1e-3, weight_decay=0.05).rows)
+        assert 72 == sum(len(line.rows) for line in folded.at(folded.last))
+
 
 class TestLabels:
     """The text of a label."""

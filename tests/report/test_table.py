@@ -114,6 +114,21 @@ class TestTable:
         assert re.search(r"encoder\.layers\.\{\d+\.\.\d+\}\.\*.*\.\.", text)
         assert "more lines" not in text
 
+    def test_room_that_is_left_opens_the_largest_parts(self):
+        """Where folding has gone too far for a part of the model, its inner parts get lines."""
+
+        def bush(first):
+            deep = nn.ModuleDict({"d": nn.ModuleDict({"e": nn.ModuleDict({"f": nn.PReLU()})})})
+            inner = {"v": nn.ModuleDict({"a": nn.PReLU()}), "y": deep}
+            inner["w"] = nn.ModuleDict({"b": nn.ModuleDict({"c": nn.PReLU()})})
+            return nn.ModuleDict({first: nn.PReLU(), **inner, "top": nn.PReLU()})
+
+        many = {f"{letter}_part": bush("u") for letter in "abcdefghijklmnopqrst"}
+        lines = str(resolved(nn.ModuleDict({**many, "other": bush("t")}))).splitlines()
+        assert len(lines) <= LIMIT
+        assert "a_part.*.weight" in " ".join(lines)
+        assert "other.top.weight" in " ".join(lines)
+
     def test_no_note_is_clipped(self):
         """The columns of numbers and a note leave less room for names, and none clips the note."""
         model = encoder(1)
@@ -202,6 +217,14 @@ class Doubled(nnlr.Scheme):
         return [nnlr.Factor(eps_mult=2, init_mult=0.5, why="twice as wide")] * len(model.params)
 
 
+class Halves(nnlr.Scheme):
+    """Another rate for the first parameter, no decay for the second."""
+
+    def factors(self, model):
+        """One factor for each of two."""
+        return [nnlr.Factor(lr_mult=2), nnlr.Factor(wd_mult=0)]
+
+
 class TestDiff:
     """`plan.diff(other)`."""
 
@@ -241,6 +264,14 @@ class TestDiff:
         text = str(resolved(model).diff(new))
         assert "encoder.layers.{0,1}.linear1.weight" in text
         assert "*" not in text.partition("lr_mult 2")[2]
+
+    def test_what_did_not_change_of_a_row_is_empty(self):
+        """Rows of one cause of which one setting differs here and another there."""
+        model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+        rows = str(resolved(model).diff(resolved(model, Halves()))).splitlines()[4:]
+        assert [["0.weight", "0.001", "->", "0.002"], ["1.weight", "0.05", "->", "0"]] == [
+            row.split() for row in rows
+        ]
 
     def test_more_than_a_screen_is_cut(self):
         """What no folding brings on a screen is counted, and data have it all."""

@@ -106,11 +106,11 @@ class _Block:
     @property
     def columns(self) -> list[str]:
         """What differs of any of its rows; of rows that are new or gone their rates."""
-        if self.pairs[0][0] is None or self.pairs[0][1] is None:
-            states = ["state"] * any(not _newest(pair).trainable for pair in self.pairs)
-            return [*states, "lr", "weight_decay"]
         names: dict[str, None] = {}
         for old, new in self.pairs:
+            if old is None or new is None:
+                states = ["state"] * any(not _newest(pair).trainable for pair in self.pairs)
+                return [*states, "lr", "weight_decay"]
             names |= dict.fromkeys(_differing(old, new))
         return [name for name in names if _SAID_BY.get(name) not in names]
 
@@ -122,10 +122,8 @@ def _newest(pair: _Pair) -> PlanRow:
     return row
 
 
-def _differing(old: PlanRow | None, new: PlanRow | None) -> list[str]:
+def _differing(old: PlanRow, new: PlanRow) -> list[str]:
     """The names of the settings that two rows do not share."""
-    if old is None or new is None:
-        return []
     before, after = settings(old), settings(new)
     names = (*COMPARED, *sorted({*old.options, *new.options}))
     return [name for name in names if before.get(name) != after.get(name)]
