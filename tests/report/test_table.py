@@ -127,7 +127,7 @@ class TestTable:
         lines = str(resolved(nn.ModuleDict({**many, "other": bush("t")}))).splitlines()
         assert len(lines) <= LIMIT
         assert "a_part.*.weight" in " ".join(lines)
-        assert "other.top.weight" in " ".join(lines)
+        assert "other.y.d.e.f.weight" in " ".join(lines)
 
     def test_no_note_is_clipped(self):
         """The columns of numbers and a note leave less room for names, and none clips the note."""

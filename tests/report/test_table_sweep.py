@@ -37,7 +37,7 @@ def built(name: str) -> torch.nn.Module:
         return transformers.AutoModel.from_config(getattr(transformers, f"{name}Config")())
 
 
-@pytest.mark.full  # 60 s together
+@pytest.mark.full  # 95 s together on a busy machine
 @pytest.mark.no_cover
 @pytest.mark.parametrize("name", [*TIMM, *TRANSFORMERS])
 def test_tables_of_architectures(name):
