@@ -5,7 +5,7 @@ read (a step off cadence), one whose monitor reads at every step. The share at a
 (reading + 49 * off cadence) / 50, over a step without. CPU time of this process. What the hooks
 take off cadence is too little to be seen beside a step, and is timed alone as well.
 
-    python benchmarks/monitor.py            # two minutes on an idle core
+    python benchmarks/monitor.py            # three minutes on an idle core
 """
 
 import argparse
@@ -39,7 +39,7 @@ def vit(name: str, batch: int) -> tuple[nn.Module, torch.Tensor]:
 CASES = {
     "perceptron 9k, batch 256": (perceptron, 400),
     "ViT-Ti 5.5M, batch 4": (lambda: vit("vit_tiny_patch16_224", 4), 12),
-    "ViT-B 86M, batch 4": (lambda: vit("vit_base_patch16_224", 4), 6),
+    "ViT-B 86M, batch 2": (lambda: vit("vit_base_patch16_224", 2), 4),
 }
 
 
