@@ -21,6 +21,8 @@ def test_each_has_a_test():
 
 
 NEEDS = {
+    "finetune_vit": "timm",
+    "lora_plus": "peft",
     "finetune_transformers": "transformers",
     "lightning_unfreezing": "lightning",
     "mup_coordinate_check": "matplotlib",
