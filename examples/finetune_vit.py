@@ -29,7 +29,7 @@ except ImportError as error:
 
 SCHEMES = {
     "one rate": nnlr.no_weight_decay(),
-    "layer_decay(0.6)": nnlr.layer_decay(0.6) * nnlr.no_weight_decay(),
+    "layer decay": nnlr.layer_decay(0.6) * nnlr.no_weight_decay(),
 }
 LRS = (1e-3, 4e-3, 1.6e-2)
 STEPS = {"pretrain": 300, "finetune": 40}
@@ -110,7 +110,7 @@ def main():
     same, slower = (nnlr.report.movement(*models[name, LRS[1]], label=name) for name in SCHEMES)
     print(f"\n{slower.table(same)}")
     slower.plot(folder / "movement.png", same)
-    figure = models["layer_decay(0.6)", LRS[1]][2].plot_schedule(warm_up_and_cosine, 40, total=40)
+    figure = models["layer decay", LRS[1]][2].plot_schedule(warm_up_and_cosine, 40, total=40)
     figure.savefig(folder / "schedule.png")
     print(f"\npictures: {folder}")
 

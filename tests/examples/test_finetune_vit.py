@@ -11,5 +11,5 @@ def test_finetune_vit():
     """It trains few steps of each run, and the movement of one can be told."""
     accuracies, models = example("finetune_vit").runs(1, {"pretrain": 2, "finetune": 1})
     assert 6 == len(accuracies) == len(models)
-    moved = nnlr.report.movement(*models["layer_decay(0.6)", 1e-3])
+    moved = nnlr.report.movement(*models["layer decay", 1e-3])
     assert "lr_mult" in moved.table()
