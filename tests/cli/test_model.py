@@ -77,6 +77,7 @@ def test_what_a_program_prints_is_not_in_the_result(nnlr_command, models):
         ("makers:number", "'makers:number' is an int, neither a model nor a function"),
         ("makers:pair", "'makers:pair' gave a tuple, not a torch.nn.Module."),
         ("makers:broken", "makers:broken cannot be built: ValueError: no weights (makers.py, "),
+        ("makers:leaves", "makers:leaves cannot be built: SystemExit: 3 (makers.py, "),
         ("makers:empty", "makers:empty has no parameters"),
         ("makers:needs", "makers:needs needs 1 argument: inputs.\n  Fix: --arg inputs=VALUE"),
         ("makers.py", "'makers.py' is a program: say what in it makes the model, makers.py:mak"),

@@ -76,6 +76,12 @@ import nnlr
 
 def made():
     return nnlr.layer_decay(0.5)
+
+def raises():
+    raise ValueError("not today")
+
+def choose(param):
+    raise KeyError(param.name)
 """
 
 
@@ -93,12 +99,31 @@ def test_imports_are_allowed_by_name(nnlr_command, models):
 
 
 @pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        ("own_schemes:raises", "your code raises ValueError: not today (own_schemes.py, line 8)"),
+        (
+            "{select: {predicate: 'own_schemes:choose'}, lr_mult: 2}",
+            "your code raises KeyError: '0.weight' (own_schemes.py, line 11)",
+        ),
+    ],
+)
+def test_errors_of_code_that_is_allowed(nnlr_command, models, scheme, message):
+    """They are told with the user's line, and are no bug in nnlr."""
+    (models / "own_schemes.py").write_text(CODE, encoding="utf-8")
+    arguments = ("-s", scheme, "--allow-imports", "own_schemes:*")
+    status, output, errors = nnlr_command("show", "makers:make_model", *arguments)
+    assert (2, "", f"made\nError: {message}\n") == (status, output, errors)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("-s", "layer_decy=1"), "'layer_decy=1': there is no scheme 'layer_decy'. Nearest: 'lay"),
         (("-s", "layer_decay"), "'layer_decay': layer_decay needs 'decay'."),
         (("-s", "layer_decay={decy: 1}"), "has no argument 'decy'. Nearest: 'decay'."),
         (("-s", "layer_decay=[1"), "--scheme layer_decay: '[1' is no value of YAML: line 1: "),
+        (("-s", "layer_decy: 1"), "Error: 'layer_decy: 1': there is no scheme 'layer_decy: 1'."),
         (("-s", "layer_decay=2"), "decay must be a finite number > 0 and <= 1, got 2"),
         (("-s", "rule={select: '3.*', lr_mult: 2}"), "rule '3.*' matches no parameter"),
         (("-c", "shceme.yaml"), "There is no file 'shceme.yaml'. Nearest: 'scheme.yaml'."),
@@ -139,7 +164,22 @@ def test_options_as_a_configuration(nnlr_command, models):
         assert 0 == nnlr_command("config", "dump", *options, "--out", name)[0]
         assert plan == plan_of(nnlr_command, "-c", name)
         status, output, _ = nnlr_command("config", "check", name)
-        assert (0, f"{name} is valid: layer_decay(0.5) * no_weight_decay()\n") == (status, output)
+        assert (0, f"{name} is a valid recipe:") == (status, output.splitlines()[0])
+        assert "  decay: sqrt\n  scheme: layer_decay(0.5) * no_weight_decay()\n" in output
+
+
+def test_text_that_looks_like_a_number_stays_text(nnlr_command, models):
+    """By YAML 1.2, which is read, and not only by PyYAML's 1.1."""
+    rule = "rule={select: '1e-3', lr_mult: 2}"
+    assert 0 == nnlr_command("config", "dump", "-s", rule, "-o", "s.yaml")[0]
+    assert "rule('1e-3', lr_mult=2.0)" in nnlr_command("config", "check", "s.yaml")[1]
+
+
+def test_a_scheme_alone_is_told_from_a_recipe(nnlr_command, models):
+    """`config check` says which of the two a file is."""
+    (models / "scheme.yaml").write_text("layer_decay: 0.5\n", encoding="utf-8")
+    checked = nnlr_command("config", "check", "scheme.yaml")
+    assert (0, "scheme.yaml is a valid scheme: layer_decay(0.5)\n", "") == checked
 
 
 def test_a_wrong_configuration(nnlr_command, models):

@@ -116,6 +116,13 @@ def test_files_that_cannot_be_written(nnlr_command, models, arguments, message):
     assert message in errors
 
 
+def test_a_dash_is_the_output(nnlr_command, models):
+    """As other commands have it, and not a file of that name."""
+    shown = nnlr_command("show", "makers:made", "-f", "csv")
+    assert shown == nnlr_command("show", "makers:made", "-f", "csv", "-o", "-")
+    assert not (models / "-").exists()
+
+
 def test_an_unknown_ending_with_a_format(nnlr_command, models):
     """The option says what the ending does not."""
     assert 0 == nnlr_command("show", "makers:made", "-o", "plan.dat", "-f", "json")[0]
@@ -248,6 +255,7 @@ def test_a_picture_of_a_difference(nnlr_command, models):
         (("makers:made", "none"), "'makers:made' is no saved plan; of a scheme say for which"),
         (("makers:made", "none", "x.yaml"), "There is no file 'x.yaml'."),
         (("makers:made", "none", "layer_decy=1"), "Nearest: 'layer_decay'"),
+        (("old.json", "new.json"), "There is no file 'old.json'."),
         (("makers:made", "x.json", "none"), "There is no file 'x.json'."),
     ],
 )

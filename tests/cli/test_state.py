@@ -199,6 +199,9 @@ def _texts(tmp_path):
     torch.save({"ids": torch.zeros(3, dtype=torch.int64)}, ids)
     listing = tmp_path / "list.pt"
     torch.save([1, 2], listing)
+    endless = {}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "endless.pt")
     unwritable = {
         "cut.pt": zipped.read_bytes()[:2000],
         "junk.pt": b"no file of torch",
@@ -214,6 +217,8 @@ def _texts(tmp_path):
         "bad.json": b"{",
         "bad.index.json": b"{}",
         "lost.index.json": b'{"weight_map": {"w": "gone.bin"}}',
+        "number.index.json": b'{"weight_map": {"w": 3}}',
+        "up.index.json": b'{"weight_map": {"w": "../cut.pt"}}',
     }
     for name, content in unwritable.items():
         (tmp_path / name).write_bytes(content)
@@ -237,6 +242,9 @@ def _texts(tmp_path):
         ("bad.json", "is no JSON file: Expecting"),
         ("bad.index.json", "is no index of shards: it has no 'weight_map'"),
         ("lost.index.json", "lists 'gone.bin', which is not beside it"),
+        ("number.index.json", "lists '3', which is not beside it"),
+        ("up.index.json", "lists '../cut.pt', which is not beside it"),
+        ("endless.pt", "holds no state of a model"),
         ("nothing", "is a folder. It holds no state file"),
     ],
 )

@@ -74,6 +74,15 @@ def test_work_is_shown_on_a_terminal(terminal):
     assert "" == terminal.stdout.getvalue()
 
 
+def test_names_cannot_command_a_terminal(terminal, capsys):
+    """What others wrote, such as an error, is shown: no codes, no marks of a library's."""
+    with _terminal.working("reading [/x]\x1b[2J"):
+        pass
+    assert r"reading [/x]\x1b[2J ..." in terminal.stderr.getvalue()
+    _terminal.out("head\x1b]0;title\x07\r\u202eab\n\tnext")
+    assert "head\\x1b]0;title\\x07\\r\\u202eab\n" in terminal.stdout.getvalue()
+
+
 def test_warnings_of_others_are_left_out(capsys):
     """Those of nnlr are a line each; what is printed goes to the error stream."""
     with _terminal.working("building"):

@@ -204,6 +204,18 @@ def test_a_class_that_is_allowed_is_imported():
         load({**data, "algorithms": "math:pi"}, allow=["*"])
 
 
+@pytest.mark.parametrize(
+    "name", ["functools.partial", "network.__globals__.get", "nnlr.rule", "pytest"]
+)
+def test_a_pattern_allows_what_a_module_defines(name):
+    """And not what it has imported, which would allow anything; the full name allows that."""
+    reference = f"{__name__}:{name}"
+    with pytest.raises(nnlr.ConfigError, match=r"is not of '.*' itself.*\. If you trust it, pass"):
+        scheme({reference: {}}, allow=[f"{__name__}:*"])
+    own = f"{__name__}:nnlr.no_weight_decay"
+    assert "no_weight_decay()" == repr(scheme(own, allow=[own]))
+
+
 def test_a_scheme_can_be_read_from_a_file(tmp_path):
     """Alone, or that of a recipe; text is a name, and a path is a Path."""
     alone = file(tmp_path, "- caffe\n- {layer_decay: 75e-2}\n", "scheme.yml")
@@ -242,6 +254,8 @@ BAD = [
     (f"{BASE}scheme: &a [*a]", r"recipe\.yaml: nested deeper than 50 levels\.$"),
     (f"lr: {'[' * 1000}", r"recipe\.yaml: nested too deep to be read\.$"),
     (f"{BASE}? {{a: 1}}\n: 2", r": line 3: found unhashable key"),
+    (f"{BASE}scheme: !!bool maybe", r"recipe\.yaml: a tag \(!!\) does not fit its value: 'maybe'"),
+    (f"{BASE}scheme: !!timestamp now", r"recipe\.yaml: a tag \(!!\) does not fit its value"),
     # classes
     (f"{BASE}algorithms: AdmaW", r": algorithms: there is no optimizer 'AdmaW'\. Nearest: 'AdamW'"),
     (f"{BASE}algorithms: {{class: AdamW, lr: 1}}", r": algorithms\.lr: .*at the top of the recipe"),

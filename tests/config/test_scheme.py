@@ -11,10 +11,9 @@ import nnlr
 from nnlr import depth
 from nnlr._arguments import Call
 from nnlr._select.selector import Selector, as_selector
-from nnlr.config import dump, schema, scheme
+from nnlr.config import dump, schema, scheme, shapes
 from nnlr.config._calls import Callee, indexers, schemes, selectors
 from nnlr.config._types import fits
-from nnlr.schemes._width.mup import shapes
 from tests.helpers import public_names
 
 SHAPES = {"0.weight": [4, None], "0.bias": [4]}

@@ -136,6 +136,13 @@ def run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         error.show()  # type: ignore[attr-defined]  # every error of usage has it
         return error.exit_code
+    except Exception as error:
+        from nnlr.cli import _python
+
+        if _python.users_line(error) is None:
+            raise
+        _terminal.say(f"Error: your code raises {_python.described(error)}")
+        return 2
 
 
 def _load_library() -> None:

@@ -4,19 +4,29 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from nnlr import config
 from nnlr.cli._output import deliver
-from nnlr.cli._scheme import Options
+from nnlr.cli._scheme import Options, configuration
 from nnlr.cli._terminal import out as show
+from nnlr.config._load import KEYS
+from nnlr.config._yaml import written
 
 
 def check(file: Path, imports: Sequence[str] | None) -> int:
     """Say what a configuration comes to."""
     recipe = Options(config=file, imports=imports).recipe()
-    show(f"{file} is valid: {recipe.scheme!r}")
+    keys = [key for key in KEYS if key in configuration(file)]
+    if keys == ["scheme"]:
+        show(f"{file} is a valid scheme: {recipe.scheme!r}")
+    else:
+        show("\n".join([f"{file} is a valid recipe:", *(_line(recipe, key) for key in keys)]))
     return 0
+
+
+def _line(recipe: config.Recipe, key: str) -> str:
+    """A field of a recipe."""
+    value = getattr(recipe, key)
+    return f"  {key}: {value if isinstance(value, str) else repr(value)}"
 
 
 def schema(out: Path | None) -> int:
@@ -29,7 +39,7 @@ def dump(options: Options, out: Path | None) -> int:
     """Write options as a configuration: YAML, or JSON by the ending of the file."""
     data = config.dump(options.recipe())
     views = {
-        "yaml": lambda: yaml.safe_dump(data, sort_keys=False),
+        "yaml": lambda: written(data),
         "json": lambda: json.dumps(data, indent=2),
     }
     deliver(views, (None, out))

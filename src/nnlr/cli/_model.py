@@ -128,12 +128,12 @@ def _made(text: str, find: Callable[[], object], arguments: Arguments) -> nn.Mod
         try:
             with torch.device("meta"):
                 model = maker(**arguments)
-        except Exception as on_meta:  # noqa: BLE001 - code of others raises anything
+        except (Exception, SystemExit) as on_meta:  # noqa: BLE001 - code of others raises anything
             try:
                 model = maker(**arguments)
             except NnlrError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise _python.build_error(text, error) from error
             remark = f"built on the CPU; on the meta device it raises {_python.described(on_meta)}"
     if not isinstance(model, nn.Module):

@@ -37,13 +37,15 @@ def deliver(views: Views, target: Target, picture: "Callable[[], Figure] | None"
     Args:
         views: What makes its text, by format.
         target: The format, by default that of the file's ending, else the first; and the file,
-            by default the output.
+            by default, or by ``-``, the output.
         picture: What draws it, for a file whose ending is a picture's.
 
     Raises:
         NnlrError: If it has no such format, or the file cannot be written.
     """
     format_name, out = target
+    if out == Path("-"):  # as other commands call their output
+        out = None
     ending = "" if out is None else out.suffix.lower()
     if ending in _PICTURES and format_name is None:
         if picture is None or out is None:

@@ -127,7 +127,7 @@ def _no_argument(text: str, name: str, names: Iterable[str]) -> str:
     return f"{text} takes no argument {name!r}. {hint}"
 
 
-def build_error(text: str, error: Exception) -> NnlrError:
+def build_error(text: str, error: BaseException) -> NnlrError:
     """The error on a model that could not be made by code of others."""
     stray = _STRAY.search(str(error)) if isinstance(error, TypeError) else None
     if stray:
@@ -142,10 +142,16 @@ def described(error: BaseException) -> str:
     """An error of others' code in one line: its class, its text, and the user's line in it."""
     lines = str(error).strip().splitlines() or ["no message"]
     text = f"{type(error).__name__}: {lines[0].rstrip('.')}"
+    own = users_line(error)
+    return f"{text} ({Path(own.filename).name}, line {own.lineno})" if own else f"{text}."
+
+
+def users_line(error: BaseException) -> traceback.FrameSummary | None:
+    """The user's line that led to an error, if it is in code of the user's."""
     own = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith(("<", _NNLR, _PYTHON))
         and "-packages" not in frame.filename
     ]
-    return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else f"{text}."
+    return own[-1] if own else None

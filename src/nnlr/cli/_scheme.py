@@ -115,13 +115,16 @@ class Options:
         path = Path(text).expanduser()
         if path.is_file() and (plan := saved_plan(path)) is not None:
             return plan
+        is_file = path.is_file() or path.suffix in {".json", ".yaml", ".yml"}
+        if is_file:
+            _must_exist(path)
         if subject is None:
             raise NnlrError(
                 f"{text!r} is no saved plan; of a scheme say for which model: "
                 "nnlr diff MODEL A B.\n  nnlr show MODEL --out plan.json saves a plan.",
                 value=text,
             )
-        if path.is_file() or path.suffix in {".json", ".yaml", ".yml"}:
+        if is_file:
             return replace(self, config=path).plan(subject)
         own = [] if text == _NONE else [text]
         return replace(self, schemes=[*own, *(self.schemes or ())]).plan(subject)
@@ -133,7 +136,7 @@ class Options:
             return read_scheme(members, allow=self.imports or ())
         except NnlrError as error:
             # The place in the data is none that the user wrote.
-            _, _, message = str(error).partition(": ")
+            message = str(error).removeprefix(f"{error.facts['path']}: ")
             raise NnlrError(f"{text!r}: {message}", **error.facts) from None
 
 
@@ -156,14 +159,19 @@ def configuration(file: Path) -> dict[str, Any]:
     Raises:
         NnlrError: If there is no such file, or it cannot be read.
     """
-    if not file.is_file():
-        beside = [str(other) for other in file.parent.glob("*")]
-        hint = nearest_hint(str(file), beside)
-        raise NnlrError(f"There is no file {str(file)!r}. {hint}".rstrip(), value=str(file))
+    _must_exist(file)
     data = read(file, At(str(file)))
     return (
         data if isinstance(data, dict) and not {*RECIPE_KEYS}.isdisjoint(data) else {"scheme": data}
     )
+
+
+def _must_exist(file: Path) -> None:
+    """Refuse a file that is not there, and name the nearest."""
+    if not file.is_file():
+        beside = [str(other) for other in file.parent.glob("*")]
+        hint = nearest_hint(str(file), beside)
+        raise NnlrError(f"There is no file {str(file)!r}. {hint}".rstrip(), value=str(file))
 
 
 def _data(text: str) -> Any:  # noqa: ANN401 - of YAML

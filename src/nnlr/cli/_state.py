@@ -175,13 +175,13 @@ def _sharded(path: Path) -> dict[str, Tensor]:
     """The tensors of all shards that an index lists."""
     try:
         where: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        shards = dict.fromkeys(where.values())
+        shards = dict.fromkeys(map(str, where.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NnlrError(f"{str(path)!r} is no index of shards: it has no 'weight_map'.") from error
     tensors: dict[str, Tensor] = {}
     for shard in shards:
-        file = path.with_name(shard)
-        if not file.is_file():
+        file = path.parent / shard
+        if file.parent != path.parent or not file.is_file():
             raise NnlrError(f"{path.name} lists {shard!r}, which is not beside it.", value=shard)
         if file.suffix == ".safetensors":
             tensors |= _safetensors(file)
@@ -264,7 +264,9 @@ def _chosen(saved: object, key: str | None, path: Path, remarks: list[str]) -> M
     return states[best]
 
 
-def _states(value: object, path: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _states(
+    value: object, path: str = "", above: tuple[object, ...] = ()
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Every mapping of names to tensors, with the keys that lead to it; none of an optimizer."""
     if isinstance(value, _Inert):
         if tensors := value.tensors():
@@ -272,9 +274,11 @@ def _states(value: object, path: str = "") -> Iterator[tuple[str, dict[str, Tens
         return
     if not isinstance(value, Mapping) or {"param_groups", "state"} <= value.keys():
         return
+    if any(value is other for other in above):  # a pickle can hold itself
+        return
     tensors = {str(key): item for key, item in value.items() if isinstance(item, Tensor)}
     if 2 * len(tensors) > len(value):
         yield path, tensors
         return
     for key, item in value.items():
-        yield from _states(item, f"{path}.{key}".lstrip("."))
+        yield from _states(item, f"{path}.{key}".lstrip("."), (*above, value))

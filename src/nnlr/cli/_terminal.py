@@ -1,6 +1,7 @@
 """What the command shows: text with colours where a terminal shows it, notes, progress."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from nnlr.errors import NnlrWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
 # What is coloured on a terminal, and how.
 _STYLES: Final = {
@@ -36,6 +38,12 @@ _PATTERNS: Final = (
 )
 
 
+# What a terminal obeys, or reorders text by.
+_CONTROLS: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+
+
 def out(text: str) -> None:
     """Write a result to the output."""
     _write(text, sys.stdout)
@@ -55,7 +63,7 @@ def _write(text: str, stream: TextIO | None) -> None:
     """Write lines as they are; with colours if a person sees them."""
     if stream is None:
         return
-    text = text.rstrip("\n")
+    text = _safe(text.rstrip("\n"))
     if not _is_coloured(stream):
         print(text, file=stream)
         return
@@ -63,6 +71,11 @@ def _write(text: str, stream: TextIO | None) -> None:
     with console.capture() as capture:
         console.print(text, soft_wrap=True, markup=False, emoji=False)
     stream.write(capture.get())
+
+
+def _safe(text: str) -> str:
+    """A text whose control characters are written out, whoever wrote it."""
+    return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def _is_coloured(stream: TextIO) -> bool:
@@ -82,11 +95,18 @@ def _console(stream: TextIO) -> "Console":
     return Console(file=stream, theme=Theme(_STYLES), highlighter=Words())
 
 
+def _spinner(text: str) -> "Status":
+    """A sign of work with a text, in which brackets are brackets."""
+    from rich.text import Text
+
+    return _console(sys.stderr).status(Text(_safe(text)))
+
+
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Say on a terminal what takes its time; what other libraries print goes beside the result."""
     is_seen = sys.stderr is not None and _is_coloured(sys.stderr)
-    spinner = _console(sys.stderr).status(f"{what} ...") if is_seen else nullcontext()
+    spinner = _spinner(f"{what} ...") if is_seen else nullcontext()
     with spinner, redirect_stdout(sys.stderr), _quiet():
         yield
 

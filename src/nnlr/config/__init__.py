@@ -18,3 +18,4 @@ from nnlr.config._load import load as load
 from nnlr.config._recipe import Recipe as Recipe
 from nnlr.config._schema import schema as schema
 from nnlr.config._scheme import scheme as scheme
+from nnlr.schemes._width.base import shapes as shapes

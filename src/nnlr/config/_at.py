@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Final, NoReturn
 
 from nnlr._arguments import names
@@ -61,7 +62,11 @@ class At:
         self.refuse(f"{what} {shown(value)}. {_hint(value, words)}", value=value)
 
     def imported(self, reference: str) -> Any:  # noqa: ANN401 - whatever has that name
-        """What a reference ``pkg.mod:name`` names, if the caller allows it."""
+        """What a reference ``pkg.mod:name`` names, if the caller allows it.
+
+        A pattern allows what the package defines, and not what its modules have imported:
+        ``mod:*`` is not meant to allow ``mod:os.system``. The full name allows anything.
+        """
         if not any(fnmatchcase(reference, pattern) for pattern in self.allow):
             self.refuse(
                 f"{reference!r} names code, and loading runs none that is not allowed. If you "
@@ -69,13 +74,30 @@ class At:
                 reference=reference,
             )
         module, _, name = reference.partition(":")
+        steps: list[Any] = []
         try:
             value = import_module(module)
             for part in name.split("."):
                 value = getattr(value, part)
+                steps.append(value)
         except (ImportError, AttributeError) as error:
             self.refuse(f"{reference!r} cannot be imported: {error}.", reference=reference)
+        is_foreign = callable(value) and _package(getattr(value, "__module__", "")) != _package(
+            module
+        )
+        leaves = is_foreign or any(isinstance(step, ModuleType) for step in steps)
+        if leaves and reference not in self.allow:
+            self.refuse(
+                f"{reference!r} is not of {_package(module)!r} itself, and a pattern allows only "
+                f"what is. If you trust it, pass allow=[{reference!r}].",
+                reference=reference,
+            )
         return value
+
+
+def _package(module: object) -> str:
+    """The name of the package that a module is in."""
+    return str(module).partition(".")[0]
 
 
 def _hint(word: object, words: Iterable[str]) -> str:

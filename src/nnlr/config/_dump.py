@@ -188,7 +188,7 @@ def _refuse(value: object, at: At) -> Data:
     if isinstance(value, type):
         fix = f"Name the class: nnlr.module_type({value.__name__!r})."
     elif isinstance(value, Base):
-        fix = "Pass shapes(base) as base: from nnlr.schemes._width.mup import shapes."
+        fix = "Pass its shapes as base: nnlr.config.shapes(base)."
     elif callable(value):
         name = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
         fix = "Define it in a module, and name it in the file as 'module:name'."

@@ -33,7 +33,7 @@ def load(
             one. Its keys are the fields of :class:`Recipe`; ``lr`` and ``weight_decay`` are
             required. The page ``docs/configuration.md`` has all forms.
         allow: Names of code that the file may name, ``"package.module:name"``; ``*`` stands for
-            anything. What they name is imported, and called.
+            anything that the package itself defines. What they name is imported, and called.
 
     Raises:
         ConfigError: If the file cannot be read or is no recipe; with the file, the path of the

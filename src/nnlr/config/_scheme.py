@@ -46,7 +46,7 @@ def scheme(data: object, *, allow: Collection[str] = ()) -> Scheme:
             path of a file with these (``pathlib.Path``, as text is a name), which may also be
             that of a recipe. The page ``docs/configuration.md`` has all forms.
         allow: Names of code that the data may name, ``"package.module:name"``; ``*`` stands for
-            anything. What they name is imported, and called.
+            anything that the package itself defines. What they name is imported, and called.
 
     Raises:
         ConfigError: If the data are no scheme; with the path of the key and the nearest valid

@@ -45,8 +45,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes text that would be read as a number."""
+
+
 for _name, (_pattern, _first) in _CORE.items():
-    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_pattern})$"), list(_first))
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_pattern})$"), list(_first))
 _Loader.add_implicit_resolver(f"{_TAG}null", re.compile("$"), [""])
 
 
@@ -64,3 +69,10 @@ def parsed(text: str) -> Any:  # noqa: ANN401 - of any shape
         raise ValueError(f"{line}{error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+    except (KeyError, AttributeError) as error:  # of PyYAML, where a value does not fit its tag
+        raise ValueError(f"a tag (!!) does not fit its value: {error}") from None
+
+
+def written(data: object) -> str:
+    """Data as a text, of which :func:`parsed` makes them again."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -23,7 +23,7 @@ from nnlr._declare.factor import UPDATES, Factor, Update
 from nnlr._declare.scheme import Scheme
 from nnlr._model.describe import ModelInfo
 from nnlr._select.selector import Selector
-from nnlr.schemes._width.base import AnyBase, Base, as_base, shapes
+from nnlr.schemes._width.base import AnyBase, Base, as_base
 from nnlr.schemes._width.exponents import Scales
 from nnlr.schemes._width.growth import AnyFanIn, FanIn
 from nnlr.schemes._width.scheme import (
@@ -35,8 +35,6 @@ from nnlr.schemes._width.scheme import (
     WidthScheme,
     checked,
 )
-
-__all__ = ["mup", "shapes"]
 
 
 def mup(
@@ -60,8 +58,8 @@ def mup(
     Args:
         base: The narrow model at which the base rates were tuned (on the meta device will
             do), its shapes ``{name: shape}``, the path of a file with them
-            (:func:`shapes`, or ``mup``'s own), or ``{width: base width}``. ``None`` reads
-            what ``mup.set_base_shapes`` has left on the parameters.
+            (:func:`nnlr.config.shapes`, or ``mup``'s own), or ``{width: base width}``. ``None``
+            reads what ``mup.set_base_shapes`` has left on the parameters.
         delta: Another model or shapes. Where base and delta are equal a dimension is finite,
             where they differ infinite. Without it a dimension is infinite where base and
             model differ, which is right unless something else differs too (a vocabulary).
