@@ -215,6 +215,15 @@ class TestLevels:
         folded = folding(nnlr.resolve(model, scheme, lr=1e-3, weight_decay=0.05).rows)
         assert 72 == sum(len(line.rows) for line in folded.at(folded.last))
 
+    def test_a_name_that_ends_where_another_goes_on(self):
+        """A star stands for one segment or more: the shorter name has a line without it."""
+        names = ("part.s0", "part.s1.weight", "part.s1.bias", "part.s2.weight")
+        plan = nnlr.resolve({name: torch.zeros(2) for name in names}, lr=1, weight_decay=0)
+        folding = Folding(plan.rows, [1] * 4, [1] * 4)
+        for level in range(folding.last + 1):
+            for line in folding.at(level):
+                assert all(matches(line.label, row.name) for row in line.rows), line.label
+
 
 class TestLabels:
     """The text of a label."""

@@ -369,6 +369,31 @@ class TestSurroundings:
         assert monitor.history[0].layers[0].update > 0
         assert () == monitor.findings
 
+    def test_an_optimizer_of_none_of_its_parameters(self):
+        """The step runs, and the finding says what is wrong."""
+        _net, plan = network()
+        other = nn.Parameter(torch.ones(1))
+        optimizer = torch.optim.SGD([other], lr=0.1)
+        monitor = Monitor(plan, optimizer, every=1)
+        other.grad = torch.ones(1)
+        with pytest.warns(nnlr.NnlrWarning, match="does not have 4 parameters"):
+            optimizer.step()
+        assert 1 == len(monitor.history)
+        assert "in no group" == monitor.history[0].layers[0].state
+
+    def test_a_module_that_is_added_later_ends_no_run(self):
+        """A warning says that the plan does not know it; what it watched it goes on to watch."""
+        net, plan = network()
+        optimizer = plan.optimizer(torch.optim.SGD)
+        monitor = Monitor(plan, optimizer, every=1)
+        net.add_module("3", nn.Linear(2, 2))
+        optimizer.add_param_group({"params": list(net[3].named_parameters(prefix="3"))})
+        backward(net)
+        with pytest.warns(nnlr.NnlrWarning, match=r"goes on.*'3\.weight', which the plan does not"):
+            optimizer.step()
+        assert ["0", "2"] == [layer.name for layer in monitor.history[0].layers]
+        assert 0 < monitor.history[0].layers[0].update
+
     def test_wrappers_of_trainers_are_opened(self):
         """Those of Accelerate, DeepSpeed and Lightning hold the real one."""
 

@@ -90,6 +90,12 @@ class TestTable:
         assert "layers.29." in short
         assert "... and 25 more layers" in short
 
+    def test_wide_letters_keep_the_columns(self):
+        """They take two columns of a terminal each."""
+        history = [reading(1, **{"層" * 5: 0.1, "b": 0.1})]
+        _, _, _, wide, narrow = table(history, "SGD", Findings()).splitlines()
+        assert len(narrow) == len(wide) + 5
+
     def test_a_long_course_is_thinned(self):
         """Sixteen bars, from the first reading to the last."""
         history = [reading(at, a=10.0 ** (at / 20 - 6)) for at in range(100)]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import nnlr
+from nnlr._findings import note
 from nnlr.errors import NnlrError
 from nnlr.report._page import plan_page, render
 from nnlr.report._page.labels import labels
@@ -158,6 +159,14 @@ class TestPlan:
         assert 2 == plain.count("<td>locked</td>")
         monkeypatch.setattr(plan_page, "_PLAIN", 3)
         assert "too many parameters" in plan.to_html()
+
+    def test_code_of_a_fix_is_whole(self):
+        """The colons of a dict are not the one before the code."""
+        finding = note("kind", ["stem.bias"], "cause", "Do this: f({'a': 1, 'b': 2})")
+        page = resolved().to_html(findings=[finding])
+        assert "Do this: <code>f({&#39;a&#39;: 1, &#39;b&#39;: 2})</code>" in page
+        plain = note("kind", ["stem.bias"], "cause", "One of {a: b}.")
+        assert re.search(r"One of \{a: b\}\.\s*</p>", resolved().to_html(findings=[plain]))
 
     def test_findings_stand_at_the_top(self):
         """The plan's own, or those that are passed; severity, names, cause and fix."""

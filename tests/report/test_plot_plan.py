@@ -291,6 +291,15 @@ class TestParts:
         assert scale.low < 0.1 < scale.high
         assert pytest.approx(0.1 / scale.low) == scale.high / 0.1
 
+    def test_a_scale_down_to_the_smallest_numbers(self):
+        """A strip for zeros has room below them."""
+        scale = Scale([1e-300, 1.0, 0.0], "y", 2.0, strip=0.3)
+        assert 0 < scale.zero < scale.low
+        figure = plan_of(
+            nnlr.rules([nnlr.rule("0.*", lr_mult=0), nnlr.rule("1.*", lr_mult=1e-300)])
+        ).plot()
+        assert all(0 < axes.get_xlim()[0] for axes in panels(figure))
+
     def test_long_names_keep_their_ends(self):
         """What tells them apart."""
         assert "…" + "b" * 9 == short_name("a" * 40 + "b" * 9, 10)

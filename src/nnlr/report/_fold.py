@@ -177,7 +177,7 @@ class Folding:
 
     def _lines(self, part: _Part, most: int) -> list[_Pattern]:
         """The lines of a part, in which parts of at most ``most`` leaves are folded."""
-        small = 1 < part.size <= most
+        small = 1 < part.size <= most and not part.rows  # a star is one segment or more
         if small and part.kind not in self._opened and self._is_clear(part):
             by_key: dict[Hashable, list[_Pattern]] = {}
             for pattern in self._all(part):

@@ -240,7 +240,7 @@ class _Picture:
             places = range(block.first, block.first + len(values))
             axes.set_yticks(places, [names[place] for place in places])
         else:
-            layer_ticks(axes, "y", min(max(len(values) // 2, 1), 7))
+            layer_ticks(axes, "y", min(max(len(values) // 2, 3), 7))
             axes.set_ylabel(self._unit)
         return image
 

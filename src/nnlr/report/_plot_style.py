@@ -5,6 +5,7 @@ Pictures are figures of matplotlib without pyplot: no window, no backend, no glo
 
 import io
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -292,7 +293,8 @@ class Scale:
         widened = max(1.6 / math.sqrt(high / low), 1.0) * 1.25  # three times apart, at least
         self.low, self.high = low / widened, high * widened
         # The strip has its share of the panel.
-        self._edge = (self.high / self.low) ** (strip / max(size - strip, strip))
+        edge = (self.high / self.low) ** (strip / max(size - strip, strip))
+        self._edge = min(edge, self.low / sys.float_info.min)  # below it there is nothing
         self.zero = self.low / self._edge**0.55
 
     def place(self, value: float) -> float:

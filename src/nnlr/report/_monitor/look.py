@@ -69,7 +69,8 @@ class Look:
             self._stepped.append((param, tensor, name))
         self._before = [torch.empty_like(here(tensor)) for _, tensor, _ in self._stepped]
         like = [tensor for _, tensor, _ in self._stepped]
-        torch._foreach_copy_(self._before, [here(tensor) for tensor in like])
+        if like:  # of an empty list torch makes an error
+            torch._foreach_copy_(self._before, [here(tensor) for tensor in like])
         self._weights = sums.squares(self._before, like)
         self._gradients: list[int | None] = []
         self._pulled: list[int | None] = []
@@ -102,7 +103,8 @@ class Look:
     def end(self) -> tuple[dict[str, float], list[ParamReading]] | None:
         """The rate of each group and the readings; ``None`` of a step that a scaler skipped."""
         sums, like = self._sums, [tensor for _, tensor, _ in self._stepped]
-        torch._foreach_sub_(self._before, [here(tensor) for tensor in like])
+        if like:
+            torch._foreach_sub_(self._before, [here(tensor) for tensor in like])
         updates = sums.squares(self._before, like)
         moved = [
             sums.nonzeros(change, tensor) if param.half else None

@@ -200,7 +200,10 @@ class Monitor:
         present = {id(tensor) for tensor in self._tensors.values()}
         params = (tensor for group in optimizer.param_groups for tensor in group["params"])
         if any(id(tensor) not in present for tensor in params):
-            self._rows, self._tensors = self._located()
+            try:
+                self._rows, self._tensors = self._located()
+            except PlanMismatchError as error:  # to watch is not worth a run
+                warn(f"The monitor goes on with what it watched: {error}")
 
     def _located(self) -> tuple[list[PlanRow], dict[str, Tensor]]:
         """The rows with a tensor in the model, and those tensors by name."""

@@ -63,12 +63,12 @@ def table(
     widths = [
         max(len(head[column]), *(len(row[column]) for _, row in layers)) for column in range(1, 5)
     ]
-    longest = max(len("layer"), *(len(printable(layer.name)) for layer, _ in layers))
+    longest = max(columns_of("layer"), *(columns_of(printable(y.name)) for y, _ in layers))
     room = min(longest, max(12, WIDTH - sum(widths) - 2 * len(widths)))
     text = [_row("layer".ljust(room), head[1:], widths)]
     for layer, row in layers:
         first, *further = broken(printable(layer.name), room, columns_of)
-        text += [_row(first.ljust(room), row[1:], widths), *further]
+        text += [_row(first + " " * (room - columns_of(first)), row[1:], widths), *further]
     text.insert(1, "─" * min(WIDTH, room + sum(widths) + 2 * len(widths)))
     if hidden:
         text.append(f"... and {plural(hidden, 'more layer')}")
