@@ -217,9 +217,9 @@ class TestLevels:
 
     def test_a_name_that_ends_where_another_goes_on(self):
         """A star stands for one segment or more: the shorter name has a line without it."""
-        names = ("part.s0", "part.s1.weight", "part.s1.bias", "part.s2.weight")
+        names = ("s0.k", "s0.q.a", "s1.q.a.a", "s1.q.b", "s2.q")
         plan = nnlr.resolve({name: torch.zeros(2) for name in names}, lr=1, weight_decay=0)
-        folding = Folding(plan.rows, [1] * 4, [1] * 4)
+        folding = Folding(plan.rows, [1] * 5, [1] * 5)
         for level in range(folding.last + 1):
             for line in folding.at(level):
                 assert all(matches(line.label, row.name) for row in line.rows), line.label
