@@ -223,7 +223,7 @@ def transformers(monkeypatch, tmp_path):
         assert local_files_only
         assert not trust_remote_code
         config = TinyConfig(8)
-        if "missing" in source or "tinny" in source:
+        if source.startswith(("missing", "tinny", "Auto")):
             raise OSError("not in the cache")
         if "named" in source:
             config.architectures = ["TinyModel"]
@@ -272,6 +272,7 @@ def test_models_of_transformers(transformers, tmp_path, name, arguments, width):
     ("name", "arguments", "message"),
     [
         ("tinny", {}, r"no model 'tinny'\. Nearest: 'tiny'\.\n  Nothing is downloaded"),
+        ("AutoModel", {}, r"no model 'AutoModel'\.(?! Nearest: 'Auto)"),
         ("missing", {}, r"transformers has no model 'missing'\."),
         ("missing.json", {}, "transformers cannot read 'missing.json': OSError: not in the cache"),
         ("deep", {}, r"no base model\. Name a class: DeepForSleep\."),

@@ -249,6 +249,23 @@ def test_a_picture_of_a_difference(nnlr_command, models):
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-s", "no_weight_decay"), "--scheme is for a model; a saved plan has its scheme."),
+        (("--decay", "sqrt"), "--decay is for a model"),
+        (("-a", "depth=3"), "--arg is for a model: nnlr diff MODEL A B."),
+    ],
+)
+def test_options_that_saved_plans_do_not_take(nnlr_command, models, options, message):
+    """They are refused, as by `nnlr show`, and never passed over; base rates are changed."""
+    nnlr_command("show", "makers:made", "-o", "old.json")
+    assert message in nnlr_command("diff", "old.json", "old.json", *options)[2]
+    nnlr_command("show", "makers:made", "--lr", "3", "-o", "new.json")
+    assert "0.001 -> 3" in nnlr_command("diff", "old.json", "new.json")[1]
+    assert (0, "no difference\n", "") == nnlr_command("diff", "old.json", "new.json", "--lr", "3")
+
+
+@pytest.mark.parametrize(
     ("sides", "message"),
     [
         (("none",), "diff takes a model and two sides"),

@@ -15,18 +15,15 @@ from nnlr.config._yaml import written
 def check(file: Path, imports: Sequence[str] | None) -> int:
     """Say what a configuration comes to."""
     recipe = Options(config=file, imports=imports).recipe()
-    keys = [key for key in KEYS if key in configuration(file)]
+    data = configuration(file)
+    keys = [key for key in KEYS if key in data]
     if keys == ["scheme"]:
         show(f"{file} is a valid scheme: {recipe.scheme!r}")
     else:
-        show("\n".join([f"{file} is a valid recipe:", *(_line(recipe, key) for key in keys)]))
+        fields = {key: data[key] for key in keys} | {"scheme": recipe.scheme}
+        lines = [f"  {key}: {value}" for key, value in fields.items()]
+        show("\n".join([f"{file} is a valid recipe:", *lines]))
     return 0
-
-
-def _line(recipe: config.Recipe, key: str) -> str:
-    """A field of a recipe."""
-    value = getattr(recipe, key)
-    return f"  {key}: {value if isinstance(value, str) else repr(value)}"
 
 
 def schema(out: Path | None) -> int:

@@ -3,17 +3,21 @@
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from nnlr._text import listed, nearest_hint
 from nnlr.cli._python import described
 from nnlr.errors import NnlrError
 
 Maker = Callable[..., object]
+
+# How classes of models of transformers are called, but for those that stand for any.
+_MODEL_CLASS: Final = re.compile(r"(?!Auto)\w+(Model|For[A-Z]\w+)")
 
 
 def _library(name: str) -> ModuleType:
@@ -98,7 +102,7 @@ def transformers(name: str) -> Maker:
     try:  # a model of the hub that was downloaded once
         return _of_configuration(library, name)
     except NnlrError:
-        classes = [cls for cls in dir(library) if "For" in cls or cls.endswith("Model")]
+        classes = [cls for cls in dir(library) if _MODEL_CLASS.fullmatch(cls)]
         more = "\n  Nothing is downloaded; of a model on the hub pass the path of its config.json."
         raise _unknown("transformers", name, [*types, *classes], more) from None
 

@@ -82,7 +82,7 @@ def _of_path(path: Path, arguments: Arguments) -> Subject:
     if file.suffix == ".json":
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise NnlrError(f"{str(file)!r} is no JSON file: {error}.", value=str(file)) from None
     if isinstance(facts, dict) and "nnlr_plan" in facts:
         _refuse_arguments(arguments, "a saved plan")

@@ -114,7 +114,7 @@ class Options:
         """
         path = Path(text).expanduser()
         if path.is_file() and (plan := saved_plan(path)) is not None:
-            return plan
+            return self.plan(Subject(None, plan))
         is_file = path.is_file() or path.suffix in {".json", ".yaml", ".yml"}
         if is_file:
             _must_exist(path)
@@ -148,7 +148,7 @@ def saved_plan(path: Path) -> "nnlr.Plan | None":
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return nnlr.Plan.from_dict(facts) if isinstance(facts, dict) and "nnlr_plan" in facts else None
 

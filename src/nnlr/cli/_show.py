@@ -132,6 +132,8 @@ def diff(sides: Sequence[str], options: Options, target: Target, *, exit_code: b
             value=sides,
         )
     *model, old, new = sides
+    if options.arguments and not model:
+        raise NnlrError("--arg is for a model: nnlr diff MODEL A B.", value=options.arguments)
     subject = options.subject(model[0]) if model else None
     before, after = (options.side(text, subject) for text in (old, new))
     difference = before.diff(after)

@@ -176,7 +176,7 @@ def _sharded(path: Path) -> dict[str, Tensor]:
     try:
         where: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         shards = dict.fromkeys(map(str, where.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NnlrError(f"{str(path)!r} is no index of shards: it has no 'weight_map'.") from error
     tensors: dict[str, Tensor] = {}
     for shard in shards:
