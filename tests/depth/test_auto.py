@@ -854,7 +854,7 @@ class TestCensus:
     @pytest.mark.parametrize(
         ("start", "step"),
         [
-            (3, 372),
+            (3, 744),
             *(pytest.param(n, 4, marks=pytest.mark.full) for n in range(4)),
         ],
     )

@@ -171,10 +171,11 @@ class TestTimm:
 
     @pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
     @pytest.mark.no_cover
-    def test_every_optimizer_of_timm_reads_its_rates(self):
+    @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.full)])
+    def test_every_optimizer_of_timm_reads_its_rates(self, step):
         """Those that run here; Adahessian wants second derivatives, and gets them."""
         optim = pytest.importorskip("timm.optim")
-        names = optim.list_optimizers(exclude_filters=["bnb*", "fused*", "apex*"])
+        names = optim.list_optimizers(exclude_filters=["bnb*", "fused*", "apex*"])[::step]
         seen = {}
         for name in names:
             model = {key: nn.Parameter(torch.randn(4, 4)) for key in "ab"}
@@ -188,7 +189,7 @@ class TestTimm:
                 for found in nnlr.check(model, optimizer)
                 if found.kind in {"ignores-rate", "refuses-rates", "unprobed"}
             ]
-        assert len(seen) > 50
+        assert len(seen) > 50 / step
         assert {} == {k: v for k, v in seen.items() if v}
 
 
