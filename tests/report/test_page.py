@@ -438,10 +438,15 @@ class TestDiff:
         assert "8 parameters added" in Parsed(new.diff(old).to_html()).text("h2")
 
     def test_other_bases_are_named(self):
-        """Where the factors are the same, the page says so."""
+        """Where the factors are the same, the page says what is not."""
         plan = resolved()
         page = Parsed(plan.diff(plan.with_rates(lr=0.1)).to_html())
-        assert "The same factors, on other base rates" in page.text("li")
+        assert "other base rates" in page.text("li")
+
+    def test_the_factor_behind_is_told(self):
+        """With its number, as the text has it."""
+        page = Parsed(resolved().diff(resolved(nnlr.rule("stem.*", lr_mult=0.5))).to_html())
+        assert "rule 'stem.*': lr_mult 0.5" in page.text("li")
 
     def test_no_difference_is_told(self):
         """A page too, with nothing to search."""

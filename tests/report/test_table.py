@@ -257,6 +257,13 @@ class TestDiff:
         assert "with other base rates" in text
         assert "encoder.layers.{" in text
 
+    def test_what_the_model_says_is_laid_to_no_base(self):
+        """Another shape, and another requires_grad, at the same rates."""
+        frozen, wider = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 3)
+        for other, column in ((frozen, "state"), (wider, "shape")):
+            lines = str(resolved(nn.Linear(2, 2)).diff(resolved(other))).splitlines()
+            assert ["parameter", column] == lines[1].split()
+
     def test_what_is_the_same_is_not_in_a_label(self):
         """A star would take in what did not change: then names stay."""
         model = encoder(2)

@@ -47,6 +47,9 @@ def settings(row: PlanRow) -> dict[str, Any]:
 # A factor: who said it, and what, in words.
 _Told = tuple[str, str]
 
+# What is behind changes: a word -> the sources of factors -> the factors as text.
+Causes = dict[str, dict[str, dict[str, None]]]
+
 
 def steps(old: PlanRow, new: PlanRow) -> tuple[list[_Told], list[_Told]]:
     """The factors that are no longer behind a row, and those that are now."""
@@ -86,22 +89,13 @@ class _Block:
 
     word: str
     pairs: list[_Pair] = field(default_factory=list)
-    causes: dict[str, dict[str, dict[str, None]]] = field(default_factory=dict)
+    causes: Causes = field(default_factory=dict)
 
     @property
     def title(self) -> str:
         """What happened to how many parameters."""
         size = amount(sum(_newest(pair).numel for pair in self.pairs))
         return f"{self.word} {plural(len(self.pairs), 'parameter')} ({size})"
-
-    @property
-    def reasons(self) -> list[tuple[str, str]]:
-        """What is behind it: a word, and a factor or, where its numbers differ, its source."""
-        return [
-            (word, next(iter(texts)) if len(texts) == 1 else source)
-            for word, sources in self.causes.items()
-            for source, texts in sources.items()
-        ]
 
     @property
     def columns(self) -> list[str]:
@@ -129,17 +123,40 @@ def _differing(old: PlanRow, new: PlanRow) -> list[str]:
     return [name for name in names if before.get(name) != after.get(name)]
 
 
-def _causes(old: PlanRow, new: PlanRow) -> dict[str, dict[str, dict[str, None]]]:
-    """What is behind a change: a word -> the sources of factors -> the factors as text."""
-    causes: dict[str, dict[str, dict[str, None]]] = {}
-    for title, members in zip(("no longer", "now"), steps(old, new), strict=True):
+def causes_of(old: PlanRow, new: PlanRow) -> Causes:
+    """What is behind a change; nothing where the model says it, by its shapes or requires_grad."""
+    causes: Causes = {}
+    for word, members in zip(("no longer", "now"), steps(old, new), strict=True):
         for source, text in members:
             if not text.startswith(f"{source}: no change"):
-                causes.setdefault(title, {}).setdefault(source, {})[text] = None
+                causes.setdefault(word, {}).setdefault(source, {})[text] = None
     by_mult = old.lr_mult != new.lr_mult or old.lr == new.lr
-    if not causes or not by_mult:
+    rates = ("lr", "lr_mult", "weight_decay", "wd_mult")
+    differ = any(getattr(old, name) != getattr(new, name) for name in rates)
+    if differ and not (causes and by_mult):
         causes["with"] = {"other base rates": {"other base rates": None}}
     return causes
+
+
+def sources_of(causes: Causes) -> Hashable:
+    """The sources behind a change: equal ones are one cause, whatever their numbers are."""
+    return tuple((word, *sources) for word, sources in causes.items())
+
+
+def join_causes(causes: Causes, others: Causes) -> None:
+    """Take in the causes of another row."""
+    for word, sources in others.items():
+        for source, texts in sources.items():
+            causes.setdefault(word, {}).setdefault(source, {}).update(texts)
+
+
+def reasons(causes: Causes) -> list[tuple[str, str]]:
+    """A word, and a factor or, where its numbers differ, its source."""
+    return [
+        (word, next(iter(texts)) if len(texts) == 1 else source)
+        for word, sources in causes.items()
+        for source, texts in sources.items()
+    ]
 
 
 def _blocks(diff: "PlanDiff") -> list[_Block]:
@@ -151,13 +168,10 @@ def _blocks(diff: "PlanDiff") -> list[_Block]:
             blocks.setdefault(word, _Block(word)).pairs.append(pair)
     for old, new in diff.changed:
         word = "changed" if old.algorithm == new.algorithm else "rerouted"
-        causes = _causes(old, new)
-        key = (word, *((title, tuple(sources)) for title, sources in causes.items()))
-        block = blocks.setdefault(key, _Block(word))
+        causes = causes_of(old, new)
+        block = blocks.setdefault((word, sources_of(causes)), _Block(word))
         block.pairs.append((old, new))
-        for title, sources in causes.items():
-            for source, texts in sources.items():
-                block.causes.setdefault(title, {}).setdefault(source, {}).update(texts)
+        join_causes(block.causes, causes)
     return list(blocks.values())
 
 
@@ -236,7 +250,7 @@ def diff_text(diff: "PlanDiff") -> str:
         text: list[str] = []
         for block, (labels, columns) in zip(folded.blocks, folded.tables(lines), strict=True):
             text += [""] * bool(text) + [block.title]
-            for word, reason in block.reasons:
+            for word, reason in reasons(block.causes):
                 text += wrapped(f"{word} {reason}", "  ")
             text += grid("parameter", labels, columns)
         return text
@@ -268,8 +282,8 @@ def diff_markdown(diff: "PlanDiff") -> str:
             shown = list(map(code, texts)) if title not in _OURS else texts
             cells[title] = [text.replace(" -> ", " → ") for text in shown]
         table = markdown_grid(cells, left=("parameter",))
-        reasons = [f"- {word} {code(reason)}" for word, reason in block.reasons]
-        text += ["", f"**{block.title}**", "", *reasons, *[""] * bool(reasons)]
+        behind = [f"- {word} {code(reason)}" for word, reason in reasons(block.causes)]
+        text += ["", f"**{block.title}**", "", *behind, *[""] * bool(behind)]
         if len(labels) > _SHOWN:
             names = [name for name in block.columns if name in _OURS]
             told = [f"{_TITLES.get(name, name)} {_cell(block.pairs, name)}" for name in names]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nnlr._rows.row import PlanRow
 from nnlr._text import printable
+from nnlr.report._diff_text import Causes, causes_of, join_causes, reasons, sources_of
 from nnlr.report._page.labels import labels
 from nnlr.report._page.render import render
 from nnlr.report._page.scale import Scale
@@ -56,9 +57,13 @@ class Kind:
     """Changes of the same settings by the same declarations."""
 
     titles: tuple[str, ...]
-    no_longer: tuple[str, ...]
-    now: tuple[str, ...]
+    causes: Causes = field(default_factory=dict)
     alike: dict[tuple[Change, ...], Alike] = field(default_factory=dict)
+
+    @property
+    def reasons(self) -> list[tuple[str, str]]:
+        """What is behind them."""
+        return reasons(self.causes)
 
     @property
     def count(self) -> int:
@@ -77,8 +82,9 @@ def diff_page(diff: "PlanDiff") -> str:
     for old, new in pairs:
         changes = tuple(_changes(old, new, scales))
         titles = tuple(change.title for change in changes)
-        kind = Kind(titles, _sources(old, new), _sources(new, old))
-        kind = kinds.setdefault((titles, kind.no_longer, kind.now), kind)
+        causes = causes_of(old, new)
+        kind = kinds.setdefault((titles, sources_of(causes)), Kind(titles))
+        join_causes(kind.causes, causes)
         kind.alike.setdefault(changes, Alike(changes)).rows.append(new)
     lists = [Alike((), list(rows)) for rows in (diff.added, diff.removed)]
     facts = {
@@ -96,12 +102,6 @@ def diff_page(diff: "PlanDiff") -> str:
         },
     }
     return render("diff.html", facts, scripts=("diff.js",))
-
-
-def _sources(one: PlanRow, other: PlanRow) -> tuple[str, ...]:
-    """The declarations behind a row whose factor is not behind the other one."""
-    steps = [step for step in one.trace if step not in other.trace]
-    return tuple(dict.fromkeys(printable(step.source) for step in steps))
 
 
 def _changes(old: PlanRow, new: PlanRow, scales: dict[str, Scale]) -> list[Change]:
