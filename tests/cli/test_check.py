@@ -89,10 +89,17 @@ def test_a_whole_recipe(nnlr_command, models):
     assert "note: the schedule is not checked, as it cannot be made: " in errors
 
 
+def test_an_optimizer_is_called_as_in_a_recipe(nnlr_command, models):
+    """Nnlr's own too, of which torch has one of the same name."""
+    for name in ("AdamW", "torch.optim.AdamW", "nnlr.optim.AdamW"):
+        options = ("--columns", "bytes", "--optimizer", name)
+        assert "of state (AdamW)" in nnlr_command("show", "makers:make_model", *options)[1]
+
+
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        (("AdmW",), "torch.optim has no optimizer 'AdmW'. Nearest: 'AdamW'"),
+        (("AdmW",), "There is no optimizer 'AdmW'. Nearest: 'AdamW'"),
         (("xyz",), "Of another package: package.module:Class."),
         (("makers:Net",), "--optimizer 'makers:Net' is no class of torch.optim.Optimizer"),
         (("AdamW", "SGD"), "--optimizer is one class, or one for each algorithm"),

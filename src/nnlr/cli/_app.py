@@ -107,7 +107,7 @@ Optimizers = Annotated[
     Option(
         "--optimizer",
         metavar="CLASS",
-        help="Of torch.optim, or package.module:Class; or muon=Muon.",
+        help="Of torch.optim, nnlr.optim.AdamW, or package.module:Class; or muon=Muon.",
         autocompletion=_complete.optimizers,
     ),
 ]

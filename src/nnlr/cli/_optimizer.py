@@ -1,9 +1,8 @@
 """The optimizer of ``--optimizer``: a class by its name, or one for each algorithm."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
-import torch
 from torch.optim import Optimizer
 
 import nnlr
@@ -11,13 +10,8 @@ from nnlr._text import nearest_hint
 from nnlr.cli import _python
 from nnlr.cli._model import Subject
 from nnlr.config import Recipe
+from nnlr.config._classes import OPTIMIZERS
 from nnlr.errors import NnlrError
-
-CLASSES: Final = {
-    name: cls
-    for name, cls in vars(torch.optim).items()
-    if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
-}
 
 
 def built_optimizer(
@@ -55,14 +49,14 @@ def _classes(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a class, or one for
 
 
 def _class(name: str) -> Callable[..., Optimizer]:
-    """A class of torch.optim by its name, or of another package by its path."""
+    """A class by the name that a recipe has for it, or of another package by its path."""
     module, colon, path = name.partition(":")
     if colon:
         cls = _python.find(module, path, ())
         if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
             raise NnlrError(f"--optimizer {name!r} is no class of torch.optim.Optimizer.")
         return cls
-    if name not in CLASSES:
-        hint = nearest_hint(name, CLASSES) or "Of another package: package.module:Class."
-        raise NnlrError(f"torch.optim has no optimizer {name!r}. {hint}", value=name)
-    return CLASSES[name]
+    if name not in OPTIMIZERS.names:
+        hint = nearest_hint(name, OPTIMIZERS.names) or "Of another package: package.module:Class."
+        raise NnlrError(f"There is no optimizer {name!r}. {hint}", value=name)
+    return OPTIMIZERS.names[name]
