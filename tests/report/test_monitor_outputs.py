@@ -96,6 +96,16 @@ class TestTable:
         _, _, _, wide, narrow = table(history, "SGD", Findings()).splitlines()
         assert len(narrow) == len(wide) + 5
 
+    def test_names_that_no_encoding_has(self, tmp_path):
+        """A file takes half of a pair of surrogates too."""
+        net = nn.ModuleDict({"\ud800": nn.Linear(2, 2)})
+        plan = nnlr.resolve(net, lr=0.1, weight_decay=0)
+        optimizer = plan.optimizer(torch.optim.SGD)
+        Monitor(plan, optimizer, jsonl=tmp_path / "run.jsonl")
+        optimizer.step()
+        (text,) = (tmp_path / "run.jsonl").read_text().splitlines()
+        assert ["\ud800"] == list(json.loads(text)["layers"])
+
     def test_a_long_course_is_thinned(self):
         """Sixteen bars, from the first reading to the last."""
         history = [reading(at, a=10.0 ** (at / 20 - 6)) for at in range(100)]

@@ -1,6 +1,7 @@
 """The report page as HTML: what it says, and that names of a model stay text."""
 
 import json
+import math
 import re
 from base64 import b64encode
 from hashlib import sha256
@@ -15,6 +16,7 @@ from nnlr._findings import note
 from nnlr.errors import NnlrError
 from nnlr.report._page import plan_page, render
 from nnlr.report._page.labels import labels
+from nnlr.report._page.scale import Scale
 from tests.helpers import hide_package
 
 HOSTILE = (
@@ -256,6 +258,12 @@ class TestOverview:
         assert ["matrix, head 5 tensors, 72 weight decay 0.05", 2] == [titles[0], len(titles)]
         assert titles[1].endswith("no weight decay")
         assert bars[0].startswith("layer 0: 6.25e-05, 1 tensor; layer 1: 0.000125")
+
+    def test_rates_as_far_apart_as_numbers_go(self):
+        """Their quotient is no number, nor is that of two that are next to each other."""
+        scale = Scale(1e-20, 1e300)
+        assert [0.08, 1.0] == [scale.share(1e-20), scale.share(1e300)]
+        assert 0.0 < Scale(0.1, math.nextafter(0.1, 1)).share(0.1) <= 1.0
 
     def test_what_is_not_trained_comes_last(self):
         """Frozen roles share one chart, and a bar tells how many of its rows are locked."""

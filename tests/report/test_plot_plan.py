@@ -194,6 +194,11 @@ class TestModules:
         assert ["the model"] == list(ticks(panels(figure)[0]))
         assert "Linear: 1 parameter, 1 group" == figure.get_suptitle()
 
+    def test_no_parameter(self):
+        """There is nothing to draw."""
+        with pytest.raises(nnlr.NnlrError, match="Identity has no parameters"):
+            plan_of(nnlr.no_weight_decay(), nn.Identity()).plot()
+
     def test_everything_locked(self):
         """The strip alone."""
         figure = plan_of(nnlr.rule("*", lr_mult=0)).plot()

@@ -68,6 +68,11 @@ class TestMarkdown:
         new = nnlr.resolve(net, nnlr.rule("0.*", lr_mult=3), lr=0.1, weight_decay=0)
         golden("markdown_diff", old.diff(new).to_markdown())
 
+    def test_a_plan_of_nothing(self):
+        """No block is empty."""
+        text = nnlr.resolve(nn.Identity(), lr=0.1, weight_decay=0).to_markdown()
+        assert "```text\n```" not in text
+
     def test_a_long_difference_is_folded_away(self):
         """More than a few lines stand in details, whose summary tells the range of the rates."""
         net = nn.ModuleList(nn.Linear(2, 2, bias=False) for _ in range(30))

@@ -36,8 +36,8 @@ def details(summary: str, lines: Iterable[str]) -> list[str]:
 
 
 def block(lines: Iterable[str]) -> list[str]:
-    """Lines of plain text as they are."""
+    """Lines of plain text as they are; nothing of none."""
     text = [printable(line) for line in lines]
     longest = max((len(run) for line in text for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
-    return [f"{fence}text", *text, fence]
+    return [f"{fence}text", *text, fence] if text else []

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural
+from nnlr.errors import NnlrError
 from nnlr.report._plot_series import OUTSIDE, Layout, Part, Place, Series, layout_of, series_of
 from nnlr.report._plot_style import (
     COLOURS,
@@ -105,6 +106,8 @@ class Measure:
 
 def draw_plan(plan: "PlanViews", width: float) -> "Figure":
     """Draw the rates of a plan over its layers, or modules."""
+    if not plan.rows:
+        raise NnlrError(f"The plan for {plan.label} has no parameters: there is nothing to draw.")
     with styled():
         layout = layout_of(plan.rows, lambda row: (learning(row), decay(row)))
         measures = [Measure(plan.rows, layout, is_rate=True)]

@@ -273,7 +273,8 @@ class PlanViews:
             ``figure.savefig("plan.pdf")`` saves it.
 
         Raises:
-            NnlrError: If matplotlib is not installed, or the width is none.
+            NnlrError: If matplotlib is not installed, the width is none, or the plan has no
+                parameters.
 
         Examples:
             >>> import nnlr

@@ -80,7 +80,7 @@ def _to_file(path: Path) -> Output:
         lines = [reading.to_dict()]
         lines += [{"step": reading.step, "finding": asdict(finding)} for finding in findings]
         with path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(facts, ensure_ascii=False) + "\n" for facts in lines)
+            file.writelines(json.dumps(facts) + "\n" for facts in lines)
 
     return write
 

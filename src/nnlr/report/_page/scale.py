@@ -41,9 +41,8 @@ class Scale(NamedTuple):
 
     def _place(self, value: float) -> float:
         """Where a positive value is between the least and the greatest, by its logarithm."""
-        if self.low == self.high:
-            return 1.0
-        return math.log(value / self.low) / math.log(self.high / self.low)
+        low, span = math.log(self.low), math.log(self.high) - math.log(self.low)
+        return (math.log(value) - low) / span if span else 1.0
 
 
 class Scales(NamedTuple):
