@@ -261,6 +261,24 @@ def test_files_that_hold_no_model(nnlr_command, tmp_path, name, message):
     assert message in errors
 
 
+def test_odd_names_and_layouts(nnlr_command, tmp_path):
+    """A part called like an attribute of a module or like a parameter, and a sparse tensor."""
+    path = tmp_path / "odd.pt"
+    state = {"training.w": torch.zeros(2), "a": torch.zeros(3), "a.b": torch.zeros(2, 2)}
+    torch.save(state | {"sparse": torch.eye(2).to_sparse()}, path)
+    assert {*state, "sparse"} == {*names_of(path)}
+    assert 0 == nnlr_command("show", path)[0]
+
+
+@pytest.mark.parametrize("name", ["", ".a", "a.", "a..b"])
+def test_names_that_no_model_has(nnlr_command, tmp_path, name):
+    """A part without a name."""
+    torch.save({name: torch.zeros(2)}, tmp_path / "odd.pt")
+    status, _, errors = nnlr_command("show", tmp_path / "odd.pt")
+    assert 2 == status
+    assert f"odd.pt' holds names that no model has: {name!r}." in errors
+
+
 def test_keys_of_a_checkpoint(nnlr_command, tmp_path, model):
     """A typo names the nearest, and another argument is refused."""
     path = tmp_path / "model.pt"

@@ -5,6 +5,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -83,6 +84,11 @@ def read(path: Path, key: str | None) -> State:
     params = {name: t for name, t in tensors.items() if _is_parameter(name, t)}
     if not params:
         raise NnlrError(f"{str(path)!r} holds no parameters.", value=str(path))
+    if nameless := [name for name in params if "" in name.split(".")]:
+        raise NnlrError(
+            f"{str(path)!r} holds names that no model has: {listed(map(repr, nameless), 3)}.",
+            value=nameless,
+        )
     buffers = [name for name in tensors if name not in params]
     if buffers:
         remarks.append(f"left out {plural(len(buffers), 'buffer')}: {listed(buffers, 2)}")
@@ -107,10 +113,22 @@ def _skeleton(tensors: Mapping[str, Tensor], label: str) -> nn.Module:
     tied: dict[object, nn.Parameter] = {}
     for param, tensor in zip(info.params, tensors.values(), strict=True):
         path, _, leaf = param.name.rpartition(".")
-        own = model.get_submodule(path)._parameters
-        memory = tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape
-        own[leaf] = tied.setdefault(memory, cast("nn.Parameter", own[leaf]))
+        # By the parts alone, as a part may be called like an attribute: training.weight.
+        own = reduce(_part, path.split(".") if path else [], model)._parameters
+        own[leaf] = tied.setdefault(_memory_of(tensor), cast("nn.Parameter", own[leaf]))
     return model
+
+
+def _part(module: nn.Module, name: str) -> nn.Module:
+    """A module right below another."""
+    return cast("nn.Module", module._modules[name])
+
+
+def _memory_of(tensor: Tensor) -> object:
+    """What tensors share that are one; sparse ones have several storages, and share none."""
+    if tensor.layout is not torch.strided:
+        return id(tensor)
+    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape
 
 
 def _is_parameter(name: str, tensor: Tensor) -> bool:
