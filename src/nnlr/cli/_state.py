@@ -242,10 +242,9 @@ class _Inert:
 
 def _pickled(path: Path) -> object:
     """What torch.save wrote; no code in it is run, and values are mapped, not read."""
-    mapped = zipfile.is_zipfile(path)  # not before torch 1.6
     names: list[str] = []
     try:
-        if mapped:
+        if mapped := zipfile.is_zipfile(path):  # not before torch 1.6
             names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
         # Whatever is no tensor becomes an empty object; what its class would do is not done.
         inert: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in names]
@@ -261,7 +260,7 @@ def _pickled(path: Path) -> object:
             "  Fix: save the state alone, torch.save(model.state_dict(), path).",
             value=str(path),
         ) from error
-    except (RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError) as error:
+    except Exception as error:  # a broken file makes torch raise anything
         raise NnlrError(f"{str(path)!r} is not what torch.save writes, or cut off.") from error
 
 
