@@ -442,6 +442,18 @@ class TestCost:
         one, other = (calls(partial(describe, model)) for model in (small, large))
         assert other < 1.1 * growth * one
 
+    def test_parameters_of_one_module_cost_no_more_than_those_of_many(self):
+        """Ten times the parameters in one module, ten times the work."""
+
+        def flat(count):
+            module = nn.Module()
+            for at in range(count):
+                module.register_parameter(f"p{at}", nn.Parameter(torch.empty(1, device="meta")))
+            return module
+
+        one, other = (calls(partial(describe, flat(count))) for count in (50, 500))
+        assert other < 11 * one
+
     def test_a_description_keeps_nothing_of_a_deep_copy_alive(self):
         """Two copies of a model are described apart."""
         model = zoo.plain()

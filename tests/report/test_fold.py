@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 import nnlr
+from nnlr.report._fit import fitted
 from nnlr.report._fold import Folding, Line
 from nnlr.report._label import broken, label_of
 from nnlr.report._table import _key, _loose
+from tests.cost import calls
 
 # An alternative in braces, or what stands between; a backslash takes the meaning away.
 _PART = re.compile(r"\{((?:[^{}\\]|\\.)*)\}|((?:[^{}\\]|\\.)+)")
@@ -262,3 +264,43 @@ class TestLabels:
         assert "a_very_long_name_of_a_module.weight" == "".join(map(str.strip, lines))
         assert all(line.endswith("_") for line in lines[:2])
         assert ["aaaaaaaa", "  aaaaaaaa", "  aaaa"] == broken("a" * 20, 10, len)
+
+
+def word(number: int) -> str:
+    """A word for a number, without digits."""
+    return "".join(chr(ord(digit) + 49) for digit in str(number))
+
+
+# How models that are hard to fold name their tensors, of any number.
+SHAPES = {
+    "numbered": lambda n: [f"p{at}" for at in range(n)],
+    "a list": lambda n: [f"list.{at}" for at in range(n)],
+    "lists of lists": lambda n: [f"list.{at // 20}.{at % 20}.weight" for at in range(n)],
+    "all different": lambda n: [word(at) for at in range(n)],
+    "words in words": lambda n: [f"{word(at % 20)}.{word(at * 7919 % n)}" for at in range(n)],
+    "deep": lambda n: [".".join(["a"] * 300) + f".{word(at)}" for at in range(n)],
+}
+
+
+class TestCost:
+    """What folding costs."""
+
+    @pytest.mark.parametrize("rates", [1, 3, 10**9])
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_it_grows_with_the_number_of_rows_only(self, shape, rates):
+        """Four times the rows, about four times the work, however they are named."""
+        row = nnlr.resolve(nn.PReLU(), lr=1e-3, weight_decay=0.05).rows[0]
+
+        def cost(count):
+            names = enumerate(SHAPES[shape](count))
+            rows = [row._replace(name=name, lr=1 + at % rates) for at, name in names]
+            return calls(lambda: fitted(folding(rows), 50, len))
+
+        assert cost(400) < 5.5 * cost(100)
+
+    def test_names_may_be_deep(self):
+        """Of a chain of a thousand modules each row is in one line, which says its name."""
+        row = nnlr.resolve(nn.PReLU(), lr=1e-3, weight_decay=0.05).rows[0]
+        rows = [row._replace(name="a." * depth + "w") for depth in (1, 2, 30, 999, 1000)]
+        for level in (0, 1, folding(rows).exact):
+            assert_lines_say_their_names(rows, folding(rows).at(level))

@@ -316,12 +316,17 @@ def _is_norm(cls: type, module: nn.Module) -> bool:
 
 def _by_table(tensor: Tensor, module: nn.Module, leaf: str) -> str:
     """The role of a raw parameter by its own name, and those beside it."""
-    others = [other.lower() for other in list(module._parameters.keys())]  # scripted
     return next(
         trait.role
         for trait in _rows(leaf.lower(), axes(tensor))
-        if trait.beside is None or any(re.fullmatch(trait.beside, o) for o in others)
+        if trait.beside is None or _is_beside(trait.beside, module)
     )
+
+
+def _is_beside(pattern: str, module: nn.Module) -> bool:
+    """Whether a module has a parameter of such a name; asked only where the role turns on it."""
+    names = list(module._parameters.keys())  # of a scripted module too
+    return any(re.fullmatch(pattern, name.lower()) for name in names)
 
 
 @cache

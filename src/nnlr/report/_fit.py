@@ -26,7 +26,7 @@ def fitted(
 
     def level_of(most: int, last: int) -> int:
         def enough(level: int) -> bool:
-            return folding.count(level) <= most and fits(folding.at(level), most)
+            return folding.is_within(most, level) and fits(folding.at(level), most)
 
         return bisect_left(range(last), x=True, key=enough)
 

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from nnlr._rows.row import PlanRow
 from nnlr.report._label import STAR, Segments, is_number, label_of
 
+_has_digit: Final = re.compile(r"\d").search
 _DIGITS: Final = re.compile(r"(?<![0-9])(?:0|[1-9][0-9]{0,8})(?![0-9])")
 
 # The key of rows that get no line, and whose names no other line may take in.
@@ -37,6 +38,9 @@ _BRIEF: Final = 32
 
 # Rows that need no star.
 _FEW: Final = 3
+
+# A name is read as so many segments at most; what is left of it is the last of them.
+_DEEPEST: Final = 24
 
 # Most lines at either end of numbered ones that stay when the inner ones are folded.
 _ENDS: Final = 24
@@ -103,7 +107,7 @@ class Folding:
         self, rows: Sequence[PlanRow], keys: Sequence[Hashable], loose: Sequence[Hashable]
     ) -> None:
         self._rows, self._keys, self._loose = rows, keys, loose
-        self._names = [tuple(row.name.split(".")) for row in rows]
+        self._names = [tuple(row.name.split(".", _DEEPEST - 1)) for row in rows]
         self._alike: dict[str, str] = {}
         for segment in {segment for name in self._names for segment in name}:
             self._alike[segment] = _DIGITS.sub("#", segment)
@@ -119,9 +123,11 @@ class Folding:
         self._whole: dict[int, list[_Pattern]] = {}
         self._clear: dict[int, bool] = {}
         self._levels: dict[int, list[_Pattern]] = {}
+        self._lines_at: dict[int, list[Line]] = {}
         self._opened: Collection[object] = ()
         self._longest = _CLEAR
         self._sizes = sorted({part.size for part in self._tree.walk()} - {0, 1})
+        self._least = len({*keys} - {HIDDEN})
 
     @property
     def exact(self) -> int:
@@ -141,7 +147,14 @@ class Folding:
             opened: Kinds of lines that are not folded but for what is within them.
         """
         self._opened = opened
-        patterns = self._folded(level) if opened else self._level(level)
+        if opened:
+            return self._labelled(self._folded(level))
+        if level not in self._lines_at:
+            self._lines_at[level] = self._labelled(self._level(level))
+        return self._lines_at[level]
+
+    def _labelled(self, patterns: list[_Pattern]) -> list[Line]:
+        """The patterns as lines, in the order of the rows."""
         return [
             Line(
                 label_of(pattern.segments),
@@ -152,10 +165,15 @@ class Folding:
             for pattern in sorted(patterns, key=lambda pattern: pattern.rows[0])
         ]
 
-    def count(self, level: int) -> int:
-        """How many lines a level has."""
+    def is_within(self, most: int, level: int) -> bool:
+        """Whether a level has at most so many lines; one that cannot is not folded."""
         self._opened = ()
-        return len(self._level(level))
+        if level > self.exact:
+            shown = 2 * (self.last - level) + 1
+            least = sum(min(len(places), shown) for places in self._series.values())
+        else:
+            least = self._least
+        return least <= most and len(self._level(level)) <= most
 
     def _level(self, level: int) -> list[_Pattern]:
         """The lines of a level of which nothing is opened."""
@@ -163,7 +181,7 @@ class Folding:
             if level <= self.exact:
                 self._levels[level] = self._folded(level)
             else:
-                self._levels[level] = self._with_ends(self._level(self.exact), self.last - level)
+                self._levels[level] = self._with_ends(self.last - level)
         return self._levels[level]
 
     def _folded(self, level: int) -> list[_Pattern]:
@@ -268,19 +286,25 @@ class Folding:
             for place in product(*pattern.segments[: part.depth])
         )
 
-    def _with_ends(self, patterns: list[_Pattern], ends: int) -> list[_Pattern]:
-        """The lines, the inner ones of those that differ in numbers and rates folded."""
-        series: dict[tuple[object, Hashable], dict[Segments, list[_Pattern]]] = {}
-        for pattern in patterns:
-            numbers = tuple(c for c in pattern.segments if all(map(is_number, c)))
-            words = tuple(None if c in numbers else c for c in pattern.segments)
+    @cached_property
+    def _series(self) -> dict[object, dict[Segments, list[_Pattern]]]:
+        """The lines of the last exact level: those that differ in numbers and rates together."""
+        series: dict[object, dict[Segments, list[_Pattern]]] = {}
+        for pattern in self._level(self.exact):
+            numbers = tuple([c for c in pattern.segments if is_number(c[0])])
+            words = tuple([None if is_number(c[0]) else c for c in pattern.segments])
             places = series.setdefault((words, self._loose[pattern.rows[0]]), {})
             places.setdefault(numbers, []).append(pattern)
+        return series
+
+    def _with_ends(self, ends: int) -> list[_Pattern]:
+        """The lines, the inner ones of those that differ in numbers and rates folded."""
         lines: list[_Pattern] = []
-        for (_, key), places in series.items():
+        for places in self._series.values():
             members = list(places.values())
             inner = members[ends : len(members) - ends]
             if len(inner) > 1:
+                key = self._loose[inner[0][0].rows[0]]
                 loose = [pattern._replace(key=key) for each in inner for pattern in each]
                 folded = _merged(loose, range(len(loose[0].segments)))
                 members = [*members[:ends], folded, *members[len(members) - ends :]]
@@ -294,6 +318,8 @@ def _seen(patterns: list[_Pattern]) -> list[_Pattern]:
 
 def _merged(patterns: list[_Pattern], positions: Iterable[int]) -> list[_Pattern]:
     """Patterns of one key that differ in one segment only as one, the deepest segments first."""
+    if len(patterns) < 2:
+        return patterns
     keys = len({pattern.key for pattern in patterns})
     for at in sorted(positions, reverse=True):
         if len(patterns) == keys:
@@ -308,15 +334,15 @@ def _merged(patterns: list[_Pattern], positions: Iterable[int]) -> list[_Pattern
             together.setdefault(rest, []).append(pattern)
         if len(together) < len(patterns):
             patterns = [_joined(members, at) for members in together.values()]
-    return list(patterns)
+    return patterns
 
 
 def _leads_to_numbers(segments: Segments, at: int) -> bool:
     """Whether a segment is a word, and numbers follow: what has layers keeps its own lines."""
-    return (
-        at < len(segments)
-        and not any(any(map(str.isdigit, choice)) for choice in segments[at])
-        and any(is_number(choices[0]) for choices in segments[at + 1 :])
+    if at >= len(segments) - 1 or _has_digit(segments[at][0]):
+        return False
+    return any(is_number(choices[0]) for choices in segments[at + 1 :]) and not any(
+        map(_has_digit, segments[at])
     )
 
 

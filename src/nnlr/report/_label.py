@@ -50,6 +50,8 @@ def _braced(choices: Sequence[str]) -> str:
     """The alternatives of one segment; words that all begin or end with stand outside."""
     if len(choices) == 1:
         return choices[0]
+    if all(map(is_number, choices)):
+        return f"{{{runs(map(int, choices))}}}"
     words = [_TOKEN.findall(choice) for choice in choices]
     first = _alike(words)
     last = _alike([parts[: first - 1 if first else None : -1] for parts in words])
