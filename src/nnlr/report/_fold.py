@@ -40,7 +40,7 @@ _BRIEF: Final = 32
 _FEW: Final = 3
 
 # A name is read as so many segments at most; what is left of it is the last of them.
-_DEEPEST: Final = 24
+_DEEPEST: Final = 16
 
 # Most lines at either end of numbered ones that stay when the inner ones are folded.
 _ENDS: Final = 24
