@@ -21,6 +21,7 @@ def test_each_has_a_test():
 
 
 NEEDS = {
+    "classify_text": "matplotlib",
     "finetune_vit": "timm",
     "lora_plus": "peft",
     "finetune_transformers": "transformers",
