@@ -189,8 +189,9 @@ class _Folded:
             if row.name in self.pairs:
                 pair, at = self.pairs[row.name]
                 names = self._columns[at]
-                keys.append((at, *(_cell([pair], name) for name in names)))
-                loose.append((at, *(bool(_cell([pair], name)) for name in names)))
+                cells = [_cell([pair], name) for name in names]
+                keys.append((at, *cells))
+                loose.append((at, *map(bool, cells)))
             else:
                 keys.append(HIDDEN)
                 loose.append(HIDDEN)
@@ -217,8 +218,8 @@ class _Folded:
 
 def _cell(pairs: Sequence[_Pair], name: str) -> str:
     """A setting of some rows, before and after; nothing where it is the same."""
-    olds = [settings(old).get(name) for old, _ in pairs if old is not None]
-    news = [settings(new).get(name) for _, new in pairs if new is not None]
+    olds = [_setting(old, name) for old, _ in pairs if old is not None]
+    news = [_setting(new, name) for _, new in pairs if new is not None]
     if not olds or not news:
         return _spread(olds or news)
     if olds == news:
@@ -227,6 +228,11 @@ def _cell(pairs: Sequence[_Pair], name: str) -> str:
     if before == after:  # four digits do not tell them apart
         before, after = (", ".join(dict.fromkeys(map(repr, values))) for values in (olds, news))
     return f"{before} -> {after}"
+
+
+def _setting(row: PlanRow, name: str) -> Any:  # noqa: ANN401 - a setting
+    """One of the settings of a row; nothing where it has no such option."""
+    return getattr(row, name) if name in COMPARED else row.options.get(name)
 
 
 def _spread(values: Sequence[Any]) -> str:
