@@ -144,3 +144,11 @@ def test_links_of_an_included_file_lead_on_from_its_page():
     text = "[a](docs/check.md#all-findings) [b](benchmarks/README.md) [c](README.md) f[0](x)"
     moved = "[a](check.md#all-findings) [b](benchmarks.md) [c](index.md) f[0](x)"
     assert moved == conf.with_links_from(text, DOCS.parent, DOCS)
+
+
+def test_the_readme_counts_the_schemes_and_links_each():
+    """Their number in words, and a page for each."""
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    names = [name for name in vars(schemes) if callable(getattr(schemes, name))]
+    assert (15, True) == (len(names), "Fifteen recipes" in readme)
+    assert [] == [name for name in names if f"docs/schemes/{name}.md" not in readme]
