@@ -351,9 +351,7 @@ def _joined(patterns: Sequence[_Pattern], at: int) -> _Pattern:
     first = patterns[0]
     if len(patterns) == 1:
         return first
-    segments = first.segments
     choices = tuple(dict.fromkeys([text for p in patterns for text in p.segments[at]]))
-    if choices != segments[at]:
-        segments = (*segments[:at], choices, *segments[at + 1 :])
+    segments = (*first.segments[:at], choices, *first.segments[at + 1 :])
     rows = tuple(sorted([row for pattern in patterns for row in pattern.rows]))
     return first._replace(segments=segments, rows=rows)
