@@ -24,7 +24,7 @@ settings.register_profile(
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=1000 if FULL else 30,
+    max_examples=1000 if FULL else 20,
 )
 settings.load_profile("nnlr")
 

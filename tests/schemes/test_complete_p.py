@@ -202,7 +202,7 @@ def rates_of(row):
 class TestFolding:
     """A folded model is the model that multiplies in its forward pass."""
 
-    @pytest.mark.parametrize("alpha", [0.5, 1])
+    @pytest.mark.parametrize("alpha", [0.5, pytest.param(1, marks=pytest.mark.full)])
     @pytest.mark.no_cover
     def test_steps_are_the_same(self, alpha):
         """120 steps of AdamW with decay and a large eps, to 1e-6."""
