@@ -286,7 +286,7 @@ SHAPES = {
 class TestCost:
     """What folding costs."""
 
-    @pytest.mark.parametrize("rates", thinned([3, 1, 10**9], 3))
+    @pytest.mark.parametrize("rates", thinned([1, 3, 10**9], 3))
     @pytest.mark.parametrize("shape", SHAPES)
     def test_it_grows_with_the_number_of_rows_only(self, shape, rates):
         """Twice the rows, about twice the work, however they are named."""
