@@ -1,7 +1,7 @@
 """Recipes from files and from plain data."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, Final
@@ -24,7 +24,7 @@ RATE: Final = (float, Mapping[str, float])
 
 
 def load(
-    source: str | os.PathLike[str] | Mapping[str, Any], *, allow: Collection[str] = ()
+    source: str | os.PathLike[str] | Mapping[str, Any], *, allow: Iterable[str] = ()
 ) -> Recipe:
     """The recipe in a file, or in plain data.
 

@@ -10,7 +10,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import mul
 from typing import Any, Final, get_args, get_origin
@@ -38,7 +38,7 @@ NUMBER: Final = r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?"
 _NUMBERS: Final = {int, float}
 
 
-def scheme(data: object, *, allow: Collection[str] = ()) -> Scheme:
+def scheme(data: object, *, allow: Iterable[str] = ()) -> Scheme:
     """The scheme that plain data describe.
 
     Args:
