@@ -37,9 +37,9 @@ def test_schemes(texts, scheme):
     """A name, a value or a mapping of YAML; a product by a star with spaces, or by several."""
     if texts and scheme is None:
         with pytest.raises(NnlrError, match="no value of YAML"):
-            Options(texts).recipe()
+            _ = Options(texts).recipe
     else:
-        assert str(scheme) == repr(Options(texts).recipe().scheme)
+        assert str(scheme) == repr(Options(texts).recipe.scheme)
 
 
 def test_base_rates(nnlr_command, models):

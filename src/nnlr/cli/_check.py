@@ -35,7 +35,7 @@ def check(
             value=model,
         )
     plan = options.plan(subject)
-    recipe = options.recipe()
+    recipe = options.recipe
     with working("checking"):
         optimizer = built_optimizer(plan, subject, optimizers, recipe)
         scheduler = None

@@ -14,7 +14,7 @@ from nnlr.config._yaml import written
 
 def check(file: Path, imports: Sequence[str] | None) -> int:
     """Say what a configuration comes to."""
-    recipe = Options(config=file, imports=imports).recipe()
+    recipe = Options(config=file, imports=imports).recipe
     data = configuration(file)
     keys = [key for key in KEYS if key in data]
     if keys == ["scheme"]:
@@ -34,7 +34,7 @@ def schema(out: Path | None) -> int:
 
 def dump(options: Options, out: Path | None) -> int:
     """Write options as a configuration: YAML, or JSON by the ending of the file."""
-    data = config.dump(options.recipe())
+    data = config.dump(options.recipe)
     views = {
         "yaml": lambda: written(data),
         "json": lambda: json.dumps(data, indent=2),

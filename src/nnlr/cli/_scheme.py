@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import mul
 from pathlib import Path
 from typing import Any, Final, cast
@@ -40,7 +40,7 @@ _NONE: Final = "none"
 Rates = float | dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Options:
     """What the options say of schemes and base rates; ``None`` where they are silent."""
 
@@ -60,8 +60,11 @@ class Options:
         """
         return load(model, arguments_of(self.arguments))
 
+    @cached_property
     def recipe(self) -> Recipe:
         """All of it as one recipe; the base rates are the command's where nothing says them.
+
+        The file is read once, and what it may import is called once.
 
         Raises:
             NnlrError: If an option or the file is wrong.
@@ -102,7 +105,7 @@ class Options:
                 lr=rates(self.lr, "--lr"),
                 weight_decay=rates(self.weight_decay, "--weight-decay"),
             )
-        recipe = self.recipe()
+        recipe = self.recipe
         with working("resolving"):
             return recipe.resolve(cast("nn.Module", subject.model))
 

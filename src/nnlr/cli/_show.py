@@ -35,7 +35,7 @@ def show(
     subject = options.subject(model)
     plan = options.plan(subject)
     tells_state = "bytes" in (view.columns or "")
-    recipe = options.recipe() if tells_state and subject.model is not None else None
+    recipe = options.recipe if tells_state and subject.model is not None else None
     with working("building the optimizer"):
         optimizer = built_optimizer(plan, subject, optimizers, recipe)
     if tells_state and optimizer is None:
@@ -75,7 +75,7 @@ def _schedule_of(options: Options) -> Any:  # noqa: ANN401 - what nnlr.schedule 
     Raises:
         NnlrError: If there is none.
     """
-    schedule = None if options.config is None else options.recipe().schedule
+    schedule = None if options.config is None else options.recipe.schedule
     if schedule is None:
         raise NnlrError(
             "--steps shows the course of a schedule, and there is none: a recipe that --config "
