@@ -34,6 +34,7 @@ pytest_collect_file = Sybil(
         SkipParser(),
     ],
     patterns=["README.md", "docs/*.md", "docs/*/*.md"],
+    excludes=["docs/gallery/*.md"],  # tests/gallery runs what they show
 ).pytest()
 
 
