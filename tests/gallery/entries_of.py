@@ -42,5 +42,5 @@ def with_nnlr(module, net):
     return {
         row.name: (row.lr, row.weight_decay, row.algorithm, dict(row.options))
         for row in module.with_nnlr(net)
-        if not row.locked
+        if row.trainable
     }
