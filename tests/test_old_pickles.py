@@ -28,7 +28,10 @@ def test_it_loads_and_looks_the_same(name):
     """No module, class or attribute that a pickle names is missing."""
     value = pickle.loads(PICKLES[name]["pickle"])
     if text := PICKLES[name]["repr"]:
-        assert text.replace("tag=", "algorithm=") == repr(value)
+        # What later versions added is neutral.
+        assert text.replace("tag=", "algorithm=").replace(", group=None", "") == repr(
+            value
+        ).replace(", group=None", "")
     assert type(value) is type(pickle.loads(pickle.dumps(value)))
 
 

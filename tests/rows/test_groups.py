@@ -1,6 +1,7 @@
 """From rows to parameter groups: merged, split, ordered, named."""
 
 import copy
+import functools
 import math
 
 import pytest
@@ -186,6 +187,53 @@ class TestNames:
         """None for those that are in none."""
         plan = resolved(Scalars(1, 1), mults(a=(0, 1)))
         assert [None, "lr1_wd1"] == [row.group for row in plan.rows]
+
+
+class TestOwnGroups:
+    def test_parameters_of_a_name_are_kept_apart(self):
+        """Equal rates merge within the name only; the name begins those of its groups."""
+        net = Scalars(1, 1, 1, 1)
+        rules = nnlr.rules(
+            [
+                nnlr.rule("a", group="means"),
+                nnlr.rule("b", group="means", lr_mult=2),
+                nnlr.rule("c", group="colours"),
+                nnlr.rule("*"),
+            ]
+        )
+        plan = nnlr.resolve(net, rules, lr=1, weight_decay=0)
+        names = {row.name: row.group for row in plan}
+        assert {
+            "a": "means_lr1_wd1",
+            "b": "means_lr2_wd1",
+            "c": "colours",
+            "d": "lr1_wd1",
+        } == names
+        optimizer = plan.optimizer(torch.optim.AdamW)
+        half = functools.partial(torch.optim.lr_scheduler.ConstantLR, factor=0.5)
+        nnlr.schedule(optimizer, {"means*": half})
+        assert {"means_lr1_wd1": 0.5, "means_lr2_wd1": 1.0, "colours": 1.0, "lr1_wd1": 1.0} == {
+            group["name"]: group["lr"] for group in optimizer.param_groups
+        }
+        again = nnlr.Plan.from_json(plan.to_json())
+        assert [row.group for row in plan] == [row.group for row in again]
+
+    def test_two_names_are_an_error_unless_a_rule_overrules_a_scheme(self):
+        """As with algorithms."""
+        twice = nnlr.rule("*", group="one") * nnlr.rule("*", group="two")
+        with pytest.raises(nnlr.ConfigError, match="'a' is put into two groups: 'one' by rule"):
+            nnlr.resolve(Scalars(1), twice, lr=1, weight_decay=0)
+        own = Say(a=nnlr.Factor(group="one")) * nnlr.rule("*", group="two")
+        assert "two" == nnlr.resolve(Scalars(1), own, lr=1, weight_decay=0)["a"].group
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [("", "group must be a name"), ("a*", r"group must be a plain name, got 'a\*'")],
+    )
+    def test_a_name_is_a_plain_one(self, name, message):
+        """No pattern, which no key of a schedule could name."""
+        with pytest.raises(nnlr.NnlrError, match=message):
+            nnlr.rule("*", group=name)
 
 
 class TestParamGroups:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from nnlr._arguments import choice, flag, names, number, options, text, word
+from nnlr._text import shown
 from nnlr.depth._layer import Layer, as_layer
 from nnlr.errors import NnlrError
 
@@ -37,6 +38,8 @@ class Factor:
             columns))``); ``None`` for any. ``plan.optimizer`` refuses torch's classes of
             another kind, and any Muon; of others it cannot tell.
         algorithm: Name of the algorithm that should train the parameter, where there are several.
+        group: Name that the parameter's group begins with; parameters of other such names, or of
+            none, are in other groups, so that a schedule can give these a course of their own.
         shadowed: Rules that matched too but came later.
         layer: The parameter's place in depth, if the scheme asked for it.
 
@@ -58,6 +61,7 @@ class Factor:
     algorithm: str | None = None
     shadowed: tuple[str, ...] = ()
     layer: Layer | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers, so that no scheme can hand on a NaN."""
@@ -83,16 +87,42 @@ class Factor:
         put(self, "shadowed", names(self.shadowed, "shadowed", "('rule 2',)"))
         if self.algorithm is not None:
             word(self.algorithm, "algorithm")
+        if self.group is not None:
+            put(self, "group", group_name(self.group))
         if self.update is not None:
             put(self, "update", choice(self.update, "update", UPDATES))
         if self.layer is not None:
             put(self, "layer", as_layer(self.layer))
 
+    def __setstate__(self, state: list[Any]) -> None:
+        """Take the values of a pickle; an older one has no group."""
+        values = dict(zip(self.__slots__, state, strict=False))
+        for name in self.__slots__:
+            object.__setattr__(self, name, values.get(name))
+
+
+def group_name(name: object) -> str:
+    """Return a name for groups, or refuse one that patterns of groups could not tell apart.
+
+    Examples:
+        >>> group_name("means")
+        'means'
+    """
+    checked = word(name, "group")
+    if set(checked) & set("*?[]"):
+        raise NnlrError(
+            f"group must be a plain name, got {shown(name)}: *, ? and brackets are for the patterns "
+            "of nnlr.schedule.",
+            what="group",
+            value=name,
+        )
+    return checked
+
 
 NEUTRAL: Final = Factor()
 
 # What a rule or an entry of a table of roles can set.
-SETTINGS: Final = ("lr_mult", "wd_mult", "lr", "weight_decay", "options", "algorithm")
+SETTINGS: Final = ("lr_mult", "wd_mult", "lr", "weight_decay", "options", "algorithm", "group")
 
 
 def settings_of(factor: Factor) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def rule(
     weight_decay: float | None = None,
     options: Mapping[str, Any] | None = None,
     algorithm: str | None = None,
+    group: str | None = None,
     optional: bool = False,
 ) -> Scheme:
     """Set the rates of the parameters that a selector chooses.
@@ -93,6 +94,8 @@ def rule(
         options: Other settings of the group: ``betas``, ``eps``, ``momentum``, ...
         algorithm: Which of several algorithms trains the parameters, by its name in
             ``plan.optimizer({name: class, ...})``. Overrules :func:`nnlr.route`.
+        group: Keep the parameters in groups of their own, whose names begin with this one: for a
+            course of their own, ``nnlr.schedule(optimizer, {"means*": ..., "*": ...})``.
         optional: Whether the rule may match nothing.
 
     Raises:
@@ -122,6 +125,7 @@ def rule(
         weight_decay=weight_decay,
         options=checked_options({} if options is None else options, f"rule {chosen!r}"),
         algorithm=algorithm,
+        group=group,
     )
     return Rule(chosen, factor, flag(optional, "optional"))
 

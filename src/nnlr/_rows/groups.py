@@ -1,10 +1,12 @@
 """From rows to parameter groups: merged, named, in an order that loggers can rely on."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final, Literal
 
+from nnlr._rows.rates import only
 from nnlr._rows.row import PlanRow
 
 Locked = Literal["drop", "keep"]
@@ -56,12 +58,13 @@ def make_groups(
     for row in rows:
         if row.trainable or (row.locked and locked == "keep"):
             options = hashable(tuple(sorted(row.options.items())))
-            settings = (row.lr, row.weight_decay, row.eps_mult, options, row.algorithm)
+            own = only(row.trace, "group", row.name)
+            settings = (row.lr, row.weight_decay, row.eps_mult, options, row.algorithm, own)
             merged.setdefault(settings, []).append(row)
             rank.setdefault(row.algorithm, len(rank))
     groups = [
         Group(
-            name="",
+            name=only(members[0].trace, "group", members[0].name) or "",
             lr=members[0].lr,
             weight_decay=members[0].weight_decay,
             lr_mult=members[0].lr_mult,
@@ -93,13 +96,21 @@ def hashable(value: object) -> object:
 
 
 def _names(groups: Sequence[Group]) -> list[str]:
-    """Unique names: algorithm and multipliers, then options where these are not enough."""
+    """Unique names: own name, algorithm, multipliers; options where these are not enough.
+
+    A group that alone has an own name is called by it.
+    """
     lr_texts = _short_texts([group.lr_mult for group in groups])
     wd_texts = _short_texts([group.wd_mult for group in groups])
-    begins = [f"{g.algorithm}_" if g.algorithm else "" for g in groups]
+    begins = ["".join(f"{part}_" for part in (g.name, g.algorithm) if part) for g in groups]
     names = [
         f"{begin}lr{lr_texts[g.lr_mult]}_wd{wd_texts[g.wd_mult]}"
         for begin, g in zip(begins, groups, strict=True)
+    ]
+    own = Counter(group.name for group in groups)
+    names = [
+        g.name if own[g.name] == 1 and g.name else name
+        for g, name in zip(groups, names, strict=True)
     ]
     if len(set(names)) < len(names):
         for position, group in enumerate(groups):

@@ -157,7 +157,8 @@ def product(values: Iterable[float]) -> float:
 
 def combine(trace: Trace, bases: Bases, name: str) -> Rates:
     """Multiply the factors of a trace; messages name the parameter."""
-    algorithm = _only_algorithm(trace, name)
+    algorithm = only(trace, "algorithm", name)
+    only(trace, "group", name)
     base = bases.of(algorithm)
     for setting in ("lr", "weight_decay"):
         _refuse_two_absolutes(trace, setting, name)
@@ -277,20 +278,21 @@ def _joined_options(trace: Trace, name: str) -> Mapping[str, Any]:
     return joined
 
 
-def _only_algorithm(trace: Trace, name: str) -> str | None:
-    """The algorithm that trains a parameter; what a user says of it overrules a routing."""
+def only(trace: Trace, setting: str, name: str) -> str | None:
+    """The algorithm or group that a trace names; what a user says overrules what a scheme does."""
     senders: dict[str, str] = {}
     for explicit in (True, False):
         for step in trace:
-            if step.factor.algorithm is not None and step.explicit is explicit:
-                senders.setdefault(step.factor.algorithm, step.source)
+            value = getattr(step.factor, setting)
+            if value is not None and step.explicit is explicit:
+                senders.setdefault(value, step.source)
         if senders:
             break
     if len(senders) > 1:
-        both = ", ".join(f"{algorithm!r} by {source}" for algorithm, source in senders.items())
+        both = ", ".join(f"{value!r} by {source}" for value, source in senders.items())
+        verb = "sent to two algorithms" if setting == "algorithm" else "put into two groups"
         raise ConfigError(
-            f"{name!r} is sent to two algorithms: {both}. Restrict one of them with "
-            ".where(selector).",
+            f"{name!r} is {verb}: {both}. Restrict one of them with .where(selector).",
             name=name,
         )
     return next(iter(senders), None)
