@@ -11,7 +11,7 @@ import nnlr
 from tests.gallery.entries._tree import tree
 
 REPOSITORY = "OpenRLHF/OpenRLHF"
-SOURCE = "openrlhf/utils/deepspeed, get_optimizer_grouped_parameters"
+SOURCE = "openrlhf/utils/deepspeed/deepspeed_utils.py, get_optimizer_grouped_parameters"
 FAMILY = "language"
 THREAD = "OpenRLHF/OpenRLHF#1234"
 FAULT = (
