@@ -223,7 +223,7 @@ class TestOwnGroups:
         twice = nnlr.rule("*", group="one") * nnlr.rule("*", group="two")
         with pytest.raises(nnlr.ConfigError, match="'a' is put into two groups: 'one' by rule"):
             nnlr.resolve(Scalars(1), twice, lr=1, weight_decay=0)
-        own = Say(a=nnlr.Factor(group="one")) * nnlr.rule("*", group="two")
+        own = Say(a=nnlr.Factor(group="one", why="of one")) * nnlr.rule("*", group="two")
         assert "two" == nnlr.resolve(Scalars(1), own, lr=1, weight_decay=0)["a"].group
 
     @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """``big_vision(...)``: parity with the published update, step by step."""
 
+import math
 import re
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 import nnlr
-from nnlr.errors import CoverageError, NnlrError, PatternError
+from nnlr.errors import ConfigError, CoverageError, NnlrError, PatternError
 from nnlr.schemes._frameworks.big_vision import flax_name
 from nnlr.testing import SchemeLaws
 from tests import zoo
@@ -170,23 +171,18 @@ def test_a_naming_of_ones_own():
         ({"wd_mults": [("a", -1)]}, "wd_mults must be a finite number >= 0"),
         ({"schedule": [("a", 3)]}, "a schedule must be a mapping, got 3"),
         ({"schedule": {"mult": 0}}, "mult of a schedule must be a finite number > 0"),
+        ({"schedule": {"base": 1}}, "a schedule has no 'base'. Write mult"),
+        ({"schedule": {"total_steps": 1}}, r"no 'total_steps'. Pass it later: courses\(total_"),
+        ({"schedule": {"decay_type": "cos"}}, "decay_type of a schedule must be one of"),
+        ({"schedule": {"warmup_steps": -1}}, "warmup_steps of a schedule must be a finite"),
+        ({"schedule": {"warmup_percent": 5}}, "warmup_percent of a schedule must be .* <= 1"),
+        ({"schedule": {"scale_with_batchsize": 1}}, "scale_with_batchsize of a schedule must be"),
         (
-            {"schedule": [("a", {"warmup_steps": 1}), ("b", {})]},
-            "schedule gives different courses.*only mult may differ",
+            {"schedule": {"warmup_steps": 1, "warmup_epochs": 2}},
+            "a schedule has warmup_steps and warmup_epochs: drop one",
         ),
-        (
-            {
-                "schedule": [
-                    ("a", {"decay_type": "linear", "linear_end": 0.1}),
-                    ("b", {"decay_type": "linear", "linear_end": 0.1, "mult": 0.1}),
-                ]
-            },
-            "courses of different mult end at 0.1.*give them one mult",
-        ),
-        (
-            {"schedule": [("a", {"end": 0.2}), ("b", {"end": 0.2, "mult": 2})]},
-            "courses of different mult end at 0.2",
-        ),
+        ({"schedule": {"steps": [1]}}, r"must be lists of equal length, got \[1\] and \(\)"),
+        ({"lr_mults": {"lr": 1}, "wd_mults": []}, "a whole configuration, or its parts; not both"),
         ({"name_of": "x"}, "name_of must be a function of ParamInfo"),
     ],
 )
@@ -224,6 +220,206 @@ def test_a_schedule_may_be_a_config_dict():
         plan = nnlr.resolve(zoo.plain(), scheme, lr=1, weight_decay=1)
         assert 0.5 == plan["embed.weight"].lr
         assert "\n" not in repr(scheme)
+
+
+def reference(
+    total_steps,
+    batch_size=None,
+    data_size=None,
+    *,
+    mult=1.0,
+    decay_type="stair",
+    scale_with_batchsize=False,
+    **kw,
+):
+    """The published schedule in plain words: the value at each step."""
+
+    def duration(phase):
+        if f"{phase}_steps" in kw:
+            return kw[f"{phase}_steps"]
+        for unit, size in {
+            "examples": lambda: 1 / batch_size,
+            "epochs": lambda: data_size / batch_size,
+            "percent": lambda: total_steps,
+        }.items():
+            if f"{phase}_{unit}" in kw:
+                return max(1, round(kw[f"{phase}_{unit}"] * size()))
+        return 0
+
+    warm_up, cool_down = duration("warmup"), duration("cooldown")
+    values = []
+    for step in range(total_steps):
+        value = mult * (batch_size / 256 if scale_with_batchsize else 1)
+        progress = min(max((step - warm_up) / (total_steps - warm_up), 0), 1)
+        if decay_type in {"linear", "polynomial"}:
+            zero = kw.get("end", kw.get("linear_end", 0))
+            value = zero + (value - zero) * (1 - progress) ** kw.get("power", 1)
+        elif decay_type == "cosine":
+            value *= 0.5 * (1 + math.cos(math.pi * progress))
+        elif decay_type == "rsqrt":
+            t = kw.get("timescale", 10_000)
+            if "timescale_examples" in kw:
+                t = kw["timescale_examples"] / batch_size
+            shift = kw.get("shift", 0)
+            late = step - warm_up if warm_up <= step else 0
+            value /= math.sqrt(1 + (late + shift) / t)
+        else:
+            value *= [1.0, *kw.get("mults", [])][sum(s < step + 1 for s in kw.get("steps", []))]
+        value *= min(1, step / warm_up) if warm_up else 1
+        value *= min(1, (total_steps - step) / cool_down) if cool_down else 1
+        values.append(value)
+    return values
+
+
+SIZES = {"total_steps": 24, "batch_size": 64, "data_size": 512}
+
+# The schedules that big_vision ships, shortened to 24 steps.
+SHIPPED = {
+    "vit_i1k, bit_i1k, transfer, flexivit": {"decay_type": "cosine", "warmup_steps": 6},
+    "mlp_mixer_i1k": {"decay_type": "linear", "warmup_steps": 6, "linear_end": 1e-5},
+    "gsam": {"decay_type": "linear", "warmup_steps": 6, "linear_end": 0.01},
+    "vit_i21k, vit_g": {
+        "decay_type": "rsqrt",
+        "timescale": 5,
+        "warmup_steps": 5,
+        "cooldown_steps": 9,
+    },
+    "clippo": {"decay_type": "rsqrt", "timescale": 10, "warmup_steps": 5, "cooldown_steps": 5},
+    "givt, jet": {"decay_type": "cosine", "warmup_percent": 0.1},
+    "vae_nyu_depth": {"decay_type": "cosine", "warmup_steps": 0.1},
+    "lit_coco": [("embed/.*", None), (".*", {"decay_type": "cosine", "warmup_steps": 6})],
+    "paligemma": [
+        ("embed/.*", None),
+        ("blocks/.*", {"decay_type": "cosine", "warmup_percent": 0.05}),
+        ("head/.*", {"decay_type": "cosine", "warmup_percent": 0.05}),
+    ],
+}
+
+# What the function can and no shipped configuration does.
+SHAPES = {
+    "shapes": [
+        ("embed/.*", {"decay_type": "cosine", "mult": 0.1, "warmup_epochs": 1}),
+        ("blocks/0/.*", {"decay_type": "rsqrt", "timescale_examples": 640, "shift": 3}),
+        ("head/.*", {"decay_type": "stair", "steps": [4, 9], "mults": [0.5, 0.1], "mult": 2}),
+        (".*", {"decay_type": "polynomial", "power": 2, "end": 0.1, "warmup_examples": 128}),
+    ],
+    "ends": [
+        ("embed/.*", {"decay_type": "linear", "linear_end": 0.1}),
+        (".*", {"decay_type": "linear", "linear_end": 0.1, "mult": 0.3}),
+    ],
+    "mults": [
+        (".*bias", None),
+        ("embed/.*", {"decay_type": "linear"}),
+        (".*", {"decay_type": "linear", "mult": 0.3}),
+    ],
+    "batch": {
+        "decay_type": "linear",
+        "end": 0.02,
+        "scale_with_batchsize": True,
+        "cooldown_percent": 0.2,
+    },
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("schedule", [*SHIPPED.values(), *SHAPES.values()])
+def test_schedules_equal_the_published_function_step_by_step(schedule):
+    """The rate, and the rate times decay, of every parameter at every step."""
+    net = zoo.plain()
+    lr_mults = [("head/.*", 3.0)]
+    scheme = nnlr.big_vision({"lr": LR, "wd": WD, "lr_mults": lr_mults, "schedule": schedule})
+    plan = nnlr.resolve(net, scheme, lr=LR, weight_decay=WD / LR)
+    optimizer = plan.optimizer(torch.optim.SGD)
+    scheduler = nnlr.schedule(optimizer, scheme.courses(**SIZES))
+    pairs = schedule if isinstance(schedule, list) else [(".*", schedule)]
+    due = {}
+    for param in nnlr._model.describe.describe(net).params:
+        course = first(pairs, flax_name(param), "uncovered")
+        if course is not None:
+            due[param.name] = flax_name(param), reference(**SIZES, **course)
+    groups = {name: group for group in optimizer.param_groups for name in group["param_names"]}
+    assert due.keys() == groups.keys()
+    for step in range(SIZES["total_steps"]):
+        for name, (flax, values) in due.items():
+            lr = values[step] * LR * first(lr_mults, flax, 1.0)
+            decay = values[step] * WD * first([(".*/kernel$", 1.0)], flax, 0.0)
+            group = groups[name]
+            assert lr == pytest.approx(group["lr"], rel=1e-9, abs=1e-15)
+            assert decay == pytest.approx(group["lr"] * group["weight_decay"], rel=1e-9, abs=1e-15)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_a_group_of_a_schedule_is_in_its_course_only():
+    """Ten schedules and more have numbers of which one begins with another."""
+    patterns = [f"{at}/.*" for at in range(12)]
+    schedule = [
+        (pattern, {"steps": [1], "mults": [at + 1.0]}) for at, pattern in enumerate(patterns)
+    ]
+    scheme = nnlr.big_vision(schedule=schedule)
+    net = nn.Sequential(*(nn.Linear(1, 1) for _ in range(12)))
+    plan = nnlr.resolve(net, scheme, lr=1.0, weight_decay=1.0)
+    optimizer = plan.optimizer(torch.optim.SGD)
+    scheduler = nnlr.schedule(optimizer, scheme.courses(total_steps=3))
+    optimizer.step()
+    scheduler.step()
+    rates = {
+        int(name.split(".")[0]): group["lr"]
+        for group in optimizer.param_groups
+        for name in group["param_names"]
+    }
+    assert {at: at + 1.0 for at in range(12)} == rates
+    assert "schedule '3/.*'" in plan.explain("3.weight")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "sizes", "message"),
+    [
+        ({"warmup_epochs": 1}, {"batch_size": 1}, r"warmup_epochs needs the data_size: pass"),
+        ({"warmup_examples": 9}, {}, "warmup_examples needs the batch_size"),
+        ({"scale_with_batchsize": True}, {}, "scale_with_batchsize needs the batch_size"),
+        ({"warmup_steps": 9}, {}, "a warm-up of 9 steps is no shorter than the 9"),
+        ([(".*", None)], {}, "Every schedule is None"),
+        ({}, {"total_steps": 0}, "total_steps must be a whole number >= 1, got 0"),
+        ({}, {"data_size": 0.5}, "data_size must be a whole number >= 1, got 0.5"),
+    ],
+)
+def test_courses_say_what_they_need(schedule, sizes, message):
+    """At the call of courses."""
+    with pytest.raises(NnlrError, match=message):
+        nnlr.big_vision(schedule=schedule).courses(**{"total_steps": 9, **sizes})
+
+
+def test_a_misspelt_setting_of_a_schedule_is_an_error():
+    """big_vision takes any key and reads those that it knows."""
+    with pytest.raises(
+        ConfigError, match=r"'warmup_step', which does nothing(?s:.*)'warmup_steps'"
+    ):
+        nnlr.big_vision(schedule={"warmup_step": 5})
+    scheme = nnlr.big_vision(schedule={"warmup_step": 5}, strict=False)
+    plan = nnlr.resolve(zoo.plain(), scheme, lr=1, weight_decay=1)
+    assert ["misspelt-key"] == [found.kind for found in plan.findings]
+    assert 1.0 == scheme.courses(total_steps=9)["*"].keywords["lr_lambda"](0)
+
+
+def test_the_state_of_a_course_is_saved_and_goes_on():
+    """Resumed in the middle it is where it was."""
+    scheme = nnlr.big_vision(schedule=SHAPES["shapes"])
+
+    def built():
+        net = zoo.plain()
+        plan = nnlr.resolve(net, scheme, lr=1.0, weight_decay=1.0)
+        optimizer = plan.optimizer(torch.optim.SGD)
+        return optimizer, nnlr.schedule(optimizer, scheme.courses(**SIZES))
+
+    optimizer, scheduler = built()
+    for _ in range(10):
+        optimizer.step()
+        scheduler.step()
+    _, resumed = built()
+    resumed.load_state_dict(scheduler.state_dict())
+    assert scheduler.get_last_lr() == resumed.get_last_lr()
+    assert 1 < len(set(resumed.get_last_lr()))
 
 
 def test_a_pattern_without_effect_is_an_error():

@@ -111,8 +111,8 @@ def group_name(name: object) -> str:
     checked = word(name, "group")
     if set(checked) & set("*?[]"):
         raise NnlrError(
-            f"group must be a plain name, got {shown(name)}: *, ? and brackets are for the patterns "
-            "of nnlr.schedule.",
+            f"group must be a plain name, got {shown(name)}: *, ? and brackets are for the "
+            "patterns of nnlr.schedule.",
             what="group",
             value=name,
         )

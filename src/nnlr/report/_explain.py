@@ -6,7 +6,7 @@ from textwrap import wrap
 from torch.optim import Optimizer
 
 from nnlr._declare.factor import NEUTRAL, Step
-from nnlr._rows.rates import Bases, decay_mode_acts
+from nnlr._rows.rates import Bases, decay_mode_acts, only
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, printable
 from nnlr.depth._layer import Layer
@@ -37,8 +37,8 @@ def explain_lines(row: PlanRow, bases: Bases, optimizer: Optimizer | None = None
     if row.depth is not None:
         lines.append(f"  {'depth':<14}{Layer(*row.depth, row.tower or '')}")
     lines.append(f"  {'state':<14}{_state(row)}")
-    if row.algorithm is not None:
-        lines += _algorithm_lines(row)
+    for setting in ("algorithm", "group"):
+        lines += _sender_lines(row, setting)
     base = bases.of(row.algorithm)
     lines += _rate_lines(row, "lr", "lr_mult", base.lr)
     lines += update_lines(row, optimizer) if row.trainable else []
@@ -68,13 +68,17 @@ def _state(row: PlanRow) -> str:
     return f"trained in group {row.group!r}"
 
 
-def _algorithm_lines(row: PlanRow) -> list[str]:
-    """The algorithm that trains a parameter, and who sent it there."""
-    steps = [step for step in row.trace if step.factor.algorithm is not None]
-    lines = [f"  {'algorithm':<14}{row.algorithm}"]
+def _sender_lines(row: PlanRow, setting: str) -> list[str]:
+    """The algorithm or group that a parameter is sent to, and who sent it there."""
+    steps = [step for step in row.trace if getattr(step.factor, setting) is not None]
+    if not steps:
+        return []
+    value = only(row.trace, setting, row.name)
+    lines = [f"  {setting:<14}{value}"]
     for step in steps:
-        overruled = "" if step.factor.algorithm == row.algorithm else ", overruled"
-        lines.append(f"      {step.factor.algorithm:<12} {_by(step)}{overruled}")
+        sent = getattr(step.factor, setting)
+        overruled = "" if sent == value else ", overruled"
+        lines.append(f"      {sent:<12} {_by(step)}{overruled}")
     return lines
 
 

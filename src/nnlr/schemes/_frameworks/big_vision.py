@@ -7,22 +7,26 @@ so the same numbers come from ``resolve(lr=lr, weight_decay=wd / lr)`` and
 
     lr_mult(p) = m * lr_mult,   wd_mult(p) = wd_mult / lr_mult
 
-with ``m`` the ``mult`` of the parameter's schedule. After ``big_vision/optax.py`` (Beyer,
-Zhai, Kolesnikov 2022, https://github.com/google-research/big_vision).
+with ``m`` the ``mult`` of the parameter's schedule. Schedules of different shapes are courses of
+groups, each parameter in the groups of its schedule. After ``big_vision/optax.py`` (Beyer, Zhai,
+Kolesnikov 2022, https://github.com/google-research/big_vision).
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
-from nnlr._arguments import is_listing, number, text
+from torch.optim.lr_scheduler import LambdaLR
+
+from nnlr._arguments import is_listing, number, text, whole
 from nnlr._declare.factor import Factor
-from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note
 from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._text import listed, plural, shown
 from nnlr.errors import ConfigError, CoverageError, NnlrError
+from nnlr.schemes._frameworks.big_vision_course import as_schedule, course_of, ends_above_zero
 from nnlr.schemes._frameworks.claims import (
     Claims,
     Imported,
@@ -35,6 +39,9 @@ from nnlr.schemes._frameworks.claims import (
 Naming = Callable[[ParamInfo], str]
 
 WD_MULTS: Final = ((".*/kernel$", 1.0),)
+
+# What the scheme reads of a whole configuration.
+_READ: Final = ("lr_mults", "wd_mults", "schedule")
 
 # What Flax calls a layer's weight, by role.
 _LAYERS: Final = frozenset(["matrix", "conv", "head", "router", "lora_a", "lora_b", "adapter"])
@@ -88,33 +95,34 @@ class Patterns:
 
 
 def big_vision(
-    lr_mults: Iterable[tuple[str, float]] | None = None,
+    lr_mults: Iterable[tuple[str, float]] | Mapping[str, Any] | None = None,
     wd_mults: Iterable[tuple[str, float]] | None = None,
     *,
     schedule: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
     name_of: Naming = flax_name,
     strict: bool = True,
-) -> Scheme:
-    """big_vision's ``lr_mults``, ``wd_mults`` and frozen parameters.
+) -> "BigVision":
+    """big_vision's ``lr_mults``, ``wd_mults``, schedules and frozen parameters.
 
     Pass ``resolve(..., lr=config.lr, weight_decay=config.wd / config.lr)`` and use an
     optimizer with decoupled decay (AdamW, or SGD without momentum): then every step shrinks
-    a weight by ``wd * wd_mult`` times the schedule, whatever its ``lr_mult``.
+    a weight by ``wd * wd_mult`` times the schedule, whatever its ``lr_mult``. The schedules are
+    those of ``nnlr.schedule(optimizer, scheme.courses(total_steps=...))``.
 
     Args:
-        lr_mults: ``[(pattern, factor > 0)]``. A parameter that none matches has 1.
+        lr_mults: ``[(pattern, factor > 0)]``. A parameter that none matches has 1. Or a whole
+            configuration, of which ``lr_mults``, ``wd_mults`` and ``schedule`` are read.
         wd_mults: ``[(pattern, factor >= 0)]``. A parameter that none matches has 0. ``None``
             stands for big_vision's own ``[(".*/kernel$", 1.0)]``.
         schedule: A schedule for all, or ``[(pattern, schedule)]`` that covers every
-            parameter. ``None`` as a schedule freezes. Schedules may differ in ``mult`` only;
-            the rest of them is for :func:`nnlr.schedule`.
+            parameter. ``None`` as a schedule freezes. Those that differ in more than ``mult``
+            keep their parameters in groups of their own.
         name_of: From a described parameter to the name that patterns are compared with.
-        strict: Refuse patterns without effect, which big_vision passes over in silence. With
-            ``False`` they are findings.
+        strict: Refuse patterns without effect and misspelt settings of schedules, which
+            big_vision passes over in silence. With ``False`` they are findings.
 
     Raises:
-        ConfigError: If a list is malformed, a pattern starts with a slash, or schedules
-            differ.
+        ConfigError: If a list or schedule is malformed, or a pattern starts with a slash.
         PatternError: At resolve, if a pattern has no effect.
         CoverageError: At resolve, if ``schedule`` leaves parameters out.
 
@@ -128,6 +136,11 @@ def big_vision(
         [0.0001, 0.0, 0.0001, 0.0]
     """
     watch = Watch("big_vision", strict=strict)
+    if like_mapping(lr_mults) and {"lr", "wd", *_READ} & {*cast("Mapping[str, Any]", lr_mults)}:
+        config = mapping(lr_mults, "the configuration")
+        if wd_mults is not None or schedule is not None:
+            raise ConfigError("Pass a whole configuration, or its parts; not both.")
+        lr_mults, wd_mults, schedule = map(config.get, _READ)
     lr_mults, wd_mults, schedule = map(_reusable, (lr_mults, wd_mults, schedule))
     if not callable(name_of):
         raise ConfigError(f"name_of must be a function of ParamInfo, got {shown(name_of)}.")
@@ -135,18 +148,20 @@ def big_vision(
     lr_patterns, lr_values = _pairs([] if lr_mults is None else lr_mults, "lr_mults")
     wd_patterns, wd_values = _pairs(decays, "wd_mults", written=wd_mults is not None)
     everywhere = schedule is None or like_mapping(schedule)
-    schedules = [(".*", {} if schedule is None else schedule)] if everywhere else schedule
-    when, courses = _pairs(schedules, "schedule", written=not everywhere)
+    pairs = [(".*", {} if schedule is None else schedule)] if everywhere else schedule
+    when, schedules = _pairs(pairs, "schedule", written=not everywhere)
     try:
         lr_values = [number(value, "lr_mults", above=0) for value in lr_values]
     except NnlrError as error:
         frozen = " To freeze, pass schedule=[(pattern, None), ...]." if error.value == 0 else ""
         raise ConfigError(f"{error}{frozen}", value=error.value) from None
     wd_values = [number(value, "wd_mults") for value in wd_values]
-    tables = (lr_patterns, lr_values), (wd_patterns, wd_values), (when, _schedule_mults(courses))
+    schedules = [as_schedule(item, watch) for item in schedules]
+    peaks = [0.0 if item is None else float(item.get("mult", 1.0)) for item in schedules]
     settings = {"lr_mults": lr_mults, "wd_mults": wd_mults, "schedule": schedule}
     call = watch.call(big_vision, **settings, name_of=name_of)
-    return BigVision(watch, call, tables, name_of)
+    tables = (lr_patterns, lr_values), (wd_patterns, wd_values), (when, peaks)
+    return BigVision(watch, call, tables, name_of, schedules, _group_names(schedules))
 
 
 def _reusable(pairs: Any) -> Any:  # noqa: ANN401 - checked when it is read
@@ -174,29 +189,19 @@ def _pairs(pairs: object, what: str, *, written: bool = True) -> tuple[Patterns,
     return Patterns(what, tuple(patterns), written), values
 
 
-def _schedule_mults(schedules: Sequence[object]) -> list[float]:
-    """The ``mult`` of each schedule; 0 for a frozen one."""
-    mults, courses = [], []
-    for schedule in schedules:
-        if schedule is None:
-            mults.append(0.0)
-            continue
-        course = mapping(schedule, "a schedule")
-        mults.append(number(course.pop("mult", 1.0), "mult of a schedule", above=0))
-        courses.append(course)
-    if any(course != courses[0] for course in courses):
-        raise ConfigError(
-            f"schedule gives different courses: {listed(map(shown, courses))}. Groups of one "
-            "plan keep their ratios: only mult may differ."
-        )
-    # Linear and polynomial courses end at an absolute value, whatever their mult.
-    ends = {course.get("end", course.get("linear_end", 0)) for course in courses} - {0}
-    if ends and len({*mults} - {0.0}) > 1:
-        raise ConfigError(
-            f"schedule lets courses of different mult end at {listed(map(shown, ends))}. "
-            "Groups of one plan keep their ratios: give them one mult, or let them end at 0."
-        )
-    return mults
+def _group_names(schedules: Sequence[Mapping[str, Any] | None]) -> list[str | None]:
+    """A name for the groups of each schedule; none where one course does for all."""
+    # A course follows another by a constant factor unless both end at one absolute value.
+    shapes = [
+        None
+        if schedule is None
+        else {k: v for k, v in schedule.items() if k != "mult" or ends_above_zero(schedule)}
+        for schedule in schedules
+    ]
+    distinct = [shape for at, shape in enumerate(shapes) if shape not in [None, *shapes[:at]]]
+    if len(distinct) < 2:
+        return [None] * len(schedules)
+    return [None if shape is None else f"schedule{shapes.index(shape)}" for shape in shapes]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -206,6 +211,53 @@ class BigVision(Imported):
     # The patterns and values of lr_mults, wd_mults and schedule.
     tables: Sequence[tuple[Patterns, list[float]]]
     name_of: Naming
+    schedules: Sequence[Mapping[str, Any] | None]
+    group_names: Sequence[str | None]  # of the groups of each schedule
+
+    def courses(
+        self,
+        *,
+        total_steps: int,
+        batch_size: int | None = None,
+        data_size: int | None = None,
+    ) -> dict[str, Callable[..., LambdaLR]]:
+        """The schedules for ``nnlr.schedule``: by patterns of group names.
+
+        Args:
+            total_steps: The steps of the run, >= 1.
+            batch_size: Examples in a step: for durations in examples or epochs, and for
+                ``scale_with_batchsize``.
+            data_size: Examples in an epoch: for durations in epochs.
+
+        Raises:
+            ConfigError: If a duration needs a size that is not given, a warm-up fills the whole
+                run, or everything is frozen.
+
+        Examples:
+            >>> import nnlr, torch
+            >>> net = torch.nn.ModuleDict({name: torch.nn.Linear(1, 1) for name in ("img", "txt")})
+            >>> scheme = big_vision(schedule=[
+            ...     ("img/.*", {"decay_type": "cosine"}), (".*", {"warmup_steps": 4})])
+            >>> plan = nnlr.resolve(net, scheme, lr=1.0, weight_decay=0)
+            >>> optimizer = plan.optimizer(torch.optim.SGD)
+            >>> scheduler = nnlr.schedule(optimizer, scheme.courses(total_steps=10))
+            >>> {group["name"]: group["lr"] for group in optimizer.param_groups}
+            {'schedule0': 1.0, 'schedule1': 0.0}
+        """
+        whole(total_steps, "total_steps", minimum=1)
+        sizes = {"batch_size": batch_size, "data_size": data_size}
+        for what, size in sizes.items():
+            if size is not None:
+                whole(size, what, minimum=1)
+        courses: dict[str, Callable[..., LambdaLR]] = {}
+        pairs = zip(self.group_names, self.schedules, strict=True)
+        for name, schedule in reversed([*pairs]):  # schedule1* is in schedule10 too
+            if schedule is not None:
+                course = course_of(schedule, total_steps=total_steps, **sizes)
+                courses[f"{name or ''}*"] = partial(LambdaLR, lr_lambda=course)
+        if not courses:
+            raise ConfigError("Every schedule is None: nothing is trained.")
+        return courses
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """The product of the first match of each list."""
@@ -247,6 +299,7 @@ class BigVision(Imported):
         return Factor(
             lr_mult=schedule_mult * lr_mult,
             wd_mult=wd_mult / lr_mult,
+            group=None if first[2] is None else self.group_names[first[2]],
             why=", ".join(reasons),
             compensates_decay=True,
         )
