@@ -4,6 +4,7 @@ The convention of Caffe: every parameter with `bias` in its name learns at twice
 and does not decay; all else at 1e-3 with a decay of 5e-4. The lower layers of the VGG are frozen.
 """
 
+import torch
 from torch import nn
 
 import nnlr
@@ -12,6 +13,11 @@ from tests.gallery.tree import tree
 REPOSITORY = "chenyuntc/simple-faster-rcnn-pytorch"
 SOURCE = "model/faster_rcnn.py, FasterRCNN.get_optimizer"
 FAMILY = "detection"
+THREAD = "chenyuntc/simple-faster-rcnn-pytorch#21"
+FAULT = (
+    "The log printed the rate of the first group, which was a bias now and then: twice the rate. "
+    "nnlr says the rate that the run was given, and the extremes."
+)
 
 
 def model():
@@ -42,3 +48,10 @@ def by_hand(net):
 def with_nnlr(net):
     """One rule; what is frozen stays so."""
     return nnlr.resolve(net, nnlr.rule("*.bias", lr_mult=2, wd_mult=0), lr=1e-3, weight_decay=5e-4)
+
+
+def shown():
+    """The rates of a plan's groups."""
+    net = model()
+    optimizer = with_nnlr(net).optimizer(torch.optim.SGD, momentum=0.9)
+    return str(nnlr.rate_summary(optimizer))

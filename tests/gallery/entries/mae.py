@@ -19,7 +19,7 @@ THREAD = "facebookresearch/mae#216"
 FAULT = (
     "The report says that all layers learn alike, since no optimizer reads `lr_scale`. In this "
     "repository its own loop does; wherever the function went without the loop, the report is "
-    "right. A scheduler that does not multiply it in is an error:"
+    "right. A scheduler that does not multiply it in is an error."
 )
 
 

@@ -19,7 +19,7 @@ THREAD = "mit-han-lab/temporal-shift-module#52"
 FAULT = (
     "Asked whether the multipliers act at all, as torch's SGD does not know them, the authors "
     "point to their loop, which writes the rates at the start of each epoch. Without the loop, or "
-    "under a scheduler of torch, they do nothing:"
+    "under a scheduler of torch, they do nothing."
 )
 
 

@@ -1,8 +1,8 @@
-"""Ultralytics: matrices and kernels to Muon, the class branch three times faster.
+"""Ultralytics: by modules, and then whatever is left.
 
-`optimizer=auto` takes MuSGD for long runs, rate 0.01, decay 5e-4. What has 2 or 4 axes is marked
-`use_muon`; of the rest, biases, norms and `logit_scale` do not decay. The class branch of the last
-layer (`cv3`) learns at three times the rate.
+Without Muon there are three groups: everything with `bias` in its name, norms and `logit_scale`,
+all else. Only the last decays, by 5e-4; the rate is 0.01 for SGD. It goes through the parameters
+of each module, so that one of any name is in a group.
 """
 
 import torch
@@ -22,7 +22,7 @@ FAULT = (
 
 
 def model():
-    """A convolution with its norm, an attention with parameters of its own, a head."""
+    """A convolution with its norm, an attention with parameters of its own, a contrastive head."""
     return tree(
         {
             "model.0.conv": nn.Conv2d(1, 4, 1, bias=False),
@@ -30,32 +30,26 @@ def model():
             "model.1.attn.bias": (2,),
             "model.1.attn.scale": (1, 2, 1, 1),
             "model.1.attn.gl": nn.Linear(4, 4),
-            "model.2.cv2.0": nn.Conv2d(4, 4, 1),
             "model.2.cv3.0": nn.Conv2d(4, 3, 1),
+            "model.2.cv4.0.logit_scale": (),
         }
     )
 
 
 def by_hand(net):
     """A group for each parameter."""
-    groups = []
-    for name, param in net.named_parameters():
-        owner = net.get_submodule(name.rpartition(".")[0])
-        spared = "bias" in name or "logit_scale" in name or isinstance(owner, nn.BatchNorm2d)
-        lr = 0.03 if ".cv3." in name else 0.01
-        if param.ndim in {2, 4}:
-            group = {"lr": lr, "weight_decay": 5e-4, "use_muon": True}
-        else:
-            group = {"lr": lr, "weight_decay": 0 if spared else 5e-4}
-        groups.append({"params": [param], **group})
+    norms, groups = tuple(kind for name, kind in vars(nn).items() if "Norm" in name), []
+    for path, module in net.named_modules():
+        for name, param in module.named_parameters(prefix=path, recurse=False):
+            spared = "bias" in name or "logit_scale" in name or isinstance(module, norms)
+            groups.append({"params": [param], "lr": 0.01, "weight_decay": 0 if spared else 5e-4})
     return groups
 
 
 def with_nnlr(net):
-    """The class branch, what is Muon's, and of the rest what does not decay."""
-    matrix = nnlr.ndim(min=2, max=2) | nnlr.ndim(min=4, max=4)
-    scheme = nnlr.rule(matrix, options={"use_muon": True}) * nnlr.rule("*.cv3.*", lr_mult=3)
-    return nnlr.resolve(net, scheme * nnlr.no_weight_decay("yolov5"), lr=0.01, weight_decay=5e-4)
+    """The preset of YOLOv5, and one name more."""
+    scheme = nnlr.no_weight_decay("yolov5") * nnlr.rule("*.logit_scale", wd_mult=0)
+    return nnlr.resolve(net, scheme, lr=0.01, weight_decay=5e-4)
 
 
 def shown():

@@ -5,6 +5,8 @@ Three groups of SGD: weights of norms, weights of all else, biases. Only the sec
 the others rise from 0.
 """
 
+import functools
+
 import torch
 from torch import nn
 
@@ -14,24 +16,20 @@ from tests.gallery.tree import tree
 REPOSITORY = "ultralytics/yolov5"
 SOURCE = "utils/torch_utils.py, smart_optimizer; train.py, train"
 FAMILY = "detection"
-CANNOT = (
-    "the warm-up. A schedule can give groups courses of their own, but plans merge equal rows, and "
-    "here norms and biases are equal: the biases are no group by themselves."
-)
-THREAD = "ultralytics/yolov5#7375"
+THREAD = "ultralytics/yolov5#8352"
 FAULT = (
-    "Norms were `nn.BatchNorm2d` and nothing else. With GroupNorm their group was empty, which "
-    "raised; and had it not, the gains of all norms would have decayed with the weights."
+    "The warm-up knew the biases as the group with number 2. The groups were then built in another "
+    "order, and another group fell from 0.1. A schedule of nnlr knows groups by their names, and "
+    "a name that is none is an error."
 )
 
 
-def model(norm=nn.BatchNorm2d):
+def model():
     """Two convolutions, one with a norm, one as a head."""
-    normed = norm(4) if norm is nn.BatchNorm2d else norm(2, 4)
     return tree(
         {
             "model.0.conv": nn.Conv2d(1, 4, 1, bias=False),
-            "model.0.bn": normed,
+            "model.0.bn": nn.BatchNorm2d(4),
             "model.1.m.0": nn.Conv2d(4, 3, 1),
         }
     )
@@ -55,11 +53,18 @@ def by_hand(net):
 
 
 def with_nnlr(net):
-    """The preset of its name, for norms of all kinds."""
-    return nnlr.resolve(net, nnlr.no_weight_decay("yolov5"), lr=0.01, weight_decay=5e-4)
+    """The preset of its name; biases in a group, so that they can have a course."""
+    scheme = nnlr.no_weight_decay("yolov5") * nnlr.rule("*.bias", group="bias")
+    return nnlr.resolve(net, scheme, lr=0.01, weight_decay=5e-4)
 
 
 def shown():
-    """The groups of a model with GroupNorm."""
-    net = model(nn.GroupNorm)
-    return str(nnlr.check(net, torch.optim.SGD(by_hand(net), momentum=0.937)))
+    """A warm-up of a group that is not there."""
+    net = model()
+    optimizer = with_nnlr(net).optimizer(torch.optim.SGD, momentum=0.937)
+    falls = functools.partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda t: 10 - 3 * t)
+    rises = functools.partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda t: t / 3)
+    try:
+        nnlr.schedule(optimizer, {"biases": falls, "*": rises})
+    except nnlr.NnlrError as error:
+        return f"{type(error).__name__}: {error}"
