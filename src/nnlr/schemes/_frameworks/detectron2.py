@@ -1,6 +1,7 @@
 """detectron2's default parameter groups: by norm classes, names of parameters, and a function.
 
     weight_decay(p) = weight_decay_norm              [norm layers]
+    weight_decay(p) = weight_decay_embed             [nn.Embedding]
     lr(p)           = base_lr * lr_factor_func(name)
     then, by the parameter's own name on its module, absolute values replace both:
     overrides[leaf(p)], where overrides["bias"] may come from bias_lr_factor and
@@ -32,6 +33,7 @@ from nnlr.schemes._frameworks.claims import (
     mapping,
     unreached_norms,
 )
+from nnlr.schemes._frameworks.detectron2_config import KNOWN_LEAVES, read, vit_decay, vit_layer
 
 # detectron2 names LocalResponseNorm as well, which has no parameters.
 NORMS: Final = (
@@ -50,20 +52,26 @@ LrFactor = Callable[[str], float]
 
 
 def detectron2(
+    config: object = None,
     *,
     weight_decay_norm: float | None = None,
+    weight_decay_embed: float | None = None,
     bias_lr_factor: float | None = 1.0,
     weight_decay_bias: float | None = None,
     lr_factor_func: LrFactor | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     strict: bool = True,
 ) -> Scheme:
-    """detectron2's ``get_default_optimizer_params``, with its own keywords.
+    """detectron2's ``get_default_optimizer_params``, with its own keywords or from a configuration.
 
     Its ``base_lr`` and ``weight_decay`` are the ``lr`` and ``weight_decay`` of ``resolve``.
 
     Args:
+        config: A LazyConfig's ``optimizer``, ``nnlr.detectron2(cfg.optimizer)``, or ``cfg.SOLVER``
+            of the older configurations, also that of MaskFormer; or the whole of either. Instead
+            of the other settings.
         weight_decay_norm: Absolute decay of the parameters of norm layers, by class.
+        weight_decay_embed: Absolute decay of ``nn.Embedding``: MaskFormer's.
         bias_lr_factor: Factor on the base rate for everything called ``bias``, those of norm
             layers too; it replaces ``lr_factor_func`` there.
         weight_decay_bias: Absolute decay for the same; it replaces ``weight_decay_norm``
@@ -74,7 +82,8 @@ def detectron2(
             ``"relative_position_bias_table"``): absolute ``lr``, ``weight_decay``, and other
             settings of the group.
         strict: Refuse what detectron2 passes over in silence: misspelt keys and overrides
-            that match nothing. With ``False`` they are findings.
+            that match nothing. With ``False`` they are findings; overrides that detectron2's own
+            configurations have for other models are findings anyway.
 
     Raises:
         ConfigError: If settings are malformed or contradict each other.
@@ -90,6 +99,36 @@ def detectron2(
         [0.0001, 0.0, 0.0]
     """
     watch = Watch("detectron2", strict=strict)
+    settings: dict[str, Any] = {
+        "weight_decay_norm": weight_decay_norm,
+        "weight_decay_embed": weight_decay_embed,
+        "bias_lr_factor": bias_lr_factor,
+        "weight_decay_bias": weight_decay_bias,
+        "lr_factor_func": lr_factor_func,
+        "overrides": overrides,
+    }
+    if config is not None:
+        beside = [name for name, value in settings.items() if value is not None and value != 1]
+        if beside:
+            raise ConfigError(
+                f"{beside[0]} stands beside a configuration, which has its own: change it there.",
+                key=beside[0],
+            )
+        settings |= read(config, watch)
+    return _scheme(watch, **settings)
+
+
+def _scheme(
+    watch: Watch,
+    *,
+    weight_decay_norm: float | None,
+    weight_decay_embed: float | None,
+    bias_lr_factor: float | None,
+    weight_decay_bias: float | None,
+    lr_factor_func: LrFactor | None,
+    overrides: Mapping[str, Mapping[str, Any]] | None,
+) -> "Detectron":
+    """The scheme of checked settings."""
     if lr_factor_func is not None and not callable(lr_factor_func):
         raise ConfigError(
             "lr_factor_func must be a function from a parameter's name to a factor, got "
@@ -119,15 +158,17 @@ def detectron2(
         if settings:
             arguments[leaf]["options"] = options(settings, what)
     norm = None if weight_decay_norm is None else number(weight_decay_norm, "weight_decay_norm")
+    embed = None if weight_decay_embed is None else number(weight_decay_embed, "weight_decay_embed")
     call = watch.call(
         detectron2,
         weight_decay_norm=norm,
+        weight_decay_embed=embed,
         bias_lr_factor=bias_lr_factor,
         weight_decay_bias=weight_decay_bias,
         lr_factor_func=lr_factor_func,
         overrides=overrides,
     )
-    return Detectron(watch, call, norm, lr_factor_func, arguments, frozenset(written))
+    return Detectron(watch, call, norm, embed, lr_factor_func, arguments, frozenset(written))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -135,23 +176,28 @@ class Detectron(Imported):
     """detectron2's rules; made by :func:`detectron2`."""
 
     weight_decay_norm: float | None
+    weight_decay_embed: float | None
     lr_factor_func: LrFactor | None
     overrides: Mapping[str, Mapping[str, Any]]  # arguments of Factor, by a parameter's own name
     written: frozenset[str]  # the names of the overrides that the user wrote
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
-        """Norm class and function first, then what the parameter's own name replaces."""
+        """The module's class and the function first, then what the parameter's name replaces."""
         self._check_overrides(model)
         factors = []
         for slot in self.slots(model):
             lr_mult = self._lr_mult(slot)
-            arguments: dict[str, Any] = {"lr_mult": lr_mult}
+            layer = vit_layer(self.lr_factor_func, dotted(slot.name))
+            arguments: dict[str, Any] = {"lr_mult": lr_mult, "layer": layer}
             why = []
             if self._is_norm(slot):
                 arguments["weight_decay"] = self.weight_decay_norm
                 why.append("norm layer")
+            if self.weight_decay_embed is not None and inside(slot, (nn.Embedding,)):
+                arguments["weight_decay"] = self.weight_decay_embed
+                why.append("embedding")
             if lr_mult != 1:
-                why.append("lr_factor_func")
+                why.append(f"lr_factor_func{'' if layer is None else f', {layer}'}")
             if slot.key in self.overrides:
                 override = self.overrides[slot.key]
                 if "lr" in override:
@@ -174,11 +220,16 @@ class Detectron(Imported):
 
     def _check_overrides(self, model: ModelInfo) -> list[Finding]:
         """Refuse overrides for names that no parameter has on its module."""
-        tests = [(leaf, leaf.__eq__) for leaf in sorted(self.written)]
         leaves = [places[0].key for places in model.places]
         all_leaves = {slot.key for places in model.places for slot in places}
+        others = sorted((self.written & KNOWN_LEAVES) - all_leaves)
+        tests = [(leaf, leaf.__eq__) for leaf in sorted(self.written.difference(others))]
         claims = Claims.of("override", tests, leaves, all_leaves)
-        return claims.check(self.watch, model, sorted(set(leaves)))
+        cause = "the override {!r} of detectron2's models is for no parameter of this one"
+        return [
+            *(note("no-effect", (), cause.format(leaf), "Nothing to do.") for leaf in others),
+            *claims.check(self.watch, model, sorted(set(leaves))),
+        ]
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Where a setting replaces another, and norm layers not reached."""
@@ -186,6 +237,7 @@ class Detectron(Imported):
         norm_decay = self.weight_decay_norm
         if norm_decay is not None:
             findings += unreached_norms(model, NORMS, "weight_decay_norm")
+        findings += self._on_function(model)
         slots = [slot for slot, *_ in model.places if slot.key in self.overrides]
         overridden = [(slot, self.overrides[slot.key]) for slot in slots]
         decayed = [
@@ -211,3 +263,19 @@ class Detectron(Imported):
             fix = "To have both, multiply: detectron2(lr_factor_func=...) * nnlr.rule(...)."
             findings.append(warning("lr-factor-replaced", scaled, cause, fix))
         return findings
+
+    def _on_function(self, model: ModelInfo) -> list[Finding]:
+        """A function that changes nothing, and a decay for fewer layers than there are."""
+        if self.lr_factor_func is None:
+            return []
+        mults = {places[0].name: self._lr_mult(places[0]) for places in model.places}
+        if {*mults.values()} == {1.0}:
+            cause = f"lr_factor_func gives 1 for every parameter of {model.label}"
+            fix = f"It gets names such as {dotted(next(iter(mults)))!r}."
+            return [warning("no-effect", (), cause, fix)]
+        faster = [name for name, mult in mults.items() if mult > 1]
+        if faster and (decay := vit_decay(self.lr_factor_func)):
+            cause = f"num_layers={decay['num_layers']} is less than the blocks: these are faster"
+            fix = "Pass the number of blocks as num_layers."
+            return [warning("too-few-layers", faster, cause, fix)]
+        return []
