@@ -257,6 +257,22 @@ class TestDiff:
         assert "with other base rates" in text
         assert "encoder.layers.{" in text
 
+    def test_another_algorithm_brings_its_own_base_rates(self):
+        """Plans of the same base rates: what changed is who trains the parameter."""
+        rates = {"muon": 0.02, "adamw": 3e-4}
+        old, new = (
+            nnlr.resolve(
+                nn.Linear(8, 8, bias=False),
+                nnlr.rule("*", algorithm=name),
+                lr=rates,
+                weight_decay=0,
+            )
+            for name in rates
+        )
+        assert "with the base rates of adamw" in str(old.diff(new)).splitlines()
+        faster = new.with_rates(lr={"muon": 0.02, "adamw": 1e-3})
+        assert "with other base rates" in str(new.diff(faster)).splitlines()
+
     def test_what_the_model_says_is_laid_to_no_base(self):
         """Another shape, and another requires_grad, at the same rates."""
         frozen, wider = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 3)

@@ -134,7 +134,9 @@ def causes_of(old: PlanRow, new: PlanRow) -> Causes:
     rates = ("lr", "lr_mult", "weight_decay", "wd_mult")
     differ = any(getattr(old, name) != getattr(new, name) for name in rates)
     if differ and not (causes and by_mult):
-        causes["with"] = {"other base rates": {"other base rates": None}}
+        routed = new.algorithm is not None and new.algorithm != old.algorithm
+        bases = f"the base rates of {new.algorithm}" if routed else "other base rates"
+        causes["with"] = {bases: {bases: None}}
     return causes
 
 

@@ -32,7 +32,7 @@ def model():
 
 
 def by_hand(net):
-    """One list; what is not in it is not trained, though its gradient is computed."""
+    """One list; what is not in it is not trained."""
     params = list(net.control_model.parameters())
     params += list(net.model.diffusion_model.output_blocks.parameters())
     params += list(net.model.diffusion_model.out.parameters())

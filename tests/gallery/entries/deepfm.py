@@ -1,4 +1,4 @@
-"""DeepCTR-Torch, DeepFM: a penalty on the embeddings and the linear part, none on the deep one.
+"""DeepFM of DeepCTR-Torch: a penalty on the embeddings and the linear part, none on the deep one.
 
 1e-5 times the sum of squares of all embeddings and of the linear model is added to the loss,
 nothing of the deep network. The gradient of that is what Adam, whose decay is part of the gradient,

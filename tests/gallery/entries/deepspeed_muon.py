@@ -1,4 +1,4 @@
-"""DeepSpeed, Muon: by the number of axes and two words, with a rate for each half.
+"""DeepSpeed Muon: by the number of axes and two words, with a rate for each half.
 
 A parameter goes to Muon if it has two axes or more and neither `embed` nor `lm_head` in its name,
 to Adam otherwise. The configuration's `muon_lr` (0.02 in the thread below) and `adam_lr` (1e-5)
@@ -44,7 +44,7 @@ def by_hand(net):
 
 def with_nnlr(net):
     """The same two words; `nnlr.route("muon", "adam")` would do without them."""
-    other = nnlr.rule(nnlr.ndim(max=1) | "*embed*" | "lm_head.*", algorithm="adam")
+    other = nnlr.rule(nnlr.ndim(max=1) | "*embed*" | "*lm_head*", algorithm="adam")
     who = nnlr.rules([other, nnlr.rule("*", algorithm="muon")])
     return nnlr.resolve(net, who, lr={"muon": 2e-2, "adam": 1e-5}, weight_decay=0.01)
 

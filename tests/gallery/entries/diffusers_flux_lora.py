@@ -1,4 +1,4 @@
-"""diffusers, DreamBooth LoRA of Flux: the adapters of the text encoder slower, decayed more.
+"""diffusers' DreamBooth LoRA of Flux: the adapters of the text encoder slower, decayed more.
 
 Adapters of the transformer learn with `learning_rate` (1e-4) and decay by 1e-4, those of the first
 text encoder with `text_encoder_lr` (5e-6) and 1e-3. The second text encoder, T5, and all base
@@ -52,7 +52,8 @@ def with_nnlr(net):
 THREAD = "huggingface/diffusers#9464"
 FAULT = (
     "With Prodigy the script set the rate of the second text encoder's group, by position, and "
-    "there is no such group: an IndexError. A rule goes by name, and nnlr tells what that name is."
+    "there is no such group: an IndexError. Of a rule by name, nnlr says that nothing behind it "
+    "trains."
 )
 
 

@@ -1,4 +1,4 @@
-"""GPyTorch, deep kernel learning: the network decays, the kernel learns a hundred times slower.
+"""GPyTorch deep kernel learning: the network decays, the kernel learns a hundred times slower.
 
 A DenseNet below a variational Gaussian process, by SGD with 0.1. The network decays by 1e-4; mean
 and kernel learn with 0.001, the variational distribution and the likelihood with 0.1, all three

@@ -1,4 +1,4 @@
-"""LeRobot, ACT: the backbone at a rate of its own.
+"""LeRobot ACT: the backbone at a rate of its own.
 
 What starts with `model.backbone` learns with `optimizer_lr_backbone`, the rest with `optimizer_lr`:
 0.001 and 0.01 in the test of the repository (both are 1e-5 by default). All decay by 1e-4.

@@ -1,7 +1,8 @@
 """nanochat: Muon for the blocks; embedding and head by AdamW, slower as the model widens.
 
-Matrices of the blocks learn by Muon with 0.02. By AdamW, the token embedding learns with 0.2 and
-the head with 0.004, both times (width / 768)^-1/2. Nothing decays.
+In autumn 2025, when there were three groups: matrices of the blocks learn by Muon with 0.02. By
+AdamW, the token embedding learns with 0.2 and the head with 0.004, both times (width / 768)^-1/2.
+Nothing decays.
 """
 
 from torch import nn

@@ -1,7 +1,7 @@
-"""PyTorch Geometric, GCN on Cora: only the first layer decays.
+"""GCN of PyTorch Geometric: only the first layer decays.
 
-As in the paper: `conv1` decays by 5e-4, `conv2` does not, both learn with 0.01 by Adam. The bias of
-the first layer decays as well.
+On Cora, as in the paper: `conv1` decays by 5e-4, its bias as well, and `conv2` does not. Both learn
+with 0.01 by Adam.
 """
 
 import torch

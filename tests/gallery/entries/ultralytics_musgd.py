@@ -1,8 +1,8 @@
-"""Ultralytics, MuSGD: matrices and filters get half their step from Muon, class heads 3 times more.
+"""Ultralytics MuSGD: matrices and filters by Muon and SGD at once, class heads 3 times faster.
 
-Tensors with two or four axes have `use_muon`, and SGD without it trains the rest. Weights decay by
-5e-4; biases and batch norms do not. What predicts classes, `cv3` of the last layer, learns with 3
-times the rate of 0.01.
+Tensors with two or four axes have `use_muon`: a fifth of an update of Muon on top of that of SGD,
+which alone trains the rest. Weights decay by 5e-4; biases and batch norms do not. What predicts
+classes, `cv3` of the last layer, learns with 3 times the rate of 0.01.
 """
 
 import torch
