@@ -71,7 +71,7 @@ parameter with nnlr; `net` is the model. [About these pages](index.md)."""
     return "\n\n".join([head, *map(section, of_family(page))]) + "\n"
 
 
-INDEX = """# Fifty group functions, and the same in three lines
+INDEX = """# Published group functions, each in three lines
 
 {functions} functions that build parameter groups by hand, from {repositories} public repositories.
 Each is restated in words and code of our own, on a small model of the same structure, with the
@@ -100,7 +100,7 @@ def index():
     """The text of the front page."""
     modules = list(map(entry, NAMES))
     pages = [
-        f"| [{title}]({family}.md) | {', '.join(map(name_of, of_family(family)))} |"
+        f"| [{title}]({family}.md) | {'; '.join(map(name_of, of_family(family)))} |"
         for family, title in FAMILIES.items()
     ]
     faults = [f"| {name_of(m)} | {m.THREAD} | {m.FAULT} |" for m in modules if hasattr(m, "THREAD")]
