@@ -63,14 +63,17 @@ def left_out(subject: Subject) -> Iterator[Finding]:
     unlocked = [name for name in absent if name in locked_names]
     missing = [name for name in absent if name not in locked_names | stale_names]
     if missing:
+        they, them = "they stay as they are, and the gradients that they get", "them"
+        if len(missing) == 1:
+            they, them = "it stays as it is, and the gradients that it gets", "it"
         yield error(
             "untrained-parameter",
             missing,
-            cause=f"{plural(len(missing), 'trainable parameter', 'are')} in no group: "
-            "they stay as they are, and the gradients that they get add up from step to step, "
-            "which gradient clipping counts",
-            fix="If another optimizer trains them, pass both in a list; if nothing should, freeze "
-            f"them; else give the optimizer groups of the whole model: {resolve_again(subject)}",
+            cause=f"{plural(len(missing), 'trainable parameter', 'are')} in no group: {they} add "
+            "up from step to step, which gradient clipping counts",
+            fix=f"If another optimizer trains {them}, pass both in a list; if nothing should, "
+            f"freeze {them}; else give the optimizer groups of the whole model: "
+            f"{resolve_again(subject)}",
         )
     if unlocked:
         yield warning(
