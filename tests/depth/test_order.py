@@ -120,6 +120,20 @@ class TestNames:
         assert list(range(1, 13)) == [found[f"layers_{at}.fc.weight"] for at in range(12)]
         assert 0 == found["embed.weight"]
 
+    def test_the_towers_of_a_state_file_count_their_own_layers(self):
+        """Of an image encoder below a language model, whatever classes their parts had."""
+        state = {"vision_tower.patch_embed.weight": torch.zeros(4, 3, 2, 2)}
+        for stack, size in (("vision_tower.encoder", 3), ("language_model", 4)):
+            if stack == "language_model":
+                state[f"{stack}.embed_tokens.weight"] = torch.zeros(9, 4)
+            for at in range(size):
+                state[f"{stack}.layers.{at}.up.weight"] = torch.zeros(8, 4)
+                state[f"{stack}.layers.{at}.down.weight"] = torch.zeros(4, 8)
+        layers = auto().layers(describe(state))
+        assert {("vision_tower", 3), ("language_model", 4)} == {
+            (layer.tower, layer.last) for layer in layers
+        }
+
     def test_several_stacks_are_towers_or_refused(self):
         """With an embedding each they are apart; without, nothing tells."""
         state = {}

@@ -71,12 +71,10 @@ class _Names:
         if self.layer is not None:
             return self.layer
         kids = {key: self.kids[key].module() for key in _in_order(self.kids)}
-        made = (
-            self._list_or_layer()
-            or _class_of(
-                tuple((key, type(kid)) for key, kid in kids.items()), tuple(self.tensors)
-            )()
-        )
+        made = self._list_or_layer()
+        if made is None:  # not `or`: a list that is empty so far is false
+            looks = tuple((key, type(kid)) for key, kid in kids.items())
+            made = _class_of(looks, tuple(self.tensors))()
         made._modules = dict(kids)
         made._parameters = dict(self.tensors)  # type: ignore[arg-type]  # tensors of a file, too
         return made
