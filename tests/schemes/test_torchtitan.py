@@ -220,9 +220,11 @@ def test_every_trainable_parameter_must_be_claimed():
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ("a", "torchtitan needs a list of entries, got 'a'"),
+        ("a", "torchtitan needs a list of entries, or .* got 'a'"),
         (ALL, "torchtitan needs a list of entries"),
-        (3, "torchtitan needs a list of entries, got 3"),
+        (Plain("a"), "torchtitan needs a list of entries"),
+        ({"param_groups": {}}, r"\(config.optimizer\), got {'param_groups': {}}"),
+        (3, "torchtitan needs a list of entries, or .* got 3"),
         ([], "torchtitan needs at least one entry"),
         ([3], "entry 0 must be a mapping or one of torchtitan's own objects, got 3"),
         ([ParamGroupConfig], "entry 0 must be a mapping or one of"),
@@ -253,14 +255,14 @@ def test_malformed_entries_are_refused(groups, message):
             nnlr.torchtitan(groups, strict=strict)
 
 
-def test_a_missing_rate_is_an_error_or_the_class_default():
+def test_a_missing_rate_is_the_class_default():
     """Torch's default is what torchtitan takes without a word."""
-    groups = [{"pattern": ".*", "lr": 1e-3}]
-    with pytest.raises(ConfigError, match=r"no weight_decay and gets 0.01, the default"):
-        nnlr.torchtitan(groups)
-    plan = plan_of(groups, strict=False)
-    assert ["class-default"] == [found.kind for found in plan.findings]
+    plan = plan_of([{"pattern": ".*", "lr": 1e-3}])
+    assert [("class-default", "warning")] == [(f.kind, f.severity) for f in plan.findings]
+    assert "gets 0.01, the default of AdamW" in plan.findings[0].cause
     assert plan["head.weight"].weight_decay == pytest.approx(0.01)
+    plan = plan_of([{"pattern": ".*", "lr": 1e-3, "optimizer": "Adam"}])
+    assert ["note"] == [found.severity for found in plan.findings]
 
 
 def test_a_misspelt_rate_is_an_error():
@@ -313,3 +315,146 @@ def test_a_rule_overrules_an_entry():
     assert "AdamW" == plan["head.weight"].algorithm
     assert "Muon" == plan["blocks.0.fc.weight"].algorithm
     assert "overruled" in plan.explain("head.weight")
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """What ``config.optimizer`` is."""
+
+    param_groups: list = field(default_factory=list)
+    implementation: str = "fused"
+    optimizer_factory_kwargs_by_name: dict = field(default_factory=dict)
+
+
+def default_adamw(lr=8e-4, **kwargs):
+    """What nearly all of torchtitan's configurations have."""
+    settings = {"lr": lr, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, **kwargs}
+    return Config(param_groups=[ParamGroupConfig(pattern=".*", optimizer_kwargs=settings)])
+
+
+def adamw(lr, weight_decay):
+    """The settings of its AdamW."""
+    return {"lr": lr, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": weight_decay}
+
+
+# The regular expressions and numbers of the configurations that have more than one entry.
+QWEN3 = Config(
+    param_groups=[
+        ParamGroupConfig(pattern=r"(?:tok_embeddings|output)\.", optimizer_kwargs=adamw(8e-4, 0.0)),
+        ParamGroupConfig(
+            pattern=r"\.router\.gate\.",
+            optimizer_name="Adam",
+            optimizer_kwargs={"lr": 1e-4, "betas": (0.9, 0.95), "eps": 1e-8},
+        ),
+        ParamGroupConfig(pattern=".*", optimizer_kwargs=adamw(8e-4, 0.1)),
+    ]
+)
+
+KIMI = Config(
+    implementation="foreach",
+    param_groups=[
+        ParamGroupConfig(
+            pattern=(
+                r"(?:attention\.(?:wq_a|wq_b|wkv_a|wkv_b|wo)\.weight|"
+                r"routed_experts\.inner_experts\.(?:w1_EFD|w2_EDF|w3_EFD)|"
+                r"feed_forward\.w[123]\.weight|moe\.router\.gate\.weight|"
+                r"moe\.shared_experts\.w[123]\.weight)$"
+            ),
+            optimizer_name="DistMuon",
+            optimizer_kwargs={
+                "lr": 2.2e-4,
+                "weight_decay": 0.1,
+                "foreach": False,
+                "adjust_lr_fn": "match_rms_adamw",
+            },
+        ),
+        ParamGroupConfig(pattern=".*", optimizer_kwargs=adamw(2.2e-4, 0.1)),
+    ],
+    optimizer_factory_kwargs_by_name={"DistMuon": {"bucket_configs": ()}},
+)
+
+
+def moe():
+    """A decoder of one dense layer and one of experts, with torchtitan's names."""
+
+    def of(*names):
+        return nn.ModuleDict({name: nn.Linear(4, 4, bias=False) for name in names})
+
+    def layer(**more):
+        attention = of("wq_a", "wq_b", "wkv_a", "wkv_b", "wo")
+        return nn.ModuleDict({"attention": attention, "attention_norm": nn.RMSNorm(4), **more})
+
+    experts = nn.Module()
+    for name in ("w1_EFD", "w2_EDF", "w3_EFD"):
+        experts.register_parameter(name, nn.Parameter(torch.zeros(4, 4)))
+    routed = nn.ModuleDict({"inner_experts": experts})
+    mixture = {
+        "router": of("gate"),
+        "shared_experts": of("w1", "w2", "w3"),
+        "routed_experts": routed,
+    }
+    layers = {"0": layer(feed_forward=of("w1", "w2", "w3")), "1": layer(moe=nn.ModuleDict(mixture))}
+    return nn.ModuleDict(
+        {
+            "tok_embeddings": nn.Embedding(9, 4),
+            "layers": nn.ModuleDict(layers),
+            "norm": nn.RMSNorm(4),
+            "output": nn.Linear(4, 9, bias=False),
+        }
+    )
+
+
+def container(net, config):
+    """The published container in plain words: class and settings of each parameter by name."""
+    result = {}
+    for entry_ in config.param_groups:
+        names = [name for name, _ in net.named_parameters() if name not in result]
+        for name in names:
+            if re.search(entry_.pattern, name):
+                defaults = {"weight_decay": 0.0} if entry_.optimizer_name == "Adam" else {}
+                result[name] = entry_.optimizer_name, {**defaults, **entry_.optimizer_kwargs}
+    return result
+
+
+SHIPPED = {
+    **{f"default_adamw(lr={lr:g})": default_adamw(lr) for lr in (8e-4, 5e-3, 1e-6)},
+    "rl/examples/dapo_math": default_adamw(1e-6, betas=(0.9, 0.98)),
+    "qwen3_debugmodel_moe_param_groups": QWEN3,
+    "kimi_k2_7": KIMI,
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configurations_move_over_unchanged(name):
+    """Class, rates and settings of every parameter, at one base rate or one for each class."""
+    config, net = SHIPPED[name], moe()
+    due = container(net, config)
+    classes = {optimizer for optimizer, _ in due.values()}
+    entries = {item.optimizer_name: item.optimizer_kwargs["lr"] for item in config.param_groups}
+    several = len(classes) > 1
+    for lr in (config.param_groups[-1].optimizer_kwargs["lr"], entries)[: 1 + several]:
+        plan = nnlr.resolve(net, nnlr.torchtitan(config), lr=lr, weight_decay=0.1)
+        assert due.keys() == {row.name for row in plan}
+        for row in plan:
+            optimizer, wanted = due[row.name]
+            assert row.algorithm == (optimizer if several else None)
+            actual = {"lr": row.lr, "weight_decay": row.weight_decay, **row.options}
+            assert {*wanted} - {"foreach"} == {*actual}
+            for key, value in actual.items():
+                is_rate = key in {"lr", "weight_decay"}
+                assert wanted[key] == (pytest.approx(value) if is_rate else value)
+        by_name = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}
+        factories = {**by_name, "DistMuon": torch.optim.Muon}
+        chosen = {optimizer: factories[optimizer] for optimizer in classes}
+        built = plan.optimizer(chosen if several else chosen["AdamW"])
+        scheduler = nnlr.schedule(built, torch.optim.lr_scheduler.ConstantLR, factor=0.5)
+        halves = {name: g["lr"] for g in built.param_groups for name in g["param_names"]}
+        assert halves == pytest.approx({name: s["lr"] / 2 for name, (_, s) in due.items()})
+        assert 1 <= len(scheduler.get_last_lr())
+
+
+def test_a_configuration_may_be_a_dict():
+    """What ``to_dict`` of it gives."""
+    entries = [{"pattern": ".*", "optimizer_name": "AdamW", "optimizer_kwargs": adamw(1e-3, 0.1)}]
+    plan = plan_of({"param_groups": entries, "implementation": "fused"})
+    assert {1e-3} == {row.lr for row in plan}

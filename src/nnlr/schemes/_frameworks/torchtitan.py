@@ -19,7 +19,7 @@ import torch
 from nnlr._arguments import is_listing, number, options, word
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
-from nnlr._findings import Finding
+from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import ModelInfo
 from nnlr._text import listed, plural, shown
 from nnlr.errors import ConfigError, CoverageError, PatternError
@@ -35,6 +35,9 @@ from nnlr.schemes._frameworks.claims import (
 
 _RATES: Final = ("lr", "weight_decay")
 
+# How a step is computed: where off, an optimizer need not know of it.
+_IMPLEMENTATION: Final = ("foreach", "fused")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -44,8 +47,8 @@ class Entry:
     factor: Factor
 
 
-def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme:
-    """The ordered list of torchtitan's parameter groups.
+def torchtitan(param_groups: object, *, strict: bool = True) -> Scheme:
+    """The ordered list of torchtitan's parameter groups, also in ``config.optimizer``.
 
     An entry is a mapping with ``pattern``, ``lr``, ``weight_decay``, other settings of the
     group, and the ``optimizer``'s name; or torchtitan's own object, that of older versions
@@ -54,13 +57,14 @@ def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme
     class for each name, ``{"Muon": torch.optim.Muon, "AdamW": torch.optim.AdamW}``.
 
     As rates are absolute, those of ``resolve`` are only what all multipliers refer to: pass
-    the rates of the last, broadest entry.
+    the rates of the last, broadest entry, or one for each optimizer by its name.
 
     Args:
-        param_groups: The entries; the first whose pattern is found in a name claims it.
-        strict: Refuse an entry without ``lr`` or ``weight_decay``, and misspelt settings.
-            With ``False`` torch's own default for that optimizer is taken, as in torchtitan,
-            and there is a finding.
+        param_groups: The entries; the first whose pattern is found in a name claims it. Or the
+            configuration that has them, ``config.optimizer``; its ``implementation`` and what is
+            for constructors only is left to you. An entry without ``lr`` or ``weight_decay`` gets
+            torch's own default for that optimizer, as in torchtitan, and there is a finding.
+        strict: Refuse misspelt settings. With ``False`` they are findings.
 
     Raises:
         ConfigError: If an entry is malformed.
@@ -80,15 +84,29 @@ def torchtitan(param_groups: Iterable[object], *, strict: bool = True) -> Scheme
         [(0.0008, 0.1), (0.001, 0.0)]
     """
     watch = Watch("torchtitan", strict=strict)
-    if not is_listing(param_groups) or like_mapping(param_groups):
-        raise ConfigError(f"torchtitan needs a list of entries, got {shown(param_groups)}.")
-    items = [_settings(item, f"entry {at}") for at, item in enumerate(param_groups)]
+    listing = _listing(param_groups)
+    items = [_settings(item, f"entry {at}") for at, item in enumerate(listing)]
     entries = [_entry(item, at, watch) for at, item in enumerate(items)]
     if not entries:
         raise ConfigError("torchtitan needs at least one entry.")
     if len({entry.factor.algorithm for entry in entries}) == 1:  # one optimizer needs no name
         entries = [replace(e, factor=replace(e.factor, algorithm=None)) for e in entries]
     return Titan(watch, watch.call(torchtitan, items), entries)
+
+
+def _listing(config: object) -> Iterable[object]:
+    """The entries of a configuration, or what is a list of them."""
+    entries = config
+    if like_mapping(config):
+        entries = mapping(config, "torchtitan's configuration").get("param_groups")
+    elif is_dataclass(config) and not isinstance(config, type):
+        entries = getattr(config, "param_groups", None)
+    if not is_listing(entries) or like_mapping(entries):
+        raise ConfigError(
+            "torchtitan needs a list of entries, or the configuration whose param_groups they are "
+            f"(config.optimizer), got {shown(config)}."
+        )
+    return entries
 
 
 def _entry(item: Mapping[str, Any], at: int, watch: Watch) -> Entry:
@@ -101,6 +119,9 @@ def _entry(item: Mapping[str, Any], at: int, watch: Watch) -> Entry:
     word(optimizer, f"optimizer of {what}")
     settings |= mapping(settings.pop("optimizer_kwargs", {}), f"optimizer_kwargs of {what}")
     for key in watch.misspelt_keys(settings, _RATES, what):
+        del settings[key]
+    off = [key for key in _IMPLEMENTATION if key in settings and not settings[key]]
+    for key in off:
         del settings[key]
     rates: dict[str, Any] = {}
     for rate in _RATES:
@@ -142,7 +163,8 @@ def _default(optimizer: str, rate: str, what: str, watch: Watch) -> float:
         )
     default = float(parameter.default)
     cause = f"{what} has no {rate} and gets {default:g}, the default of {optimizer}"
-    watch.refuse("class-default", rate, cause, "Entries inherit nothing: write it.")
+    finding = warning if default else note
+    watch.noted.append(finding("class-default", (), cause, "Entries inherit nothing: write it."))
     return default
 
 
