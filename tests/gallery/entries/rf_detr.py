@@ -12,7 +12,7 @@ import nnlr
 from tests.gallery.tree import tree
 
 REPOSITORY = "roboflow/rf-detr"
-SOURCE = "rfdetr/util/get_param_dicts.py, get_param_dict; rfdetr/models/backbone/backbone.py"
+SOURCE = "src/rfdetr/training/param_groups.py, get_param_dict"
 FAMILY = "detection"
 THREAD = "roboflow/rf-detr#1409"
 FAULT = (
