@@ -1,8 +1,8 @@
 """GPT-SoVITS: text encoders at 0.4 of the rate.
 
-Four groups of the generator: the text embedding, the text encoder and the text-to-speech attention
-learn with `text_low_lr_rate` (0.4) of `learning_rate` (1e-4), the rest with all of it. AdamW's
-default decay of 0.01 reaches everything.
+Four groups of the generator: the text embedding, the text encoder and `mrte`, which attends to
+text from speech, learn with `text_low_lr_rate` (0.4) of `learning_rate` (1e-4), the rest with all
+of it. AdamW's default decay of 0.01 reaches everything.
 """
 
 from torch import nn
