@@ -13,6 +13,7 @@ from nnlr._apply.optimizer import build
 from nnlr._apply.param_groups import FittedPlan, ParamGroup
 from nnlr._apply.vectors import vectors
 from nnlr._arguments import choice, flag, instance, number
+from nnlr._code.write import code
 from nnlr._findings import Finding
 from nnlr._model.names import Source
 from nnlr._model.reference import Reference, model_of, unknown
@@ -279,6 +280,55 @@ class Plan(PlanViews):
         as_pairs, as_tensors = flag(names, "names"), flag(tensor_lr, "tensor_lr")
         fit = self.fit(model, partial=partial, locked=locked, init=init)
         return build(cls, settings, fit, names=as_pairs, tensor_lr=as_tensors, resume=resume)
+
+    def to_code(
+        self,
+        cls: Callable[..., Optimizer] | Mapping[str, Any] | None = None,
+        *,
+        model: Source | None = None,
+        **settings: Any,
+    ) -> str:
+        """The plan as plain torch code, which needs nnlr no more.
+
+        A module with ``param_groups(model)``: a table of names with their rates, in which loops and
+        patterns stand for layers that are alike. Its groups are those of :meth:`optimizer`, in the
+        same order and to the last bit; a trainable parameter that is in no group is an error
+        there too. With a class it has ``make_optimizer(model)``; for several algorithms
+        ``make_optimizers(model)``, which gives one for each; for a plan that scales initial
+        weights ``scale_initial_weights(model)``.
+
+        Args:
+            cls: The optimizer class, or one for each algorithm, as in :meth:`optimizer`; ``None``
+                for the groups alone. For those of ``nnlr.optim`` torch's are written.
+            model: The model, for the names of its tensors; ``None`` for the one resolved, and
+                where that is gone or was never known, for the plan's own names. The two differ
+                for parametrizations and PEFT only.
+            **settings: Other arguments of the class: ``betas=``, ``momentum=``, ``fused=``.
+
+        Raises:
+            ConfigError: As in :meth:`optimizer`; if a class cannot be imported by the code, or a
+                setting is more than numbers, text, lists and mappings; if the plan multiplies
+                ``eps`` and no class is named.
+            PlanMismatchError: If the model is not the one resolved.
+
+        Examples:
+            >>> import nnlr, torch
+            >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+            >>> plan = nnlr.resolve(net, nnlr.rule("1.*", lr_mult=10), lr=0.1, weight_decay=0)
+            >>> text = plan.to_code(torch.optim.SGD, momentum=0.9)
+            >>> print(*text.splitlines()[18:22], sep="\n")
+                # Names (* is any text), learning rate, weight decay. Equal rows are one group.
+                table = [
+                    ("0.*", 0.1, 0.0),
+                    ("1.*", 1.0, 0.0),
+            >>> namespace = {}
+            >>> exec(text, namespace)
+            >>> optimizer = namespace["make_optimizer"](net)
+            >>> print(nnlr.check(plan, optimizer))
+            nothing found
+        """
+        source = self._reference() if model is None else model
+        return code(self.rows, self._bases, self.label, source, cls, settings)
 
     def fit(
         self,

@@ -42,7 +42,7 @@ NOTES: Final = ("name", "lr_mult", "wd_mult")
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """What one class is built with: its groups and the arguments of its constructor."""
 
     factory: Callable[..., Any]
@@ -124,15 +124,8 @@ def build(
     ``optimizer.defaults`` in any case: schedulers read ``optimizer.defaults["lr"]``.
     """
     optimizer: Optimizer
+    parts = parts_of(factory, settings, fit, names=names, tensor_lr=tensor_lr)
     if isinstance(factory, Mapping):
-        refuse_unmatched(factory, settings, fit)
-        parts = {
-            name: _Part.of(
-                factory[name], {}, fit.part(name), fit.bases, names=names, tensor_lr=tensor_lr
-            )
-            for name in dict.fromkeys(group.algorithm for group in fit.groups)
-            if name is not None
-        }
         classes = {
             name: partial(parts[name].factory, **parts[name].arguments())
             if name in parts
@@ -143,17 +136,39 @@ def build(
         groups = [group for part in parts.values() for group in part.declared()]
         optimizer = _constructed(Mixed, "Mixed", {"algorithms": classes}, groups)
         for name, part in parts.items():
-            part.finish(optimizer.algorithms[name])
+            part.finish(optimizer.algorithms[str(name)])
         optimizer.defaults.update(common_defaults(optimizer.algorithms.values()))
     else:
-        refuse_several(factory, fit)
-        part = _Part.of(factory, settings, fit, fit.bases, names=names, tensor_lr=tensor_lr)
+        part = parts[None]
         optimizer = _constructed(factory, part.signature.name, part.arguments(), part.declared())
         part.finish(optimizer)
     note_origin(optimizer.param_groups)
     _match_on_load(optimizer, fit, resume)
     fit.locks.apply(optimizer)
     return optimizer
+
+
+def parts_of(
+    factory: Callable[..., Optimizer] | Mapping[str, Callable[..., Optimizer]],
+    settings: Mapping[str, Any],
+    fit: FittedPlan,
+    *,
+    names: bool = True,
+    tensor_lr: bool = False,
+) -> dict[str | None, Part]:
+    """What each class is built with, by its algorithm; of one class under ``None``."""
+    if not isinstance(factory, Mapping):
+        refuse_several(factory, fit)
+        part = Part.of(factory, settings, fit, fit.bases, names=names, tensor_lr=tensor_lr)
+        return {None: part}
+    refuse_unmatched(factory, settings, fit)
+    return {
+        name: Part.of(
+            factory[name], {}, fit.part(name), fit.bases, names=names, tensor_lr=tensor_lr
+        )
+        for name in dict.fromkeys(group.algorithm for group in fit.groups)
+        if name is not None
+    }
 
 
 def _at_bases(factory: Callable[..., Any], base: OneBase) -> Callable[..., Any]:
