@@ -288,7 +288,7 @@ class Plan(PlanViews):
         model: Source | None = None,
         **settings: Any,
     ) -> str:
-        """The plan as plain torch code, which needs nnlr no more.
+        r"""The plan as plain torch code, which needs nnlr no more.
 
         A module with ``param_groups(model)``: a table of names with their rates, in which loops and
         patterns stand for layers that are alike. Its groups are those of :meth:`optimizer`, in the
@@ -328,7 +328,7 @@ class Plan(PlanViews):
             nothing found
         """
         source = self._reference() if model is None else model
-        return code(self.rows, self._bases, self.label, source, cls, settings)
+        return code(self.rows, self._bases, self.label, source, cls=cls, settings=settings)
 
     def fit(
         self,

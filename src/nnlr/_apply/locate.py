@@ -104,7 +104,8 @@ def _check_tensor(param: Located, *, partial: bool) -> None:
             name=row.name,
         )
     trained = tensor.requires_grad or param.locked_by_nnlr
-    if trained == row.frozen:
+    # Whoever froze what the plan locks did as it says.
+    if trained if row.frozen else not (trained or row.locked):
         was, now = ("frozen", "trainable") if trained else ("trainable", "frozen")
         raise PlanMismatchError(
             f"{row.name!r} was {was} when the plan was made and is {now} now "

@@ -47,11 +47,12 @@ def _path(factory: Callable[..., Any]) -> tuple[str, str]:
     if getattr(nnlr.optim, name, None) is factory or getattr(torch.optim, name, None) is factory:
         return "", f"torch.optim.{name}"
     module = getattr(factory, "__module__", None) or ""
-    parents = [module.rsplit(".", up)[0] for up in range(module.count("."), -1, -1)]
-    for parent in parents:
-        if parent != "__main__" and getattr(sys.modules.get(parent), name, None) is factory:
-            return f"from {parent} import {name}", name
-    _refuse(factory, "it does not stand in a module that can be imported")
+    parents = (module.rsplit(".", up)[0] for up in range(module.count("."), -1, -1))
+    homes = (each for each in parents if getattr(sys.modules.get(each), name, None) is factory)
+    home = next(homes, "__main__")
+    if home == "__main__":
+        _refuse(factory, "it does not stand in a module that can be imported")
+    return f"from {home} import {name}", name
 
 
 def _refuse(factory: object, reason: str) -> NoReturn:

@@ -2,10 +2,11 @@
 
 import re
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from fnmatch import translate
-from heapq import heapify, heappop, heapreplace
+from functools import cached_property
+from itertools import chain
 from typing import Final, NamedTuple
 
 _NUMBER: Final = re.compile("[0-9]+")
@@ -40,59 +41,62 @@ def without_numbers(name: str) -> str:
 class Folder:
     """Folds names among all those that a pattern might match."""
 
-    def __init__(self, names: Sequence[str], *, anchored: bool = False) -> None:
-        """Read the names, in the order of the model; ``anchored`` keeps their first segment."""
+    def __init__(
+        self, names: Sequence[str], *, anchored: bool = False, numbers: bool = False
+    ) -> None:
+        """Read the names, in the order of the model.
+
+        ``anchored`` keeps their first segment, ``numbers`` the numbers in them.
+        """
+        self._names = names
+        self._anchored = anchored
+        self._template = escaped if numbers else without_numbers
         self._position = {name: at for at, name in enumerate(names)}
         self._sorted = sorted(names)
         self._named: dict[str, list[str]] = defaultdict(list)  # the names of a template
         for name in names:
-            self._named[without_numbers(name)].append(name)
+            self._named[self._template(name)].append(name)
         self._shapes = {each: tuple(_shapes(each, anchored)) for each in self._named}
-        self._makers: dict[_Shape, int] = defaultdict(int)
-        for shapes in self._shapes.values():
-            for shape in shapes:
-                self._makers[shape] += 1
+        self._makers = Counter(chain.from_iterable(self._shapes.values()))
 
     def fold(self, names: Collection[str]) -> list[str]:
-        """Patterns that match these names and none of the others, in the order of the model.
+        """Patterns of which each of these names matches one, and no other name any.
 
         The pattern that covers most of what is left comes next; of equal ones the one that says
-        most. Names that share their template with others are listed.
+        most. They are in the order of the model.
         """
-        wanted = set(names)
-        templates = dict.fromkeys(without_numbers(name) for name in names)
-        left = {each for each in templates if wanted.issuperset(self._named[each])}
-        first = {
-            escaped(name): self._position[name]
-            for name in names
-            if without_numbers(name) not in left
+        wanted = dict.fromkeys(names)
+        templates = {
+            template: None
+            for template in map(self._template, wanted)
+            if wanted.keys() >= set(self._named[template])
         }
         makers: dict[_Shape, list[str]] = defaultdict(list)
         for template in templates:
-            for shape in self._shapes[template] if template in left else ():
+            for shape in self._shapes[template]:
                 makers[shape].append(template)
-        heap = [
-            (-len(each), -len(text), text, shape)
-            for shape, each in makers.items()
-            if len(each) == self._makers[shape]
-            for text in (_text(shape),)
-        ]
-        heapify(heap)
-        while left:
-            count, length, text, shape = heap[0]
-            covered = [each for each in makers[shape] if each in left]
-            if covered and len(covered) < -count:
-                heapreplace(heap, (-len(covered), length, text, shape))
-                continue
-            heappop(heap)
-            if not covered:
-                continue
+        whole = [shape for shape, each in makers.items() if len(each) == self._makers[shape]]
+        whole.sort(key=lambda shape: (-len(makers[shape]), -len(_text(shape)), _text(shape)))
+        first: dict[str, int] = {}
+        for shape in whole:
+            if any(template not in templates for template in makers[shape]):
+                continue  # each name matches one pattern only
             members = [name for each in makers[shape] for name in self._named[each]]
             pattern = _text(_narrowed(shape, members))
-            if wanted.issuperset(self._matches(pattern)):
+            if wanted.keys() >= set(self._matches(pattern)):
                 first[pattern] = min(map(self._position.__getitem__, members))
-                left.difference_update(covered)
+                for template in makers[shape]:
+                    del templates[template]
+                for name in members:
+                    del wanted[name]
+        for pattern in self._exact.fold(wanted) if wanted else ():
+            first[pattern] = next(self._position[n] for n in self._matches(pattern) if n in wanted)
         return sorted(first, key=first.__getitem__)
+
+    @cached_property
+    def _exact(self) -> "Folder":
+        """The same names with their numbers, for those that differ in them."""
+        return Folder(self._names, anchored=self._anchored, numbers=True)
 
     def _matches(self, pattern: str) -> Iterator[str]:
         """The names that a pattern matches; only those that begin like it are tried."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain
 from typing import Final, NamedTuple
 
 from nnlr._apply.optimizer import NOTES
@@ -25,18 +25,18 @@ _ABOUT: Final = '''\
     ratios; one floor or peak for all groups (eta_min, max_lr) does not.
     """'''
 
-_READ: Final = '''\
+_READ: Final = """\
     for name, param in model.named_parameters():
         if param.requires_grad:
             matches = [group for regex, group in rows if regex.match(name)]
             if len(matches) != 1:
                 raise ValueError(f"{name!r} is in {len(matches)} rows of the table, not in one")
-            matches[0]["params"].append(param)'''
+            matches[0]["params"].append(param)"""
 
-_FREEZE: Final = '''\
+_FREEZE: Final = """\
     for param in groups.pop({key})["params"]:  # a rate of 0: frozen, and in no group
         param.requires_grad_(False)
-        param.grad = None'''
+        param.grad = None"""
 
 # What groups may be sorted by in a line, {} for the base rate; first what needs few words.
 _ORDERS: Final[Mapping[str, Callable[["Rates", float], tuple[float, ...]]]] = {
@@ -101,7 +101,7 @@ class GroupsWriter:
         returned = "dict[str, list[dict]]"
         if not self._several:
             what, their, returned = "parameter groups", "their", "list[dict]"
-        columns = ["Names (* is any text)", "learning rate"]
+        columns = ["names (* is any text)", "learning rate"]
         columns = [*["algorithm"] * self._several, *columns, *["weight decay"] * self._decays]
         columns += ["other settings"] * self._optional
         heading = ", ".join(columns)
@@ -124,33 +124,38 @@ class GroupsWriter:
         return Rates(algorithm, group["lr"], decay, literal(options, "options"))
 
     def _plain(self, item: Row | Loop) -> list[Row | Loop]:
-        """An item of the table; layers that differ in more than rates are written out."""
+        """An item of the table; rows for a loop that is no shorter, or that varies other settings."""
         if isinstance(item, Row):
             return [item]
         own: list[LoopRow] = []
-        others: list[Row | Loop] = []
+        others: list[LoopRow] = []
         for row in item.rows:
-            if len({(self._rates[g].algorithm, self._rates[g].options) for g in row.groups}) == 1:
-                own.append(row)
-                continue
-            for layer, group in zip(item.layers, row.groups, strict=True):
-                others.append(Row(f"{row.before}{layer}{row.after}", group))
-        return [*([Loop(item.layers, own)] if own else []), *others]
+            kinds = {
+                (self._rates[group].algorithm, self._rates[group].options) for group in row.groups
+            }
+            (own if len(kinds) == 1 else others).append(row)
+        loop, rows = Loop(item.layers, own), Loop(item.layers, others).written_out()
+        is_short = own and len(self._loop(loop)) < len(loop.written_out())
+        return [*([loop] if is_short else loop.written_out()), *rows]
 
     # --- the table ------------------------------------------------------------------
 
     def _table(self) -> list[str]:
         """The statements that fill the table."""
         lines: list[str] = []
+        rows: list[Brackets] = []
         if isinstance(self._items[0], Loop):
             lines.append("    table = []")
-        for is_row, members in groupby(self._items, key=lambda item: isinstance(item, Row)):
-            if is_row:
-                rows = [self._row(quoted(row.pattern), self._rates[row.group]) for row in members]
+        for item in (*self._items, None):
+            if isinstance(item, Row):
+                rows.append(self._row(quoted(item.pattern), self._rates[item.group]))
+                continue
+            if rows:
                 sign = "+=" if lines else "="
                 lines += Brackets(f"table {sign} [", rows, "]", opened=True).lines(4)
-            else:
-                lines += chain.from_iterable(map(self._loop, members))
+                rows = []
+            if item is not None:
+                lines += self._loop(item)
         return lines
 
     def _row(self, pattern: str, rates: Rates, lr: str = "", decay: str = "") -> Brackets:
@@ -213,7 +218,7 @@ class GroupsWriter:
             keys.append("*options.items()")
             items.append("**options")
         comma = "," if len(keys) == 1 else ""
-        made = ["rates", Brackets("{", items, "}")]
+        made: list[str | Brackets] = ["rates", Brackets("{", items, "}")]
         return [
             "    groups: dict[tuple, dict] = {}",
             "    rows = []",
@@ -282,7 +287,10 @@ class GroupsWriter:
         if order:
             each = "[groups[rates] for rates in order if rates[0] == name]"
         if key:
-            pairs = ["groups.items()", f"key={key.replace('group', 'pair[1]').replace(' pair[1]:', ' pair:')}"]
+            pairs = [
+                "groups.items()",
+                f"key={key.replace('group', 'pair[1]').replace(' pair[1]:', ' pair:')}",
+            ]
             lines = Brackets("pairs = sorted(", pairs, ")").lines(4)
             each = "[group for rates, group in pairs if rates[0] == name]"
         return [

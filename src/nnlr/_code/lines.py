@@ -36,8 +36,10 @@ class Brackets:
             lines.append(arguments)  # those of a call stay together
         else:
             for item in self.items:
-                is_one = isinstance(item, str)
-                lines += [f"{inside}{item},"] if is_one else item.lines(indent + 4, ",")
+                if isinstance(item, str):
+                    lines.append(f"{inside}{item},")
+                else:
+                    lines += item.lines(indent + 4, ",")
         return [*lines, f"{start}{self.closing}{after}"]
 
 
@@ -60,9 +62,7 @@ def with_index(before: str, after: str) -> str:
         f"blocks.{i}.*"
     """
     mark = _mark(before + after)
-    parts = [
-        _inside(text, mark).replace("{", "{{").replace("}", "}}") for text in (before, after)
-    ]
+    parts = [_inside(text, mark).replace("{", "{{").replace("}", "}}") for text in (before, after)]
     return f"f{mark}{parts[0]}{{i}}{parts[1]}{mark}"
 
 

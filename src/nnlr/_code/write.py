@@ -19,7 +19,7 @@ from nnlr._model.names import Slot, Source, unwrapping, wrapped_attrs
 from nnlr._rows.groups import make_groups
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
-from nnlr._text import listed, plural, printable, shown
+from nnlr._text import listed, plural, printable
 from nnlr.errors import ConfigError
 from nnlr.optim._members import ALGORITHM
 
@@ -47,6 +47,7 @@ def code(
     bases: Bases,
     label: str,
     source: Source | None,
+    *,
     cls: Any,  # noqa: ANN401 - what Plan.optimizer takes
     settings: Mapping[str, Any],
 ) -> str:
@@ -85,7 +86,8 @@ def _fit(rows: Sequence[PlanRow], bases: Bases, source: Source | None) -> Fitted
     if isinstance(source, nn.Module):
         for inner in unwrapping(source):
             source = inner
-            if wrapped_attrs(type(inner)).isdisjoint(_AROUND):
+            kind: type = type(inner)
+            if wrapped_attrs(kind).isdisjoint(_AROUND):
                 break
     if source is not None:
         return FittedPlan.of(rows, bases, source, partial=False, locked="drop", init="done")

@@ -9,13 +9,25 @@ from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Final, cast
 
 import typer
 from typer import Argument, Option
 
-from nnlr._text import nearest_hint
 from nnlr.cli import _complete, _terminal
+from nnlr.cli._options import (
+    Arguments,
+    Config,
+    Formats,
+    Imports,
+    Mode,
+    Model,
+    Optimizers,
+    Out,
+    Rate,
+    Schemes,
+    WeightDecay,
+)
 from nnlr.errors import NnlrError
 
 _FORMS: Final = """\b
@@ -27,90 +39,6 @@ MODEL is one of
   plan.json                                    as --out plan.json saves it
 """
 
-
-def _one_of(*words: str) -> dict[str, Any]:
-    """What an option needs that takes one of some words: a check, and completion."""
-
-    def check(value: str | None) -> str | None:
-        """Refuse another word, and name the nearest."""
-        if value is None or value in words:
-            return value
-        hint = nearest_hint(value, words) or f"One of {', '.join(words)}."
-        raise typer.BadParameter(f"{value!r} is unknown. {hint}")
-
-    def complete(incomplete: str) -> list[str]:
-        """The words that begin like this."""
-        return [word for word in words if word.startswith(incomplete)]
-
-    return {"callback": check, "autocompletion": complete}
-
-
-# What several commands take.
-Model = Annotated[
-    str, Argument(metavar="MODEL", autocompletion=_complete.models, help="See below.")
-]
-Schemes = Annotated[
-    list[str] | None,
-    Option(
-        "--scheme",
-        "-s",
-        metavar="NAME[=VALUE]",
-        autocompletion=_complete.schemes,
-        help="A scheme, such as layer_decay=0.75. Several multiply.",
-    ),
-]
-Config = Annotated[
-    Path | None,
-    Option("--config", "-c", metavar="FILE", help="YAML or JSON: a scheme, or a whole recipe."),
-]
-Rate = Annotated[
-    list[str] | None,
-    Option("--lr", metavar="RATE", help="Base learning rate, or muon=0.02. [default: 1e-3]"),
-]
-WeightDecay = Annotated[
-    list[str] | None,
-    Option("--weight-decay", metavar="RATE", help="Base weight decay, likewise. [default: 0.05]"),
-]
-Mode = Annotated[
-    str | None,
-    Option(
-        "--decay",
-        metavar="MODE",
-        help="coupled, independent or sqrt. [default: coupled]",
-        **_one_of("coupled", "independent", "sqrt"),
-    ),
-]
-Arguments = Annotated[
-    list[str] | None,
-    Option("--arg", "-a", metavar="NAME=VALUE", help="An argument of what makes the model."),
-]
-Imports = Annotated[
-    list[str] | None,
-    Option("--allow-imports", metavar="NAME", help="What --config may import: package.module."),
-]
-Formats = Annotated[
-    str | None,
-    Option(
-        "--format",
-        "-f",
-        metavar="FORMAT",
-        help="table, json, csv, markdown or html. [default: by the ending of --out, or table]",
-        **_one_of("table", "json", "csv", "markdown", "html"),
-    ),
-]
-Out = Annotated[
-    Path | None,
-    Option("--out", "-o", metavar="FILE", help="Write there; a .png or .svg is a picture."),
-]
-Optimizers = Annotated[
-    list[str] | None,
-    Option(
-        "--optimizer",
-        metavar="CLASS",
-        help="Of torch.optim, nnlr.optim.AdamW, or package.module:Class; or muon=Muon.",
-        autocompletion=_complete.optimizers,
-    ),
-]
 
 # Plain help: the same text in every terminal, and a traceback only where there is a bug.
 app = typer.Typer(
@@ -330,6 +258,34 @@ def check(
     return _check.check(model, options, optimizer, (format, out), strict=strict)
 
 
+@app.command(
+    epilog=_examples(
+        "code timm:vit_base_patch16_224 -s layer_decay=0.75 -s no_weight_decay \\",
+        "     --optimizer AdamW --out groups.py",
+        "code train.py:make_model -c recipe.yaml",
+    )
+)
+def code(
+    model: Model,
+    *,
+    scheme: Schemes = None,
+    config: Config = None,
+    lr: Rate = None,
+    weight_decay: WeightDecay = None,
+    decay: Mode = None,
+    arg: Arguments = None,
+    allow_imports: Imports = None,
+    optimizer: Optimizers = None,
+    out: Out = None,
+) -> int:
+    """Write the groups as plain torch code, without nnlr."""
+    _load_library()
+    from nnlr.cli import _code, _scheme
+
+    options = _scheme.Options(scheme, config, lr, weight_decay, decay, allow_imports, arg)
+    return _code.code(model, options, optimizer, out)
+
+
 @app.command(epilog=_examples("schemes", "schemes layer_decay", "schemes -f json", forms=False))
 def schemes(
     name: Annotated[
@@ -367,7 +323,10 @@ def config_schema(out: Out = None) -> int:
 
 @config_app.command(
     "dump",
-    epilog=_examples("config dump -s layer_decay=0.75 -s no_weight_decay -o s.yaml", forms=False),
+    epilog=_examples(
+        "config dump -s layer_decay=0.75 -s no_weight_decay --optimizer AdamW -o s.yaml",
+        forms=False,
+    ),
 )
 def config_dump(
     *,
@@ -377,6 +336,7 @@ def config_dump(
     weight_decay: WeightDecay = None,
     decay: Mode = None,
     allow_imports: Imports = None,
+    optimizer: Optimizers = None,
     out: Out = None,
 ) -> int:
     """Write the options as a configuration."""
@@ -384,4 +344,4 @@ def config_dump(
     from nnlr.cli import _config, _scheme
 
     options = _scheme.Options(scheme, config, lr, weight_decay, decay, allow_imports)
-    return _config.dump(options, out)
+    return _config.dump(options, optimizer, out)

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nnlr import config
+from nnlr.cli._optimizer import classes_of
 from nnlr.cli._output import deliver
 from nnlr.cli._scheme import Options, configuration
 from nnlr.cli._terminal import out as show
@@ -32,9 +34,12 @@ def schema(out: Path | None) -> int:
     return 0
 
 
-def dump(options: Options, out: Path | None) -> int:
+def dump(options: Options, optimizers: Sequence[str] | None, out: Path | None) -> int:
     """Write options as a configuration: YAML, or JSON by the ending of the file."""
-    data = config.dump(options.recipe)
+    recipe = options.recipe
+    if optimizers:
+        recipe = replace(recipe, algorithms=classes_of(optimizers))
+    data = config.dump(recipe)
     views = {
         "yaml": lambda: written(data),
         "json": lambda: json.dumps(data, indent=2),

@@ -27,15 +27,19 @@ def built_optimizer(
     """
     if texts and subject.model is None:
         raise NnlrError("--optimizer is for a model; a saved plan holds names and numbers only.")
-    classes = _classes(texts) if texts else None if recipe is None else recipe.algorithms
+    classes = classes_of(texts) if texts else None if recipe is None else recipe.algorithms
     if classes is None:
         return None
     optimizer: Optimizer = plan.optimizer(classes)
     return optimizer
 
 
-def _classes(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a class, or one for each algorithm
-    """The class of optimizers that is named; or one for each algorithm, by ``name=class``."""
+def classes_of(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a class, or one for each algorithm
+    """The class of optimizers that is named; or one for each algorithm, by ``name=class``.
+
+    Raises:
+        NnlrError: If there is no such class, or there are several without names.
+    """
     named = dict(text.split("=", 1) for text in texts if "=" in text)
     if not named and len(texts) == 1:
         return _class(texts[0])

@@ -20,6 +20,7 @@ _ENDINGS: Final = {
     ".csv": "csv",
     **dict.fromkeys((".md", ".markdown"), "markdown"),
     **dict.fromkeys((".html", ".htm"), "html"),
+    ".py": "python",
 }
 _PICTURES: Final = (".png", ".svg", ".pdf")
 
