@@ -37,6 +37,8 @@ class Made:
             settings = {**factory.keywords, **settings}
             factory = factory.func
         imports, name = _path(factory)
+        if factory.__module__.startswith("nnlr."):
+            settings = {**settings, "fused": True}  # the kernels whose numbers those of nnlr are
         arguments = [f"{key}={literal(value, key)}" for key, value in settings.items()]
         return cls(imports, Brackets(f"{name}(", [groups, *arguments], ")"))
 

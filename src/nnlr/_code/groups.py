@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from nnlr._apply.optimizer import NOTES
 from nnlr._apply.param_groups import ParamGroup
-from nnlr._code.lines import Brackets, literal, quoted, with_index
+from nnlr._code.lines import WIDTH, Brackets, literal, quoted, with_index
 from nnlr._code.powers import power
 from nnlr._code.table import Loop, LoopRow, Row, table
 from nnlr._rows.rates import Bases
@@ -124,7 +124,7 @@ class GroupsWriter:
         return Rates(algorithm, group["lr"], decay, literal(options, "options"))
 
     def _plain(self, item: Row | Loop) -> list[Row | Loop]:
-        """An item of the table; rows for a loop that is no shorter, or that varies other settings."""
+        """An item of the table; rows for a loop that is no shorter or varies other settings."""
         if isinstance(item, Row):
             return [item]
         own: list[LoopRow] = []
@@ -293,13 +293,10 @@ class GroupsWriter:
             ]
             lines = Brackets("pairs = sorted(", pairs, ")").lines(4)
             each = "[group for rates, group in pairs if rates[0] == name]"
-        return [
-            *lines,
-            "    return {",
-            f"        name: {each}",
-            f"        for name in {literal(names, 'names')}",
-            "    }",
-        ]
+        member, loop = f"name: {each}", f"for name in {literal(names, 'names')}"
+        fits = len(f"        {member} {loop}") <= WIDTH
+        inside = [f"        {member} {loop}"] if fits else [f"        {member}", f"        {loop}"]
+        return [*lines, "    return {", *inside, "    }"]
 
 
 def _call(

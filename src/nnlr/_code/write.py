@@ -84,11 +84,7 @@ def code(
 def _fit(rows: Sequence[PlanRow], bases: Bases, source: Source | None) -> FittedPlan:
     """The plan on its model without wrappers, or on its own names and shapes without a model."""
     if isinstance(source, nn.Module):
-        for inner in unwrapping(source):
-            source = inner
-            kind: type = type(inner)
-            if wrapped_attrs(kind).isdisjoint(_AROUND):
-                break
+        source = next(each for each in unwrapping(source) if not _is_around(type(each)))
     if source is not None:
         return FittedPlan.of(rows, bases, source, partial=False, locked="drop", init="done")
     located = []
@@ -104,6 +100,11 @@ def _fit(rows: Sequence[PlanRow], bases: Bases, source: Source | None) -> Fitted
         algorithms=tuple(algorithms),
         model={},
     )
+
+
+def _is_around(cls: type) -> bool:
+    """Whether modules of a class stand around a model for a while."""
+    return not wrapped_attrs(cls).isdisjoint(_AROUND)
 
 
 def _without_class(fit: FittedPlan, settings: Mapping[str, Any]) -> list[ParamGroup]:
