@@ -52,8 +52,10 @@ def test_few_patterns():
     assert ["head.*"] == folder.fold(["head.weight", "head.bias"])
     assert ["enc.1.attn.qkv.weight"] == folder.fold(["enc.1.attn.qkv.weight"])
     assert [] == folder.fold([])
-    crossing = ["a.0.x.w", "a.0.b.x.w", "a.1.c.w", "a.1.x"]
-    assert len(Folder(crossing).fold(crossing[:2])) <= 2
+    crossing = ["a.b1.c1.w", "a.b2.c3.w", "a.b1.x.c.w"]  # b*.c*.w matches the third too
+    patterns = Folder([*crossing, "a.w"]).fold(crossing)
+    assert [1, 1, 1] == [sum(fnmatchcase(name, each) for each in patterns) for name in crossing]
+    assert not any(fnmatchcase("a.w", each) for each in patterns)
 
 
 @pytest.mark.parametrize(

@@ -83,12 +83,12 @@ class Folder:
                 continue  # each name matches one pattern only
             members = [name for each in makers[shape] for name in self._named[each]]
             pattern = _text(_narrowed(shape, members))
-            if wanted.keys() >= set(self._matches(pattern)):
-                first[pattern] = min(map(self._position.__getitem__, members))
-                for template in makers[shape]:
-                    del templates[template]
-                for name in members:
+            matches = set(self._matches(pattern))  # more than the members, if a star crosses dots
+            if wanted.keys() >= matches:
+                first[pattern] = min(map(self._position.__getitem__, matches))
+                for name in matches:
                     del wanted[name]
+                    templates.pop(self._template(name), None)
         for pattern in self._exact.fold(wanted) if wanted else ():
             first[pattern] = next(self._position[n] for n in self._matches(pattern) if n in wanted)
         return sorted(first, key=first.__getitem__)
