@@ -37,6 +37,7 @@ from nnlr.schemes import discriminative as discriminative
 from nnlr.schemes import freeze as freeze
 from nnlr.schemes import lora_plus as lora_plus
 from nnlr.schemes import caffe as caffe
+from nnlr.schemes import caffe_prototxt as caffe_prototxt
 from nnlr.schemes import roles as roles
 from nnlr.schemes import mup as mup
 from nnlr.schemes import complete_p as complete_p

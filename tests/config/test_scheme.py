@@ -26,11 +26,15 @@ CASES = {
         nnlr.big_vision(iter([("a/.*", 0.1)]), iter([(".*", 1)]), strict=False),
     ],
     "caffe": [nnlr.caffe(), nnlr.caffe(head="fc.*", biases=nnlr.regex(r".*\.b"))],
+    "caffe_prototxt": [
+        nnlr.caffe_prototxt('layer { name: "a" param { lr_mult: 2 } }', name_of={"a": "a.fc"}),
+    ],
     "complete_p": [
         nnlr.complete_p(SHAPES, base_depth=2, residual_out="*.out.*", indexer=depth.vit()),
     ],
     "detectron2": [
         nnlr.detectron2(weight_decay_norm=0.0, overrides={"bias": {"lr": 0.1, "eps": 1e-6}}),
+        nnlr.detectron2({"WEIGHT_DECAY_NORM": 0.1, "BIAS_LR_FACTOR": 2.0}),
     ],
     "discriminative": [
         nnlr.discriminative(),

@@ -7,6 +7,7 @@ it. Data flow: arguments -> scheme -> a factor for each parameter of a model.
 from nnlr.schemes._caffe import caffe as caffe
 from nnlr.schemes._discriminative import discriminative as discriminative
 from nnlr.schemes._frameworks.big_vision import big_vision as big_vision
+from nnlr.schemes._frameworks.caffe_prototxt import caffe_prototxt as caffe_prototxt
 from nnlr.schemes._frameworks.detectron2 import detectron2 as detectron2
 from nnlr.schemes._frameworks.megatron import megatron as megatron
 from nnlr.schemes._frameworks.mmengine import mmengine as mmengine
