@@ -249,6 +249,7 @@ SAMPLES: dict[str, Callable[[World], object]] = {
     "table": lambda w: {"bias": 2.0},
     "torchtitan.param_groups": lambda w: [{"pattern": "0.*", "lr": 0.5}],
     "torchtitan.strict": lambda w: False,
+    "caffe_prototxt.prototxt": lambda w: "layer { name: '0' param { lr_mult: 2 } }",
     "fit_named_state.state_dict": lambda w: by_name(w.optimizer),
     "split.state_dict": lambda w: _of_algorithms().state_dict(),
     "state_dict": lambda w: w.state,
