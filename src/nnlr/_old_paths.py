@@ -47,7 +47,7 @@ _MOVED: Final = {
     "schemes.loraplus": "schemes._lora_plus",
     "schemes.caffenet": "schemes._caffe",
     "schemes.role_table": "schemes._roles",
-    "schemes.paramwise": "schemes._frameworks.mmengine",
+    "schemes.paramwise": "schemes._frameworks.mmengine.paramwise",
     "schemes.detectron": "schemes._frameworks.detectron2",
     "schemes.bigvision": "schemes._frameworks.big_vision",
     "schemes.paramkeys": "schemes._frameworks.megatron",

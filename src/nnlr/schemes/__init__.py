@@ -10,7 +10,7 @@ from nnlr.schemes._frameworks.big_vision import big_vision as big_vision
 from nnlr.schemes._frameworks.caffe_prototxt import caffe_prototxt as caffe_prototxt
 from nnlr.schemes._frameworks.detectron2 import detectron2 as detectron2
 from nnlr.schemes._frameworks.megatron import megatron as megatron
-from nnlr.schemes._frameworks.mmengine import mmengine as mmengine
+from nnlr.schemes._frameworks.mmengine.mmengine import mmengine as mmengine
 from nnlr.schemes._frameworks.torchtitan import torchtitan as torchtitan
 from nnlr.schemes._freeze import freeze as freeze
 from nnlr.schemes._layer_decay import layer_decay as layer_decay

@@ -22,7 +22,7 @@ from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.errors import ConfigError, NnlrError, PatternError
 
 # Multipliers in one framework or another; no optimizer reads them from a group.
-_MULTIPLIERS = frozenset({"lr_mult", "wd_mult", "decay_mult", "lr_scale"})
+MULTIPLIERS = frozenset({"lr_mult", "wd_mult", "decay_mult", "lr_scale"})
 
 
 class Watch:
@@ -53,7 +53,7 @@ class Watch:
             key
             for key in keys
             if key not in readable
-            and (key in _MULTIPLIERS or get_close_matches(key, readable, cutoff=0.75))
+            and (key in MULTIPLIERS or get_close_matches(key, readable, cutoff=0.75))
         ]
         for key in misspelt:
             cause = f"{what} has the key {key!r}, which does nothing"
@@ -111,12 +111,18 @@ class Claims:
         }
 
     def check(
-        self, watch: Watch, model: ModelInfo, names: Iterable[str] | None = None
+        self,
+        watch: Watch,
+        model: ModelInfo,
+        names: Iterable[str] | None = None,
+        excused: Collection[str] = (),
     ) -> list[Finding]:
         """Refuse patterns that match no name, or only what earlier ones claim."""
         findings = []
         for at, count in self.unused().items():
             pattern = self.patterns[at]
+            if pattern in excused:
+                continue
             if count or at in self.matching_aliases:
                 cause = f"{self.what} {pattern!r} has no effect on {model.label}"
                 fix = "All it matches is claimed by others or tied to another name."

@@ -1,0 +1,100 @@
+"""Custom keys: which claims a parameter, and which are for other architectures or misspelt.
+
+A schedule that several models share lists names of all of them. A key that matches nothing is
+taken for one of another model if it is made of words that name parameters in the models of
+mmpretrain, mmsegmentation and mmdetection (``words.txt``), and for a mistake if it is not.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+
+from nnlr._declare.factor import Factor
+from nnlr._findings import Finding, note
+from nnlr._model.describe import ModelInfo
+from nnlr._text import listed
+from nnlr.schemes._frameworks.claims import Claims, Watch
+
+
+def claim(custom: Mapping[str, Factor], model: ModelInfo, spelled: Callable[[str], str]) -> Claims:
+    """What each custom key claims: names, spelled as the framework does, with the key inside."""
+    # A default argument: else each test would see the last key.
+    tests = [(key, lambda name, key=key: key in spelled(name)) for key in custom]
+    names = [param.name for param in model.params]
+    return Claims.of("custom key", tests, names, model.spellings[0])
+
+
+def claimed(claims: Claims) -> list[str | None]:
+    """The custom key that claims each parameter."""
+    return [None if at is None else claims.patterns[at] for at in claims.first]
+
+
+def check(
+    claims: Claims, custom: Mapping[str, Factor], watch: Watch, model: ModelInfo
+) -> list[Finding]:
+    """Note keys of other architectures and keys that others make needless; refuse other ones."""
+    foreign, needless = [], []
+    for at, matched in claims.unused().items():
+        key = claims.patterns[at]
+        if not matched and at not in claims.matching_aliases:
+            if is_of_other_model(key, model.spellings[0]):
+                foreign.append(key)
+        elif matched and all(
+            _same(custom[claims.patterns[first]], custom[key])
+            for first, matches in zip(claims.first, claims.matching, strict=True)
+            if first is not None and at in matches
+        ):
+            needless.append(key)
+    findings = claims.check(watch, model, excused={*foreign, *needless})
+    if foreign:
+        cause = (
+            f"custom keys that name nothing in {model.label}, but parameters of other "
+            f"architectures: {listed(map(repr, foreign))}"
+        )
+        findings.append(note("other-architecture", (), cause, "Nothing to do if meant."))
+    if needless:
+        cause = f"custom keys that longer ones with the same settings cover: {listed(needless)}"
+        findings.append(note("covered-key", (), cause, "Nothing to do."))
+    return findings
+
+
+def _same(one: Factor, other: Factor) -> bool:
+    """Whether two custom keys set the same."""
+    facts = ("lr_mult", "wd_mult", "lr", "weight_decay", "options")
+    return all(getattr(one, fact) == getattr(other, fact) for fact in facts)
+
+
+def is_of_other_model(key: str, names: Iterable[str]) -> bool:
+    """Whether a key that no name contains is made of known words, and of no other number.
+
+    A key that would match with another number (``layers.12.`` of twelve layers) is a mistake.
+
+    Examples:
+        >>> [is_of_other_model(key, ["head.weight"]) for key in (".absolute_pos_embed", "haed")]
+        [True, False]
+        >>> is_of_other_model("layers.12.", ["layers.11.weight"])
+        False
+    """
+    if re.search(r"\d", key):
+        any_number = re.compile(re.sub(r"\d+", r"\\d+", re.escape(key)))
+        if any(any_number.search(f".{name}") for name in names):
+            return False
+    segments = [words(segment) for segment in key.split(".")]
+    return any(segments) and all(f"_{segment}_" in known_words() for segment in segments if segment)
+
+
+def words(segment: str) -> str:
+    """The words of a segment of a name, without numbers.
+
+    Examples:
+        >>> words("rel_pos_h"), words("norm1"), words("0")
+        ('rel_pos_h', 'norm', '')
+    """
+    return "_".join(re.findall(r"[^\W\d_]+", segment))
+
+
+@cache
+def known_words() -> str:
+    """The words of each segment of names of published models, a line each, in underscores."""
+    return files("nnlr.schemes._frameworks.mmengine").joinpath("words.txt").read_text("utf-8")
