@@ -33,10 +33,14 @@ def fence(lines, kind):
 
 def fault(module):
     """What went wrong with a function, and what nnlr says of it."""
-    repository, _, number = module.THREAD.partition("#")
-    link = f"[{module.THREAD}](https://github.com/{repository}/issues/{number})"
     text = module.shown().strip().splitlines()
-    return f"**{link}** {module.FAULT}\n\n{fence(text, 'text')}"
+    return f"**{thread(module)}** {module.FAULT}\n\n{fence(text, 'text')}"
+
+
+def thread(module):
+    """The number of the thread, with its address (which serves pull requests too)."""
+    repository, _, number = module.THREAD.partition("#")
+    return f"[{module.THREAD}](https://github.com/{repository}/issues/{number})"
 
 
 def section(module):
@@ -54,7 +58,7 @@ def section(module):
         fence(body(module.with_nnlr), "python"),
     ]
     if hasattr(module, "CANNOT"):
-        parts.append(f"Not said: {module.CANNOT}")
+        parts.append(f"What a plan does not say: {module.CANNOT}")
     if hasattr(module, "THREAD"):
         parts.append(fault(module))
     return "\n\n".join(parts)
@@ -74,9 +78,13 @@ parameter with nnlr; `net` is the model. [About these pages](index.md)."""
 INDEX = """# Published group functions, each in three lines
 
 {functions} functions that build parameter groups by hand, from {repositories} public repositories.
-Each is restated in words and code of our own, on a small model of the same structure, with the
-numbers that the repository had in autumn 2026. A test compares the rate, the decay and the options
-of every parameter.
+Each is restated in words and code of our own, on a small model of the same structure. A test
+compares the rate, the decay and the options of every parameter.
+
+The rule is that of the file that is named. The numbers are its defaults, or those of a
+configuration or command that the repository publishes, as they could be read in autumn 2026. A
+number that the function takes from outside and for which we took an example is marked by the word
+"here". Repositories change: where a section is about an earlier version, it says so.
 
 | page | functions |
 |---|---|
@@ -84,11 +92,14 @@ of every parameter.
 
 ## What went wrong
 
+What a public thread says of the function, in its own repository or in one that uses it. {questions} of
+the {threads} threads are questions rather than faults, and begin so.
+
 | function | thread | what, and how nnlr shows it |
 |---|---|---|
 {faults}
 
-## What cannot be said
+## What a plan does not say
 
 | function | what, and why |
 |---|---|
@@ -103,12 +114,15 @@ def index():
         f"| [{title}]({family}.md) | {'; '.join(map(name_of, of_family(family)))} |"
         for family, title in FAMILIES.items()
     ]
-    faults = [f"| {name_of(m)} | {m.THREAD} | {m.FAULT} |" for m in modules if hasattr(m, "THREAD")]
+    faulty = [module for module in modules if hasattr(module, "THREAD")]
+    faults = [f"| {name_of(m)} | {thread(m)} | {m.FAULT} |" for m in faulty]
     cannot = [f"| {name_of(m)} | {m.CANNOT} |" for m in modules if hasattr(m, "CANNOT")]
     return INDEX.format(
         functions=len(modules),
         repositories=len({module.REPOSITORY for module in modules}),
         pages="\n".join(pages),
+        threads=len(faulty),
+        questions=sum(module.FAULT.startswith("A question") for module in faulty),
         faults="\n".join(faults),
         cannot="\n".join(cannot),
     )

@@ -11,6 +11,10 @@ The docstring says what the function does, in words and numbers of our own. Each
 * `with_nnlr(net)`: the same as a plan, in at most three lines.
 
 Where the public record shows a fault of the function: `THREAD` ("owner/name#123"), `FAULT` (what
-went wrong, and how nnlr shows it) and `shown()`, which returns nnlr's text: of a finding, an error
-or a plan. Where a part cannot be said: `CANNOT` (what, and why).
+went wrong, and how nnlr shows it; where the thread is only a question, it begins "A question") and
+`shown()`, which returns nnlr's text: of a finding, an error or a plan. Where a plan does not say
+a part: `CANNOT` (what, and why).
+
+Numbers are those of `SOURCE`, or of a configuration or command of the repository; an example of our
+own is marked by the word "here".
 """

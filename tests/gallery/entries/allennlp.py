@@ -15,9 +15,9 @@ SOURCE = "allennlp/training/optimizers.py, make_parameter_groups; slanted_triang
 FAMILY = "language"
 THREAD = "allenai/allennlp#2159"
 FAULT = (
-    "`The default group should be empty.` is all that a user heard of parameters that their "
-    "patterns had left over, and without gradual unfreezing these silently get the highest rate. "
-    "nnlr names them."
+    "All that a user is told of parameters that no pattern matches is `The default group should "
+    "be empty.`, and without gradual unfreezing these silently get the highest rate. nnlr names "
+    "them."
 )
 
 

@@ -15,9 +15,8 @@ SOURCE = "main_task_retrieval.py, prep_optimizer"
 FAMILY = "multimodal"
 THREAD = "ArrowLuo/CLIP4Clip#11"
 FAULT = (
-    "The lists `decay` and `no_decay` held one another's parameters, and a reader took the "
-    "decays to be swapped; only the names were, and were mended. A printed plan says what "
-    "decays, whatever a list is called."
+    "A question: are the decays swapped? Only the names of the lists `decay` and `no_decay` were, "
+    "and they were mended. A printed plan says what decays, whatever a list is called."
 )
 
 

@@ -2,7 +2,8 @@
 
 Deformable attention over image features, lifted to 3D poses: `sampling_offsets` at a tenth of the
 rate of all else, as the paper has it (6.4e-4 for the rest, AdamW, decay 0.1). Rates go by words in
-names, with the function of Deformable DETR.
+names, with the function of Deformable DETR. Since the thread below the repository has these groups
+as a comment, beside the one rate by which its models were trained.
 """
 
 import torch
@@ -16,9 +17,10 @@ SOURCE = "ContextPose/train.py, main"
 FAMILY = "detection"
 THREAD = "QitaoZhao/ContextAware-PoseFormer#12"
 FAULT = (
-    "The word was passed as a string where a list was expected. Its letters were taken for words, "
-    "each name has one of them, one of the two groups stayed empty, and the published models were "
-    "trained at one rate. An empty group is a finding; a pattern of nnlr is a string."
+    "`sampling_offsets` was passed as a string where a list of words was expected. So its letters "
+    "were the words, every name has one of them, and the group of the rest was empty: the "
+    "published models were trained at one rate. An empty group is a finding of `nnlr.check`; a "
+    "pattern of nnlr is a string."
 )
 
 

@@ -15,9 +15,9 @@ SOURCE = "optim_factory.py, get_num_layer_for_convnext and get_parameter_groups"
 FAMILY = "vision"
 THREAD = "AILab-CVC/UniRepLKNet#12"
 FAULT = (
-    "The number of layers is a constant, for 27 blocks in the third stage. So the script admits "
-    "four models by their names; where it was taken over, it stopped at the new models. The "
-    "indexer of nnlr counts; here nine blocks."
+    "The number of layers is a constant that fits 27 blocks in the third stage, so the script "
+    "admits four models by their names. Where it was taken over, it stopped at the new models. "
+    "The indexer of nnlr counts the blocks, of a model with nine as well."
 )
 
 

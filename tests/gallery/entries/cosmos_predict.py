@@ -42,8 +42,8 @@ def with_nnlr(net):
 
 THREAD = "nvidia-cosmos/cosmos-predict2.5#165"
 FAULT = (
-    "A user asks whether it is meant that both halves decay. `nnlr.check` notes it of any "
-    "optimizer, with the names; the split that the code announces is "
+    "A question that had no answer in autumn 2026: is it meant that both halves decay? "
+    "`nnlr.check` notes it of any optimizer, with the names; the split that the code announces is "
     '`nnlr.no_weight_decay("nanogpt")`.'
 )
 

@@ -49,8 +49,9 @@ def with_nnlr(net):
 
 THREAD = "shenweichen/DeepCTR-Torch#131"
 FAULT = (
-    "Up to version 0.2.1 the penalty was computed once, of the initial weights: a constant without "
-    "a gradient, so nothing decayed. Beside a plan, an optimizer that does not decay is an error."
+    "Up to version 0.2.1 the penalty was computed once, of the initial weights: a constant "
+    "without a gradient, so nothing decayed. `nnlr.check` makes an error of an optimizer that "
+    "does not decay where its plan does."
 )
 
 

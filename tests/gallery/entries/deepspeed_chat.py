@@ -16,8 +16,8 @@ SOURCE = "applications/DeepSpeed-Chat/dschat/utils/utils.py, get_optimizer_group
 FAMILY = "language"
 THREAD = "deepspeedai/DeepSpeedExamples#755"
 FAULT = (
-    "The list was `bias` and `LayerNorm.weight`, which are names of BERT: the norms of OPT, Llama "
-    "and Bloom decayed. `plan.diff` says what the change of the rule changed."
+    "The list of words was `bias` and `LayerNorm.weight`, as BERT calls them: the norms of OPT, "
+    "Llama and Bloom decayed. `plan.diff` says what the change of the rule changed."
 )
 
 

@@ -52,7 +52,8 @@ def with_nnlr(net):
 THREAD = "deepspeedai/DeepSpeed#7713"
 FAULT = (
     "The two rates were gone after the first step: the WarmupLR of the configuration writes its "
-    "one `warmup_max_lr` into both groups. `nnlr.check` reads the configuration."
+    "one `warmup_max_lr` into both groups. `nnlr.check` reads the configuration, and makes an "
+    "error of it."
 )
 
 

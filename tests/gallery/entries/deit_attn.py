@@ -2,8 +2,8 @@
 
 `--attn-only` fine-tunes a ViT at another resolution: parameters with `.attn.` in their name are
 trained, and so are `pos_embed` and the head; patches and all else are frozen. Of what is trained,
-one-axis parameters and those of the model's `no_weight_decay()` do not decay, as timm has it. The
-rate is 5e-4, the decay 0.05.
+one-axis parameters and those of the model's `no_weight_decay()` do not decay, as timm has it. Rate
+5e-4 and decay 0.05, the defaults of the script.
 """
 
 from torch import nn

@@ -52,8 +52,8 @@ def with_nnlr(net):
 THREAD = "huggingface/diffusers#9464"
 FAULT = (
     "With Prodigy the script set the rate of the second text encoder's group, by position, and "
-    "there is no such group: an IndexError. Of a rule by name, nnlr says that nothing behind it "
-    "trains."
+    "there is no such group: an IndexError. nnlr goes by names, and warns of a rule that reaches "
+    "only what is frozen."
 )
 
 

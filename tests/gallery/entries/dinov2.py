@@ -1,6 +1,6 @@
 """DINOv2: layer decay in pre-training, and patches slower still.
 
-Student and head are one list of groups. Tokens, positions and patches are layer 0, each block gets
+Called for the student and for its head. Tokens, positions and patches are layer 0, each block gets
 0.9 of the one above it, and patches 0.2 of that; the head of the self-supervision is at the top,
 its last layer marked `is_last_layer`, for a schedule of its own. Biases, norms and LayerScale
 (`gamma`) do not decay, all else by 0.04; the rate is 4e-3 at a batch of 1024.
@@ -16,8 +16,9 @@ SOURCE = "dinov2/utils/param_groups.py, get_params_groups_with_decay"
 FAMILY = "vision"
 THREAD = "facebookresearch/dinov2#283"
 FAULT = (
-    "Registers came to the model and not to the list of names: they learned at the top rate. "
-    "A parameter for which a list has no layer is a note; the indexer knows the registers."
+    "Registers were added to the model but not to the list of names, so they learned at the top "
+    "rate. In nnlr a parameter for which a list has no layer is a note; the indexer `dinov2` "
+    "knows the registers."
 )
 
 LISTED = {

@@ -1,7 +1,8 @@
 """Dion: matrices by Dion, embedding and head by Lion, the head slower by the root of the width.
 
 All have one base rate, 0.02. Matrices of the blocks decay by 0.01; embedding and head do not, and
-the head has the base rate divided by the square root of the width.
+the head has the base rate divided by the square root of the width. (Lion also gets betas of its
+own, which are left out here.)
 """
 
 from torch import nn

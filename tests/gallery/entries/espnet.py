@@ -14,9 +14,9 @@ SOURCE = "espnet/asr/pytorch_backend/asr_init.py, freeze_modules"
 FAMILY = "speech"
 THREAD = "espnet/espnet#2423"
 FAULT = (
-    "A user froze every layer, and the network went on learning: in the list a comma is missing, "
-    "and the prefix `encoder.encoders.10.encoder.encoders.11.` is that of nothing. In nnlr that "
-    "is an error."
+    "A user froze what they took for every layer, and the network went on learning. Besides what "
+    "is not listed at all, a comma is missing, and the prefix "
+    "`encoder.encoders.10.encoder.encoders.11.` matches nothing. In nnlr that is an error."
 )
 
 

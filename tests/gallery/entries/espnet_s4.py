@@ -16,9 +16,9 @@ SOURCE = "espnet2/optimizers/optim_groups.py, configure_optimizer"
 FAMILY = "speech"
 THREAD = "state-spaces/mamba#798"
 FAULT = (
-    "Mamba marks `A_log` and `D` with `_no_weight_decay`, and a user asks who reads that: neither "
-    "torch nor transformers does. nnlr's own rule reads both marks; what of `_optim` is no decay "
-    "it says instead of doing it."
+    "A question: who reads the mark `_no_weight_decay` that Mamba sets on `A_log` and `D`? "
+    "Neither torch nor transformers does. nnlr's own rule reads both marks, and where `_optim` "
+    "asks for more than no decay, a note says so."
 )
 
 

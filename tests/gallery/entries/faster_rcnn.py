@@ -15,8 +15,8 @@ SOURCE = "model/faster_rcnn.py, FasterRCNN.get_optimizer"
 FAMILY = "detection"
 THREAD = "chenyuntc/simple-faster-rcnn-pytorch#21"
 FAULT = (
-    "The log printed the rate of the first group, which was a bias now and then: twice the rate. "
-    "nnlr says the rate that the run was given, and the extremes."
+    "The log printed the rate of the first group, which in some runs was a bias, at twice the "
+    "rate. nnlr's `rate_summary` gives the base rate, and the lowest and highest of all groups."
 )
 
 

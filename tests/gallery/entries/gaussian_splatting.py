@@ -42,7 +42,7 @@ def by_hand(net):
 
 
 def with_nnlr(net):
-    """In units of the rate of rotations."""
-    rates = {"xyz": 0.8, "features_dc": 2.5, "features_rest": 0.125, "opacity": 25, "scaling": 5}
-    scheme = nnlr.rules([nnlr.rule(f"_{part}", lr_mult=rate) for part, rate in rates.items()])
-    return nnlr.resolve(net, scheme, lr=1e-3, weight_decay=0)
+    """A rule for each property; rotations have the base rate."""
+    rates = {"features_dc": 0.0025, "features_rest": 0.000125, "opacity": 0.025, "scaling": 0.005}
+    rules = nnlr.rules([nnlr.rule(f"_{part}", lr=rate) for part, rate in rates.items()])
+    return nnlr.resolve(net, rules * nnlr.rule("_xyz", lr=1.6e-4 * 5), lr=0.001, weight_decay=0)

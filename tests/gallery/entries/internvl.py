@@ -1,9 +1,9 @@
 """InternVL: layer decay in the vision tower and in the language side.
 
 Each tower counts its own layers: embeddings and the learned queries are layer 0, block i is i + 1,
-and what lies above the n blocks n + 2. The rate is `0.9 ** (n + 1 - layer)` of the base rate (1e-5
-here), and never more than it, so that the top block has 0.9 and what follows 1. Vectors and biases
-do not decay, the rest by 0.05.
+and what lies above the n blocks n + 2. The rate is `0.9 ** (n + 1 - layer)` of the base rate, and
+never more than it, so that the top block has 0.9 and what follows 1. Vectors and biases do not
+decay. The function takes all numbers from outside; here 0.9, a rate of 1e-5 and a decay of 0.05.
 """
 
 import torch

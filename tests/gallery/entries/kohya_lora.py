@@ -52,7 +52,7 @@ def with_nnlr(net):
 THREAD = "kohya-ss/sd-scripts#1929"
 FAULT = (
     "LoRA+ was switched on together with Prodigy, which has one rate for all groups and raises in "
-    "the first step, after all data was prepared. `nnlr.check` tries the optimizer before."
+    "the first step, after all data was prepared. `nnlr.check` tries it before."
 )
 
 

@@ -45,7 +45,8 @@ def with_nnlr(net):
 THREAD = "huggingface/lerobot#280"
 FAULT = (
     "The function looked for names that start with `backbone`. There are none: the group was "
-    "empty, and the backbone learned at the rate of the rest."
+    "empty, and the backbone learned at the rate of the rest. In nnlr a rule that matches nothing "
+    "is an error, with the nearest pattern that would."
 )
 
 

@@ -16,9 +16,9 @@ SOURCE = "llava/train/llava_trainer.py, LLaVATrainer.create_optimizer"
 FAMILY = "multimodal"
 THREAD = "LLaVA-VL/LLaVA-NeXT#492"
 FAULT = (
-    "A user set both rates and saw no effect of them; DeepSpeed had built the optimizer, they "
-    "suspect, in one group. `nnlr.check(plan, optimizer)` compares what is there with what was "
-    "meant."
+    "A user set both rates and saw no effect of them; they suspect that DeepSpeed had built the "
+    "optimizer, in one group. The thread has no answer. `nnlr.check(plan, optimizer)` compares "
+    "what is there with what was meant."
 )
 
 

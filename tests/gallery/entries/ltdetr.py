@@ -17,8 +17,9 @@ SOURCE = (
 FAMILY = "detection"
 THREAD = "lightly-ai/lightly-train#646"
 FAULT = (
-    "The branch, new and untrained, had the rate of the whole backbone: a hundredth of what it "
-    "needs. The difference of two plans says what a change of a pattern moves."
+    "The convolutional branch beside the ViT, new and untrained, had the rate of the whole "
+    "backbone: a hundredth of what it needs. The difference of two plans says what a change of a "
+    "pattern moves."
 )
 
 

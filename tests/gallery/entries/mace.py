@@ -56,8 +56,9 @@ def with_nnlr(net):
 
 THREAD = "ACEsuit/mace#1529"
 FAULT = (
-    "Parts that the function does not name, such as the charge maps of PolarMACE, were in no group "
-    "and stayed as initialized in training from scratch. Since then it raises on what is left."
+    "Parts that the function does not name, such as the charge maps of PolarMACE, were in no "
+    "group and stayed as initialized in training from scratch. Since then it raises on what is "
+    "left. `nnlr.check` of the whole model names such parts for any optimizer."
 )
 
 

@@ -55,8 +55,8 @@ def with_nnlr(net):
 
 THREAD = "athms/mad-lab#5"
 FAULT = (
-    "Before the thread everything decayed, the marks were read by nobody. The difference of the "
-    "two plans says what the function changes, and why."
+    "Before the thread everything decayed: nothing read the marks of Mamba. The difference of the "
+    "two plans says what the function changes."
 )
 
 

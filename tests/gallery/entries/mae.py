@@ -17,9 +17,9 @@ SOURCE = "util/lr_decay.py, param_groups_lrd; util/lr_sched.py"
 FAMILY = "vision"
 THREAD = "facebookresearch/mae#216"
 FAULT = (
-    "The report says that all layers learn alike, since no optimizer reads `lr_scale`. In this "
-    "repository its own loop does; wherever the function went without the loop, the report is "
-    "right. A scheduler that does not multiply it in is an error."
+    "The report, that all layers learn alike because no optimizer reads `lr_scale`, does not hold "
+    "for this repository, whose own loop does. It holds wherever the function is used without the "
+    "loop: `nnlr.check` makes an error of a scheduler that does not multiply `lr_scale` in."
 )
 
 

@@ -19,7 +19,8 @@ def model():
     """Two towers, a fusion layer and a head."""
     return tree(
         {
-            "vit_model.visual.conv1": nn.Conv2d(3, 4, 2, bias=False),
+            "vit_model.patch_embed.proj": nn.Conv2d(3, 4, 2),
+            "vit_model.layers.0.blocks.0.norm1": nn.LayerNorm(4),
             "text_transformer.embeddings.word_embeddings": nn.Embedding(7, 4),
             "text_transformer.embeddings.LayerNorm": nn.LayerNorm(4),
             "cross_modal_text_transform": nn.Linear(4, 4),
@@ -45,7 +46,7 @@ def by_hand(net):
 
 
 def with_nnlr(net):
-    """A rule for each factor, and the preset for such names."""
+    """A rule for each factor, and one for the words."""
+    spared = nnlr.rule(nnlr.regex(r".*(bias|(LayerNorm|norm[12]?)\.weight).*"), wd_mult=0)
     rates = nnlr.rule("vqa_classifier.*", lr_mult=50) * nnlr.rule("cross_modal*", lr_mult=5)
-    schemes = rates * nnlr.no_weight_decay("bert_legacy")
-    return nnlr.resolve(net, schemes, lr=5e-6, weight_decay=0.01)
+    return nnlr.resolve(net, spared * rates, lr=5e-6, weight_decay=0.01)

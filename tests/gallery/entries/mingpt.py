@@ -16,8 +16,8 @@ SOURCE = "mingpt/model.py, GPT.configure_optimizers"
 FAMILY = "language"
 THREAD = "karpathy/minGPT#23"
 FAULT = (
-    "The first version went by names, `bias` and `LayerNorm.weight`, and called its norms `ln1`: "
-    "their gains decayed. `nnlr.check` knows a norm by its class."
+    "The first version went by names, `bias` and `LayerNorm.weight`, but the norms of the model "
+    "are called `ln1`: their gains decayed. `nnlr.check` knows a norm by its class."
 )
 
 

@@ -16,9 +16,9 @@ SOURCE = "monai/optimizers/utils.py, generate_param_groups"
 FAMILY = "detection"
 THREAD = "Project-MONAI/MONAI#1339"
 FAULT = (
-    "The parameters of a group were an iterator, and had been read once to see which are left. The "
-    "group that reached the optimizer was empty, and the layer with the rate of its own never "
-    "trained."
+    "The parameters of a group were an iterator, which had been read once to see what is left. "
+    "The group that reached the optimizer was empty, and the layer with the rate of its own never "
+    "trained. `nnlr.check` finds both, the empty group and the layer."
 )
 
 

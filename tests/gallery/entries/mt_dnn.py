@@ -14,9 +14,9 @@ SOURCE = "mt_dnn/model.py, MTDNNModel._get_param_groups"
 FAMILY = "language"
 THREAD = "namisan/mt-dnn#37"
 FAULT = (
-    "It asked whether the whole name is in the list (`n not in no_decay`) instead of whether a "
-    "word of the list is in the name: the group without decay was all but empty. A pattern that "
-    "matches nothing is an error, with the nearest that would."
+    "The function asked whether the whole name is in the list (`n not in no_decay`) instead of "
+    "whether a word of the list is in the name: the group without decay was all but empty. In "
+    "nnlr a pattern that matches nothing is an error, with the nearest that would."
 )
 
 

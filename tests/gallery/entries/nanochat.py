@@ -45,5 +45,5 @@ def by_hand(net):
 def with_nnlr(net):
     """A base rate for each algorithm; every parameter must be routed, so nothing is forgotten."""
     rates = {"muon": 0.02, "adamw": 0.2 * (net.lm_head.in_features / 768) ** -0.5}
-    scheme = nnlr.route("muon", "adamw") * nnlr.rule("lm_head.*", lr_mult=0.02)
+    scheme = nnlr.route("muon", "adamw") * nnlr.rule("lm_head.*", lr_mult=0.004 / 0.2)
     return nnlr.resolve(net, scheme, lr=rates, weight_decay=0)

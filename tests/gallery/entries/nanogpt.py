@@ -15,8 +15,8 @@ FAMILY = "language"
 THREAD = "karpathy/nanoGPT#21"
 FAULT = (
     "Tying the output layer to the table of words broke the function, which then counted one "
-    "tensor under two names, as a matrix and as an embedding. For nnlr it is one row, and its "
-    "other name is said."
+    "tensor under two names, as a matrix and as an embedding. In nnlr it is one row, which says "
+    "its other name."
 )
 
 

@@ -2,7 +2,7 @@
 
 SiamRPN++ trains neck and head at 0.005 for ten epochs on a frozen ResNet. Then the optimizer is
 built again: `layer2` to `layer4` learn too, at a tenth, and the layers below stay frozen. All
-decays by 1e-4. Below is the second phase.
+decays by 1e-4. These are the defaults of its configuration; below is the second phase.
 """
 
 from torch import nn

@@ -17,9 +17,9 @@ SOURCE = "train.py, get_1x_lr_params_NOscale and get_10x_lr_params"
 FAMILY = "detection"
 THREAD = "speedinghzl/Pytorch-Deeplab#18"
 FAULT = (
-    "The function went through all modules of a layer, and through all parameters of each, which "
-    "reach those of its submodules too: a kernel of a block three levels deep was in the list "
-    "three times, and moved three times in a step."
+    "The function goes through all modules of a layer, and through all parameters of each, which "
+    "include those of its submodules: a kernel of a block three levels deep is in the list three "
+    "times, and each step moves it three times. `nnlr.check` says which."
 )
 
 

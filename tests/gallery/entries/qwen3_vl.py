@@ -16,8 +16,9 @@ SOURCE = "qwen-vl-finetune/qwenvl/train/trainer.py, create_optimizer"
 FAMILY = "multimodal"
 THREAD = "QwenLM/Qwen3-VL#1646"
 FAULT = (
-    "A user's module hardly moved at the 2e-7 of the documentation. Where weights are bfloat16, a "
-    "step that small rounds to nothing, which `nnlr.check` works out from weights and rates."
+    "A user's new module hardly moved at the rate of the documentation, 2e-7. Where weights are "
+    "bfloat16, a step that small rounds to nothing, which `nnlr.check` works out from weights and "
+    "rates."
 )
 
 

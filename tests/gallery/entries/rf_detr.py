@@ -16,9 +16,9 @@ SOURCE = "src/rfdetr/training/param_groups.py, get_param_dict"
 FAMILY = "detection"
 THREAD = "roboflow/rf-detr#1409"
 FAULT = (
-    "One group for each tensor: 465 groups of 28 settings in the smallest model, so that "
-    "AdamW launched a kernel for each tensor in every step. A plan merges what is equal; its first "
-    "line says how many groups are left."
+    "It made one group for each tensor: 465 groups in the smallest model, with 28 different "
+    "settings, so that AdamW launched a kernel for each tensor in every step. A plan merges "
+    "groups that are equal; its first line says how many are left."
 )
 
 

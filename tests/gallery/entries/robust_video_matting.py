@@ -16,9 +16,9 @@ SOURCE = "train.py, Trainer.init_model"
 FAMILY = "detection"
 THREAD = "PeterL1n/RobustVideoMatting#100"
 FAULT = (
-    "The parts were listed, and the two projections forgotten: they stayed as they were "
-    "initialised in the published script, which the authors call a bug that their own training did "
-    "not have."
+    "The parts were listed, and the two projections forgotten: in the published script they "
+    "stayed as they were initialised, which the authors call a bug that their own training did "
+    "not have. `nnlr.check` names them."
 )
 
 

@@ -17,9 +17,10 @@ SOURCE = "training/optimizer.py, construct_optimizer and layer_decay_param_modif
 FAMILY = "detection"
 THREAD = "facebookresearch/sam2#667"
 FAULT = (
-    "Asked how to freeze the encoder, someone advised a layer decay of 0. The override of "
+    "Asked how to freeze the encoder, a user advises a layer decay of 0. But the override of "
     "`pos_embed` still trains the positions, the neck still learns, and what has rate 0 still "
-    "costs gradients and optimizer state. In nnlr a rule of rate 0 locks what it names."
+    "costs gradients and optimizer state: a note of `nnlr.check`. In nnlr a rule of rate 0 locks "
+    "what it names."
 )
 
 

@@ -45,9 +45,9 @@ def with_nnlr(net):
 
 THREAD = "EleutherAI/sparsify#62"
 FAULT = (
-    "The schedule was built on Muon alone: the biases never warmed up and never slowed down. "
-    "`nnlr.check` compares all optimizers with all schedulers; a plan makes one optimizer of "
-    "both."
+    "The pull request brings the parameters of Adam into the schedule. Before it the schedule was "
+    "that of Muon alone, and the rate of the biases stayed as it was. `nnlr.check` compares all "
+    "optimizers with all schedulers; a plan makes one optimizer of both."
 )
 
 

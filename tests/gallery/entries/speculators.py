@@ -54,8 +54,9 @@ def with_nnlr(net):
 
 THREAD = "vllm-project/speculators#1066"
 FAULT = (
-    "At first the tables went to AdamW and, without a word, to its rate and decay: the head barely "
-    "trained. `plan.diff` says what a change of routing does to the rates."
+    "A change had sent the tables to AdamW and, without a word, to its rate and decay, a tenth of "
+    "Muon's: the head barely trained. `plan.diff` says what a change of routing does to the "
+    "rates."
 )
 
 

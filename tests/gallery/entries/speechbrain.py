@@ -15,8 +15,8 @@ SOURCE = "recipes/CommonVoice/ASR/CTC/train_with_wav2vec.py, ASR.init_optimizers
 FAMILY = "speech"
 THREAD = "speechbrain/speechbrain#1201"
 FAULT = (
-    "A frozen wav2vec 2.0 was still given to its optimizer, counted as trainable and stepped. "
-    "`nnlr.check` looks at both optimizers together."
+    "A frozen wav2vec 2.0 was still given to its optimizer and counted as trainable. `nnlr.check` "
+    "takes both optimizers together, and says what is frozen in them."
 )
 
 

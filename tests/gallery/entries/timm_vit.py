@@ -17,9 +17,8 @@ SOURCE = "timm/optim/_param_groups.py, param_groups_layer_decay"
 FAMILY = "vision"
 THREAD = "huggingface/pytorch-image-models#2712"
 FAULT = (
-    "Registers were in no expression of the matcher, so they got the top layer, the full rate, and "
-    "decay. The layers of a plan show it before a run; below they are those of the matcher as it "
-    "was."
+    "Registers were in no expression of the matcher, so they got the top layer, the full rate, "
+    "and decay. The layers of a plan show it before a run."
 )
 
 

@@ -43,7 +43,7 @@ def with_nnlr(net):
 THREAD = "Clear-3d/torch-ngp-semantic#1"
 FAULT = (
     "A network for semantics was added to the model and not to the list: it stayed as it was "
-    "initialized, and only what it reads was trained."
+    "initialized, and only what it reads was trained. `nnlr.check` of the whole model names it."
 )
 
 

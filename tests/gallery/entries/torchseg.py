@@ -16,9 +16,9 @@ SOURCE = "model/bisenet/cityscapes.bisenet.R18/train.py; furnace/utils/init_func
 FAMILY = "detection"
 THREAD = "yu-changqian/TorchSeg#84"
 FAULT = (
-    "The loop over the two slow groups wrote both times into the first: biases and norms of the "
-    "backbone stayed at their first rate, for the whole run. On groups of a plan, which know their "
-    "multipliers, that is an error."
+    "The loop over the two slow groups wrote into the first both times: biases and norms of the "
+    "backbone stayed at their first rate for the whole run. Groups of a plan know their "
+    "multipliers, and `nnlr.check` makes an error of one that has left its ratio."
 )
 
 

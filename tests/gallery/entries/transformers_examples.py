@@ -15,8 +15,8 @@ SOURCE = "examples/pytorch/language-modeling/run_clm_no_trainer.py, main"
 FAMILY = "language"
 THREAD = "huggingface/transformers#42754"
 FAULT = (
-    "The norms of most language models have other names (`ln_1`, `input_layernorm`), so that they "
-    "decay without a word. The second word alone is an error in nnlr on GPT-2; "
+    "The norms of most language models have other names (`ln_1`, `input_layernorm`), and decay "
+    "without a word. In nnlr a rule for the second word alone is an error on GPT-2; "
     "`no_weight_decay()` finds norms of every kind."
 )
 

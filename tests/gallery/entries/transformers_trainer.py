@@ -16,9 +16,9 @@ SOURCE = "src/transformers/trainer.py, Trainer.get_decay_parameter_names"
 FAMILY = "language"
 THREAD = "huggingface/transformers#35927"
 FAULT = (
-    "Until early 2025 it went by the class `nn.LayerNorm` and the word `bias`, so that every "
-    "RMSNorm of a Llama or a Qwen decayed. A rule about that class is an error on such a model, "
-    "which names the classes that there are."
+    "Until early 2025 the function went by the class `nn.LayerNorm` and the word `bias`, so that "
+    "every RMSNorm of a Llama or a Qwen decayed. In nnlr a rule about that class is an error on "
+    "such a model, which names the classes that there are."
 )
 
 

@@ -17,7 +17,8 @@ FAMILY = "detection"
 THREAD = "ultralytics/ultralytics#2855"
 FAULT = (
     "The earlier function asked every module for its `weight` and `bias`. A parameter of another "
-    "name was in no group and never trained: here the scale of an attention of text and image."
+    "name was in no group and never trained: here the scale of an attention of text and image. "
+    "`nnlr.check` names such parameters."
 )
 
 

@@ -24,6 +24,7 @@ def model():
             "model.0.conv": nn.Conv2d(3, 2, 3, bias=False),
             "model.0.bn": nn.BatchNorm2d(2),
             "model.1.gamma": nn.Parameter(torch.ones(2, 1, 1)),
+            "model.2.proj": nn.Linear(2, 2),
             "model.3.cv2.0": nn.Conv2d(2, 2, 1),
             "model.3.cv3.0": nn.Conv2d(2, 2, 1),
         }
@@ -60,7 +61,8 @@ def with_nnlr(net):
 THREAD = "ultralytics/ultralytics#25532"
 FAULT = (
     "The head was taken for layer 23 by a pattern in the code. In models of another depth the "
-    "pattern matched nothing, and class heads silently lost their 3 times the rate."
+    "pattern matched nothing, and class heads silently learned at a third of their rate. In nnlr "
+    "a pattern that matches nothing is an error, with the nearest that would."
 )
 
 

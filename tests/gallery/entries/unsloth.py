@@ -3,6 +3,7 @@
 Layers are found by `layers.<i>.` or `blocks.<i>.` in the name; what stands before it tells the
 stacks apart. Layer i of n learns with `0.9 ** (n - 1 - i)` of the rate (2e-5 here), embeddings as
 the lowest layer of the deepest stack, all else with the whole rate. Decay 0.01, none on biases.
+As in the pull request below, which was open in autumn 2026.
 """
 
 from torch import nn
@@ -17,7 +18,7 @@ THREAD = "unslothai/unsloth#7834"
 FAULT = (
     "The first version took the number alone: layers of the vision tower and of the language "
     "model were one stack, and where the tower is deeper, the top of the language model learned "
-    "too slowly. nnlr counts each tower by itself, and says so."
+    "too slowly. nnlr counts each tower by itself, and the layers of a plan show it."
 )
 
 

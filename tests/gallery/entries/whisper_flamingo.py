@@ -1,8 +1,8 @@
 """Whisper-Flamingo: the new cross-attention to the video only.
 
 The optimizer gets the parameters with `gated_x_attn`, `attn_gate` or `ff` in their name, with a
-rate of 1e-4 and a decay of 0.01 for all of them, gates and norms too. Nothing sets the gradients of
-the rest of Whisper off.
+rate of 1e-4 and a decay of 0.01 for all of them, gates and norms too. Nothing
+switches off the gradients of the rest of Whisper.
 """
 
 import torch
@@ -16,9 +16,9 @@ SOURCE = "utils.py, whisper_flamingo_optimizer"
 FAMILY = "speech"
 THREAD = "roudimit/whisper-flamingo#12"
 FAULT = (
-    "A reader looked for the code that freezes Whisper's decoder, and did not find any: it is left "
-    "out of the optimizer, but its gradients are computed, and add up. `nnlr.check` says so; a "
-    "plan that freezes sets them off."
+    "A question: where is Whisper's decoder frozen? Nowhere: it is left out of the optimizer, but "
+    "its gradients are computed, and add up. `nnlr.check` says so; a plan that freezes it "
+    "switches them off."
 )
 
 

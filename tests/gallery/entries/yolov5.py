@@ -18,9 +18,9 @@ SOURCE = "utils/torch_utils.py, smart_optimizer; train.py, train"
 FAMILY = "detection"
 THREAD = "ultralytics/yolov5#8352"
 FAULT = (
-    "The warm-up knew the biases as the group with number 2. The groups were then built in another "
-    "order, and another group fell from 0.1. A schedule of nnlr knows groups by their names, and "
-    "a name that is none is an error."
+    "The warm-up knew the biases as the group with number 2. Then the groups were built in "
+    "another order, and it was another group whose rate fell from 0.1. A schedule of nnlr knows "
+    "groups by their names, and a name that no group has is an error."
 )
 
 
@@ -39,12 +39,9 @@ def by_hand(net):
     """Three groups by the types of modules."""
     norms, weights, biases = [], [], []
     for module in net.modules():
-        if isinstance(getattr(module, "bias", None), nn.Parameter):
-            biases.append(module.bias)
-        if isinstance(module, nn.BatchNorm2d):
-            norms.append(module.weight)
-        elif isinstance(getattr(module, "weight", None), nn.Parameter):
-            weights.append(module.weight)
+        for key, p in module.named_parameters(recurse=False):
+            of_norm = key == "weight" and isinstance(module, nn.BatchNorm2d)
+            (biases if key == "bias" else norms if of_norm else weights).append(p)
     return [
         {"params": norms, "lr": 0.01, "weight_decay": 0},
         {"params": weights, "lr": 0.01, "weight_decay": 5e-4},
