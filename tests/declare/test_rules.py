@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import nnlr
 from nnlr._model.describe import describe
@@ -178,3 +179,47 @@ class TestOptions:
         assert "muon" == plan_of(tagged("muon"), tagged("muon"))["head.bias"].algorithm
         with pytest.raises(nnlr.ConfigError, match="two algorithms: 'muon' by Custom"):
             plan_of(tagged("muon"), tagged("adam"))
+
+
+class TestUnmatchedParts:
+    """Patterns inside a combined selector that match nothing."""
+
+    NET = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
+
+    @pytest.mark.parametrize(
+        "scheme",
+        [
+            nnlr.rule(nnlr.glob("body.*") | "haed.*", lr_mult=0.1),
+            nnlr.rules([nnlr.rule("body.*"), nnlr.rule(~nnlr.glob("haed.*"), lr_mult=0.1)]),
+            nnlr.freeze(nnlr.glob("body.*") | "haed.*"),
+            nnlr.freeze(~nnlr.glob("haed.*"), keep="head.bias"),
+            nnlr.rule("*", lr_mult=0.1).where(nnlr.glob("body.*") | "haed.*"),
+        ],
+        ids=repr,
+    )
+    def test_a_typo_beside_what_matches_is_found(self, scheme):
+        """The rest acts, so that it is no error; the nearest pattern is named."""
+        (finding,) = nnlr.resolve(self.NET, scheme, lr=1, weight_decay=0).findings
+        assert ("unmatched-part", "warning") == (finding.kind, finding.severity)
+        assert "'haed.*' in " in finding.cause
+        assert "Write 'head.*' if that is meant" in finding.fix
+
+    @pytest.mark.parametrize(
+        "scheme",
+        [
+            nnlr.rule(nnlr.glob("body.*") | "haed.*", lr_mult=0.1, optional=True),
+            nnlr.rule("*", lr_mult=0.1).where(nnlr.glob("body.*") | "haed.*", optional=True),
+            nnlr.rule(~nnlr.role("norm"), lr_mult=0.1),
+            nnlr.rule(nnlr.glob("body.*") | "head.bias", lr_mult=0.1),
+        ],
+        ids=repr,
+    )
+    def test_what_may_match_nothing_is_not(self, scheme):
+        """Optional ones, and roles, which are asked of any model."""
+        assert () == nnlr.resolve(self.NET, scheme, lr=1, weight_decay=0).findings
+
+    def test_without_a_near_name_it_says_so(self):
+        """There is none to offer."""
+        rule = nnlr.rule(nnlr.glob("body.*") | "zzz", lr_mult=0.1)
+        (finding,) = nnlr.resolve(self.NET, rule, lr=1, weight_decay=0).findings
+        assert finding.fix.startswith("Correct it, or drop it; ")

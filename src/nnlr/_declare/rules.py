@@ -15,9 +15,10 @@ from nnlr._arguments import Written, as_call, flag, is_listing
 from nnlr._arguments import options as checked_options
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace, settings_of
 from nnlr._declare.scheme import Scheme
+from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo
 from nnlr._select.selector import Indices, Selector, as_selector
-from nnlr._select.suggestions import must_match
+from nnlr._select.suggestions import must_match, unmatched_parts
 from nnlr._text import listed, plural, shown
 from nnlr.errors import CallError, CoverageError, NnlrError, PatternError
 
@@ -55,6 +56,11 @@ class Rule(_Claims):
             if model.params[index].aliases:
                 traces[index] = (replace(step, via=self.via(model, index)),)
         return traces
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """Names in its selector that no parameter has, unless it may match nothing."""
+        what = f"{self.word} {self.selector!r}"
+        return [] if self.optional else unmatched_parts(self.selector, model, what)
 
     def via(self, model: ModelInfo, index: int) -> tuple[str, ...]:
         """The names by which the rule reaches a tied parameter."""
@@ -172,6 +178,10 @@ class Rules(_Claims):
             if model.params[index].aliases:
                 traces[index] = (replace(shared[key][0], via=member.via(model, index)),)
         return traces
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """The findings of all members."""
+        return [finding for member in self.members for finding in member.findings(model)]
 
     def _without_effect(
         self, names: list[str], matched: list[Indices], model: ModelInfo

@@ -18,7 +18,7 @@ from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, with_roles
 from nnlr._select.selector import Selector, as_selector
-from nnlr._select.suggestions import must_match
+from nnlr._select.suggestions import must_match, unmatched_parts
 from nnlr._text import plural, shown
 from nnlr.errors import CallError, NnlrError, PatternError
 
@@ -265,8 +265,11 @@ class Where(_Combined):
         return traces
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
-        """The findings of the inner scheme."""
-        return self.inner.findings(model)
+        """The findings of the inner scheme, and names in the selector that no parameter has."""
+        findings = self.inner.findings(model)
+        if self.optional:
+            return findings
+        return [*findings, *unmatched_parts(self.selector, model, f"where({self.selector!r})")]
 
     def __repr__(self) -> str:
         optional = ", optional=True" if self.optional else ""

@@ -7,9 +7,10 @@ from fnmatch import filter as matching
 from itertools import islice, product
 from typing import Final
 
+from nnlr._findings import Finding, warning
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import PREFIXES
-from nnlr._select.selector import Glob, Indices, Selector
+from nnlr._select.selector import ByName, Glob, Indices, Selector
 from nnlr._select.selectors import Regex, Role, _ModuleType
 from nnlr._text import beginnings, listed, plural
 from nnlr.errors import PatternError
@@ -66,6 +67,28 @@ def must_match(
         pattern=getattr(selector, "pattern", repr(selector)),
         nearest=[guess.pattern for guess in nearest],
     )
+
+
+def unmatched_parts(selector: Selector, model: ModelInfo, what: str) -> list[Finding]:
+    """A finding for each pattern in a combined selector that matches nothing.
+
+    In ``a | b`` the other side goes on without it, and ``~a`` chooses everything.
+    """
+    findings = []
+    for part in selector.parts():
+        if part is selector or not isinstance(part, ByName) or part.matches(model):
+            continue
+        nearest = listed([repr(guess) for guess in near_misses(part, model)])
+        fix = f"Write {nearest} if that is meant" if nearest else "Correct it, or drop it"
+        findings.append(
+            warning(
+                "unmatched-part",
+                (),
+                f"{part!r} in {what} matches no parameter of {model.label}",
+                f"{fix}; if it is there for other models, pass optional=True.",
+            )
+        )
+    return findings
 
 
 def _classes(model: ModelInfo) -> list[str]:

@@ -130,17 +130,17 @@ class Freeze(Rule):
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Those of the groups; tied tensors of which only one name was chosen are frozen whole."""
-        of_groups: Sequence[Finding] = ()
+        others = list(super().findings(model))
         if isinstance(self.selector, _Below):
-            of_groups = self.selector.groups.findings(model)
+            others += self.selector.groups.findings(model)
         names: list[str] = []
         for index in sorted(self.matches(model, self.word)):
             if model.params[index].aliases:
                 names += sorted({*model.params[index].names} - {*self.via(model, index)})
         if not names:
-            return of_groups
+            return others
         return [
-            *of_groups,
+            *others,
             note(
                 "tied-frozen",
                 names,

@@ -63,7 +63,7 @@ class ParamView:
     @cached_property
     def cls(self) -> type:
         """The class of the module that holds it."""
-        return module_class(self.slot.module) if self.slot.module else object
+        return object if self.slot.module is None else module_class(self.slot.module)
 
     @property
     def ndim(self) -> int:

@@ -8,6 +8,7 @@ group above it, and the top one all of it, here 0.01.
 from torch import nn
 
 import nnlr
+from tests.gallery.entries._error import error_of
 from tests.gallery.entries._tree import tree
 
 REPOSITORY = "allenai/allennlp"
@@ -55,7 +56,5 @@ def with_nnlr(net):
 def shown():
     """Patterns that leave the integrator over."""
     groups = ["text_field_embedder.*", "encoder.*", "output_layer.*"]
-    try:
-        nnlr.resolve(model(), nnlr.discriminative(1 / 0.38, groups), lr=0.01, weight_decay=0)
-    except nnlr.NnlrError as error:
-        return str(error)
+    scheme = nnlr.discriminative(1 / 0.38, groups)
+    return error_of(nnlr.resolve, model(), scheme, lr=0.01, weight_decay=0)

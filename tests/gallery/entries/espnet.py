@@ -7,6 +7,7 @@ out of the optimizer, an Adadelta with rate 1.0 without decay unless told otherw
 from torch import nn
 
 import nnlr
+from tests.gallery.entries._error import error_of
 from tests.gallery.entries._tree import tree
 
 REPOSITORY = "espnet/espnet"
@@ -47,8 +48,5 @@ def with_nnlr(net):
 
 def shown():
     """The prefix without its comma."""
-    try:
-        two = nnlr.freeze("encoder.encoders.10.encoder.encoders.11.*")
-        nnlr.resolve(model(), two, lr=1.0, weight_decay=0)
-    except nnlr.PatternError as error:
-        return str(error)
+    two = nnlr.freeze("encoder.encoders.10.encoder.encoders.11.*")
+    return error_of(nnlr.resolve, model(), two, lr=1.0, weight_decay=0)

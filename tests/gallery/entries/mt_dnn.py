@@ -7,6 +7,7 @@ these do not decay, all else by 0.01. One rate for all, 5e-5.
 from torch import nn
 
 import nnlr
+from tests.gallery.entries._error import error_of
 from tests.gallery.entries._tree import tree
 
 REPOSITORY = "namisan/mt-dnn"
@@ -52,7 +53,5 @@ def with_nnlr(net):
 
 def shown():
     """The first version's test of whole names."""
-    try:
-        nnlr.resolve(model(), nnlr.rule("LayerNorm.weight", wd_mult=0), lr=5e-5, weight_decay=0.01)
-    except nnlr.PatternError as error:
-        return str(error)
+    whole_name = nnlr.rule("LayerNorm.weight", wd_mult=0)
+    return error_of(nnlr.resolve, model(), whole_name, lr=5e-5, weight_decay=0.01)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
+from tests.gallery.entries._error import error_of
 from tests.gallery.entries._tree import tree
 
 REPOSITORY = "huggingface/transformers"
@@ -63,7 +64,4 @@ def with_nnlr(net):
 def shown():
     """The older rule on a Llama, where nothing is in an `nn.LayerNorm`."""
     by_class = nnlr.rule(nnlr.module_type(nn.LayerNorm), wd_mult=0)
-    try:
-        nnlr.resolve(model(), by_class, lr=5e-5, weight_decay=0.01)
-    except nnlr.PatternError as error:
-        return str(error)
+    return error_of(nnlr.resolve, model(), by_class, lr=5e-5, weight_decay=0.01)
