@@ -85,18 +85,24 @@ def pytest_runtest_call(item):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
+def pytest_runtest_protocol(item, nextitem):
     """Let what a test that is not measured starts, not be measured either."""
-    if not item.get_closest_marker("no_cover"):
-        return (yield)
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        return (yield)
+        if item.get_closest_marker("no_cover"):
+            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        outcome = yield
+    if nextitem is None or nextitem.path != item.path:
+        keep_what_is_there()
+    return outcome
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session):
-    """Measure the imports of nnlr alone: following those of others takes half a minute."""
+    """Measure the imports of nnlr alone: following those of others takes half a minute.
+
+    Without the garbage collector: nearly all of what is imported and collected stays.
+    """
+    gc.disable()
     if session.config.stash[MEASURED] is None or session.config.getoption("tx", None):
         return (yield)  # workers collect
     for name in ("lightning", "peft", "timm", "transformers.trainer"):
@@ -110,21 +116,25 @@ def pytest_collection(session):
     return (yield)
 
 
-def pytest_collection_modifyitems(items):
-    """Run real trainers and processes first, and skip the long tests unless they were asked for.
+def pytest_collection_modifyitems(config, items):
+    """Run real trainers and processes first, and leave out the long tests, unless asked for.
 
     A file that takes long and comes last leaves the other cores without work.
     """
     items.sort(key=lambda item: item.path.parent.name != "integrations")
     if FULL:
         return
-    skip = pytest.mark.skip(reason="long: set NNLR_FULL=1 or run make full")
-    for item in items:
-        if item.get_closest_marker("full"):
-            item.add_marker(skip)
+    long = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if not item.get_closest_marker("full")]
 
 
-def pytest_collection_finish():
+def pytest_report_header():
+    """Say that there is more, which xdist does not count."""
+    return None if FULL else "without the long tests: make full runs them"
+
+
+def keep_what_is_there():
     """What was imported by now stays, so the garbage collector need not look at it.
 
     A million objects of torch, transformers and others would be gone through at every full
@@ -132,3 +142,9 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish():
+    """Begin to collect garbage, of what the tests make."""
+    gc.enable()
+    keep_what_is_there()
