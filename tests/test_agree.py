@@ -301,6 +301,7 @@ def test_a_store_that_is_gone_is_said_so(left):
         raise told([None, plan()], store=Gone(left))
 
 
+@pytest.mark.no_cover
 def test_a_large_plan_fits_into_the_store():
     """5,000 rows are exchanged within what a store takes, and the last difference found."""
     tensors = {f"layers.{n}.attention.weight": torch.empty(1) for n in range(5_000)}

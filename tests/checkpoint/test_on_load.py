@@ -122,6 +122,7 @@ def moved_into(saved, optimizer, **kwargs):
 class TestContinuation:
     @pytest.mark.parametrize(("before", "after"), PAIRS)
     @pytest.mark.parametrize("name", OPTIMIZERS)
+    @pytest.mark.no_cover
     def test_other_groups_continue_bit_for_bit(self, name, before, after):
         """Three steps, other groups, three steps: the weights of the uninterrupted run."""
         cls, settings = OPTIMIZERS[name]

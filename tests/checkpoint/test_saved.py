@@ -122,6 +122,7 @@ class TestGroups:
     @pytest.mark.parametrize("cls", SETTINGS)
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("pair", PAIRS, ids=" to ".join)
+    @pytest.mark.no_cover
     def test_other_groups_continue_bit_for_bit(self, pair, form, cls, hooked):
         """Three steps, other groups, three steps: the weights of the uninterrupted run."""
         (before, after), settings = pair, SETTINGS[cls]

@@ -506,6 +506,7 @@ class TestSchedulers:
         assert ("ratio-drift" in found) == (name.endswith("one peak"))
 
     @pytest.mark.parametrize("name", SCHEDULERS)
+    @pytest.mark.no_cover
     def test_each_is_seen_in_the_middle_of_a_run(self, name):
         """Three steps on, the answer is the same."""
         net = network()
@@ -520,6 +521,7 @@ class TestSchedulers:
         assert expected == [each for each in found if each != "ratio-drift"]
 
     @pytest.mark.parametrize("name", SCHEDULERS)
+    @pytest.mark.no_cover
     def test_with_schedule_each_is_clean(self, name):
         """Whatever its floors are, they are those of the base rate."""
         if "OneCycle" in name or "Cyclic" in name or "last step" in name:

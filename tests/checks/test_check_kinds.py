@@ -149,6 +149,7 @@ PROSE = {
 
 
 @pytest.mark.usefixtures("alone")
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("kind", "build"), [pair for pair in PAIRS if pair.values[0] not in PROSE])
 def test_each_fix_is_run_and_mends(kind, build):
     """The line behind the words; then rates are as planned and nothing of it is found."""

@@ -122,7 +122,7 @@ def test_every_page_is_in_the_contents():
 @pytest.mark.no_cover
 def test_every_link_leads_somewhere():
     """To a file that is there, and to a heading that it has."""
-    for page, link in ((page, link) for page in PAGES for link in links(page)):
+    for page, link in [(one, link) for one in PAGES for link in links(one)]:
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), (page, link)

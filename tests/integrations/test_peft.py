@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import nnlr
+from tests.helpers import thinned
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -203,7 +204,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", thinned(TYPES, 4))
 @pytest.mark.no_cover
 def test_every_type_trains_and_resumes_as_the_loop_by_hand(tmp_path, kind):
     """Bit for bit, under a schedule with a floor; the base stays as it was.

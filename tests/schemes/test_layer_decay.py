@@ -15,6 +15,7 @@ from torch import nn
 import nnlr
 from nnlr import Plan, layer_decay, no_weight_decay
 from nnlr.testing import SchemeLaws
+from tests.helpers import thinned
 from tests.schemes.naming import Holder, module_of
 
 VIT = ["cls_token", "patch_embed.w", "blocks.0.w", "blocks.1.w", "norm.w", "head.w"]
@@ -390,7 +391,7 @@ def differs_from_timm(name):
     return False
 
 
-@pytest.mark.parametrize("name", MODELS[::90])
+@pytest.mark.parametrize("name", thinned(MODELS[::90], 3))
 @pytest.mark.no_cover
 def test_every_ninetieth_model_of_timm(name):
     """Learning rate and weight decay of each parameter as timm has them."""
@@ -404,7 +405,7 @@ def test_all_models_of_timm(start):
     assert [] == list(filter(differs_from_timm, MODELS[start::30]))
 
 
-@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize("name", thinned(FROZEN, 3))
 @pytest.mark.no_cover
 def test_values_of_timm_1_0_31(name):
     """Stored numbers, whatever version of timm is installed."""
@@ -413,7 +414,7 @@ def test_values_of_timm_1_0_31(name):
 
 def test_timms_fallback_for_models_without_a_matcher():
     """Dozens of parameters as layers, if asked for."""
-    model = built("convformer_b36")
+    model = built("convformer_s18")
     assert not hasattr(model, "group_matcher")
     scheme = layer_decay(0.75, nnlr.depth.timm(fallback=True))
     both = scheme * no_weight_decay("timm_layer_decay")

@@ -16,6 +16,7 @@ import nnlr
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.testing import SchemeLaws
 from tests import zoo
+from tests.helpers import thinned
 
 LR = 2e-4
 DECAY = 0.03
@@ -121,7 +122,7 @@ def adapted(model, kind):
 
 
 CASES = [
-    pytest.param(model, kind, id=f"{model.__name__}-{kind}")
+    (model, kind)
     for model, kind in itertools.product(LAYERS, CONFIGS)
     # PEFT warns that tied layers are adapted; a bias of B needs a biased layer
     if not (model is tied_gpt2 and kind in {"embedding", "everything"})
@@ -193,9 +194,10 @@ class TestLoraPlusLaws(SchemeLaws):
 
 
 class TestPeftGrouping:
-    @pytest.mark.parametrize(("model", "kind"), CASES)
-    def test_rates_are_those_of_peft(self, model, kind):
+    @pytest.mark.parametrize("case", thinned(CASES, 2))
+    def test_rates_are_those_of_peft(self, case):
         """Learning rate and decay of every parameter, on every kind of adapter."""
+        model, kind = case
         tuned = adapted(model, kind)
         expected = in_peft(tuned, 16, loraplus_weight_decay=DECAY)
         assert_same(expected, in_nnlr(tuned, nnlr.lora_plus(16, grouping="peft")))
@@ -203,7 +205,12 @@ class TestPeftGrouping:
     @pytest.mark.parametrize(
         ("model", "config", "layers"),
         [
-            (transformers.LlamaForCausalLM, transformers.LlamaConfig, "all-linear"),
+            pytest.param(
+                transformers.LlamaForCausalLM,
+                transformers.LlamaConfig,
+                "all-linear",
+                marks=pytest.mark.full,
+            ),
             (
                 transformers.BertModel,
                 transformers.BertConfig,

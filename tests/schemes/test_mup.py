@@ -26,7 +26,7 @@ from nnlr.errors import ConfigError, NnlrError, PatternError
 from nnlr.schemes._width.base import as_base, shapes
 from nnlr.testing import SchemeLaws
 from tests.cost import Name
-from tests.helpers import hide_package
+from tests.helpers import hide_package, thinned
 
 LR, WD = 0.01, 0.1
 
@@ -193,11 +193,11 @@ class TestParityWithMup:
         assert (4, 0.025) == (found["0.weight"].lr, found["0.weight"].weight_decay)
         assert (1, 0.1) == (found["6.bias"].lr, found["6.bias"].weight_decay)
 
-    @pytest.mark.parametrize("make", [mlp, conv, Attention])
-    @pytest.mark.parametrize("kind", PEERS)
+    @pytest.mark.parametrize("case", thinned(product([mlp, conv, Attention], PEERS), 2))
     @pytest.mark.no_cover
-    def test_folded_model_follows_mup_step_by_step(self, make, kind):
+    def test_folded_model_follows_mup_step_by_step(self, case):
         """A plain model under the plan equals the MuReadout model under mup, 100 steps."""
+        make, kind = case
         ours, theirs = make(24).double(), make(24, peer.MuReadout).double()
         theirs.load_state_dict(ours.state_dict())
         peer.set_base_shapes(theirs, make(8, peer.MuReadout))
