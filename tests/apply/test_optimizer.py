@@ -158,6 +158,7 @@ class TestDisplacement:
         ("name", "weight_decay"),
         [*((name, 0.0) for name in TRAINED), *((name, DECAY) for name in DECAYING)],
     )
+    @pytest.mark.no_cover
     def test_a_group_trains_as_an_optimizer_of_its_own(self, name, weight_decay, tensor_lr):
         """Bit for bit: torch's class on one parameter at base * mult, decayed or not."""
         cls, model = getattr(torch.optim, name), Matrices()

@@ -123,6 +123,7 @@ class TestSchedules:
     @pytest.mark.parametrize("order", ORDERS)
     @pytest.mark.parametrize("curve", CURVES)
     @pytest.mark.parametrize("after", ["same", "split", "plain", "unnamed"])
+    @pytest.mark.no_cover
     def test_every_order_of_loading_gives_the_uninterrupted_run(self, order, curve, after):
         """Bit for bit the loop by hand, into the same groups and others."""
         factory, kwargs = CURVES[curve]
@@ -256,6 +257,7 @@ class TestPlainSchedulers:
 
     @pytest.mark.parametrize("resume", ["code", "checkpoint"])
     @pytest.mark.parametrize("kind", PLAIN)
+    @pytest.mark.no_cover
     def test_the_same_groups_continue_bit_for_bit(self, kind, resume):
         """As with torch alone, ratios lost or not, and nothing to warn of."""
         make = PLAIN[kind]

@@ -190,6 +190,7 @@ class TestAgainstAuto:
             for kind in TRANSFORMERS
         ],
     )
+    @pytest.mark.no_cover
     def test_transformers(self, kind):
         """Equal multipliers, where the order of registration is right; and check is silent."""
         head, settings, inputs = TRANSFORMERS[kind]

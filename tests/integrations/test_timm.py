@@ -192,6 +192,7 @@ GPU = ("bnb", "fused")
 class TestGroups:
     @pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
     @pytest.mark.parametrize("name", optim.list_optimizers())
+    @pytest.mark.no_cover
     def test_every_optimizer_of_timm_holds_them(self, name):
         """Rates and multipliers are in its groups as they were given."""
         model = Tiny()
@@ -218,6 +219,7 @@ class TestGroups:
         ["vit_tiny_patch16_224", "convnext_atto", "swin_tiny_patch4_window7_224",
          "resnet18", "beit_base_patch16_224", "deit3_small_patch16_224"],
     )  # fmt: skip
+    @pytest.mark.no_cover
     def test_layer_decay_is_that_of_timm(self, name):
         """`create_optimizer_v2(layer_decay=)`: the same rate, scale and decay for each tensor."""
         with torch.device("meta"):

@@ -115,6 +115,7 @@ KINDS = [transformers.Trainer, hf.RatioTrainer]
 
 
 class TestSeveralAlgorithms:
+    @pytest.mark.no_cover
     def test_it_trains_and_resumes_as_two_optimizers(self, tmp_path):
         """As ``optimizers=``, and as what the Trainer builds; scheduled by the Trainer."""
         args = arguments(tmp_path, save_strategy="steps", save_steps=STEPS // 2)
@@ -426,6 +427,7 @@ def kept(rates):
 
 class TestSchedulers:
     @pytest.mark.parametrize("name", thinned(TYPES, 4))
+    @pytest.mark.no_cover
     def test_ratios_hold_in_a_ratio_trainer(self, tmp_path, name):
         """Whatever `lr_scheduler_type` names: the rates are those of the base rate alone."""
         found = scheduled(tmp_path, hf.RatioTrainer, name)
@@ -440,12 +442,14 @@ class TestSchedulers:
         assert kept(scheduled(tmp_path, transformers.Trainer, name, keep_ratios=True))
 
     @pytest.mark.parametrize("name", thinned(TYPES, 4))
+    @pytest.mark.no_cover
     def test_which_types_lose_them_otherwise(self, tmp_path, name):
         """Those that clamp, and no others: so says the page in the documentation."""
         lost = not kept(scheduled(tmp_path, transformers.Trainer, name))
         assert (name in CLAMPING) == lost
 
     @pytest.mark.parametrize("name", sorted(CLAMPING))
+    @pytest.mark.no_cover
     def test_a_clamping_scheduler_resumes(self, tmp_path, name):
         """Its state fits, and the rates go on as if it had not been interrupted."""
         args = arguments(
@@ -466,6 +470,7 @@ class TestSchedulers:
         assert same_weights(whole, resumed)
 
     @pytest.mark.parametrize("name", thinned(["cosine", "polynomial", "warmup_stable_decay"], 2))
+    @pytest.mark.no_cover
     def test_a_second_training_starts_at_the_base_rate(self, tmp_path, name):
         """The Trainer keeps its optimizer and builds a new scheduler."""
         special = {"num_decay_steps": 4} if name == "warmup_stable_decay" else {}

@@ -242,6 +242,7 @@ def test_an_a_beside_a_d_is_a_state():
         ("sam", {"mask_decoder.mask_tokens.weight", "mask_decoder.iou_token.weight"}),
     ],
 )
+@pytest.mark.no_cover
 def test_the_queries_of_real_models(kind, names):
     """None of them decays."""
     model = zoo.from_transformers(kind)

@@ -74,6 +74,7 @@ SHORT = dict(zip(SETS, sorted(SCHEDULERS, key=lambda name: name[::-1]), strict=F
     "classes",
     [pytest.param(name, marks=() if name == "muon-sgd" else pytest.mark.full) for name in SETS],
 )
+@pytest.mark.no_cover
 def test_every_scheduler_on_every_set(classes, scheduler):
     """Ten steps of one scheduler on one optimizer, and of one each on several."""
     cycles = scheduler in {"CyclicLR-0", "OneCycleLR-0"}
@@ -157,6 +158,7 @@ class TestDatabase:
         ("name", "kwargs"),
         inputs(infos={k: v for k, v in ALL.items() if k not in {"LBFGS", "SparseAdam"}}),
     )
+    @pytest.mark.no_cover
     def test_every_input(self, name, kwargs):
         """Five steps equal those of the class by itself."""
         cls, number = ALL[name].optim_cls, 4 if name == "Muon" else 9

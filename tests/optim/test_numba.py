@@ -74,6 +74,7 @@ def rows_in_sheets(optimizer):
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
 class TestNumbers:
+    @pytest.mark.no_cover
     def test_a_hundred_steps_are_those_of_torchs_fused(self, name, settings):
         """With changing rates; every parameter and every moment, in one call for all."""
         sides, optimizers = pair(name, {**USUAL[name], **settings})

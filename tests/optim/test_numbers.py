@@ -57,6 +57,7 @@ def test_a_hundred_steps_equal_torchs_fused_bit_for_bit(name, kwargs):
 
 
 @pytest.mark.parametrize(("name", "kwargs"), inputs())
+@pytest.mark.no_cover
 def test_steps_equal_torchs_loop_to_round_off(name, kwargs):
     """The loop over tensors, which is torch's default on a CPU, with late gradients."""
     sides, optimizers = pair(name, copy.deepcopy(kwargs), {"foreach": False})
@@ -129,6 +130,7 @@ def hand_written(name, kwargs):
 
 
 @pytest.mark.parametrize(("name", "kwargs"), inputs())
+@pytest.mark.no_cover
 def test_steps_equal_the_formula(name, kwargs):
     """In float64, against the published formula written out in NumPy."""
     params = parameters(dtype=torch.float64)

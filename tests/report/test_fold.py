@@ -142,6 +142,7 @@ class Each(nnlr.Scheme):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("model", [towers, unet, odd])
+@pytest.mark.no_cover
 def test_a_label_says_which_rows_its_line_has(model, scheme):
     """At every level: braces come to exactly the names, and a star to all of these settings."""
     rows = nnlr.resolve(model(), SCHEMES[scheme](), lr=1e-3, weight_decay=0.05).rows

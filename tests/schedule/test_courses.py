@@ -98,6 +98,7 @@ class TestPhases:
         assert fresh == second
 
     @pytest.mark.parametrize("kind", OPTIMIZERS)
+    @pytest.mark.no_cover
     def test_a_sample_of_pairs(self, kind):
         """Some that cycle, follow a metric or end at a floor."""
         names = ["OneCycleLR-0", "CyclicLR-0", "ReduceLROnPlateau-1", "ChainedScheduler-0"]

@@ -85,10 +85,12 @@ class TestNumbers:
 
     @pytest.mark.parametrize(("cls", "settings"), OPTIMIZERS)
     @pytest.mark.parametrize(("factory", "kwargs"), CASES)
+    @pytest.mark.no_cover
     def test_it_equals_the_loop_by_hand(self, cls, settings, factory, kwargs):
         """Rates and weights after 40 steps, bit for bit, for multipliers 1, .1, .01 and 0."""
         same_run(cls, factory, settings, **kwargs)
 
+    @pytest.mark.no_cover
     def test_it_equals_the_loop_by_hand_for_every_scheduler_of_transformers(self):
         """Rates that transformers takes from `defaults` included."""
         transformers = pytest.importorskip("transformers")

@@ -78,6 +78,7 @@ class TestWhoseItIs:
         assert before == as_it_is(scheduler)
 
     @pytest.mark.parametrize("name", MAKERS)
+    @pytest.mark.no_cover
     def test_no_torn_state_is_taken(self, name):
         """Every single key, at every level."""
         state = saved(made(name, 3))

@@ -62,6 +62,7 @@ class TestLaws(SchemeLaws):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.no_cover
 def test_equals_the_published_update(name, config):
     """lr, and lr times weight decay, of every parameter."""
     net, settings = model(name), CONFIGS[config]

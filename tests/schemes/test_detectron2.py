@@ -85,6 +85,7 @@ class TestLaws(SchemeLaws):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.no_cover
 def test_equals_the_published_rule(name, config):
     """Rates and options of every trainable tensor, tied and frozen ones included."""
     net, settings = model(name), CONFIGS[config]

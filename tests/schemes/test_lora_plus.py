@@ -195,6 +195,7 @@ class TestLoraPlusLaws(SchemeLaws):
 
 class TestPeftGrouping:
     @pytest.mark.parametrize("case", thinned(CASES, 2))
+    @pytest.mark.no_cover
     def test_rates_are_those_of_peft(self, case):
         """Learning rate and decay of every parameter, on every kind of adapter."""
         model, kind = case
@@ -221,6 +222,7 @@ class TestPeftGrouping:
         ],
         ids=["llama-7b", "bert", "vit", "t5"],
     )
+    @pytest.mark.no_cover
     def test_rates_are_those_of_peft_on_full_size_models(self, model, config, layers):
         """The published sizes, without storage."""
         lora = peft.LoraConfig(
