@@ -92,8 +92,8 @@ number that the function takes from outside and for which we took an example is 
 
 ## What went wrong
 
-What a public thread says of the function, in its own repository or in one that uses it. {questions} of
-the {threads} threads are questions rather than faults, and begin so.
+What a public thread says of the function, in its own repository or in one that uses it.
+{questions} of the {threads} threads are questions rather than faults, and begin so.
 
 | function | thread | what, and how nnlr shows it |
 |---|---|---|

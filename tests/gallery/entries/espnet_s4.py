@@ -16,9 +16,9 @@ SOURCE = "espnet2/optimizers/optim_groups.py, configure_optimizer"
 FAMILY = "speech"
 THREAD = "state-spaces/mamba#798"
 FAULT = (
-    "A question: who reads the mark `_no_weight_decay` that Mamba sets on `A_log` and `D`? "
-    "Neither torch nor transformers does. nnlr's own rule reads both marks, and where `_optim` "
-    "asks for more than no decay, a note says so."
+    "A question: who reads the mark `_no_weight_decay` that Mamba sets on `A_log` and `D`? torch "
+    "does not, and the file that Mamba's comment names is in another repository. nnlr's own rule "
+    "reads both marks, and where `_optim` asks for more than no decay, a note says so."
 )
 
 

@@ -1,7 +1,7 @@
 """transformers, example scripts: two lists of words, for any model.
 
-The scripts without a `Trainer` decay every parameter but those whose name holds `bias` or
-`layer_norm.weight`. The model is whatever the user names on the command line; here GPT-2, with
+Until February 2026, when they took over the rule of the `Trainer`, the scripts without it decayed
+every parameter but those whose name holds `bias` or `layer_norm.weight`. The model is whatever the user names on the command line; here GPT-2, with
 `--learning_rate 5e-5` and `--weight_decay 0.1`.
 """
 
@@ -15,15 +15,9 @@ SOURCE = "examples/pytorch/language-modeling/run_clm_no_trainer.py, main"
 FAMILY = "language"
 THREAD = "huggingface/transformers#42754"
 FAULT = (
-<<<<<<< HEAD
     "The norms of most language models have other names (`ln_1`, `input_layernorm`), and decay "
-    "without a word. In nnlr a rule for the second word alone is an error on GPT-2; "
+    "without a word. Of a part of a selector that matches nothing, the plan says so; "
     "`no_weight_decay()` finds norms of every kind."
-=======
-    "The norms of most language models have other names (`ln_1`, `input_layernorm`), so that they "
-    "decay without a word. The plan says it of a word that matches nothing; `no_weight_decay()` "
-    "finds norms of every kind."
->>>>>>> f49592c (Find patterns that match nothing inside combined selectors; show more kinds of findings in the gallery)
 )
 
 
