@@ -1,4 +1,4 @@
-"""Qwen3-VL, fine-tuning: three rates, of which the merger's counts inside the tower.
+"""Qwen3-VL, fine-tuning: three rates, one of them for the merger inside the tower.
 
 The vision tower is `visual`, its projector `visual.merger`. What has `merger` in its name learns
 with `mm_projector_lr` (1e-5), the rest of what has `visual` with `vision_tower_lr` (1e-6), the

@@ -1,8 +1,8 @@
 """transformers, example scripts: two lists of words, for any model.
 
 Until February 2026, when they took over the rule of the `Trainer`, the scripts without it decayed
-every parameter but those whose name holds `bias` or `layer_norm.weight`. The model is whatever the user names on the command line; here GPT-2, with
-`--learning_rate 5e-5` and `--weight_decay 0.1`.
+every parameter but those whose name holds `bias` or `layer_norm.weight`. The model is whatever the
+user names on the command line; here GPT-2, with `--learning_rate 5e-5` and `--weight_decay 0.1`.
 """
 
 from torch import nn
