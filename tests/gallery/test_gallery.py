@@ -46,7 +46,7 @@ def test_there_are_as_many_as_the_title_says():
 
 @pytest.mark.parametrize("page", [*make_gallery.FAMILIES, "index"])
 def test_the_pages_are_those_of_the_entries(page):
-    """`python docs/make_gallery.py` would write the same, nnlr's own text on each fault included."""
+    """`python docs/make_gallery.py` would write the same, with the text on each fault."""
     text = make_gallery.text(page)
     assert make_gallery.read(page) == text
     assert "```text\n```" not in text

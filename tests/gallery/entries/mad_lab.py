@@ -55,8 +55,9 @@ def with_nnlr(net):
 
 THREAD = "athms/mad-lab#5"
 FAULT = (
-    "Before the thread everything decayed: nothing read the marks of Mamba. The difference of the "
-    "two plans says what the function changes."
+    "In the repository everything decays, says the thread: nothing reads the marks of Mamba. The "
+    "function above is that of the pull request that mends it; both were open in autumn 2026. The "
+    "difference of the two plans says what it changes."
 )
 
 

@@ -43,7 +43,8 @@ def with_nnlr(net):
 THREAD = "Clear-3d/torch-ngp-semantic#1"
 FAULT = (
     "A network for semantics was added to the model and not to the list: it stayed as it was "
-    "initialized, and only what it reads was trained. `nnlr.check` of the whole model names it."
+    "initialized, and only what it reads was trained (well enough, the author answers). "
+    "`nnlr.check` of the whole model names it."
 )
 
 
