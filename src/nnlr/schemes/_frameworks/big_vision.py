@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -136,8 +136,8 @@ def big_vision(
         [0.0001, 0.0, 0.0001, 0.0]
     """
     watch = Watch("big_vision", strict=strict)
-    if like_mapping(lr_mults) and {"lr", "wd", *_READ} & {*cast("Mapping[str, Any]", lr_mults)}:
-        config = mapping(lr_mults, "the configuration")
+    config = mapping(lr_mults, "the configuration") if like_mapping(lr_mults) else {}
+    if {"lr", "wd", *_READ} & config.keys():
         if wd_mults is not None or schedule is not None:
             raise ConfigError("Pass a whole configuration, or its parts; not both.")
         lr_mults, wd_mults, schedule = map(config.get, _READ)

@@ -112,10 +112,9 @@ def _text(path: str) -> str:
     """The text of a file."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ConfigError(
-            f"prototxt {path!r} cannot be read: {error.strerror}.", path=path
-        ) from None
+    except (OSError, ValueError) as error:  # no such file, and no such name of a file
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"prototxt {shown(path)} cannot be read: {why}.", path=path) from None
 
 
 def _layers(net: Message) -> list[Layer]:

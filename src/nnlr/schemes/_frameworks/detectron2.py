@@ -50,13 +50,15 @@ NORMS: Final = (
 
 LrFactor = Callable[[str], float]
 
+BIAS_LR_FACTOR: Final = 1.0
+
 
 def detectron2(
     config: object = None,
     *,
     weight_decay_norm: float | None = None,
     weight_decay_embed: float | None = None,
-    bias_lr_factor: float | None = 1.0,
+    bias_lr_factor: float | None = BIAS_LR_FACTOR,
     weight_decay_bias: float | None = None,
     lr_factor_func: LrFactor | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
@@ -108,7 +110,8 @@ def detectron2(
         "overrides": overrides,
     }
     if config is not None:
-        beside = [name for name, value in settings.items() if value is not None and value != 1]
+        defaults = {**dict.fromkeys(settings), "bias_lr_factor": BIAS_LR_FACTOR}
+        beside = [name for name, value in settings.items() if value is not defaults[name]]
         if beside:
             raise ConfigError(
                 f"{beside[0]} stands beside a configuration, which has its own: change it there.",

@@ -5,16 +5,13 @@ All overrides whose key matches are merged; two that set one thing differently a
     lr(p)           = max_lr, or base_lr
     weight_decay(p) = base_weight_decay * wd_mult
 
-After ``megatron.core.optimizer`` (NVIDIA Megatron-LM): ``ParamKey``, ``ParamGroupOverride``
-and ``get_standard_config_overrides``.
+After ``megatron.core.optimizer`` (NVIDIA Megatron-LM): ``ParamKey``, ``ParamGroupOverride``,
+``get_standard_config_overrides`` and ``get_mup_config_overrides``.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from fnmatch import fnmatchcase
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
-
-from torch import Tensor
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias, TypeVar
 
 from nnlr._arguments import flag, number, options, word
 from nnlr._declare.factor import NEUTRAL, Factor
@@ -25,20 +22,25 @@ from nnlr._select.selector import Indices, Selector
 from nnlr._text import shown
 from nnlr.errors import ConfigError
 from nnlr.schemes._frameworks.claims import Claims, Imported, Watch, mapping
-
-
-@runtime_checkable
-class KeyLike(Protocol):
-    """What this module's ``ParamKey`` and Megatron's own have in common."""
-
-    def matches(self, param: Tensor, param_name: str) -> bool:
-        """Whether a parameter is meant."""
-
+from nnlr.schemes._frameworks.megatron_config import (
+    TARGET,
+    is_config,
+    is_recipe,
+    read_config,
+    read_recipe,
+)
+from nnlr.schemes._frameworks.megatron_keys import (
+    KeyLike,
+    ParamKey,
+    Tables,
+    Width,
+    of_qk_layernorm,
+    vector,
+    vector_but_not_qk_layernorm,
+)
 
 # A mapping is not one of a wider type of keys, to a type checker.
 Key = TypeVar("Key", bound=str | Selector | KeyLike)
-
-Test = Callable[..., bool]
 
 Override: TypeAlias = "tuple[Selector | KeyLike, Mapping[str, Any]]"
 
@@ -51,66 +53,18 @@ _SCHEDULED: Final = ("min_lr", "start_wd", "end_wd")
 _OVERWRITTEN: Final = {"lr": "max_lr", "weight_decay": "wd_mult"}
 
 
-@dataclass(frozen=True, slots=True)
-class ParamKey:
-    """Which parameters an override is for: those for which any of its parts says so.
-
-    The same arguments as Megatron's, whose own objects are taken as well.
-
-    Attributes:
-        name: Pattern or patterns over the whole name; ``*`` crosses dots.
-        attr: Attribute or attributes of the parameter that must be true.
-        predicate: Function or functions of the parameter.
-        with_name_predicate: The same, of the parameter and its name.
-
-    Examples:
-        >>> import torch
-        >>> key = ParamKey(name="*.bias", predicate=lambda param: param.ndim == 1)
-        >>> key.matches(torch.zeros(2, 2), "fc.weight"), key.matches(torch.zeros(2), "scale")
-        (False, True)
-    """
-
-    name: str | tuple[str, ...] = ()
-    attr: str | tuple[str, ...] = ()
-    predicate: Test | tuple[Test, ...] = ()
-    with_name_predicate: Test | tuple[Test, ...] = ()
-
-    def matches(self, param: Tensor, param_name: str) -> bool:
-        """Whether a parameter is meant."""
-        return (
-            any(fnmatchcase(param_name, pattern) for pattern in _many(self.name))
-            or any(getattr(param, attr, False) for attr in _many(self.attr))
-            or any(test(param) for test in _many(self.predicate))
-            or any(test(param, param_name) for test in _many(self.with_name_predicate))
-        )
-
-    def __repr__(self) -> str:
-        """The call that makes it, with functions by their names."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        parts = [
-            f"{name}={getattr(value, '__name__', None) or shown(value)}"
-            for name, value in values.items()
-            if value != ()
-        ]
-        return f"ParamKey({', '.join(parts)})"
-
-
-def _many(value: object) -> Iterable[Any]:
-    """A sequence as it is; one value in a tuple."""
-    return value if isinstance(value, tuple | list) else (value,)
-
-
 def megatron(
-    config_overrides: Mapping[Key, Mapping[str, Any]] | None = None,
+    config_overrides: Mapping[Key, Mapping[str, Any]] | object | None = None,
     *,
     standard: bool | None = None,
     apply_wd_to_qk_layernorm: bool = False,
     decoupled_lr: float | None = None,
     decoupled_min_lr: float | None = None,
     optimizer: str = "adam",
+    mup_width_mult: float = 1.0,
     strict: bool = True,
 ) -> Scheme:
-    """Megatron's ``config_overrides``, and the standard ones.
+    """Megatron's ``OptimizerConfig`` or ``config_overrides``, and the standard ones.
 
     ``OptimizerConfig.lr`` and ``weight_decay`` are those of ``resolve``. An override may set
     ``max_lr`` (absolute), ``wd_mult``, ``lr_mult`` (which Megatron itself no longer reads),
@@ -120,7 +74,9 @@ def megatron(
 
     Args:
         config_overrides: ``{key: override}``. A key is a pattern over the whole name, a
-            selector, a :class:`ParamKey`, or Megatron's own ``ParamKey``.
+            selector, a :class:`ParamKey`, or Megatron's own ``ParamKey``. Or an
+            ``OptimizerConfig``, in place of all that it says; or an ``overrides_config`` with
+            ``optimizers``, ``default`` and ``matchers``, in place of the standard overrides.
         standard: Whether the standard overrides are in force; ``None``, as in Megatron: only
             if there are no ``config_overrides``. They are ``wd_mult=0`` for ``*.bias`` and
             for vectors, and the decoupled rates.
@@ -130,6 +86,9 @@ def megatron(
         decoupled_min_lr: ``min_lr`` for the same.
         optimizer: ``OptimizerConfig.optimizer``, Megatron's default: the algorithm of what no
             override sends elsewhere. It counts where an override names another.
+        mup_width_mult: Megatron's muP: width by base width, > 0. Under Adam matrices learn, and
+            have an ``eps``, smaller by it, under SGD vectors and embeddings learn faster by it, and
+            under others matrices slower; embeddings count as vectors, output layers as matrices.
         strict: Refuse what Megatron passes over in silence: misspelt settings and keys that
             match nothing. With ``False`` they are findings.
 
@@ -147,36 +106,46 @@ def megatron(
         [(0.0003, 0.1), (0.001, 0.1), (0.001, 0.0)]
     """
     watch = Watch("megatron", strict=strict)
+    settings: dict[str, Any] = {
+        "apply_wd_to_qk_layernorm": apply_wd_to_qk_layernorm,
+        "decoupled_lr": decoupled_lr,
+        "decoupled_min_lr": decoupled_min_lr,
+    }
+    if is_config(config_overrides):
+        beside = [
+            name for name, value in settings.items() if value is not None and value is not False
+        ]
+        if beside:
+            raise ConfigError(
+                f"{beside[0]} stands beside a configuration, which has its own: change it there.",
+                key=beside[0],
+            )
+        settings |= read_config(config_overrides)
+        config_overrides, optimizer = settings.pop("config_overrides"), settings.pop("optimizer")
     written = {} if config_overrides is None else config_overrides
+    default: dict[str, Any] | None = None
+    if is_recipe(written):
+        written, default = read_recipe(written, watch)
+        optimizer = default["optimizer"]
     if not isinstance(written, Mapping):
         raise ConfigError(
             f"config_overrides must be a mapping of keys to overrides, got {shown(written)}."
         )
     with_standard = config_overrides is None if standard is None else flag(standard, "standard")
-    flag(apply_wd_to_qk_layernorm, "apply_wd_to_qk_layernorm")
-    settings: dict[str, object] = {
-        "apply_wd_to_qk_layernorm": apply_wd_to_qk_layernorm,
-        "decoupled_lr": decoupled_lr,
-        "decoupled_min_lr": decoupled_min_lr,
-    }
+    qk, rate, floor = settings.values()
+    flag(qk, "apply_wd_to_qk_layernorm")
     in_use = [name for name, value in settings.items() if value is not None and value is not False]
     if in_use and not with_standard:
         cause = f"{in_use[0]} belongs to the standard overrides, which are not in force"
         watch.refuse("no-effect", in_use[0], cause, "Pass standard=True to have both.")
-    if decoupled_min_lr is not None and decoupled_lr is None:
+    if floor is not None and rate is None:
         cause = "decoupled_min_lr has no effect without decoupled_lr"
         watch.refuse("no-effect", "decoupled_min_lr", cause, "Pass decoupled_lr too.")
-    overrides: list[Override] = []
-    if with_standard:  # what Megatron makes of its OptimizerConfig
-        undecayed = ParamKey(name="*.bias", predicate=vector)
-        if apply_wd_to_qk_layernorm:
-            undecayed = ParamKey(with_name_predicate=vector_but_not_qk_layernorm)
-        overrides.append((undecayed, {"wd_mult": 0.0}))
-        if decoupled_lr is not None:
-            rates = {"max_lr": number(decoupled_lr, "decoupled_lr")}
-            if decoupled_min_lr is not None:
-                rates["min_lr"] = number(decoupled_min_lr, "decoupled_min_lr")
-            overrides.append((_Tables(), rates))
+    overrides = _standard(qk=qk, rate=rate, floor=floor) if with_standard else []
+    rest = word(optimizer, "optimizer")
+    width = number(mup_width_mult, "mup_width_mult", above=0)
+    if width != 1:
+        overrides += _by_width(width, rest.lower(), decoupled=rate is not None)
     count = len(overrides)
     for key, item in written.items():
         if isinstance(key, type) or not isinstance(key, str | Selector | KeyLike):
@@ -186,42 +155,44 @@ def megatron(
             )
         matcher = ParamKey(name=key) if isinstance(key, str) else key
         overrides.append((matcher, _override(key, item, watch)))
-    rest = word(optimizer, "optimizer")
+    if default is not None:
+        default = _override("default", default, watch)
     others = {override.get("optimizer", rest) for _, override in overrides} - {rest}
-    settings["optimizer"] = rest
+    settings |= {"optimizer": rest, "mup_width_mult": width}
     call = watch.call(megatron, config_overrides=config_overrides, standard=standard, **settings)
-    qk_decay = with_standard and apply_wd_to_qk_layernorm
-    return Megatron(watch, call, overrides, count, qk_decay, rest if others else None)
+    algorithm = rest if others else None
+    return Megatron(watch, call, overrides, count, with_standard and qk, algorithm, default)
 
 
-def vector(param: Tensor) -> bool:
-    """Whether a parameter has one axis."""
-    return len(param.shape) == 1
+def _standard(*, qk: bool, rate: float | None, floor: float | None) -> list[Override]:
+    """What Megatron makes of its ``OptimizerConfig``."""
+    undecayed = ParamKey(name="*.bias", predicate=vector)
+    if qk:
+        undecayed = ParamKey(with_name_predicate=vector_but_not_qk_layernorm)
+    overrides: list[Override] = [(undecayed, {"wd_mult": 0.0})]
+    if rate is not None:
+        rates = {"max_lr": number(rate, "decoupled_lr")}
+        if floor is not None:
+            rates["min_lr"] = number(floor, "decoupled_min_lr")
+        overrides.append((Tables(), rates))
+    return overrides
 
 
-def vector_but_not_qk_layernorm(param: Tensor, name: str) -> bool:
-    """Whether it is a vector or a bias, and not of the norm of queries or keys."""
-    return (vector(param) or name.endswith(".bias")) and not _of_qk_layernorm(name)
-
-
-def _of_qk_layernorm(name: str) -> bool:
-    """Whether a name is of the norm of queries or keys."""
-    return "q_layernorm." in name or "k_layernorm." in name
-
-
-class _Tables(Selector):
-    """Embedding and output layers, as marked by Megatron, else by role."""
-
-    def matches(self, model: ModelInfo) -> Indices:
-        mark = "is_embedding_or_output_parameter"
-        marked = [
-            i for i, (slot, *_) in enumerate(model.places) if getattr(slot.tensor, mark, False)
-        ]
-        by_role = [i for i, param in enumerate(model.params) if param.role in {"embedding", "head"}]
-        return frozenset(marked or by_role)
-
-    def __repr__(self) -> str:
-        return "embedding and output layers"
+def _by_width(width: float, optimizer: str, *, decoupled: bool) -> list[Override]:
+    """Megatron's muP: what learns slower or faster in a wider model, and the ``eps`` of Adam."""
+    if "muon" in optimizer:
+        raise ConfigError(
+            f"mup_width_mult={width:g} does not know which matrices Megatron leaves to Muon. Pass "
+            "the overrides that its own get_mup_config_overrides makes of the model."
+        )
+    if optimizer == "sgd":
+        return [(Width(vectors=True, decoupled=decoupled), {"lr_mult": width})]
+    overrides: list[Override] = [
+        (Width(vectors=False, decoupled=decoupled), {"lr_mult": 1 / width})
+    ]
+    if "adam" in optimizer:
+        overrides.append((Width(vectors=False, decoupled=False), {"eps_mult": 1 / width}))
+    return overrides
 
 
 def _override(key: object, item: object, watch: Watch) -> dict[str, Any]:
@@ -229,7 +200,7 @@ def _override(key: object, item: object, watch: Watch) -> dict[str, Any]:
     what = f"override for {_named(key)}"
     settings = mapping(item, what)
     others = [name for name in settings if name not in _OVERWRITTEN]
-    for name in watch.misspelt_keys(others, (*_RATES, *_SCHEDULED, "optimizer"), what):
+    for name in watch.misspelt_keys(others, (*_RATES, *_SCHEDULED, "optimizer", TARGET), what):
         del settings[name]
     for name in filter(settings.__contains__, _OVERWRITTEN):
         cause = f"{what} sets {name!r}, which Megatron's scheduler overwrites"
@@ -241,7 +212,8 @@ def _override(key: object, item: object, watch: Watch) -> dict[str, Any]:
         number(settings[name], f"{name} of {what}")
     if "optimizer" in settings:
         word(settings["optimizer"], f"optimizer of {what}")
-    options({name: value for name, value in settings.items() if name not in _RATES}, what)
+    others = [name for name in settings if name not in {*_RATES, TARGET}]
+    options({name: settings[name] for name in others}, what)
     return settings
 
 
@@ -265,6 +237,7 @@ class Megatron(Imported):
     standard: int  # how many of them are standard ones
     qk_decay: bool  # whether norms of queries and keys decay
     rest: str | None  # the algorithm of what no override names one for; None if there is one only
+    default: Mapping[str, Any] | None = None  # of a recipe: what no matcher is for
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """All matching overrides, merged; nothing for frozen parameters."""
@@ -297,8 +270,10 @@ class Megatron(Imported):
         """The factor of some overrides together, for the parameter of this name."""
         merged: dict[str, Any] = {}
         set_by: dict[str, object] = {}
-        for at in matching:
-            key, override = self.entries[at]
+        entries = [self.entries[at] for at in matching]
+        if self.default is not None and not entries:
+            entries = [(ParamKey(name="*"), self.default)]
+        for key, override in entries:
             for setting, value in override.items():
                 if merged.setdefault(setting, value) != value:
                     raise ConfigError(
@@ -316,28 +291,40 @@ class Megatron(Imported):
                 name=name,
                 option="lr_mult",
             )
+        if {"eps", "eps_mult"} <= merged.keys():
+            raise ConfigError(
+                f"eps of {name!r} is set by {_named(set_by['eps'])} and by mup_width_mult: narrow "
+                "the key.",
+                name=name,
+                option="eps",
+            )
         algorithm = merged.pop("optimizer", self.rest)
+        target = merged.pop(TARGET, None)
         return Factor(
             lr=merged.pop("max_lr", None),
             lr_mult=merged.pop("lr_mult", 1.0),
             wd_mult=merged.pop("wd_mult", 1.0),
+            eps_mult=merged.pop("eps_mult", 1.0),
             algorithm=None if self.rest is None else algorithm,
             options=options(merged, "a Megatron override"),
-            why=", ".join(_brief(self.entries[at][0]) for at in matching),
+            why=", ".join(
+                [*([f"group {target}"] if target else []), *(_brief(key) for key, _ in entries)]
+            ),
         )
 
     def findings(self, model: ModelInfo) -> Sequence[Finding]:
         """Keys that match nothing, and what acts otherwise than in Megatron today."""
         matches, on_keys = self._matches(model)
         findings = [*self.watch.noted, *on_keys]
-        if self.qk_decay and not any(_of_qk_layernorm(p.name) for p in model.params):
+        if self.qk_decay and not any(of_qk_layernorm(p.name) for p in model.params):
             cause = "apply_wd_to_qk_layernorm has no effect: no name has q_layernorm. in it"
             fix = "Write it out: {ParamKey(with_name_predicate=...): {'wd_mult': 0}}."
             findings.append(warning("no-effect", (), cause, fix))
         for setting in ("lr_mult", *_SCHEDULED):
+            first = self.standard if setting == "lr_mult" else 0  # muP's own is meant
             names = [
                 model.params[index].name
-                for (_, override), chosen in zip(self.entries, matches, strict=True)
+                for (_, override), chosen in zip(self.entries[first:], matches[first:], strict=True)
                 if setting in override
                 for index in sorted(chosen)
             ]
