@@ -257,6 +257,8 @@ def test_a_file_is_read(tmp_path):
         assert (2, 0) == rates(modules(conv1=True), form)["conv1.bias"]
     with pytest.raises(ConfigError, match=r"'missing.prototxt' cannot be read: No such file"):
         nnlr.caffe_prototxt(Path("missing.prototxt"))
+    with pytest.raises(ConfigError, match="cannot be read: embedded null byte"):
+        nnlr.caffe_prototxt("\0")
 
 
 def siamese(second):

@@ -1,5 +1,7 @@
 """``detectron2(...)``: parity with the published rule, and its silences broken."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from torch import nn
@@ -121,6 +123,7 @@ def test_every_batch_norm_of_one_and_three_dimensions_counts():
         ({"bias_lr_factor": "2"}, "bias_lr_factor must be a finite number"),
         ({"weight_decay_bias": float("nan")}, "weight_decay_bias must be a finite"),
         ({"overrides": {"weight": 1}}, "override 'weight' must be a mapping"),
+        ({"overrides": Mock()}, "overrides must be a mapping, got .*Mock"),
         ({"overrides": {"weight": {"lr": -1}}}, "lr of override 'weight' must be"),
         ({"overrides": {"weight": {"lr_mult": 1}}}, "'lr_mult', which does nothing"),
         ({"overrides": {"weight": {"params": 1}}}, "may not set 'params'"),

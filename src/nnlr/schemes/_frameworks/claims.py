@@ -219,12 +219,15 @@ def like_mapping(value: object) -> bool:
 
 def mapping(value: object, what: str) -> dict[str, Any]:
     """Return a mapping with strings as keys as a dict, or refuse it."""
-    if not like_mapping(value):
+    try:
+        settings: Any = dict(cast("Mapping[str, Any]", value)) if like_mapping(value) else None
+    except (TypeError, ValueError):  # its keys are no list
+        settings = None
+    if settings is None:
         raise ConfigError(f"{what} must be a mapping, got {shown(value, typed=True)}.")
-    settings: dict[str, Any] = dict(cast("Mapping[str, Any]", value))
     if strays := [key for key in settings if not isinstance(key, str)]:
         raise ConfigError(f"{what} has the key {shown(strays[0])}, which is no string.")
-    return settings
+    return cast("dict[str, Any]", settings)
 
 
 def compiled(pattern: object, what: str) -> re.Pattern[str]:
