@@ -5,7 +5,7 @@ from torch import nn
 
 
 def tree(parts):
-    """A model of modules, and of zero parameters of a shape, each at its dotted name."""
+    """A model of modules, parameters, and zero parameters of a shape, each at its dotted name."""
     root = nn.Module()
     for name, part in parts.items():
         *path, last = name.split(".")
@@ -14,8 +14,5 @@ def tree(parts):
             if step not in owner._modules:
                 owner.add_module(step, nn.Module())
             owner = owner._modules[step]
-        if isinstance(part, nn.Module):
-            owner.add_module(last, part)
-        else:
-            owner.register_parameter(last, nn.Parameter(torch.zeros(part)))
+        setattr(owner, last, nn.Parameter(torch.zeros(part)) if isinstance(part, tuple) else part)
     return root

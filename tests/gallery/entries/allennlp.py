@@ -9,7 +9,7 @@ from torch import nn
 
 import nnlr
 from tests.gallery.entries._error import error_of
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "allenai/allennlp"
 SOURCE = "allennlp/training/optimizers.py, make_parameter_groups; slanted_triangular.py"

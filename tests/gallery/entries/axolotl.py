@@ -9,7 +9,7 @@ a module keeps the base rate. What decays is up to transformers' `Trainer`.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "axolotl-ai-cloud/axolotl"
 SOURCE = (

@@ -8,7 +8,7 @@ are called `ln_1` and decay.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "ArrowLuo/CLIP4Clip"
 SOURCE = "main_task_retrieval.py, prep_optimizer"

@@ -8,7 +8,7 @@ autoencoder, text encoder and the rest of the U-Net are in no group.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "lllyasviel/ControlNet"
 SOURCE = "cldm/cldm.py, ControlLDM.configure_optimizers"

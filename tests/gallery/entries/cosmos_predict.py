@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "nvidia-cosmos/cosmos-predict2.5"
 SOURCE = "cosmos_predict2/_src/predict2/utils/optim_instantiate.py, get_base_optimizer"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "shenweichen/DeepCTR-Torch"
 SOURCE = "deepctr_torch/models/basemodel.py and deepfm.py, add_regularization_weight"

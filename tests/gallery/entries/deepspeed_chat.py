@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "deepspeedai/DeepSpeedExamples"
 SOURCE = "applications/DeepSpeed-Chat/dschat/utils/utils.py, get_optimizer_grouped_parameters"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "deepspeedai/DeepSpeed"
 SOURCE = "deepspeed/runtime/engine.py, _configure_basic_optimizer"

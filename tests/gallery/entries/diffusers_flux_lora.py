@@ -8,7 +8,7 @@ weights are frozen.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "huggingface/diffusers"
 SOURCE = "examples/dreambooth/train_dreambooth_lora_flux.py, main"

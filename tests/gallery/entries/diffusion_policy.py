@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "real-stanford/diffusion_policy"
 SOURCE = "diffusion_policy/policy/diffusion_transformer_hybrid_image_policy.py, get_optimizer"

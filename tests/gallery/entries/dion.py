@@ -8,7 +8,7 @@ own, which are left out here.)
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "microsoft/dion"
 SOURCE = "train.py, init_optimizer"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "espnet/espnet"
 SOURCE = "espnet2/optimizers/optim_groups.py, configure_optimizer"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "baaivision/EVA"
 SOURCE = "EVA-CLIP/rei/training/optim.py, get_all_parameters"

@@ -8,7 +8,7 @@ reaches everything.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "flairNLP/flair"
 SOURCE = "flair/trainers/trainer.py, ModelTrainer.train_custom"

@@ -8,7 +8,7 @@ decay.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "jiaweizzhao/GaLore"
 SOURCE = "torchrun_main.py, main"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "graphdeco-inria/gaussian-splatting"
 SOURCE = "scene/gaussian_model.py, GaussianModel.training_setup"

@@ -8,7 +8,7 @@ of it. AdamW's default decay of 0.01 reaches everything.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "RVC-Boss/GPT-SoVITS"
 SOURCE = "GPT_SoVITS/s2_train.py, run"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "cornellius-gp/gpytorch"
 SOURCE = "examples/06_PyTorch_NN_Integration_DKL, Deep_Kernel_Learning_DenseNet_CIFAR_Tutorial"

@@ -8,7 +8,7 @@ encoder has 0.5, and its first layer 0.5 once more.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "k2-fsa/icefall"
 SOURCE = "icefall/utils.py, get_parameter_groups_with_lrs"

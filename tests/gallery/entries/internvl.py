@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "OpenGVLab/InternVL"
 SOURCE = "internvl_chat/internvl/train/trainer_monkey_patch.py, create_optimizer"

@@ -10,7 +10,7 @@ import prodigyopt
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "kohya-ss/sd-scripts"
 SOURCE = "networks/lora.py, LoRANetwork.prepare_optimizer_params"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "LAION-AI/CLAP"
 SOURCE = "src/laion_clap/training/main.py, main"

@@ -8,7 +8,7 @@ from torch import nn
 
 import nnlr
 from tests.gallery.entries._error import error_of
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "huggingface/lerobot"
 SOURCE = "src/lerobot/policies/act/modeling_act.py, ACTPolicy.get_optim_params"

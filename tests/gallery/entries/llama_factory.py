@@ -8,7 +8,7 @@ every 50 steps.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "hiyouga/LLaMA-Factory"
 SOURCE = "src/llamafactory/train/trainer_utils.py, _create_badam_optimizer"

@@ -8,7 +8,7 @@ the scripts decay by 0, here 0.01. Without `mm_projector_lr` all has one rate.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "haotian-liu/LLaVA"
 SOURCE = "llava/train/llava_trainer.py, LLaVATrainer.create_optimizer"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "LLaVA-VL/LLaVA-NeXT"
 SOURCE = "llava/train/llava_trainer.py, LLaVATrainer.create_optimizer"

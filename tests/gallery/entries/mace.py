@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "ACEsuit/mace"
 SOURCE = "mace/tools/scripts_utils.py, get_params_options"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "athms/mad-lab"
 SOURCE = "mad/model/pl_model_wrapper.py, PLModelWrap.configure_optimizers"

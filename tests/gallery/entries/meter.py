@@ -8,7 +8,7 @@ in the name. What is both a head and cross-modal is in none of the six groups.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "zdou0830/METER"
 SOURCE = "meter/modules/meter_utils.py, set_schedule"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "KellerJordan/modded-nanogpt"
 SOURCE = "records/052525_MuonWithAuxAdamExample, the script in its log"

@@ -8,7 +8,7 @@ from torch import nn
 
 import nnlr
 from tests.gallery.entries._error import error_of
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "namisan/mt-dnn"
 SOURCE = "mt_dnn/model.py, MTDNNModel._get_param_groups"

@@ -7,7 +7,7 @@ more goes to Muon with a rate of 0.02, vectors to AdamW with 3e-4. Both decay by
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "KellerJordan/Muon"
 SOURCE = "README.md, usage"

@@ -8,7 +8,7 @@ Nothing decays.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "karpathy/nanochat"
 SOURCE = "nanochat/gpt.py, GPT.setup_optimizers"

@@ -7,7 +7,7 @@ decay by 0.1, vectors do not. The table of words is also the output layer. All l
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "karpathy/nanoGPT"
 SOURCE = "model.py, GPT.configure_optimizers"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "mlfoundations/open_flamingo"
 SOURCE = "open_flamingo/train/train.py, get_grouped_params"

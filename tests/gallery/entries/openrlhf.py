@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "OpenRLHF/OpenRLHF"
 SOURCE = "openrlhf/utils/deepspeed/deepspeed_utils.py, get_optimizer_grouped_parameters"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "pyg-team/pytorch_geometric"
 SOURCE = "examples/gcn.py"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "QwenLM/Qwen3-VL"
 SOURCE = "qwen-vl-finetune/qwenvl/train/trainer.py, create_optimizer"

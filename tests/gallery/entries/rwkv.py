@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "BlinkDL/RWKV-LM"
 SOURCE = "RWKV-v5/src/model.py, RWKV.configure_optimizers"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "state-spaces/s4"
 SOURCE = "example.py, setup_optimizer, and models/s4/s4d.py"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "EleutherAI/sparsify"
 SOURCE = "sparsify/trainer.py, Trainer.__init__"

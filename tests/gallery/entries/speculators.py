@@ -8,7 +8,7 @@ factors, codebooks) go to AdamW too, at Muon's rate and decay.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "vllm-project/speculators"
 SOURCE = "src/speculators/train/optimizers.py, build_optimizers"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "speechbrain/speechbrain"
 SOURCE = "recipes/CommonVoice/ASR/CTC/train_with_wav2vec.py, ASR.init_optimizers"

@@ -8,7 +8,7 @@ by 5e-7. Were the head another module, the list would match nothing, and nothing
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "YuanGongND/ssast"
 SOURCE = "src/traintest.py, train"

@@ -7,7 +7,7 @@ policy has an `eps` of 1e-5. The target network, which follows by averaging, is 
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "nicklashansen/tdmpc2"
 SOURCE = "tdmpc2/tdmpc2.py, TDMPC2.__init__"

@@ -7,7 +7,7 @@ with 1e-4 and decays by 0.01. After each step all rows but those of the new word
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "huggingface/diffusers"
 SOURCE = "examples/textual_inversion/textual_inversion.py, main"

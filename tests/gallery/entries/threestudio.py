@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "threestudio-project/threestudio"
 SOURCE = "threestudio/systems/utils.py, parse_optimizer, and configs/prolificdreamer.yaml"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "Clear-3d/torch-ngp-semantic"
 SOURCE = "nerf/network_sem.py, NeRFNetwork.get_params"

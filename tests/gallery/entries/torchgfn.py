@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "GFNOrg/torchgfn"
 SOURCE = "tutorials/examples/train_hypergrid_simple.py, main"

@@ -8,7 +8,7 @@ user names on the command line; here GPT-2, with `--learning_rate 5e-5` and `--w
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "huggingface/transformers"
 SOURCE = "examples/pytorch/language-modeling/run_clm_no_trainer.py, main"

@@ -10,7 +10,7 @@ from torch import nn
 
 import nnlr
 from tests.gallery.entries._error import error_of
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "huggingface/transformers"
 SOURCE = "src/transformers/trainer.py, Trainer.get_decay_parameter_names"

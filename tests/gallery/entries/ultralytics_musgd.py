@@ -10,7 +10,7 @@ from torch import nn
 
 import nnlr
 from tests.gallery.entries._error import error_of
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "ultralytics/ultralytics"
 SOURCE = "ultralytics/engine/trainer.py, BaseTrainer.build_optimizer"

@@ -9,7 +9,7 @@ As in the pull request below, which was open in autumn 2026.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "unslothai/unsloth"
 SOURCE = "unsloth/optimizers/layerwise_lr.py, make_layerwise_lr_param_groups"

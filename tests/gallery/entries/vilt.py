@@ -8,7 +8,7 @@ not decay, the rest by 0.01. Heads of other tasks keep the base rate.
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "dandelin/ViLT"
 SOURCE = "vilt/modules/vilt_utils.py, set_schedule"

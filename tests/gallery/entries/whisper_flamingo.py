@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import nnlr
-from tests.gallery.entries._tree import tree
+from tests.gallery.tree import tree
 
 REPOSITORY = "roudimit/whisper-flamingo"
 SOURCE = "utils.py, whisper_flamingo_optimizer"
