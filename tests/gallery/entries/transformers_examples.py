@@ -1,4 +1,4 @@
-"""transformers, example scripts: two lists of words, for any model.
+"""transformers, example scripts: two words of a name, for any model.
 
 Until February 2026, when they took over the rule of the `Trainer`, the scripts without it decayed
 every parameter but those whose name holds `bias` or `layer_norm.weight`. The model is whatever the
