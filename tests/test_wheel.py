@@ -24,6 +24,7 @@ for cls in (torch.optim.AdamW, nnlr.optim.AdamW):
     optimizer.step(); scheduler.step()
     optimizer.load_state_dict(optimizer.state_dict())
 print(nnlr.check(plan, optimizer, scheduler))
+print(nnlr.recipe("mae/vit-b/finetune"), nnlr.find_recipes(net))
 print(sorted({"typer", "yaml", "matplotlib", "sklearn"} & set(sys.modules)))
 """
 
@@ -44,6 +45,8 @@ def test_it_holds_the_package_and_needs_the_core_only(tmp_path):
     assert {"nnlr", "nnlr_command.py"} == tops
     page = ROOT / "src" / "nnlr" / "report" / "_page"  # its templates, style sheets and scripts too
     assert {f"nnlr/report/_page/{path.name}" for path in page.glob("*.*")} <= set(packed)
+    recipes = ROOT / "src" / "nnlr" / "config" / "recipes"
+    assert {f"nnlr/config/recipes/{path.name}" for path in recipes.iterdir()} <= set(packed)
     venv.create(tmp_path / "fresh", with_pip=True)
     python = str(tmp_path / "fresh" / "bin" / "python")
     install = (python, "-m", "pip", "--disable-pip-version-check", "-q", "install")

@@ -49,6 +49,9 @@ from nnlr.schemes import torchtitan as torchtitan
 from nnlr._declare.scheme import Scheme as Scheme
 from nnlr._declare.factor import Factor as Factor
 
+from nnlr.config._published import recipe as recipe
+from nnlr.config._find import find_recipes as find_recipes
+
 # Resolve.
 from nnlr._resolve import resolve as resolve
 from nnlr._resolve import param_groups as param_groups
@@ -64,6 +67,7 @@ from nnlr._apply.clip import clip_grad_norm_ as clip_grad_norm_
 
 # Keep.
 from nnlr._schedule.schedule import schedule as schedule
+from nnlr._schedule.warmup_decay import WarmupDecay as WarmupDecay
 from nnlr._schedule.keep_ratios import keep_ratios as keep_ratios
 from nnlr._schedule.rate_summary import rate_summary as rate_summary
 

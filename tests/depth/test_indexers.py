@@ -82,6 +82,20 @@ def test_vit_has_a_layer_for_a_head_that_is_not_there():
     assert (ids | {"norm.w": 2}, 2) == depths(bare, last_block)
 
 
+def test_vit_reads_torchvisions_names():
+    """As timm's model of that shape: the stem, the blocks, and the norm with the head."""
+    names = {
+        "class_token": 0,
+        "conv_proj.weight": 0,
+        "encoder.pos_embedding": 0,
+        "encoder.layers.encoder_layer_0.ln_1.weight": 1,
+        "encoder.layers.encoder_layer_1.mlp.0.weight": 2,
+        "encoder.ln.weight": 3,
+        "heads.head.weight": 3,
+    }
+    assert (names, 3) == depths(module_of(names), "vit")
+
+
 def test_vit_takes_blocks_of_two_digits_in_their_order():
     """Twelve blocks give layers 1 to 12 and a head in 13."""
     names = ["patch_embed.w", *(f"blocks.{i}.w" for i in range(12)), "head.w"]

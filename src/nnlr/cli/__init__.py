@@ -1,4 +1,4 @@
-"""The command line: ``nnlr show``, ``explain``, ``diff``, ``check``, ``code`` and others.
+"""The command line: ``nnlr show``, ``explain``, ``diff``, ``check``, ``code``, ``recipes``, ...
 
 It needs typer and PyYAML, an extra: ``pip install "nnlr[cli]"``. Data flow: arguments ->
 model -> plan -> text. The exit status is 0, or 1 if something was found or differs, 2 for

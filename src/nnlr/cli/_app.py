@@ -27,6 +27,7 @@ from nnlr.cli._options import (
     Rate,
     Schemes,
     WeightDecay,
+    one_of,
 )
 from nnlr.errors import NnlrError
 
@@ -118,6 +119,7 @@ def _examples(*lines: str, forms: bool = True) -> str:
         "show train.py:make_model -a depth=12 -c scheme.yaml --columns +role",
         "show model.safetensors -s layer_decay=0.9 --out plan.html",
         "show timm:resnet50 -c recipe.yaml --steps 1000 --out rates.png",
+        "show timm:vit_base_patch16_224 -c recipe:mae/vit-b/finetune",
     )
 )
 def show(
@@ -299,6 +301,46 @@ def schemes(
     from nnlr.cli import _schemes
 
     return _schemes.schemes(name, (format, out))
+
+
+@app.command(
+    epilog=_examples(
+        "recipes",
+        "recipes mae/vit-b/finetune --batch-size 256",
+        "recipes mae/vit-b/finetune --out mine.yaml",
+        "recipes --for timm:vit_base_patch16_224",
+    )
+)
+def recipes(
+    name: Annotated[str | None, Argument(help="One to tell all of.")] = None,
+    *,
+    model: Annotated[
+        str | None,
+        Option(
+            "--for",
+            metavar="MODEL",
+            help="Those that fit this model, the best first.",
+            autocompletion=_complete.models,
+        ),
+    ] = None,
+    arg: Arguments = None,
+    batch_size: Annotated[
+        float | None, Option(metavar="N", help="The batch of your run, for the rate.")
+    ] = None,
+    batch_rule: Annotated[
+        str | None,
+        Option(
+            metavar="RULE", help="linear or sqrt, if NAME has no rule.", **one_of("linear", "sqrt")
+        ),
+    ] = None,
+    format: Formats = None,
+    out: Out = None,
+) -> int:
+    """List the published recipes, or tell all of one."""
+    _load_library()
+    from nnlr.cli import _recipes
+
+    return _recipes.recipes(name, (model, arg), (batch_size, batch_rule), (format, out))
 
 
 @config_app.command("check", epilog=_examples("config check scheme.yaml", forms=False))

@@ -43,7 +43,12 @@ Schemes = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    Option("--config", "-c", metavar="FILE", help="YAML or JSON: a scheme, or a whole recipe."),
+    Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="YAML or JSON: a scheme, or a whole recipe; or recipe:NAME, a published one.",
+    ),
 ]
 Rate = Annotated[
     list[str] | None,

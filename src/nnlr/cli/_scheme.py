@@ -23,6 +23,7 @@ from nnlr.config import load as load_recipe
 from nnlr.config import scheme as read_scheme
 from nnlr.config._at import At
 from nnlr.config._load import KEYS as RECIPE_KEYS
+from nnlr.config._published import configuration_of
 from nnlr.config._read import read
 from nnlr.config._yaml import parsed
 from nnlr.errors import NnlrError
@@ -33,6 +34,9 @@ WEIGHT_DECAY: Final = 0.05
 
 # A product is written with spaces around its sign; the stars of patterns have none.
 _TIMES: Final = re.compile(r"\s+\*\s+")
+
+# A published recipe, where a file can be named.
+_RECIPE: Final = "recipe:"
 
 # What a side of a comparison is called that has no scheme.
 _NONE: Final = "none"
@@ -121,6 +125,7 @@ class Options:
         is_file = path.is_file() or path.suffix in {".json", ".yaml", ".yml"}
         if is_file:
             _must_exist(path)
+        is_file = is_file or bool(_published(text))
         if subject is None:
             raise NnlrError(
                 f"{text!r} is no saved plan; of a scheme say for which model: "
@@ -157,16 +162,23 @@ def saved_plan(path: Path) -> "nnlr.Plan | None":
 
 
 def configuration(file: Path) -> dict[str, Any]:
-    """The recipe in a file as data; a scheme alone is a recipe without rates.
+    """The recipe in a file, or a published one, as data; a scheme alone is one without rates.
 
     Raises:
         NnlrError: If there is no such file, or it cannot be read.
     """
+    if published := _published(file.as_posix()):
+        return configuration_of(published)
     _must_exist(file)
     data = read(file, At(str(file)))
     return (
         data if isinstance(data, dict) and not {*RECIPE_KEYS}.isdisjoint(data) else {"scheme": data}
     )
+
+
+def _published(text: str) -> str:
+    """The name of the published recipe that is written as ``recipe:NAME``; else nothing."""
+    return text.removeprefix(_RECIPE) if text.startswith(_RECIPE) else ""
 
 
 def _must_exist(file: Path) -> None:

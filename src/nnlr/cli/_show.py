@@ -1,9 +1,10 @@
 """``nnlr show``, ``explain`` and ``diff``: a plan, one of its rows, and what another changes."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nnlr
@@ -55,7 +56,8 @@ def show(
     }
     picture: Callable[[], Figure] = plan.plot
     if view.steps is not None:
-        schedule, steps = _schedule_of(options), view.steps
+        steps = view.steps
+        schedule = _schedule_of(options, steps)
         views["html"] = lambda: plan.to_html(schedule=rates_over_time(plan, schedule, steps))
         picture = partial(plan.plot_schedule, schedule, steps)
     deliver(views, target, picture)
@@ -69,8 +71,8 @@ def _by_options(text: str) -> str:
     )
 
 
-def _schedule_of(options: Options) -> Any:  # noqa: ANN401 - what nnlr.schedule takes
-    """The schedule of the recipe.
+def _schedule_of(options: Options, steps: int) -> Any:  # noqa: ANN401 - what nnlr.schedule takes
+    """The schedule of the recipe, of so many steps where it leaves that to the run.
 
     Raises:
         NnlrError: If there is none.
@@ -81,7 +83,16 @@ def _schedule_of(options: Options) -> Any:  # noqa: ANN401 - what nnlr.schedule 
             "--steps shows the course of a schedule, and there is none: a recipe that --config "
             "names can have one, schedule: {class: CosineAnnealingLR, T_max: 1000}."
         )
-    return schedule
+    if isinstance(schedule, Mapping):
+        return {key: course and _of_length(course, steps) for key, course in schedule.items()}
+    return _of_length(schedule, steps)
+
+
+def _of_length(factory: Callable[..., Any], steps: int) -> Callable[..., Any]:
+    """A scheduler that is told the steps of the run, if it needs them and its recipe says none."""
+    total = signature(factory).parameters.get("total_steps")
+    is_open = total is not None and total.default is total.empty
+    return partial(factory, total_steps=steps) if is_open else factory
 
 
 def explain(model: str, names: Sequence[str], options: Options, target: Target) -> int:

@@ -16,6 +16,8 @@ Data flow: file -> plain data -> calls of nnlr's own functions -> scheme or reci
 from nnlr.config._dump import dump as dump
 from nnlr.config._from_mmengine import from_mmengine as from_mmengine
 from nnlr.config._load import load as load
+from nnlr.config._published import PublishedRecipe as PublishedRecipe
+from nnlr.config._published import recipe_names as recipe_names
 from nnlr.config._recipe import Recipe as Recipe
 from nnlr.config._schema import schema as schema
 from nnlr.config._scheme import scheme as scheme

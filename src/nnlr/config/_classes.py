@@ -3,6 +3,7 @@
 "AdamW"                                        torch's; "nnlr.optim.AdamW" is nnlr's own
 {"class": "AdamW", "betas": [0.9, 0.95]}
 {"class": "SequentialLR", "schedulers": [{"class": "LinearLR"}, ...], "milestones": [10]}
+{"class": "WarmupDecay", "warmup": 0.05}       nnlr's own, whose lengths are shares of the run
 """
 
 import functools
@@ -10,13 +11,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import ModuleType
 from typing import Any, Final
 
 import torch
 from torch.optim import Optimizer, lr_scheduler
 
 import nnlr.optim
+from nnlr._schedule.warmup_decay import WarmupDecay
 from nnlr._text import shown
 from nnlr.config._at import At, is_reference
 from nnlr.config._calls import Callee
@@ -31,7 +32,8 @@ class Kind:
     """A kind of class that a recipe names: optimizers, schedulers."""
 
     word: str
-    modules: tuple[ModuleType, ...]  # of several classes of one name the first module's counts
+    # By the name of its module; of several classes of one name the first module's counts.
+    modules: Mapping[str, Mapping[str, Any]]
     base: type
     refused: Mapping[str, str]  # settings that are written elsewhere, and where
 
@@ -39,12 +41,12 @@ class Kind:
     def names(self) -> Mapping[str, type]:
         """The classes by their names, short and with their module."""
         classes: dict[str, type] = {}
-        for module in self.modules:
-            for name, value in vars(module).items():
+        for module, members in self.modules.items():
+            for name, value in members.items():
                 is_class = inspect.isclass(value) and issubclass(value, self.base)
                 if is_class and value is not self.base and name[0] != "_" and name != "Mixed":
                     classes.setdefault(name, value)
-                    classes[f"{module.__name__}.{name}"] = value
+                    classes[f"{module}.{name}"] = value
         return classes
 
     def name_of(self, cls: object) -> str | None:
@@ -60,7 +62,7 @@ class Kind:
 
 OPTIMIZERS: Final = Kind(
     "optimizer",
-    (torch.optim, nnlr.optim),
+    {module.__name__: vars(module) for module in (torch.optim, nnlr.optim)},
     Optimizer,
     {
         "params": "the model has them",
@@ -71,7 +73,7 @@ OPTIMIZERS: Final = Kind(
 
 SCHEDULERS: Final = Kind(
     "scheduler",
-    (lr_scheduler,),
+    {lr_scheduler.__name__: vars(lr_scheduler), "nnlr": {"WarmupDecay": WarmupDecay}},
     lr_scheduler.LRScheduler,
     {
         "optimizer": "the recipe has it",

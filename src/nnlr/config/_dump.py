@@ -50,7 +50,7 @@ def dump(value: Scheme | Recipe) -> Data:
 def _recipe(recipe: Recipe, at: At) -> dict[str, Data]:
     """A recipe as data, without what is not set."""
     data = {}
-    for field in fields(recipe):
+    for field in fields(Recipe):
         value, place = getattr(recipe, field.name), at / field.name
         if value == field.default:
             continue

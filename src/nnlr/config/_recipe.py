@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, Final
 
 from torch.optim import Optimizer, lr_scheduler
@@ -116,8 +117,14 @@ class Recipe:
         Args:
             optimizer: What :meth:`optimizer` returned, or another.
             **settings: Settings of the scheduler that only the run knows, such as
-                ``total_steps=``; they overrule those of the recipe.
+                ``total_steps=``; they overrule those of the recipe. Where groups have courses
+                of their own, those of each.
         """
         if self.schedule is None:
             return schedule(optimizer, lr_scheduler.ConstantLR, factor=1.0)
+        if isinstance(self.schedule, Mapping):  # the settings are those of each course
+            courses = {
+                key: course and partial(course, **settings) for key, course in self.schedule.items()
+            }
+            return schedule(optimizer, courses)
         return schedule(optimizer, self.schedule, **settings)

@@ -27,6 +27,14 @@ _VIT_OF_TRANSFORMERS: Final = NamePatterns(
     final_norm=r"(?:layer)?norm\.",
 )
 
+_VIT_OF_TORCHVISION: Final = NamePatterns(
+    "'encoder.layers.encoder_layer_<n>' beside 'conv_proj' (torchvision)",
+    block=r"encoder\.layers\.encoder_layer_(\d+)\.",
+    patch_embed=r"conv_proj\.",
+    stem=r"class_token$|encoder\.pos_embedding$",
+    final_norm=r"encoder\.ln\.",
+)
+
 
 def vit(final_norm: FinalNorm = "head") -> Indexer:
     """Vision transformer: as in BEiT and MAE, or as in timm.
@@ -78,7 +86,7 @@ class Vit(Family):
         )
         if self.final_norm == "last_block":
             official = official._replace(stem=r"cls_token|reg_token|pos_embed|norm_pre")
-        return official, _VIT_OF_TRANSFORMERS
+        return official, _VIT_OF_TRANSFORMERS, _VIT_OF_TORCHVISION
 
     def depth(self, named: NamedPart, size: TowerSize) -> int | None:
         if named.part == "final_norm" and self.final_norm == "last_block":

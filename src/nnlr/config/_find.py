@@ -1,0 +1,124 @@
+"""Which published recipes fit a model: by its architecture, then by its size."""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any, Final
+
+from nnlr._model.describe import ModelInfo, describe
+from nnlr._model.names import Source
+from nnlr._model.scopes import Scope
+from nnlr.config._published import FOLDER, PublishedRecipe, entries, recipe
+from nnlr.errors import NnlrError
+
+_PATCHES_OF_VIDEO: Final = 5  # axes: out, in, time, height, width
+
+# How far a recipe that was published for no size is from a model, in logarithms of sizes.
+_UNSIZED: Final = 1.0
+
+
+def find_recipes(model: Source) -> list[PublishedRecipe]:
+    """The published recipes that fit a model, the best first; empty where none does.
+
+    A model is recognised by the classes of its modules and the names of its parameters, whatever
+    library it comes from. Recipes that name its architecture first come first, and of these the
+    ones for a model of its size. What a recipe was for beside that, such as the pre-training,
+    nobody can see in a model: read its title. Each was resolved on this model; what cannot be is
+    left out.
+
+    Args:
+        model: The model; the meta device is enough. Or names and tensors, of which no classes
+            are known.
+
+    Returns:
+        Recipes with a ``reason``. Their rates are the published ones: for another batch,
+        ``nnlr.recipe(proposal.name, batch_size=...)``.
+
+    Raises:
+        NnlrError: If it is no model.
+
+    Examples:
+        >>> import nnlr, timm, torch
+        >>> with torch.device("meta"):
+        ...     model = timm.create_model("deit_tiny_patch16_224")
+        >>> for proposal in nnlr.find_recipes(model)[:2]:
+        ...     print(proposal.name, "-", proposal.reason)
+        big_vision/vit-s/train - a vision transformer (class VisionTransformer); 5.72 M ...
+        ...
+        >>> nnlr.find_recipes(torch.nn.Linear(2, 2))
+        []
+    """
+    info = describe(model)
+    facts = _Facts(info)
+    fitting = ((name, facts.fits(each)) for name, each in _architectures().items())
+    name, why = next((fit for fit in fitting if fit[1] is not None), ("", None))
+    if why is None:
+        return []
+    architecture = _architectures()[name]
+    own = [name, *architecture.get("like", ())]
+    millions = sum(param.numel for param in info.params) / 1e6
+    proposals: list[tuple[tuple[int, bool], float, int, str, str]] = []
+    for key, entry in entries().items():
+        shared = [each for each in own if each in entry["models"]]
+        if shared:
+            reason, distance = f"{architecture['title']} ({why})", _UNSIZED
+            if published := entry.get("params"):
+                distance = abs(math.log(millions / published))
+                reason += f"; {millions:.3g} M parameters, published for {published:.4g} M"
+            place = (own.index(shared[0]), entry["models"].index(shared[0]) > 0)
+            proposals.append((place, distance, len(proposals), key, reason))
+    return [
+        replace(published, reason=reason)
+        for *_, key, reason in sorted(proposals)
+        if _resolves(published := recipe(key), model)
+    ]
+
+
+def _resolves(published: PublishedRecipe, model: Source) -> bool:
+    """Whether a recipe makes a plan for a model."""
+    try:
+        published.resolve(model)
+    except NnlrError:
+        return False
+    return True
+
+
+@cache
+def _architectures() -> Mapping[str, Mapping[str, Any]]:
+    """The architectures by name, from special to general."""
+    return tomllib.loads((FOLDER / "architectures.toml").read_text(encoding="utf-8"))
+
+
+class _Facts:
+    """What architectures are recognised by: names, roles and classes of a model."""
+
+    def __init__(self, model: ModelInfo) -> None:
+        self.names = [param.name for param in model.params]
+        self.videos = [p.name for p in model.params if len(p.shape) == _PATCHES_OF_VIDEO]
+        self.roles = {param.role for param in model.params}
+        scopes: dict[int, Scope] = {}
+        for param in model.params:
+            scope: Scope | None = param.scope
+            while scope is not None and id(scope) not in scopes:
+                scopes[id(scope)] = scope
+                scope = scope.above
+        classes = dict.fromkeys(scope.cls for scope in scopes.values() if scope.cls is not None)
+        self.classes = [base.__name__ for cls in classes for base in cls.__mro__]
+
+    def fits(self, architecture: Mapping[str, Any]) -> str | None:
+        """By what it is recognised, in words; ``None`` if it is not."""
+        for conditions in architecture["has"]:
+            matches = [self._first(*condition.split(":", 1)) for condition in conditions]
+            if None not in matches:
+                return matches[0]
+        return None
+
+    def _first(self, kind: str, pattern: str) -> str | None:
+        """The first class, name or role that a pattern means, in words."""
+        among = {"class": self.classes, "name": self.names, "3d": self.videos}.get(kind, self.roles)
+        match = next((each for each in among if fnmatchcase(each, pattern)), None)
+        word = {"class": "class", "role": "role"}.get(kind, "parameter")
+        return None if match is None else f"{word} {match}"
