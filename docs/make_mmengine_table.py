@@ -53,12 +53,12 @@ SHORT = (
     "simmim/benchmarks/swin-base-w6_8xb256-coslr-100e_in1k-192px.py",
     "spark/benchmarks/convnextv2-tiny_8xb256-coslr-300e_in1k.py",
     "spark/benchmarks/resnet50_8xb256-coslr-300e_in1k.py",
-    "mixmim/benchmarks/mixmim-base_8xb128-coslr-100e_in1k.py",
     "beit/beit-base_upernet_8xb2-160k_ade20k-640x640.py",
     "convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py",
-    "convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py",
 )
 LONG = (
+    "convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py",
+    "mixmim/benchmarks/mixmim-base_8xb128-coslr-100e_in1k.py",
     "beit/benchmarks/beit-base-p16_8xb128-coslr-100e_in1k.py",
     "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py",
     "convnext/convnext-base_upernet_8xb2-amp-160k_ade20k-640x640.py",

@@ -1,11 +1,11 @@
-"""Layer decay by names, of mmsegmentation, mmdetection, BEiT and InternImage.
+"""Layer decay by names, of mmsegmentation, mmdetection, mmpose, BEiT and InternImage.
 
     lr(p) = base_lr * decay_rate ** (num_layers + 1 - layer)
 
 and no decay for biases and tensors with one axis. The names below ``backbone.`` say the
 layer; it hangs on the class of the backbone and ``decay_type`` how:
 
-    ViT (a class with BEiT or MAE in its name): block n is layer n + 1, the stem layer 0
+    ViT (with BEiT or MAE in its class's name; in mmpose any): block n is layer n + 1, stem 0
     ConvNeXt, layer_wise: the third stage in threes, the last stage is layer num_layers
     ConvNeXt, stage_wise: stage n is layer n + 1, all downsampling layer 0
     InternImage: blocks counted through the stages by depths, downsampling with the last block
@@ -13,7 +13,8 @@ layer; it hangs on the class of the backbone and ``decay_type`` how:
 What is not named so has the full rate.
 
 After ``LearningRateDecayOptimizerConstructor`` of mmsegmentation 1.2 and mmdetection 3.3,
-``LayerDecayOptimizerConstructor`` of BEiT (unilm) and mmsegmentation, and
+``LayerDecayOptimizerConstructor`` of BEiT (unilm) and mmsegmentation,
+``LayerDecayOptimWrapperConstructor`` of mmpose 1.3, and
 ``CustomLayerDecayOptimizerConstructor`` of InternImage (OpenGVLab; it differs between its
 detectors and its segmentors, which have a ``decode_head``).
 """
@@ -151,6 +152,19 @@ class ByName(Imported):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class Pose(ByName):
+    """The layer decay of mmpose, for a ViT of any class; made by :func:`nnlr.mmengine`."""
+
+    def reading(self, _: ModelInfo) -> Reading:
+        """What gives the layer of a name in this model."""
+        return self._vit
+
+    def is_exempt(self, param: ParamInfo) -> bool:
+        """Whether a parameter does not decay."""
+        return param.ndim == 1 or param.name.endswith(".bias") or "pos_embed" in param.name
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class InternImage(ByName):
     """InternImage's layer decay; made by :func:`nnlr.mmengine`."""
 
@@ -218,6 +232,12 @@ def _layer_decay(settings: Settings, call: Written) -> ByName:
     return ByName(settings.watch, call, count, rate, "layer_wise_vit")
 
 
+def _pose(settings: Settings, call: Written) -> Pose:
+    """The scheme of mmpose."""
+    count, rate = settings.count("num_layers"), settings.number("layer_decay_rate")
+    return Pose(settings.watch, call, count, rate, "layer_wise_vit")
+
+
 def _intern_image(settings: Settings, call: Written) -> InternImage:
     """The scheme of InternImage."""
     return InternImage(
@@ -238,6 +258,8 @@ LEARNING_RATE_DECAY: Final = Constructor(
 )
 
 LAYER_DECAY: Final = Constructor(("num_layers", "layer_decay_rate"), _layer_decay)
+
+POSE: Final = Constructor(("num_layers", "layer_decay_rate"), _pose)
 
 INTERN_IMAGE: Final = Constructor(
     (

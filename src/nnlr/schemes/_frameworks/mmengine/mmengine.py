@@ -7,6 +7,7 @@
 | ``LearningRateDecayOptimWrapperConstructor`` | mmpretrain 1.2 | by the model's own depth |
 | ``LearningRateDecayOptimizerConstructor`` | mmsegmentation, mmdetection 3.3 | by names |
 | ``LayerDecayOptimizerConstructor`` | BEiT, mmsegmentation | by names |
+| ``LayerDecayOptimWrapperConstructor`` | mmpose 1.3 | by names |
 | ``CustomLayerDecayOptimizerConstructor`` | InternImage | by names |
 """
 
@@ -30,6 +31,7 @@ CONSTRUCTORS: Final[Mapping[str, Constructor]] = {
     "LearningRateDecayOptimWrapperConstructor": by_depth.CONSTRUCTOR,
     "LearningRateDecayOptimizerConstructor": by_name.LEARNING_RATE_DECAY,
     "LayerDecayOptimizerConstructor": by_name.LAYER_DECAY,
+    "LayerDecayOptimWrapperConstructor": by_name.POSE,
     "CustomLayerDecayOptimizerConstructor": by_name.INTERN_IMAGE,
 }
 
@@ -92,7 +94,7 @@ def mmengine(config: Mapping[str, Any] | None, *, strict: bool = True) -> Scheme
     if name not in CONSTRUCTORS:
         raise ConfigError(
             f"constructor {name!r} is none that nnlr knows. "
-            f"{nearest_hint(name, CONSTRUCTORS) or f'Known: {listed(CONSTRUCTORS, 7)}.'}\n"
+            f"{nearest_hint(name, CONSTRUCTORS) or f'Known: {listed(CONSTRUCTORS, 8)}.'}\n"
             "  Of your own: write what it does as schemes, such as nnlr.layer_decay(0.75) * "
             "nnlr.rule('head.*', lr_mult=10), or as a subclass of nnlr.Scheme "
             "(docs/custom-schemes.md).",
