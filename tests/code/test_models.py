@@ -56,12 +56,20 @@ def narrower(model):
     }
 
 
+def prototxt(model):
+    """A Caffe network whose layers are the modules with a weight."""
+    spec = "param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }"
+    owners = [path for path, module in model.named_modules() if "weight" in module._parameters]
+    return "\n".join(f'layer {{ name: "{path}" {spec} }}' for path in owners)
+
+
 ROUTED = {"muon": Muon, "adamw": AdamW}
 
 # For each scheme what it is called with, and the classes that train it.
 SCHEMES = {
     "big_vision": (lambda _: nnlr.big_vision([(".*bias", 2.0), (".*", 0.5)]), AdamW),
     "caffe": (lambda _: nnlr.caffe(), SGD),
+    "caffe_prototxt": (lambda m: nnlr.caffe_prototxt(prototxt(m)), SGD),
     "complete_p": (lambda m: nnlr.complete_p(narrower(m), base_depth=2), AdamW),
     "detectron2": (lambda _: nnlr.detectron2(weight_decay_norm=0.0, bias_lr_factor=2.0), SGD),
     "discriminative": (lambda _: nnlr.discriminative(slice(1e-5, 1e-3)), AdamW),

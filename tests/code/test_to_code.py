@@ -359,3 +359,14 @@ def test_what_is_refused(scheme, arguments, error, message):
     plan = nnlr.resolve(zoo.plain(), *([scheme] if scheme else []), **RATES)
     with pytest.raises(error, match=message):
         plan.to_code(**arguments)
+
+
+def test_groups_of_ones_own_stay_apart_and_keep_their_names():
+    """So that a schedule of theirs finds them, as in the plan."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    scheme = nnlr.rule("0.*", group="means") * nnlr.rule("*.bias", lr_mult=2)
+    plan = nnlr.resolve(net, scheme, lr=0.1, weight_decay=0)
+    made = run(plan.to_code(SGD))["make_optimizer"](net).param_groups
+    built = plan.optimizer(SGD).param_groups
+    assert [group["params"] for group in built] == [group["params"] for group in made]
+    assert ["means_lr1_wd1", "means_lr2_wd1"] == [g["name"] for g in made if "name" in g]

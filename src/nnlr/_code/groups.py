@@ -74,9 +74,13 @@ class GroupsWriter:
         bases: Bases,
         *,
         several: bool,
+        apart: Collection[str] = (),
     ) -> None:
-        """Read the groups of a plan; ``names`` are those of the code, in the model's order."""
-        self._several = several
+        """Read the groups of a plan; ``names`` are those of the code, in the model's order.
+
+        Parameters that are ``apart`` have groups of their own, whose names the code keeps.
+        """
+        self._several, self._apart = several, apart
         self._decays = any("weight_decay" in group for group in groups)
         self._bases = bases
         numbers: dict[Rates, int] = {}
@@ -119,6 +123,8 @@ class GroupsWriter:
     def _read(self, group: ParamGroup) -> Rates:
         """What the code says of a group."""
         options = {key: value for key, value in group.items() if key not in _NO_OPTIONS}
+        if group["params"][0][0] in self._apart:
+            options["name"] = group["name"]
         algorithm = group.get(ALGORITHM) if self._several else None
         decay = group.get("weight_decay", 0.0) if self._decays else None
         return Rates(algorithm, group["lr"], decay, literal(options, "options"))

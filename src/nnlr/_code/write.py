@@ -17,7 +17,7 @@ from nnlr._code.groups import GroupsWriter
 from nnlr._code.lines import Brackets, comment, literal, quoted
 from nnlr._model.names import Slot, Source, unwrapping, wrapped_attrs
 from nnlr._rows.groups import make_groups
-from nnlr._rows.rates import Bases
+from nnlr._rows.rates import Bases, only
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural, printable
 from nnlr.errors import ConfigError
@@ -64,6 +64,7 @@ def code(
     scaled = {p.places[0].raw(): p.row.init_mult for p in fit.located if p.row.init_mult != 1}
     names = {param.row.name: param.places[0].raw() for param in fit.located}
     locked = {param.row.name for param in fit.located if param.row.locked}
+    apart = {p.row.name for p in fit.located if only(p.row.trace, "group", p.row.name)}
     lines = [
         *_heading(rows, label, len(groups)),
         "import re",
@@ -73,7 +74,7 @@ def code(
         *sorted({"from torch import nn", *(each.imports for each in made.values())} - {""}),
         "",
         "",
-        *GroupsWriter(groups, names, locked, fit.bases, several=several).lines(),
+        *GroupsWriter(groups, names, locked, fit.bases, several=several, apart=apart).lines(),
         *(_optimizer(made, several=several) if made else []),
     ]
     if scaled:
