@@ -111,6 +111,15 @@ CASES = {
         SGD,
         {},
     ),
+    "named groups": (
+        blocks,
+        nnlr.rule("head.*", group="head")
+        * nnlr.rule("blocks.*.fc.*", group="fc", lr_mult=0.5)
+        * nnlr.rule("blocks.*.fc.bias", lr_mult=0.1)
+        * nnlr.freeze("embed.*"),
+        AdamW,
+        {},
+    ),
     "nnlr's own": (zoo.plain, nnlr.no_weight_decay(), nnlr.optim.AdamW, {}),
     "another package": (zoo.plain, nnlr.rule("head.*", lr_mult=0.5), Heavy, {"momentum": 0.5}),
     "partial": (zoo.plain, nnlr.no_weight_decay(), functools.partial(AdamW, amsgrad=True), {}),
