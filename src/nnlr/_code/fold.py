@@ -68,7 +68,7 @@ class Folder:
         wanted = dict.fromkeys(names)
         templates = {
             template: None
-            for template in map(self._template, wanted)
+            for template in dict.fromkeys(map(self._template, wanted))
             if wanted.keys() >= set(self._named[template])
         }
         makers: dict[_Shape, list[str]] = defaultdict(list)
