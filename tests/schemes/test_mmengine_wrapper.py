@@ -159,9 +159,12 @@ def test_keys_of_other_architectures_are_a_note():
     ("key", "message"),
     [
         (".cls_tokne", "'.cls_tokne' matches no parameter(?s:.*)Nearest: 'cls_token'"),
-        ("relative_postion_bias_table", "matches no parameter"),
+        (
+            "relative_postion_bias_table",
+            "matches no parameter(?s:.*)Nearest in other models: 'relative_position_bias_table'",
+        ),
         ("backbone.layers.3.", "'backbone.layers.3.' matches no parameter"),
-        ("my_own_thing", "matches no parameter"),
+        ("qqqq", "matches no parameter(?s:.*)Names there"),
     ],
 )
 def test_misspelt_keys_and_numbers_that_are_not_there_are_errors(key, message):

@@ -116,8 +116,12 @@ class Claims:
         model: ModelInfo,
         names: Iterable[str] | None = None,
         excused: Collection[str] = (),
+        hint: Callable[[str], str] | None = None,
     ) -> list[Finding]:
-        """Refuse patterns that match no name, or only what earlier ones claim."""
+        """Refuse patterns that match no name, or only what earlier ones claim.
+
+        ``hint`` gives a sentence on a pattern that is like no name of this model.
+        """
         findings = []
         for at, count in self.unused().items():
             pattern = self.patterns[at]
@@ -134,6 +138,7 @@ class Claims:
                 fix = nearest_hint(pattern.strip(".*$^"), dict.fromkeys(segments))
                 if containing := [name for name in names if pattern in name]:
                     fix = f"It must match a whole name, such as {containing[0]}."
+                fix = fix or (hint(pattern) if hint else "")
                 fix = fix or f"Names there: {listed(names, 3)}."
             if watch.strict:
                 raise PatternError(

@@ -13,7 +13,7 @@ from importlib.resources import files
 from nnlr._declare.factor import Factor
 from nnlr._findings import Finding, note
 from nnlr._model.describe import ModelInfo
-from nnlr._text import listed
+from nnlr._text import listed, nearest_hint
 from nnlr.schemes._frameworks.claims import Claims, Watch
 
 
@@ -46,7 +46,7 @@ def check(
             if first is not None and at in matches
         ):
             needless.append(key)
-    findings = claims.check(watch, model, excused={*foreign, *needless})
+    findings = claims.check(watch, model, excused={*foreign, *needless}, hint=elsewhere)
     if foreign:
         cause = (
             f"custom keys that name nothing in {model.label}, but parameters of other "
@@ -82,6 +82,21 @@ def is_of_other_model(key: str, names: Iterable[str]) -> bool:
             return False
     segments = [words(segment) for segment in key.split(".")]
     return any(segments) and all(f"_{segment}_" in known_words() for segment in segments if segment)
+
+
+def elsewhere(key: str) -> str:
+    """A sentence with the names of other models that look like a key, or nothing.
+
+    Examples:
+        >>> elsewhere(".relative_postion_bias_table")
+        "Nearest in other models: 'relative_position_bias_table'."
+        >>> elsewhere("xyzzy")
+        ''
+    """
+    names = [line.strip("_") for line in known_words().split()]
+    unknown = [word for word in map(words, key.split(".")) if f"_{word}_" not in known_words()]
+    hints = (nearest_hint(word, names, limit=1) for word in unknown)
+    return next(filter(None, hints), "").replace("Nearest:", "Nearest in other models:")
 
 
 def words(segment: str) -> str:
