@@ -249,6 +249,11 @@ SAMPLES: dict[str, Callable[[World], object]] = {
     "table": lambda w: {"bias": 2.0},
     "torchtitan.param_groups": lambda w: [{"pattern": "0.*", "lr": 0.5}],
     "torchtitan.strict": lambda w: False,
+    "mmengine.config": lambda w: {"norm_decay_mult": 0.0},
+    "recipe.name": lambda w: nnlr.config.recipe_names()[0],
+    "from_mmengine.optim_wrapper": lambda w: {
+        "optimizer": {"type": "SGD", "lr": 0.1, "weight_decay": 0.1}
+    },
     "caffe_prototxt.prototxt": lambda w: "layer { name: '0' param { lr_mult: 2 } }",
     "fit_named_state.state_dict": lambda w: by_name(w.optimizer),
     "split.state_dict": lambda w: _of_algorithms().state_dict(),

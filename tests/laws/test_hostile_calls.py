@@ -133,6 +133,9 @@ def is_allowed(error, call, replaced, story):
         return True
     if isinstance(error, NoiseError) and "] = " in story:  # inside of a state that was loaded
         return True
+    # torch's own load asks whatever is in a state for its length, which a scripted module has not.
+    if isinstance(error, NotImplementedError) and "got scripted beside it" in story:
+        return True
     return any(
         fits(call.kinds[name], value) is not False
         and callable(value)
