@@ -55,7 +55,7 @@ you want: `batch_rule="linear"` or `"sqrt"`.
 
 **Lengths are shares.** Published schedules say epochs; here they are shares of the run
 ([`nnlr.WarmupDecay`](schedule.md)), and the run says `total_steps`. A warm-up that is published in steps stays one in
-steps. Both can be overruled: `recipe.scheduler(optimizer, total_steps=1000, warmup=0.1)`.
+steps, and a floor is a part of the rate, as at the published batch. All can be overruled: `recipe.scheduler(optimizer, total_steps=1000, warmup=0.1)`.
 
 **A recipe is a start.** `nnlr.config.dump(recipe)` is its [configuration](configuration.md), to be changed;
 `dataclasses.replace(recipe, lr=1e-4)` changes a part. Numbers are facts of their sources, for the data and

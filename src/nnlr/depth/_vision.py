@@ -37,7 +37,7 @@ _VIT_OF_TORCHVISION: Final = NamePatterns(
 
 
 def vit(final_norm: FinalNorm = "head") -> Indexer:
-    """Vision transformer: as in BEiT and MAE, or as in timm.
+    """Vision transformer: as in BEiT and MAE, or as in timm; torchvision's names are read too.
 
     ======================================== ======== ==============
     ..                                       ``head`` ``last_block``
