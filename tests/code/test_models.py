@@ -106,7 +106,7 @@ def test_every_scheme_is_tried():
     assert set(public_names(nnlr.schemes)) == set(SCHEMES)
 
 
-@pytest.mark.full
+@pytest.mark.full  # 120 s on an idle machine, all schemes
 @pytest.mark.no_cover
 @pytest.mark.parametrize("name", SCHEMES)
 def test_twenty_models(name):
