@@ -161,7 +161,7 @@ def big_vision(
     settings = {"lr_mults": lr_mults, "wd_mults": wd_mults, "schedule": schedule}
     call = watch.call(big_vision, **settings, name_of=name_of)
     tables = (lr_patterns, lr_values), (wd_patterns, wd_values), (when, peaks)
-    return BigVision(watch, call, tables, name_of, schedules, _group_names(schedules))
+    return BigVision(watch, call, tables, name_of, schedules)
 
 
 def _reusable(pairs: Any) -> Any:  # noqa: ANN401 - checked when it is read
@@ -211,8 +211,12 @@ class BigVision(Imported):
     # The patterns and values of lr_mults, wd_mults and schedule.
     tables: Sequence[tuple[Patterns, list[float]]]
     name_of: Naming
-    schedules: Sequence[Mapping[str, Any] | None]
-    group_names: Sequence[str | None]  # of the groups of each schedule
+    schedules: Sequence[Mapping[str, Any] | None] = ()  # not in pickles of version 0.1
+
+    @property
+    def group_names(self) -> list[str | None]:
+        """The name of the group of each schedule."""
+        return _group_names(self.schedules) or [None] * len(self.tables[2][1])
 
     def courses(
         self,

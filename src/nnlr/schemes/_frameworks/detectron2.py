@@ -171,7 +171,7 @@ def _scheme(
         lr_factor_func=lr_factor_func,
         overrides=overrides,
     )
-    return Detectron(watch, call, norm, embed, lr_factor_func, arguments, frozenset(written))
+    return Detectron(watch, call, norm, lr_factor_func, arguments, frozenset(written), embed)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -179,10 +179,10 @@ class Detectron(Imported):
     """detectron2's rules; made by :func:`detectron2`."""
 
     weight_decay_norm: float | None
-    weight_decay_embed: float | None
     lr_factor_func: LrFactor | None
     overrides: Mapping[str, Mapping[str, Any]]  # arguments of Factor, by a parameter's own name
     written: frozenset[str]  # the names of the overrides that the user wrote
+    weight_decay_embed: float | None = None  # not in pickles of version 0.1
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """The module's class and the function first, then what the parameter's name replaces."""
