@@ -147,6 +147,22 @@ def test_links_of_an_included_file_lead_on_from_its_page():
     assert moved == conf.with_links_from(text, DOCS.parent, DOCS)
 
 
+def test_the_readme_counts_what_moves_over():
+    """Functions and faults of the gallery, recipes, and pages on other systems."""
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    gallery = (DOCS / "gallery" / "index.md").read_text(encoding="utf-8")
+    functions = re.search(r"(\d+) functions", gallery)[1]
+    threads, questions = map(int, re.search(r"(\d+) of the (\d+) threads", gallery).group(2, 1))
+    systems = in_contents(DOCS / "from" / "index.md")
+    counts = {
+        f"restates {functions} functions",
+        f"faults that {threads - questions} of them had",
+        f"{len(nnlr.config.recipe_names())} published [recipes]",
+        f"[{['Nine', 'Ten', 'Eleven'][len(systems) - 9]} pages](docs/from/index.md)",
+    }
+    assert set() == {count for count in counts if count not in " ".join(readme.split())}
+
+
 def test_the_readme_counts_the_schemes_and_links_each():
     """Their number in words, and a page for each."""
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
