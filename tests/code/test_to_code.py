@@ -7,6 +7,7 @@ import gc
 import json
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch.optim import SGD, AdamW, Muon
 import nnlr
 from nnlr.errors import ConfigError, CoverageError, NnlrError
 from tests import zoo
-from tests.code.written import Heavy, Small, compare, groups_of, run
+from tests.code.written import Heavy, Outer, Small, compare, groups_of, run
 from tests.helpers import network
 from tests.laws import strategies
 
@@ -121,6 +122,8 @@ CASES = {
         {},
     ),
     "nnlr's own": (zoo.plain, nnlr.no_weight_decay(), nnlr.optim.AdamW, {}),
+    "the loop of one's own": (zoo.plain, None, nnlr.optim.SGD, {"foreach": True}),
+    "a class within another": (zoo.plain, None, Outer.Heavy, {}),
     "another package": (zoo.plain, nnlr.rule("head.*", lr_mult=0.5), Heavy, {"momentum": 0.5}),
     "partial": (zoo.plain, nnlr.no_weight_decay(), functools.partial(AdamW, amsgrad=True), {}),
     "eps and initial weights": (zoo.plain, Scaled(), AdamW, {"eps": 1e-6}),
@@ -133,7 +136,34 @@ def test_it_trains_as_the_plan_does(case):
     make, scheme, cls, arguments = CASES[case]
     model = make()
     rates = RATES | ({"weight_decay": 0.0} if cls is torch.optim.Rprop else {})
-    compare(nnlr.resolve(model, scheme, **rates), model, cls, **arguments)
+    schemes = [scheme] if scheme else []
+    compare(nnlr.resolve(model, *schemes, **rates), model, cls, **arguments)
+
+
+def test_fused_kernels_where_they_are_right():
+    """Torch's of SGD are wrong for 16 bits on a CPU, and `nnlr.optim` does not use them there."""
+    for dtype, fused in ((torch.float32, True), (torch.bfloat16, False), (torch.complex64, False)):
+        for device in ("cpu", "meta"):
+            model = nn.Linear(2, 2, dtype=dtype, device=device)
+            text = nnlr.resolve(model, **RATES).to_code(nnlr.optim.SGD)
+            assert fused == ("fused=True" in text), (dtype, device)
+    with torch.device("meta"):
+        plan = nnlr.resolve(zoo.plain(), **RATES)
+    assert "fused=True" in plan.to_code(AdamW, fused=True)
+
+
+def test_names_of_classes(monkeypatch):
+    """Two that are called the same, or as the code's own functions, are each what they are."""
+    model = blocks()
+    other = types.ModuleType("other_optimizers")
+    other.Heavy = type("Heavy", (AdamW,), {"__module__": other.__name__})
+    other.make_optimizer = type("make_optimizer", (SGD,), {"__module__": other.__name__})
+    monkeypatch.setitem(sys.modules, other.__name__, other)
+    plan = nnlr.resolve(model, nnlr.route("muon", "adamw"), **RATES)
+    text = compare(plan, model, {"muon": Heavy, "adamw": other.Heavy})
+    assert text.count("import Heavy as Heavy_") == 1
+    assert "Heavy_" not in compare(plan, model, {"muon": Heavy, "adamw": Heavy})
+    compare(nnlr.resolve(model, **RATES), model, other.make_optimizer)
 
 
 def test_several_algorithms():
@@ -238,9 +268,14 @@ def test_formatters_leave_it_as_it_is():
     ]
     for make, scheme, cls, arguments in CASES.values():
         rates = RATES | ({"weight_decay": 0.0} if cls is torch.optim.Rprop else {})
-        texts.append(nnlr.resolve(make(), scheme, **rates).to_code(cls, **arguments))
+        schemes = [scheme] if scheme else []
+        texts.append(nnlr.resolve(make(), *schemes, **rates).to_code(cls, **arguments))
     routed = nnlr.resolve(blocks(), nnlr.route("muon", "adamw") * nnlr.layer_decay(0.5), **RATES)
     texts.append(routed.to_code({"muon": Muon, "adamw": AdamW}))
+    lone = nnlr.rule("*", algorithm="adamw") * nnlr.rule("head.*", options={"eps": 1e-6})
+    lone *= nnlr.layer_decay(0.5)
+    texts.append(nnlr.resolve(blocks(), lone, **RATES).to_code({"adamw": AdamW}))
+    assert max(map(len, texts[-1].splitlines())) <= 100
     command = [sys.executable, "-m", "ruff", "format", "--line-length=100", "-"]
     text = "\n\n\n".join(texts).replace("\n\n\n\n", "\n\n\n")
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
@@ -358,6 +393,8 @@ Local.__module__ = "__main__"
         (None, {"cls": Local}, ConfigError, r"plan.to_code\(\) writes the groups"),
         (None, {"cls": Muon}, ConfigError, r"Muon trains matrices only"),
         (None, {"cls": {"muon": Muon}}, CoverageError, r"No algorithm trains"),
+        (nnlr.rule("*", options={"eps": 1}), {"cls": SGD}, ConfigError, r"not know the option"),
+        (None, {"cls": print}, ConfigError, r"no param_groups and so is no optimizer"),
         (Scaled(), {}, ConfigError, r"eps in 1 group.*plan.to_code\(torch.optim.AdamW\)"),
         (nnlr.freeze("*"), {}, ConfigError, r"trains nothing"),
         (None, {"model": nn.Linear(9, 9)}, NnlrError, r"Linear"),

@@ -11,6 +11,13 @@ class Heavy(SGD):
     """An optimizer of another package than torch."""
 
 
+class Outer:
+    """Has an optimizer in it."""
+
+    class Heavy(SGD):
+        """One that is imported with what it is in."""
+
+
 class Small:
     """Stands for a model: its names, with tensors of a few elements."""
 

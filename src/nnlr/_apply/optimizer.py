@@ -98,6 +98,14 @@ class Part:
             arguments["weight_decay"] = base.weight_decay
         return arguments
 
+    def build(self) -> Any:  # noqa: ANN401 - whatever the factory gives
+        """The optimizer, which is what the plan says."""
+        optimizer = _constructed(
+            self.factory, self.signature.name, self.arguments(), self.declared()
+        )
+        self.finish(optimizer)
+        return optimizer
+
     def finish(self, optimizer: Any) -> None:  # noqa: ANN401 - whatever the factory gave
         """Check that the optimizer is what the plan says, and make the bases its defaults."""
         _refuse_other_rates(self.signature.name, optimizer, self.groups, self.fit.located)
@@ -139,9 +147,7 @@ def build(
             part.finish(optimizer.algorithms[str(name)])
         optimizer.defaults.update(common_defaults(optimizer.algorithms.values()))
     else:
-        part = parts[None]
-        optimizer = _constructed(factory, part.signature.name, part.arguments(), part.declared())
-        part.finish(optimizer)
+        optimizer = parts[None].build()
     note_origin(optimizer.param_groups)
     _match_on_load(optimizer, fit, resume)
     fit.locks.apply(optimizer)

@@ -1,33 +1,32 @@
 """Optimizer classes in code: what to import, and the call."""
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial, reduce
 from typing import Any, NoReturn
 
 import torch
 
-import nnlr.optim
 from nnlr._apply.optimizer import Part
 from nnlr._code.lines import Brackets, literal
 from nnlr._text import shown
 from nnlr.errors import ConfigError
+from nnlr.optim._one_pass import OnePass
 
 
-@dataclass(frozen=True)
-class Made:
-    """How code makes an optimizer of groups."""
+class Imports:
+    """The names in the code, and what is imported under them."""
 
-    imports: str  # the line that it needs besides those for torch, or nothing
-    call: Brackets
+    def __init__(self) -> None:
+        """Know the names that all code has."""
+        functions = "param_groups", "make_optimizer", "make_optimizers", "scale_initial_weights"
+        self._lines = dict.fromkeys(("re", "translate", "torch", "nn", *functions), "")
 
-    @classmethod
-    def of(cls, part: Part, groups: str) -> "Made":
+    def call(self, part: Part, groups: str) -> Brackets:
         """The call that builds an optimizer on groups as the plan does.
 
         Raises:
-            ConfigError: If its class cannot be imported, or a setting is not plain.
+            ConfigError: If the class refuses them or cannot be imported, or a setting is not plain.
         """
         factory: Callable[..., Any] = part.factory
         settings: Mapping[str, Any] = part.arguments()
@@ -36,25 +35,48 @@ class Made:
                 _refuse(factory, "its arguments have no names: functools.partial(cls, name=value)")
             settings = {**factory.keywords, **settings}
             factory = factory.func
-        imports, name = _path(factory)
-        if factory.__module__.startswith("nnlr."):
-            settings = {**settings, "fused": True}  # the kernels whose numbers those of nnlr are
+        optimizer = part.build()
+        if factory.__module__.startswith("nnlr.") and isinstance(optimizer, OnePass):
+            if not optimizer.fast_path_report().slow:
+                settings = {**settings, "fused": True}  # the kernels that it uses
+            factory = optimizer._torch_class
         arguments = [f"{key}={literal(value, key)}" for key, value in settings.items()]
-        return cls(imports, Brackets(f"{name}(", [groups, *arguments], ")"))
+        return Brackets(f"{self._name(factory)}(", [groups, *arguments], ")")
+
+    def lines(self) -> list[str]:
+        """The lines that import classes of other packages than torch."""
+        lines = [
+            line if line.endswith(f" {name}") else f"{line} as {name}"
+            for name, line in self._lines.items()
+            if line
+        ]
+        return sorted([*lines, "from torch import nn"], key=str.lower)
+
+    def _name(self, factory: Callable[..., Any]) -> str:
+        """What a class is called in the code, once it is imported."""
+        path = getattr(factory, "__qualname__", "")
+        if getattr(torch.optim, path, None) is factory:
+            return f"torch.optim.{path}"
+        home = next(_homes(factory, path), None)
+        if home is None:
+            _refuse(factory, "it does not stand in a module that can be imported")
+        first, *inner = path.split(".")
+        line = f"from {home} import {first}"
+        name = first
+        while self._lines.setdefault(name, line) != line:
+            name += "_"
+        return ".".join([name, *inner])
 
 
-def _path(factory: Callable[..., Any]) -> tuple[str, str]:
-    """What to import, and the name of a class then; torch's own in place of nnlr's."""
-    name = getattr(factory, "__qualname__", "")
-    if getattr(nnlr.optim, name, None) is factory or getattr(torch.optim, name, None) is factory:
-        return "", f"torch.optim.{name}"
+def _homes(factory: Callable[..., Any], path: str) -> Iterator[str]:
+    """The modules that have a class under its path, the package before what is in it."""
     module = getattr(factory, "__module__", None) or ""
-    parents = (module.rsplit(".", up)[0] for up in range(module.count("."), -1, -1))
-    homes = (each for each in parents if getattr(sys.modules.get(each), name, None) is factory)
-    home = next(homes, "__main__")
-    if home == "__main__":
-        _refuse(factory, "it does not stand in a module that can be imported")
-    return f"from {home} import {name}", name
+    for up in range(module.count("."), -1, -1):
+        home = module.rsplit(".", up)[0]
+        steps = path.split(".")
+        one: Any = reduce(lambda at, name: getattr(at, name, None), steps, sys.modules.get(home))
+        if one is factory and home.partition(".")[0] not in {"__main__", "nnlr"}:
+            yield home
 
 
 def _refuse(factory: object, reason: str) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from nnlr._apply.optimizer import NOTES
 from nnlr._apply.param_groups import ParamGroup
-from nnlr._code.lines import WIDTH, Brackets, literal, quoted, with_index
+from nnlr._code.lines import WIDTH, Brackets, comment, literal, quoted, with_index
 from nnlr._code.powers import power
 from nnlr._code.table import Loop, LoopRow, Row, table
 from nnlr._rows.rates import Bases
@@ -112,7 +112,7 @@ class GroupsWriter:
         return [
             f"def param_groups(model: nn.Module) -> {returned}:",
             _ABOUT.format(what=what, their=their),
-            f"    # {heading[0].upper()}{heading[1:]}. Equal rows are one group.",
+            *comment(f"{heading[0].upper()}{heading[1:]}. Equal rows are one group.".split(" "), 4),
             *self._table(),
             *self._grouping(),
             _READ,
@@ -300,6 +300,9 @@ class GroupsWriter:
             lines = Brackets("pairs = sorted(", pairs, ")").lines(4)
             each = "[group for rates, group in pairs if rates[0] == name]"
         member, loop = f"name: {each}", f"for name in {literal(names, 'names')}"
+        whole = f"    return {{{member} {loop}}}"
+        if len(whole) <= WIDTH:
+            return [*lines, whole]
         fits = len(f"        {member} {loop}") <= WIDTH
         inside = [f"        {member} {loop}"] if fits else [f"        {member}", f"        {loop}"]
         return [*lines, "    return {", *inside, "    }"]

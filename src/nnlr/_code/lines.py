@@ -112,11 +112,11 @@ def literal(value: object, what: str) -> str:
     )
 
 
-def comment(words: Iterable[str]) -> list[str]:
+def comment(words: Iterable[str], indent: int = 0) -> list[str]:
     """A comment, wrapped."""
-    lines = ["#"]
+    lines = [start := f"{' ' * indent}#"]
     for word in words:
-        if len(lines[-1]) + 1 + len(word) > WIDTH and lines[-1] != "#":
-            lines.append("#")
+        if len(lines[-1]) + 1 + len(word) > WIDTH and lines[-1] != start:
+            lines.append(start)
         lines[-1] += f" {word}"
     return lines

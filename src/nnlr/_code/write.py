@@ -1,6 +1,7 @@
 """The text: functions that build a plan's groups and its optimizer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -11,7 +12,7 @@ from nnlr._apply.lock import Locks
 from nnlr._apply.optimizer import Part, parts_of
 from nnlr._apply.param_groups import FittedPlan, ParamGroup
 from nnlr._apply.signature import refuse_nothing
-from nnlr._code.classes import Made
+from nnlr._code.classes import Imports
 from nnlr._code.fold import Folder
 from nnlr._code.groups import GroupsWriter
 from nnlr._code.lines import Brackets, comment, literal, quoted
@@ -60,7 +61,8 @@ def code(
         parts = parts_of(cls, settings, fit)
         groups = [group for part in parts.values() for group in part.declared()]
     several = isinstance(cls, Mapping) or (cls is None and any(ALGORITHM in g for g in groups))
-    made = {name: Made.of(part, _argument(name)) for name, part in parts.items()}
+    imports = Imports()
+    made = {name: imports.call(part, _argument(name)) for name, part in parts.items()}
     scaled = {p.places[0].raw(): p.row.init_mult for p in fit.located if p.row.init_mult != 1}
     names = {param.row.name: param.places[0].raw() for param in fit.located}
     locked = {param.row.name for param in fit.located if param.row.locked}
@@ -71,7 +73,7 @@ def code(
         "from fnmatch import translate",
         "",
         *(["import torch"] if made or scaled else []),
-        *sorted({"from torch import nn", *(each.imports for each in made.values())} - {""}),
+        *imports.lines(),
         "",
         "",
         *GroupsWriter(groups, names, locked, fit.bases, several=several, apart=apart).lines(),
@@ -87,11 +89,11 @@ def _fit(rows: Sequence[PlanRow], bases: Bases, source: Source | None) -> Fitted
     if isinstance(source, nn.Module):
         source = next(each for each in unwrapping(source) if not _is_around(type(each)))
     if source is not None:
-        return FittedPlan.of(rows, bases, source, partial=False, locked="drop", init="done")
-    located = []
-    for row in rows:
-        tensor = torch.empty(row.shape, device="meta")
-        located.append(Located(row, (Slot(row.name, tensor, None, ""),)))
+        fit = FittedPlan.of(rows, bases, source, partial=False, locked="drop", init="done")
+        return replace(fit, located=[_off_meta(param) for param in fit.located])
+    located = [
+        Located(row, (Slot(row.name, _small(row.shape, torch.float32), None, ""),)) for row in rows
+    ]
     algorithms = dict.fromkeys([*bases.algorithms, *(r.algorithm for r in rows if r.algorithm)])
     return FittedPlan(
         groups=make_groups(rows, bases.algorithms),
@@ -101,6 +103,19 @@ def _fit(rows: Sequence[PlanRow], bases: Bases, source: Source | None) -> Fitted
         algorithms=tuple(algorithms),
         model={},
     )
+
+
+def _off_meta(param: Located) -> Located:
+    """A parameter with a small tensor in place of one without data, which some classes refuse."""
+    if not param.tensor.is_meta:
+        return param
+    tensor = _small(param.row.shape, param.tensor.dtype)
+    return Located(param.row, tuple(replace(place, tensor=tensor) for place in param.places))
+
+
+def _small(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of as many axes."""
+    return torch.empty([min(size, 1) for size in shape], dtype=dtype)
 
 
 def _is_around(cls: type) -> bool:
@@ -145,7 +160,7 @@ def _argument(algorithm: str | None) -> str:
     return "param_groups(model)" if algorithm is None else f"groups[{literal(algorithm, '')}]"
 
 
-def _optimizer(made: Mapping[str | None, Made], *, several: bool) -> list[str]:
+def _optimizer(made: Mapping[str | None, Brackets], *, several: bool) -> list[str]:
     """The function that builds the optimizer, or one for each algorithm."""
     if not several:
         (one,) = made.values()
@@ -154,12 +169,12 @@ def _optimizer(made: Mapping[str | None, Made], *, several: bool) -> list[str]:
             "",
             "def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:",
             '    """Return the optimizer of the groups."""',
-            *Brackets(f"return {one.call.opening}", one.call.items, ")").lines(4),
+            *Brackets(f"return {one.opening}", one.items, ")").lines(4),
         ]
     members = []
     for name, each in made.items():
-        opening = f"{literal(name, '')}: {each.call.opening}"
-        members.append(Brackets(opening, each.call.items, ")"))
+        opening = f"{literal(name, '')}: {each.opening}"
+        members.append(Brackets(opening, each.items, ")"))
     return [
         "",
         "",
