@@ -270,6 +270,30 @@ def siamese(second):
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a {" * 5000, "nests messages too deeply"),
+        ("layer { name: 3 }", "name of layer 0 must be a text, got 3.0"),
+        ('layer { name: "a" param: 1 }', "param of layer 'a' must be a message, got 1.0"),
+        ('layer { name: "a" include: TRAIN }', "include of layer 'a' must be a message"),
+        ("layers { layer: 3 }", "layer of layer of the net must be a message, got 3.0"),
+        ("base_lr: abc\n", "base_lr of the solver must be a number, got 'abc'"),
+    ],
+)
+def test_values_of_another_kind_are_refused(text, message):
+    """No raw error; the place is named."""
+    with pytest.raises(ConfigError, match=message):
+        nnlr.caffe_prototxt(text)
+
+
+def test_lines_are_counted():
+    """An error in the fifth line says so; a byte order mark is no text."""
+    text = "\ufeff" + net(layer("a", "Convolution", *BOTH)) + "\n" * 3 + "layer { ! }"
+    with pytest.raises(ConfigError, match=r"Line 5 of the prototxt has '!'"):
+        nnlr.caffe_prototxt(text)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         siamese("decay_mult: 0"),
@@ -298,15 +322,41 @@ def test_tied_modules_that_are_set_differently_are_an_error():
         rates(model, text)
 
 
-def test_blobs_of_other_modules_must_agree():
-    """Caffe's LSTM orders its blobs in its own way."""
-    model = nn.ModuleDict({"lstm1": nn.LSTM(2, 2)})
-    same = net(layer("lstm1", "LSTM", *["lr_mult: 2 decay_mult: 0"] * 3))
+def test_an_lstm_of_caffe_is_that_of_torch():
+    """Its blobs are input weights, biases and recurrent weights, in this order."""
+    text = net(layer("lstm1", "LSTM", *BOTH, "lr_mult: 3"))
+    assert {
+        "lstm1.weight_ih_l0": (1, 1),
+        "lstm1.weight_hh_l0": (3, 1),
+        "lstm1.bias_ih_l0": (2, 0),
+        "lstm1.bias_hh_l0": (2, 0),
+    } == rates(nn.ModuleDict({"lstm1": nn.LSTM(2, 2)}), text)
+
+
+@pytest.mark.parametrize("specs", [["lr_mult: 1", "lr_mult: 2", "lr_mult: 1"], ["lr_mult: 2"]])
+def test_blobs_of_other_modules_must_agree(specs):
+    """What Caffe's RNN orders in its own way is not guessed; one blob alone is not all of them."""
+    model = nn.ModuleDict({"rnn1": nn.RNN(2, 2)})
+    same = net(layer("rnn1", "RNN", *["lr_mult: 2 decay_mult: 0"] * 5))
     assert {(2, 0)} == {*rates(model, same).values()}
-    text = net(layer("lstm1", "LSTM", "lr_mult: 1", "lr_mult: 2", "lr_mult: 1"))
+    text = net(layer("rnn1", "RNN", *specs))
     with pytest.raises(ConfigError, match=r"which is which is not known. Leave it out by name_of="):
         rates(model, text)
-    assert {(1, 1)} == {*rates(model, text, name_of={"lstm1": None}).values()}
+    assert {(1, 1)} == {*rates(model, text, name_of={"rnn1": None}).values()}
+
+
+def test_a_layer_that_only_shares_needs_no_module():
+    """The second half of a siamese network is the first one in torch."""
+    assert {"ip1.weight": (3, 0), "ip1.bias": (2, 1)} == rates(
+        modules(ip1=True), siamese("decay_mult: 0")
+    )
+
+
+def test_layers_without_rates_change_nothing():
+    """A Crop layer named like the end of some path does not contradict the layer of that module."""
+    text = net(layer("score", "Crop"), layer("head/score", "Convolution", "lr_mult: 3"))
+    model = nn.ModuleDict({"head": modules(score=True)})
+    assert {"head.score.weight": (3, 1), "head.score.bias": (1, 1)} == rates(model, text)
 
 
 def test_what_does_not_meet_is_pointed_out():
@@ -355,7 +405,7 @@ def test_a_path_that_is_no_module_is_an_error(path, message):
         ("layer { a: [1 }", "has '}' where a value of 'a' is due"),
         ("layer { a: [1", "ends where the end of the list of 'a' is due"),
         ("layer {\n a: $ }", "Line 2 of the prototxt has '\\$' where a field is due"),
-        ("layer: 3\n", "layer 0 must be a message, got 3"),
+        ("layer: 3\n", "layer of the net must be a message, got 3"),
         (
             'net: "train.prototxt"\nbase_lr: 0.001\nweight_decay: 0.0005\n',
             r"a solver. Pass the network that it names \('train.prototxt'\), .* lr=0.001, weight_d",

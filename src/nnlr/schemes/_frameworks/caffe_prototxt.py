@@ -8,43 +8,22 @@ are ``blobs_lr`` and ``weight_decay``.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
-from nnlr._arguments import number
 from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import ModelInfo
 from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.errors import ConfigError, PatternError
-from nnlr.schemes._frameworks.claims import Imported, Watch, key_hint
-from nnlr.schemes._frameworks.prototxt import Message, parse
+from nnlr.schemes._frameworks.caffe_layers import Layer, Spec, trained_layers
+from nnlr.schemes._frameworks.claims import Imported, Watch
 
 Naming: TypeAlias = Mapping[str, str | None] | Callable[[str], str | None]
-
-_SPEC: Final = ("lr_mult", "decay_mult", "name", "share_mode")
-
-
-class Spec(NamedTuple):
-    """What a file says of one blob."""
-
-    lr_mult: float | None  # None where it says nothing: 1
-    decay_mult: float | None
-    name: str | None  # under which layers share it
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer, as far as rates go."""
-
-    name: str
-    kind: str
-    specs: tuple[Spec, ...]
-    norm: str | None  # of a Scale layer the BatchNorm layer before it
 
 
 def caffe_prototxt(
@@ -70,9 +49,9 @@ def caffe_prototxt(
         strict: Refuse a layer with multipliers and no module. With ``False`` it is a finding.
 
     Raises:
-        ConfigError: If there is no such file, or it is malformed or a solver; at resolve, if
-            layers set one tied parameter differently, or which blob is which parameter is not
-            known.
+        ConfigError: If there is no such file, it is malformed or a solver, or layers set one
+            shared blob differently; at resolve, if they set one tied parameter differently, or
+            which blob is which parameter is not known.
         PatternError: At resolve, if a layer has no module or several.
 
     Examples:
@@ -93,7 +72,7 @@ def caffe_prototxt(
             f"prototxt must be a file or its text, got {shown(prototxt, typed=True)}."
         )
     written = fspath(prototxt)
-    layers = _layers(parse(written if re.search(r"[{\n]", written) else _text(written)))
+    layers = trained_layers(written if re.search(r"[{\n]", written) else _text(written))
     if name_of is not None and not isinstance(name_of, Mapping) and not callable(name_of):
         raise ConfigError(
             "name_of must be a mapping from layers to modules, or a function, got "
@@ -111,76 +90,37 @@ def caffe_prototxt(
 def _text(path: str) -> str:
     """The text of a file."""
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        return Path(path).read_text("utf-8", errors="replace")
     except (OSError, ValueError) as error:  # no such file, and no such name of a file
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"prototxt {shown(path)} cannot be read: {why}.", path=path) from None
 
 
-def _layers(net: Message) -> list[Layer]:
-    """The layers that are trained, in order."""
-    net = next((net[key][0] for key in ("train_net_param", "net_param") if key in net), net)
-    written = [*net.get("layer", ()), *net.get("layers", ())]
-    if not written and "base_lr" in net:
-        rates = [f"{new}={net[old][0]:g}" for old, new in _RATES.items() if old in net]
-        files = [repr(net[key][0]) for key in ("train_net", "net") if key in net]
+# A torch LSTM of one layer -> the blobs of Caffe's: input weights, biases, recurrent weights.
+_LSTM: Final = {"weight_ih_l0": 0, "bias_ih_l0": 1, "bias_hh_l0": 1, "weight_hh_l0": 2}
+
+
+def _blobs(layer: Layer, keys: Iterable[str]) -> dict[str, int]:
+    """Which blob each of a module's own parameters is.
+
+    Raises:
+        ConfigError: If that is not known, and the blobs differ.
+    """
+    keys = list(keys)
+    if len(keys) == 1 or {*keys} <= {"weight", "bias"}:
+        return {key: at for at, key in enumerate(keys)}
+    if layer.kind == "LSTM" and {*keys} <= _LSTM.keys():
+        return {key: _LSTM[key] for key in keys}
+    # One blob alone is the first of several.
+    specs = layer.specs if len(layer.specs) != 1 else (*layer.specs, Spec(None, None, None))
+    if len({spec.mults for spec in specs}) > 1:
         raise ConfigError(
-            f"This is a solver. Pass the network that it names ({listed(files)}), and its rates to "
-            f"resolve: {', '.join(rates)}."
+            f"layer {layer.name!r} has blobs of several multipliers, and its module "
+            f"{listed(keys)}: which is which is not known. Leave it out by "
+            f"name_of={{{layer.name!r}: None}} and multiply with nnlr.rule.",
+            name=layer.name,
         )
-    if not written:
-        raise ConfigError("The prototxt has no layer.")
-    layers: list[Layer] = []
-    made_by: dict[str, tuple[str, str]] = {}  # the last layer with each top: its type and name
-    for at, item in enumerate(written):
-        if not isinstance(item, dict):
-            raise ConfigError(f"layer {at} must be a message, got {shown(item)}.")
-        # The oldest form has a layer inside, and its connections beside it.
-        layer = {**item, **item["layer"][0]} if "layer" in item else item
-        if not _is_trained(layer):
-            continue
-        name, kind = (str(layer.get(key, [""])[0]) for key in ("name", "type"))
-        before = made_by.get(layer.get("bottom", [""])[0], ("", ""))
-        norm = before[1] if kind == "Scale" and before[0] == "BatchNorm" else None
-        made_by |= dict.fromkeys(layer.get("top", ()), (kind, name))
-        layers.append(Layer(name, kind, tuple(_specs(layer, f"layer {name!r}")), norm))
-    return layers
-
-
-_RATES: Final = {"base_lr": "lr", "weight_decay": "weight_decay"}
-
-
-def _is_trained(layer: Message) -> bool:
-    """Whether a layer is in the network of the training phase."""
-    phases = {key: [rule.get("phase", [""])[0] for rule in layer.get(key, ())] for key in _RULES}
-    in_test_only = bool(phases["include"]) and {"TEST", 1.0} >= {*phases["include"]}
-    return not in_test_only and not {"TRAIN", 0.0} & {*phases["exclude"]}
-
-
-_RULES: Final = ("include", "exclude")
-
-
-def _specs(layer: Message, what: str) -> Iterator[Spec]:
-    """What a layer says of its blobs."""
-    params = layer.get("param", [])
-    older = [layer.get(key, []) for key in ("blobs_lr", "weight_decay")]
-    if any(older) and any(isinstance(param, dict) for param in params):
-        raise ConfigError(f"{what} has param and blobs_lr or weight_decay: write one form.")
-    for at in range(max(len(params), *map(len, older))):
-        spec = params[at] if at < len(params) else {}
-        if isinstance(spec, str):  # in the older form the name alone
-            spec = {"name": [spec]}
-        if strays := [key for key in spec if key not in _SPEC]:
-            hint = key_hint(strays[0], _SPEC[:2])
-            raise ConfigError(f"param of {what} has the field {strays[0]!r}. {hint}", key=strays[0])
-        values = [
-            spec.get(key, mults[at : at + 1]) for key, mults in zip(_SPEC, older, strict=False)
-        ]
-        lr_mult, decay_mult = (
-            number(value[0], f"{key} of {what}") if value else None
-            for key, value in zip(_SPEC, values, strict=False)
-        )
-        yield Spec(lr_mult, decay_mult, spec.get("name", [None])[0])
+    return dict.fromkeys(keys, 0)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -208,48 +148,42 @@ class Prototxt(Imported):
     def _claims(self, model: ModelInfo) -> tuple[dict[int, Factor], list[Finding]]:
         """The factor of each parameter of which a layer speaks, by position, and findings."""
         modules = _Modules(model)
-        shared = self._shared()
         by_index: dict[int, Factor] = {}
         findings: list[Finding] = []
-        absent = []
-        for layer in self.layers:
+        absent: list[Layer] = []
+        at_hand: set[str | None] = set()  # the shared blobs that some module has
+        # What says nothing of rates comes last and changes nothing.
+        for layer in sorted(self.layers, key=lambda layer: not layer.specs):
             if layer.kind == "BatchNorm":  # its blobs are running statistics
                 continue
             path = self._path(layer, modules)
             if path is None:
-                absent += [layer.name] * bool(layer.specs)
+                absent.append(layer)
                 continue
             own = modules.own[path]
-            specs = [shared.get(spec.name or "", spec) for spec in layer.specs]
+            at_hand |= {spec.name for spec in layer.specs} - {None}
+            specs = layer.specs
             if len(specs) > len(own) and not modules.has_buffers(own):
                 count = plural(len(own), "parameter")
                 cause = f"layer {layer.name!r} has {len(specs)} blobs, and its module {count}"
                 findings.append(note("no-effect", (), cause, "Nothing to do if it has no bias."))
-            if {*own} - {"weight", "bias"} and len(own) > 1:
-                if len({spec[:2] for spec in specs}) > 1:
-                    raise ConfigError(
-                        f"layer {layer.name!r} has {len(specs)} blobs of several multipliers, and "
-                        f"its module {listed(own)}: which is which is not known. Leave it out by "
-                        f"name_of={{{layer.name!r}: None}} and multiply with nnlr.rule.",
-                        name=layer.name,
-                    )
-                specs = specs[:1] * len(own)
-            for at, (key, index) in enumerate(own.items()):
-                spec = specs[at] if at < len(specs) else Spec(None, None, None)
-                factor = Factor(
-                    lr_mult=1.0 if spec.lr_mult is None else spec.lr_mult,
-                    wd_mult=1.0 if spec.decay_mult is None else spec.decay_mult,
-                    why=f"layer {layer.name!r}, blob {at}",
-                )
+            for key, at in _blobs(layer, own).items():
+                index = own[key]
+                lr_mult, wd_mult = specs[at].mults if at < len(specs) else (1.0, 1.0)
+                why = f"layer {layer.name!r}, blob {at}"
+                factor = Factor(lr_mult=lr_mult, wd_mult=wd_mult, why=why)
                 earlier = by_index.setdefault(index, factor)
-                if replace(earlier, why="") != replace(factor, why=""):
+                if specs and replace(earlier, why="") != replace(factor, why=""):
                     raise ConfigError(
                         f"{path}.{key} is tied and set differently by {earlier.why} and "
                         f"{factor.why}. Let the two agree.",
                         name=model.params[index].name,
                     )
-        if absent:
-            findings += self._absent(absent, modules, model)
+        names = [
+            layer.name for layer in absent if any(spec.name not in at_hand for spec in layer.specs)
+        ]
+        if names:
+            findings += self._absent(names, modules, model)
         return by_index, findings
 
     def _path(self, layer: Layer, modules: "_Modules") -> str | None:
@@ -267,25 +201,6 @@ class Prototxt(Imported):
             if (path := modules.named(name, only=bool(layer.specs))) is not None:
                 return path
         return None
-
-    def _shared(self) -> dict[str, Spec]:
-        """What layers say together of each blob that they share by name."""
-        shared: dict[str, Spec] = {}
-        for layer in self.layers:
-            for spec in layer.specs:
-                if spec.name is None:
-                    continue
-                earlier = shared.get(spec.name, spec)
-                pairs = list(zip(earlier[:2], spec[:2], strict=True))
-                if any(None not in pair and pair[0] != pair[1] for pair in pairs):
-                    raise ConfigError(
-                        f"the shared param {spec.name!r} is set differently by {layer.name!r} and "
-                        "a layer before it. Let them agree.",
-                        name=spec.name,
-                    )
-                lr_mult, decay_mult = (one if one is not None else two for one, two in pairs)
-                shared[spec.name] = Spec(lr_mult, decay_mult, spec.name)
-        return shared
 
     def _absent(self, names: list[str], modules: "_Modules", model: ModelInfo) -> list[Finding]:
         """Refuse layers without a module, or make a finding of them."""

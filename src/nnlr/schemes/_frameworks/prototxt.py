@@ -6,12 +6,16 @@ A message is a dict from each field to the list of its values, in order: any fie
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nnlr._text import shown
 from nnlr.errors import ConfigError
 
 Message = dict[str, list[Any]]
+
+T = TypeVar("T")
+
+_KINDS: Final[dict[type, str]] = {str: "text", float: "number", dict: "message"}
 
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+|\#[^\n]*)
@@ -43,21 +47,40 @@ def parse(text: str) -> Message:
         >>> parse('layer { name: "fc" param { lr_mult: 2 } param { lr_mult: 0 } }')
         {'layer': [{'name': ['fc'], 'param': [{'lr_mult': [2.0]}, {'lr_mult': [0.0]}]}]}
     """
-    tokens = list(_tokens(text))[::-1]  # the next one is the last
-    return _message(tokens, until=None)
+    tokens = list(_tokens(text.removeprefix("\ufeff")))[::-1]  # the next one is the last
+    try:
+        return _message(tokens, until=None)
+    except RecursionError:
+        raise ConfigError("The prototxt nests messages too deeply. Check its brackets.") from None
 
 
 def _tokens(text: str) -> Iterator[_Token]:
     """The tokens without spaces and comments."""
-    at = 0
+    at, line = 0, 1
     while at < len(text):
-        line = text.count("\n", 0, at) + 1
         match = _TOKEN.match(text, at)
         if match is None:
             raise _wrong(_Token("", text[at], line), "a field")
         if match.lastgroup != "space":
             yield _Token(str(match.lastgroup), match.group(), line)
+        line += match.group().count("\n")
         at = match.end()
+
+
+def values(message: Message, field: str, kind: type[T], what: str) -> list[T]:
+    """The values of a field, all of which must be of a kind."""
+    of_field = message.get(field, [])
+    for value in of_field:
+        if not isinstance(value, kind):
+            raise ConfigError(
+                f"{field} of {what} must be a {_KINDS[kind]}, got {shown(value)}.", key=field
+            )
+    return of_field
+
+
+def first(message: Message, field: str, kind: type[T], what: str) -> T | None:
+    """The first value of a field, if it has one."""
+    return next(iter(values(message, field, kind, what)), None)
 
 
 def _message(tokens: list[_Token], until: str | None) -> Message:
