@@ -276,7 +276,7 @@ def siamese(second):
         ("layer { name: 3 }", "name of layer 0 must be a text, got 3.0"),
         ('layer { name: "a" param: 1 }', "param of layer 'a' must be a message, got 1.0"),
         ('layer { name: "a" include: TRAIN }', "include of layer 'a' must be a message"),
-        ("layers { layer: 3 }", "layer of layer of the net must be a message, got 3.0"),
+        ("layers { layer: 3 }", "layer of layer 0 must be a message, got 3.0"),
         ("base_lr: abc\n", "base_lr of the solver must be a number, got 'abc'"),
     ],
 )
