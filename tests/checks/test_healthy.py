@@ -177,7 +177,6 @@ class TestSchedulers:
     @pytest.mark.parametrize(
         "case", thinned([(at + k, n) for at, n in enumerate(ALL) for k in (0, 1)], 2)
     )
-    @pytest.mark.no_cover
     def test_each_through_ours(self, case):
         """At its start, where warm-ups are at 0, and in its middle; passed to check, or not."""
         at, name = case

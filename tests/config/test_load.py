@@ -1,5 +1,6 @@
 """Recipes: from a file to an optimizer and its schedule, and back to data."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -13,6 +14,7 @@ from torch.optim import lr_scheduler
 
 import nnlr
 from nnlr.config import Recipe, dump, load, scheme
+from nnlr.config._classes import OPTIMIZERS, SCHEDULERS
 from nnlr.config._yaml import parsed
 from tests.helpers import hide_package
 
@@ -343,3 +345,14 @@ def test_a_recipe_without_an_optimizer_says_so():
     """The two ways out are in the message."""
     with pytest.raises(nnlr.ConfigError, match=r"names no optimizer\. Add algorithms: AdamW"):
         Recipe(lr=1, weight_decay=0).optimizer(network())
+
+
+@pytest.mark.parametrize("kind", [OPTIMIZERS, SCHEDULERS], ids=["optimizers", "schedulers"])
+def test_a_class_goes_by_its_short_name_and_by_that_with_its_module(kind):
+    """Neither the base class nor a private one has a name."""
+    names = dataclasses.replace(kind).names  # made again: another test may have asked before
+    assert all(issubclass(cls, kind.base) and cls is not kind.base for cls in names.values())
+    short = {name: cls for name, cls in names.items() if "." not in name}
+    assert short
+    for name, cls in short.items():
+        assert cls in {value for full, value in names.items() if full.endswith(f".{name}")}

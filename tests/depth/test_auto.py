@@ -686,7 +686,6 @@ class TestTowers:
             ("switch_transformers", "", {"encoder": 2, "decoder": 2}),
         ],
     )
-    @pytest.mark.no_cover
     def test_towers_of_real_models(self, kind, head, expected):
         """As many blocks as the configuration says, in as many towers as there are."""
         assert expected == blocks_of(zoo.from_transformers(kind, head))
@@ -699,7 +698,6 @@ class TestTowers:
 
 class TestWhateverItIsCalled:
     @pytest.mark.parametrize("kind", ["bert", "clip", "t5", "swin", "xlm", "convnext"])
-    @pytest.mark.no_cover
     def test_names_play_no_part(self, kind):
         """Every attribute renamed at random, and not one depth changes."""
         rng = random.Random(0)  # noqa: S311  names, not secrets
@@ -869,7 +867,6 @@ class TestCensus:
         ("library", "name"),
         [("timm", "mobilenetv3_small_075"), ("transformers", "sam3_tracker_video")],
     )
-    @pytest.mark.no_cover
     def test_models_that_go_ways_of_their_own(self, library, name):
         """Stages of two classes of blocks; blocks between the spans of their towers."""
         entry = getattr(make_depth_table, f"{library}_entry")(name)

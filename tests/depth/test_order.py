@@ -55,7 +55,6 @@ def test_an_order_that_widths_and_containers_tell_is_read(build, order):
 
 
 @pytest.mark.parametrize(("build", "order"), OPEN, ids=ids(OPEN))
-@pytest.mark.no_cover
 def test_an_order_that_is_not_certain_is_right_or_refused(build, order):
     """With the three ways out."""
     try:

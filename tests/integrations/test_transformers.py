@@ -115,7 +115,6 @@ KINDS = [transformers.Trainer, hf.RatioTrainer]
 
 
 class TestSeveralAlgorithms:
-    @pytest.mark.no_cover
     def test_it_trains_and_resumes_as_two_optimizers(self, tmp_path):
         """As ``optimizers=``, and as what the Trainer builds; scheduled by the Trainer."""
         args = arguments(tmp_path, save_strategy="steps", save_steps=STEPS // 2)

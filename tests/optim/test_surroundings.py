@@ -193,7 +193,6 @@ def test_defaults_that_groups_do_not_have(name):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # its own, on import
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.no_cover
 def test_a_compiled_step_is_torchs(name):
     """Compiled after eager steps, and eager again after compiled ones; few graphs."""
     torch._dynamo.reset()
