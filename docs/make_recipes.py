@@ -55,7 +55,12 @@ you want: `batch_rule="linear"` or `"sqrt"`.
 
 **Lengths are shares.** Published schedules say epochs; here they are shares of the run
 ([`nnlr.WarmupDecay`](schedule.md)), and the run says `total_steps`. A warm-up that is published in steps stays one in
-steps, and a floor is a part of the rate, as at the published batch. All can be overruled: `recipe.scheduler(optimizer, total_steps=1000, warmup=0.1)`.
+steps. Both can be overruled: `recipe.scheduler(optimizer, total_steps=1000, warmup=0.1)`, or with `warmup_steps=100`;
+one of them at a time, so set that of the recipe to `None` where it is the other.
+
+**Floors are shares too.** A source that ends at 1e-6 does so at the published batch; at another batch the end goes
+with the rate, and under layer decay it is the same share in every layer, as in the code of MAE and BEiT.
+Sources that set the rate once each epoch are followed step by step here.
 
 **A recipe is a start.** `nnlr.config.dump(recipe)` is its [configuration](configuration.md), to be changed;
 `dataclasses.replace(recipe, lr=1e-4)` changes a part. Numbers are facts of their sources, for the data and

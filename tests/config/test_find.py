@@ -89,11 +89,45 @@ def test_what_cannot_be_resolved_is_not_proposed():
     class VisionTransformer(nn.Module):
         def __init__(self):
             super().__init__()
-            self.rest = nn.Linear(2, 2)
+            self.attention = nn.MultiheadAttention(2, 1)
 
     recipes = nnlr.find_recipes(VisionTransformer())
     assert recipes
     assert not [recipe for recipe in recipes if "layer_decay" in repr(recipe.scheme)]
+
+
+def named(name, part):
+    """A model of a class of this name, around a part."""
+    return type(name, (nn.Sequential,), {})(part)
+
+
+OTHERS = {
+    "a class that is only called so": lambda: named("ViTModule", nn.Linear(2, 2)),
+    "no BERT": lambda: named("BertSum", nn.LSTM(2, 2)),
+    "two towers": lambda: nn.ModuleDict(
+        {
+            "image": timm.create_model("vit_tiny_patch16_224", depth=2),
+            "text": nn.TransformerDecoder(nn.TransformerDecoderLayer(192, 3), 2),
+        }
+    ),
+    "a detector on a Swin": lambda: nn.ModuleDict(
+        {
+            "backbone": timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1)),
+            "head": nn.Linear(1000, 5000),
+        }
+    ),
+    "another transformer by the same names": lambda: timm.create_model(
+        "cait_xxs24_224", depth=2, img_size=32
+    ),
+    "a hierarchical one": lambda: timm.create_model("hiera_tiny_224", stages=(1, 1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_no_recipe_is_better_than_a_wrong_one(model):
+    """What shares a name, or a part, with an architecture is not of that architecture."""
+    with torch.device("meta"):
+        assert names(OTHERS[model]()) == []
 
 
 def test_nothing_fits_is_an_empty_list():

@@ -75,12 +75,28 @@ def test_ratios_hold_and_a_resume_goes_on():
     assert scheduler.get_last_lr() == other.get_last_lr()
 
 
+def test_the_warm_up_of_a_recipe_is_overruled():
+    """With the words of the messages, for a share and for steps."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    share = nnlr.recipe("mae/vit-b/finetune")
+    steps = nnlr.recipe("nanogpt/gpt2-124m/pretrain")
+    with pytest.raises(nnlr.NnlrError, match=r"Pass fewer, or a share"):
+        steps.scheduler(optimizer, total_steps=1000)
+    made = steps.scheduler(optimizer, total_steps=1000, warmup=0.1, warmup_steps=None)
+    assert made.scheduler.warmup == 100
+    made = share.scheduler(optimizer, total_steps=1000, warmup=None, warmup_steps=7)
+    assert made.scheduler.warmup == 7
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"total_steps": 0}, "total_steps must be a whole number >= 1"),
         ({"warmup": 1.5}, "warmup must be a finite number >= 0 and <= 1"),
-        ({"warmup_steps": 11}, "warmup_steps must be a whole number >= 0 and <= 10"),
+        ({"warmup_steps": 1.5}, "warmup_steps must be a whole number >= 0"),
+        ({"warmup_steps": 11}, "warmup_steps=11 are more than .* total_steps=10.*warmup=0.1, w"),
+        ({"warmup": 0.1, "warmup_steps": 2}, "warmup=0.1 and warmup_steps=2 both.*warmup_steps=N"),
+        ({"floor": 1.5}, "floor must be a finite number >= 0 and <= 1"),
         ({"shape": "cosinus"}, "shape must be one of .*Nearest: 'cosine'"),
         ({"shape": "steps"}, "shape='steps' needs milestones"),
         ({"milestones": [0.5]}, "no other shape takes any; got shape='cosine'"),

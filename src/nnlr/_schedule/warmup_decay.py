@@ -40,11 +40,11 @@ class WarmupDecay(LRScheduler):
     Args:
         optimizer: Any torch optimizer; :func:`nnlr.schedule` passes its own.
         total_steps: Optimizer steps of the run, >= 1.
-        warmup: Share of the steps in which the rate rises, in [0, 1].
-        warmup_steps: The same as a number of steps, which then counts; at most ``total_steps``.
+        warmup: Share of the steps in which the rate rises, in [0, 1]; by default 0.
+        warmup_steps: The same as a number of steps, at most ``total_steps``; only one of the two.
         start: Factor at the first step of the warm-up, >= 0.
         shape: ``"cosine"``, ``"linear"``, ``"exponential"``, ``"steps"`` or ``"constant"``.
-        floor: Factor at the end, >= 0; > 0 for ``"exponential"``. ``"steps"`` and
+        floor: Factor at the end, in [0, 1]; > 0 for ``"exponential"``. ``"steps"`` and
             ``"constant"`` have none.
         cooldown: Share of the steps, at the end, in which the rate falls, in (0, 1]; before it
             the rate is constant. ``None``: it falls from the end of the warm-up on.
@@ -76,7 +76,7 @@ class WarmupDecay(LRScheduler):
         optimizer: Optimizer,
         *,
         total_steps: int,
-        warmup: float = 0.0,
+        warmup: float | None = None,
         warmup_steps: int | None = None,
         start: float = 0.0,
         shape: Shape = "cosine",
@@ -87,14 +87,13 @@ class WarmupDecay(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         self.total_steps = whole(total_steps, "total_steps", minimum=1)
-        self.warmup = number(warmup, "warmup", maximum=1) * self.total_steps
+        self.warmup = number(warmup or 0.0, "warmup", maximum=1) * self.total_steps
         if warmup_steps is not None:
-            self.warmup = float(
-                whole(warmup_steps, "warmup_steps", minimum=0, maximum=self.total_steps)
-            )
+            self.warmup = float(whole(warmup_steps, "warmup_steps", minimum=0))
+            self._check_warmup(warmup)
         self.start = number(start, "start")
         self.shape = choice(shape, "shape", SHAPES)
-        self.floor = number(floor, "floor")
+        self.floor = number(floor, "floor", maximum=1)
         self.falls_at = self.warmup
         if cooldown is not None:
             share = number(cooldown, "cooldown", above=0, maximum=1)
@@ -106,6 +105,21 @@ class WarmupDecay(LRScheduler):
         self.gamma = number(gamma, "gamma", above=0)
         self._check_shape()
         super().__init__(optimizer, last_epoch)
+
+    def _check_warmup(self, share: float | None) -> None:
+        """Refuse a second length of the warm-up, and one that is longer than the run."""
+        if share is not None:
+            raise NnlrError(
+                f"warmup={share} and warmup_steps={self.warmup:g} both say how long the warm-up "
+                "is. Pass one of them, and None for that of a recipe: warmup=0.1, "
+                "warmup_steps=None."
+            )
+        if self.warmup > self.total_steps:
+            raise NnlrError(
+                f"warmup_steps={self.warmup:g} are more than the run has, which is "
+                f"total_steps={self.total_steps}. Pass fewer, or a share: warmup=0.1, "
+                "warmup_steps=None."
+            )
 
     def _check_shape(self) -> None:
         """Refuse settings that the shape would ignore, or cannot do with."""

@@ -16,6 +16,9 @@ from nnlr.errors import NnlrError
 
 _PATCHES_OF_VIDEO: Final = 5  # axes: out, in, time, height, width
 
+# The least share of a model's parameters that is of an architecture, so that the model is.
+_WHOLE: Final = 0.9
+
 # How far a recipe that was published for no size is from a model, in logarithms of sizes.
 _UNSIZED: Final = 1.0
 
@@ -24,10 +27,10 @@ def find_recipes(model: Source) -> list[PublishedRecipe]:
     """The published recipes that fit a model, the best first; empty where none does.
 
     A model is recognised by the classes of its modules and the names of its parameters, whatever
-    library it comes from. Recipes that name its architecture first come first, and of these the
-    ones for a model of its size. What a recipe was for beside that, such as the pre-training,
-    nobody can see in a model: read its title. Each was resolved on this model; what cannot be is
-    left out.
+    library it comes from. It must be of one architecture: a detector on a Swin is no Swin.
+    Recipes that name its architecture first come first, and of these the ones for a model of its
+    size. What a recipe was for beside that, such as the pre-training, nobody can see in a model:
+    read its title. Each was resolved on this model; what cannot be is left out.
 
     Args:
         model: The model; the meta device is enough. Or names and tensors, of which no classes
@@ -96,29 +99,41 @@ class _Facts:
     """What architectures are recognised by: names, roles and classes of a model."""
 
     def __init__(self, model: ModelInfo) -> None:
-        self.names = [param.name for param in model.params]
+        self.sizes = [param.numel for param in model.params]
+        self.names = {param.name: index for index, param in enumerate(model.params)}
         self.videos = [p.name for p in model.params if len(p.shape) == _PATCHES_OF_VIDEO]
         self.roles = {param.role for param in model.params}
-        scopes: dict[int, Scope] = {}
-        for param in model.params:
+        self.classes: dict[str, set[int]] = {}  # for each, the parameters below
+        for index, param in enumerate(model.params):
             scope: Scope | None = param.scope
-            while scope is not None and id(scope) not in scopes:
-                scopes[id(scope)] = scope
+            while scope is not None:
+                for base in scope.cls.__mro__ if scope.cls is not None else ():
+                    self.classes.setdefault(base.__name__, set()).add(index)
                 scope = scope.above
-        classes = dict.fromkeys(scope.cls for scope in scopes.values() if scope.cls is not None)
-        self.classes = [base.__name__ for cls in classes for base in cls.__mro__]
 
     def fits(self, architecture: Mapping[str, Any]) -> str | None:
-        """By what it is recognised, in words; ``None`` if it is not."""
+        """By what it is recognised, in words; ``None`` if it is not, or is a part of the model."""
         for conditions in architecture["has"]:
-            matches = [self._first(*condition.split(":", 1)) for condition in conditions]
-            if None not in matches:
-                return matches[0]
+            parts = [self._part(*condition.split(":", 1)) for condition in conditions]
+            inside = set[int]().union(*(indices for _, indices in filter(None, parts)))
+            size = sum(self.sizes[index] for index in inside)
+            if parts[0] is not None and None not in parts and size >= _WHOLE * sum(self.sizes):
+                return parts[0][0]
         return None
 
-    def _first(self, kind: str, pattern: str) -> str | None:
-        """The first class, name or role that a pattern means, in words."""
-        among = {"class": self.classes, "name": self.names, "3d": self.videos}.get(kind, self.roles)
-        match = next((each for each in among if fnmatchcase(each, pattern)), None)
-        word = {"class": "class", "role": "role"}.get(kind, "parameter")
-        return None if match is None else f"{word} {match}"
+    def _part(self, kind: str, pattern: str) -> tuple[str, set[int]] | None:
+        """What a pattern means first, in words, and the parameters of the part that has it."""
+        if kind == "class":
+            matches = [each for each in self.classes if fnmatchcase(each, pattern)]
+            inside = set[int]().union(*(self.classes[each] for each in matches))
+            return (f"class {matches[0]}", inside) if matches else None
+        if kind == "role":  # adapters are a small part, wherever they are
+            return (f"role {pattern}", {*self.names.values()}) if pattern in self.roles else None
+        among = self.videos if kind == "3d" else self.names
+        matches = [each for each in among if fnmatchcase(each, pattern)]
+        if kind == "no":
+            return None if matches else ("", set())
+        beginning = pattern.split("*")[1]  # "*blocks.0.*": the part is what blocks is in
+        parts = {each[: each.index(beginning)] for each in matches}
+        inside = {i for name, i in self.names.items() if name.startswith(tuple(parts))}
+        return (f"parameter {matches[0]}", inside) if matches else None

@@ -79,14 +79,19 @@ class PublishedRecipe(Recipe):
     reason: str = ""
 
     def __repr__(self) -> str:
-        """The call that makes it."""
+        """The call that makes it; with ``replace`` around where a part was changed."""
         published = entries()[self.name].get("batch", {})
         call = repr(self.name)
         if self.batch_size != published.get("size"):
             call += f", batch_size={self.batch_size}"
         if self.batch_rule != published.get("rule"):
             call += f", batch_rule={self.batch_rule!r}"
-        return f"recipe({call})"
+        call = f"recipe({call})"
+        return call if dump(self) == dump(self._unchanged()) else f"replace({call}, ...)"
+
+    def _unchanged(self) -> Recipe:
+        """What it was before ``dataclasses.replace``."""
+        return recipe(self.name, batch_size=self.batch_size, batch_rule=self.batch_rule)
 
     def __str__(self) -> str:
         """All of it, a line for each part."""
@@ -95,8 +100,9 @@ class PublishedRecipe(Recipe):
         rule = {"linear": ", rate by batch", "sqrt": ", rate by its root"}.get(
             self.batch_rule or ""
         )
+        scaled = self.scaled if self.lr == self._unchanged().lr else " (changed)"
         parts = {
-            "lr": f"{_rates(self.lr)}{self.scaled}",
+            "lr": f"{_rates(self.lr)}{scaled}",
             "batch": f"{batch}{rule or ''}",
             "weight decay": _rates(self.weight_decay),
             "scheme": self.scheme or "none, the same rates everywhere",
