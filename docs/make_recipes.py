@@ -4,6 +4,7 @@
 Run it from the root of the repository: ``PYTHONPATH=.:src python docs/make_recipes.py``.
 """
 
+import re
 from pathlib import Path
 
 import nnlr
@@ -41,8 +42,12 @@ mae/vit-b/finetune: ViT-B after MAE, ImageNet-1k
   algorithms    AdamW(betas=[0.9, 0.999])
   schedule      WarmupDecay(warmup=0.05, floor=0.0005)
   length        100 epochs, 5 of them warm-up, down to 1e-6
-  source        facebookresearch/mae, FINETUNE.md: Fine-tuning; main_finetune.py: defaults
-  not covered   drop path 0.1, mixup 0.8, cutmix 1.0, random erasing 0.25, label smoothing 0.1
+  source        facebookresearch/mae, FINETUNE.md: Fine-tuning;
+                main_finetune.py: defaults
+  not covered   drop path 0.1, mixup 0.8, cutmix 1.0, random erasing 0.25, label
+                smoothing 0.1
+  note          The paper's table 9 has 1e-3 (per 256) and 0.75 for every size;
+                ...
 >>> model = timm.create_model("vit_tiny_patch16_224", num_classes=10)
 >>> optimizer = recipe.optimizer(model)
 >>> scheduler = recipe.scheduler(optimizer, total_steps=1000)
@@ -191,6 +196,12 @@ def layer_decays():
     return table(("for", "layer decay", "rate", "batch", "recipe"), rows)
 
 
+def linked(source):
+    """A source, with links to its repository and papers."""
+    source = re.sub(r"^([\w.-]+/[\w.-]+)(?=[ ,])", r"[\1](https://github.com/\1)", source)
+    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", source)
+
+
 def details(recipe):
     """What no column has room for."""
     parts = [f"**`{recipe.name}`** {recipe.title}. {recipe.length[0].upper()}{recipe.length[1:]}."]
@@ -199,7 +210,7 @@ def details(recipe):
     parts.append(f"Not covered: {recipe.beyond}.")
     if recipe.note:
         parts.append(recipe.note)
-    return "* " + " ".join([*parts, f"*{'; '.join(recipe.source)}*"])
+    return "* " + " ".join([*parts, f"*{'; '.join(map(linked, recipe.source))}*"])
 
 
 def section(field):

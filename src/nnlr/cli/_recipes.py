@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from textwrap import fill, indent
 
 import nnlr
 from nnlr.cli._model import load
@@ -66,10 +67,10 @@ def _by_field(several: Sequence[PublishedRecipe]) -> str:
     parts = []
     for field in FIELDS:
         lines = [_line(one) for one in several if one.field == field]
-        parts.append("\n".join([f"{field}:", *(f"  {line}" for line in lines)]))
+        parts.append("\n".join([f"{field}:", *(indent(line, "  ") for line in lines)]))
     return "\n\n".join(parts)
 
 
 def _line(recipe: PublishedRecipe) -> str:
-    """Its name and its title."""
-    return f"{recipe.name:34} {recipe.title}"
+    """Its name and its title, in 78 columns."""
+    return fill(f"{recipe.name:34} {recipe.title}", 78, subsequent_indent=" " * 35)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
+from textwrap import fill
 from typing import Any, Final, Literal, get_args
 
 from nnlr._arguments import choice, number
@@ -109,13 +110,24 @@ class PublishedRecipe(Recipe):
             "algorithms": _in_words(data["algorithms"]),
             "schedule": _in_words(data.get("schedule", "constant")),
             "length": self.length,
-            "source": f"\n{'':16}".join(self.source),
+            "source": "\n".join(self.source),
             "not covered": self.beyond,
             "note": self.note,
             "proposed as": self.reason,
         }
-        lines = [f"  {key:13} {value}" for key, value in parts.items() if value]
+        lines = [_wrapped(f"  {key:13} ", str(value)) for key, value in parts.items() if value]
         return "\n".join([f"{self.name}: {self.title}", *lines])
+
+
+def _wrapped(head: str, text: str) -> str:
+    """A text of one or more lines beside its name, in 80 columns."""
+    beside = " " * len(head)
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    lines = [
+        fill(line, 80, initial_indent=beside, subsequent_indent=beside, **whole)
+        for line in text.splitlines()
+    ]
+    return head + "\n".join(lines)[len(head) :]
 
 
 def _rates(rate: Rate) -> str:
