@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import nnlr
+from tests.config import recipe_models
 from tests.config.recipe_models import SMALL, FTTransformer, Gaussians, S4Model, Tower, small
 
 # What comes first, by architecture.
@@ -101,6 +102,11 @@ def named(name, part):
     return type(name, (nn.Sequential,), {})(part)
 
 
+def hf(name, **settings):
+    """A small model of transformers."""
+    return recipe_models.of(name, hidden_size=48, num_hidden_layers=2, **settings)
+
+
 OTHERS = {
     "a class that is only called so": lambda: named("ViTModule", nn.Linear(2, 2)),
     "no BERT": lambda: named("BertSum", nn.LSTM(2, 2)),
@@ -109,6 +115,9 @@ OTHERS = {
             "image": timm.create_model("vit_tiny_patch16_224", depth=2),
             "text": nn.TransformerDecoder(nn.TransformerDecoderLayer(192, 3), 2),
         }
+    ),
+    "two towers of transformers": lambda: nn.ModuleDict(
+        {"image_model": hf("ViTModel"), "text_model": hf("BertModel", vocab_size=64)}
     ),
     "a detector on a Swin": lambda: nn.ModuleDict(
         {

@@ -130,6 +130,14 @@ def test_the_rate_goes_by_the_batch():
     assert repr(both) == "recipe('nanochat/d12/pretrain', batch_size=2097152)"
 
 
+def test_it_prints_in_eighty_columns():
+    """Whatever is no single word, with each part beside its name."""
+    lines = str(nnlr.recipe("beit/vit-b/finetune")).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[lines.index("  batch         1024 images") + 1] == "  weight decay  0.05"
+    assert sum(line.startswith(" " * 16) for line in lines) == 1
+
+
 def test_what_was_changed_is_not_called_published():
     """The rate is printed without the published sum, and the repr says that a part was replaced."""
     mine = dataclasses.replace(nnlr.recipe("mae/vit-b/finetune"), lr=1e-4)

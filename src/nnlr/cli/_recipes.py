@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from textwrap import fill, indent
+from textwrap import fill
 
 import nnlr
 from nnlr.cli._model import load
@@ -66,11 +66,12 @@ def _by_field(several: Sequence[PublishedRecipe]) -> str:
     """All recipes, field by field."""
     parts = []
     for field in FIELDS:
-        lines = [_line(one) for one in several if one.field == field]
-        parts.append("\n".join([f"{field}:", *(indent(line, "  ") for line in lines)]))
+        lines = [_line(one, "  ") for one in several if one.field == field]
+        parts.append("\n".join([f"{field}:", *lines]))
     return "\n\n".join(parts)
 
 
-def _line(recipe: PublishedRecipe) -> str:
-    """Its name and its title, in 78 columns."""
-    return fill(f"{recipe.name:34} {recipe.title}", 78, subsequent_indent=" " * 35)
+def _line(recipe: PublishedRecipe, margin: str = "") -> str:
+    """Its name and its title, in 80 columns."""
+    line = f"{margin}{recipe.name:32} {recipe.title}"
+    return fill(line, 80, subsequent_indent=f"{margin}{'':33}", break_on_hyphens=False)

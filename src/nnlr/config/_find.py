@@ -131,8 +131,8 @@ class _Facts:
             return (f"role {pattern}", {*self.names.values()}) if pattern in self.roles else None
         among = self.videos if kind == "3d" else self.names
         matches = [each for each in among if fnmatchcase(each, pattern)]
-        if kind == "no":
-            return None if matches else ("", set())
+        if kind in {"with", "no"}:
+            return ("", set()) if bool(matches) == (kind == "with") else None
         beginning = pattern.split("*")[1]  # "*blocks.0.*": the part is what blocks is in
         parts = {each[: each.index(beginning)] for each in matches}
         inside = {i for name, i in self.names.items() if name.startswith(tuple(parts))}

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
-from textwrap import fill
+from textwrap import TextWrapper
 from typing import Any, Final, Literal, get_args
 
 from nnlr._arguments import choice, number
@@ -122,12 +122,14 @@ class PublishedRecipe(Recipe):
 def _wrapped(head: str, text: str) -> str:
     """A text of one or more lines beside its name, in 80 columns."""
     beside = " " * len(head)
-    whole = {"break_long_words": False, "break_on_hyphens": False}
-    lines = [
-        fill(line, 80, initial_indent=beside, subsequent_indent=beside, **whole)
-        for line in text.splitlines()
-    ]
-    return head + "\n".join(lines)[len(head) :]
+    wrapper = TextWrapper(
+        80,
+        initial_indent=beside,
+        subsequent_indent=beside,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return head + "\n".join(map(wrapper.fill, text.splitlines()))[len(head) :]
 
 
 def _rates(rate: Rate) -> str:
