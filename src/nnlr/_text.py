@@ -64,11 +64,15 @@ def plural(number: int, what: str, verb: str = "") -> str:
 def nearest_hint(name: str, candidates: Iterable[str], limit: int = 3) -> str:
     """Return a sentence with the candidates that look like ``name``, or ``""``.
 
+    One that differs in capitals only is the only one.
+
     Examples:
-        >>> nearest_hint("wieght", ["weight", "bias"])
-        "Nearest: 'weight'."
+        >>> nearest_hint("wieght", ["weight", "bias"]), nearest_hint("Adamw", ["Adam", "AdamW"])
+        ("Nearest: 'weight'.", "Nearest: 'AdamW'.")
     """
-    close = get_close_matches(name, list(candidates), n=limit, cutoff=0.6)
+    candidates = list(candidates)
+    close = [each for each in candidates if each.lower() == name.lower() and each != name]
+    close = close or get_close_matches(name, candidates, n=limit, cutoff=0.6)
     return f"Nearest: {', '.join(map(repr, close))}." if close else ""
 
 

@@ -22,8 +22,8 @@ def test_code_of_a_model(nnlr_command, models):
     text = (models / "groups.py").read_text(encoding="utf-8")
     assert "make_optimizer" not in text
     assert [1e-3, 1e-4] == [group["lr"] for group in run(text)["param_groups"](model)]
-    status, _, errors = nnlr_command(*write, "-o", "groups.json")
-    assert (2, True) == (status, "has no format 'json': it comes as python" in errors)
+    assert 0 == nnlr_command(*write, "-o", "groups.txt")[0]
+    assert text == (models / "groups.txt").read_text(encoding="utf-8")
 
 
 def test_code_of_a_recipe_and_of_a_saved_plan(nnlr_command, models):
@@ -40,7 +40,8 @@ def test_code_of_a_recipe_and_of_a_saved_plan(nnlr_command, models):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--optimizer", "Adan"), "There is no optimizer 'Adan'"),
+        (("--optimizer", "Adamw"), "There is no optimizer 'Adamw'. Nearest: 'AdamW'."),
+        (("-c", "mae/vit-b/finetune"), "The published recipe is recipe:mae/vit-b/finetune."),
         (("--optimizer", "Muon"), "Muon trains matrices only"),
     ],
 )

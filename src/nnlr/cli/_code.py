@@ -18,5 +18,5 @@ def code(model: str, options: Options, optimizers: Sequence[str] | None, out: Pa
         classes = options.recipe.algorithms
     with working("writing code"):
         text = plan.to_code(classes, model=subject.model)
-    deliver({"python": lambda: text}, (None, out))
+    deliver({"python": lambda: text}, ("python", out))
     return 0

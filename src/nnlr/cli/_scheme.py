@@ -18,7 +18,7 @@ from nnlr._rows.rates import Decay
 from nnlr._text import nearest_hint
 from nnlr.cli._model import Subject, load
 from nnlr.cli._terminal import working
-from nnlr.config import Recipe
+from nnlr.config import Recipe, recipe_names
 from nnlr.config import load as load_recipe
 from nnlr.config import scheme as read_scheme
 from nnlr.config._at import At
@@ -186,6 +186,8 @@ def _must_exist(file: Path) -> None:
     if not file.is_file():
         beside = [str(other) for other in file.parent.glob("*")]
         hint = nearest_hint(str(file), beside)
+        if str(file) in recipe_names():
+            hint = f"The published recipe is {_RECIPE}{file}."
         raise NnlrError(f"There is no file {str(file)!r}. {hint}".rstrip(), value=str(file))
 
 
