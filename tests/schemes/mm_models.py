@@ -11,6 +11,7 @@ BEIT = "LayerDecayOptimizerConstructor"
 INTERN = "CustomLayerDecayOptimizerConstructor"
 FORCED = "ForceDefaultOptimWrapperConstructor"
 POSE = "LayerDecayOptimWrapperConstructor"
+SWIN = "SwinOptimWrapperConstructor"
 
 
 def wrapper(constructor=None, optimizer=None, **paramwise_cfg):
@@ -18,7 +19,7 @@ def wrapper(constructor=None, optimizer=None, **paramwise_cfg):
     adamw = {"type": "AdamW", "lr": 1e-3, "weight_decay": 0.05}
     whole = {"type": "AmpOptimWrapper", "optimizer": optimizer or adamw, "clip_grad": None}
     whole["paramwise_cfg"] = paramwise_cfg
-    return {**whole, "constructor": constructor} if constructor else whole
+    return {**whole, "constructor": constructor} if constructor is not None else whole
 
 
 def named(name, *bases, **attributes):

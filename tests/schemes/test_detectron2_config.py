@@ -326,6 +326,10 @@ def get_other_params():
         ),
         ({"lr": 1, "params": {"base_lr": 2}}, r"base_lr=2 of params replaces lr=1 of the"),
         ({"SOLVER": 3}, "SOLVER must be a mapping"),
+        (
+            {"WEIGHT_DECAY_EMBED": 0.0, "BACKBONE_MULTIPLIER": "x"},
+            "BACKBONE_MULTIPLIER must be a finite number",
+        ),
         ({"WEIGHT_DECAY_NROM": 0}, "'WEIGHT_DECAY_NROM', which does nothing"),
         (
             {"BACKBONE_MULTIPLIER": 0.1},

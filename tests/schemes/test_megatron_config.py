@@ -242,6 +242,8 @@ def matcher(**changes):
         (matcher(type="regex"), "type of matcher 'fc' must be 'glob', got 'regex'"),
         (matcher(pattern=""), "pattern of matcher 'fc' must be a name"),
         (matcher(pattern="*layernorm*"), "matcher 'norms' has the pattern of an earlier one"),
+        ({"optimizers": {}, "defualt": {}}, "has the field 'defualt'. Nearest: 'default'"),
+        ({"optimizers": {}, "matchers": {}}, "overrides_config needs 'default'"),
         (matcher(enabled=1), "enabled of matcher 'fc' must be True or False"),
         (OptimizerConfig(decoupled_lr="a"), "decoupled_lr must be a finite number"),
         (OptimizerConfig(overrides_config="a.yaml"), "must be a mapping of keys .* got 'a.yaml'"),

@@ -287,6 +287,30 @@ def test_layers_are_in_the_table():
     assert plan["backbone.layers.1.attn.qkv.weight"].depth == (2, 4)
 
 
+def test_names_of_vit_adapter_and_eva_by_hand():
+    """BEiT's constructor in their repositories: any class, and queries of the head in layer 0."""
+    scheme = nnlr.mmengine(wrapper(BEIT, num_layers=3, layer_decay_rate=0.5))
+    due = {
+        "backbone.pos_embed": 0,
+        "backbone.visual_embed.x": 0,
+        "backbone.blocks.2.attn.qkv.weight": 3,
+        "backbone.spm.conv.weight": 4,
+        "decode_head.query_feat.weight": 0,
+        "decode_head.transformer.weight": 4,
+    }
+    model = tree(list(due), {"backbone": named("ViTAdapter")})
+    got = rates(model, scheme, lr=16)
+    assert {name: 0.5 ** (4 - layer) * 16 for name, layer in due.items()} == {
+        name: lr for name, (lr, _) in got.items()
+    }
+    layers = {name.replace("blocks", "layers"): layer for name, layer in due.items()}
+    got = rates(tree(list(layers), {"backbone": named("ViT")}), scheme, lr=16)
+    assert (8, 1) == got["backbone.layers.2.attn.qkv.weight"]
+    assert (16, 1) == got["decode_head.query_feat.weight"]
+    with pytest.raises(NnlrError, match="which is ResNet in Module"):
+        rates(tree(["backbone.layer1.0.weight"], {"backbone": named("ResNet")}), scheme)
+
+
 def test_names_of_mmpose_by_hand():
     """As BEiT, for a backbone of any class; position embeddings do not decay."""
     config = {"num_layers": 3, "layer_decay_rate": 0.5}

@@ -16,6 +16,7 @@ from tests.schemes.mm_models import (
     INTERN,
     MMDET,
     MMPRETRAIN,
+    SWIN,
     beit,
     named,
     rates,
@@ -156,6 +157,21 @@ def test_keys_of_other_architectures_are_a_note():
 
 
 @pytest.mark.parametrize(
+    ("key", "names", "meant"),
+    [
+        ("img_encoder", ["image_encoder.weight"], "image_encoder"),
+        (".backbone.classifier", ["backbone.classifier.0.weight"], "backbone.classifier"),
+    ],
+)
+def test_a_key_of_other_models_that_is_like_a_name_here_is_a_warning(key, names, meant):
+    """SAN of mmsegmentation and VGG of mmpretrain have these two, which do nothing there."""
+    scheme = nnlr.mmengine({"custom_keys": {key: {"lr_mult": 0.1}}})
+    (found,) = nnlr.resolve(tree(names), scheme, lr=1, weight_decay=1).findings
+    assert ("warning", "near-miss") == (found.severity, found.kind)
+    assert found.cause.endswith(f"where there is {meant!r}")
+
+
+@pytest.mark.parametrize(
     ("key", "message"),
     [
         (".cls_tokne", "'.cls_tokne' matches no parameter(?s:.*)Nearest: 'cls_token'"),
@@ -165,6 +181,10 @@ def test_keys_of_other_architectures_are_a_note():
         ),
         ("backbone.layers.3.", "'backbone.layers.3.' matches no parameter"),
         ("qqqq", "matches no parameter(?s:.*)Names there"),
+        ("cls.token", "matches no parameter(?s:.*)Nearest: 'cls_token'"),
+        ("head.*", "matches no parameter(?s:.*)Nearest: 'head'"),
+        (" head", "matches no parameter(?s:.*)Nearest: 'head'"),
+        ("...", "matches no parameter"),
     ],
 )
 def test_misspelt_keys_and_numbers_that_are_not_there_are_errors(key, message):
@@ -188,6 +208,14 @@ def test_misspelt_keys_and_numbers_that_are_not_there_are_errors(key, message):
         (wrapper(BEIT, num_layers=1, decay_rate=1), "'decay_rate', which is for another"),
         (wrapper(force_default_settings=True), "force_default_settings', which is for another"),
         ({"optimizer": 3}, "optimizer must be a mapping"),
+        ({"optimzer": {}}, "'optimzer', which looks like 'optimizer'"),
+        ({"optim_wrapper": 3}, "optim_wrapper must be a mapping, got 3"),
+        ({"custom_keys": []}, r"custom_keys must be a mapping, got \[\]"),
+        ({"optimizer": {}, "paramwise_cfg": []}, r"paramwise_cfg must be a mapping, got \[\]"),
+        (wrapper([]), r"constructor '\[\]' is none"),
+        (wrapper(SWIN, norm=3), "custom key 'norm' must be a mapping, got 3"),
+        (wrapper(SWIN, norm={"lr": 1}), "'lr', which SwinOptimWrapperConstructor passes over"),
+        (wrapper(SWIN, num_layers=1), "'num_layers', which is for another"),
         ({"optimizer": {"type": "SGD"}, "paramwise_cgf": {}}, "Nearest: 'paramwise_cfg'"),
         (wrapper(optimizer={"type": "SGD", "lr": 1}, bias_decay_mult=0), "bias_decay_mult is a"),
         (
@@ -204,6 +232,35 @@ def test_malformed_wrappers_are_refused(config, message):
     """At the call, with what to do."""
     with pytest.raises(NnlrError, match=message):
         nnlr.mmengine(config)
+
+
+def test_a_configuration_that_has_an_optim_wrapper_is_as_good():
+    """``nnlr.mmengine(cfg)`` and ``from_mmengine(cfg)`` find it there."""
+    whole = wrapper(bias_lr_mult=2)
+    config = {"model": {}, "optim_wrapper": whole}
+    assert rates(vit(), nnlr.mmengine(config)) == rates(vit(), nnlr.mmengine(whole))
+    assert str(nnlr.config.from_mmengine(config)) == str(nnlr.config.from_mmengine(whole))
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_keys_of_mmactions_swin_multiply(flat):
+    """All keys in a name count, whether they stand in custom_keys or in the paramwise_cfg."""
+    keys = {"backbone": {"lr_mult": 0.5}, "layers.0": {"lr_mult": 0.5}, "norm": {"decay_mult": 0}}
+    keys |= {".cls_token": {"decay_mult": 0.25}, "absolute_pos_embed": {"decay_mult": 0}}
+    scheme = nnlr.mmengine(wrapper(SWIN, **(keys if flat else {"custom_keys": keys})))
+    got = rates(vit(), scheme)
+    for name, pair in got.items():
+        due = [1.0, 1.0]
+        for key, item in keys.items():
+            if key in name:
+                due[0] *= item.get("lr_mult", 1)
+                due[1] *= item.get("decay_mult", 1)
+        assert tuple(due) == pair, name
+    assert len({*got.values()}) > 3
+    plan = nnlr.resolve(vit(), scheme, lr=1, weight_decay=1)
+    assert ["other-architecture"] == [found.kind for found in plan.findings]
+    with pytest.raises(PatternError, match=r"'bakcbone' matches no parameter"):
+        rates(vit(), nnlr.mmengine(wrapper(SWIN, bakcbone={"lr_mult": 0.5})))
 
 
 def test_keys_that_a_base_file_hands_on_are_a_finding():

@@ -265,6 +265,13 @@ def test_a_missing_rate_is_the_class_default():
     assert ["note"] == [found.severity for found in plan.findings]
 
 
+@pytest.mark.parametrize("key", ["optimiser", "patern"])
+def test_other_misspelt_settings_are_an_error(key):
+    """They would become options of the group."""
+    with pytest.raises(ConfigError, match=f"entry 0 'a' has the key '{key}', which does nothing"):
+        nnlr.torchtitan([entry("a", **{key: "x"})])
+
+
 def test_a_misspelt_rate_is_an_error():
     """Or a finding that leaves the key out."""
     groups = [entry(".*", weigth_decay=1)]

@@ -46,6 +46,8 @@ def from_mmengine(optim_wrapper: Mapping[str, Any], *, strict: bool = True) -> R
         [0.001, 0.002]
     """
     whole = mapping(optim_wrapper, "optim_wrapper")
+    if "optim_wrapper" in whole:
+        whole = mapping(whole["optim_wrapper"], "optim_wrapper")
     settings = mapping(whole.get("optimizer", whole), "optimizer")
     if "type" not in settings:
         raise ConfigError(

@@ -140,6 +140,7 @@ def big_vision(
     if {"lr", "wd", *_READ} & config.keys():
         if wd_mults is not None or schedule is not None:
             raise ConfigError("Pass a whole configuration, or its parts; not both.")
+        watch.misspelt_keys(config, _READ, "the configuration")
         lr_mults, wd_mults, schedule = map(config.get, _READ)
     lr_mults, wd_mults, schedule = map(_reusable, (lr_mults, wd_mults, schedule))
     if not callable(name_of):
@@ -151,11 +152,17 @@ def big_vision(
     pairs = [(".*", {} if schedule is None else schedule)] if everywhere else schedule
     when, schedules = _pairs(pairs, "schedule", written=not everywhere)
     try:
-        lr_values = [number(value, "lr_mults", above=0) for value in lr_values]
+        lr_values = [
+            number(value, f"{pattern.pattern!r} of lr_mults", above=0)
+            for pattern, value in zip(lr_patterns.members, lr_values, strict=True)
+        ]
     except NnlrError as error:
         frozen = " To freeze, pass schedule=[(pattern, None), ...]." if error.value == 0 else ""
         raise ConfigError(f"{error}{frozen}", value=error.value) from None
-    wd_values = [number(value, "wd_mults") for value in wd_values]
+    wd_values = [
+        number(value, f"{pattern.pattern!r} of wd_mults")
+        for pattern, value in zip(wd_patterns.members, wd_values, strict=True)
+    ]
     schedules = [as_schedule(item, watch) for item in schedules]
     peaks = [0.0 if item is None else float(item.get("mult", 1.0)) for item in schedules]
     settings = {"lr_mults": lr_mults, "wd_mults": wd_mults, "schedule": schedule}

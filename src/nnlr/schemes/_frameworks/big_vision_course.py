@@ -55,7 +55,9 @@ def as_schedule(value: object, watch: Watch) -> dict[str, Any] | None:
     number(schedule.get("mult", 1.0), "mult of a schedule", above=0)
     flag(schedule.get("scale_with_batchsize", False), "scale_with_batchsize of a schedule")
     for key in schedule.keys() & {*_DURATIONS, *_NUMBERS}:
-        number(schedule[key], f"{key} of a schedule", maximum=1 if "percent" in key else math.inf)
+        above = 0 if "timescale" in key else None
+        most = 1 if "percent" in key else math.inf
+        number(schedule[key], f"{key} of a schedule", above=above, maximum=most)
     for phase in ("warmup", "cooldown"):
         units = [key for key in _DURATIONS if key in schedule and key.startswith(phase)]
         if len(units) > 1:
@@ -66,6 +68,11 @@ def as_schedule(value: object, watch: Watch) -> dict[str, Any] | None:
             "steps and mults of a schedule must be lists of equal length, got "
             f"{shown(lists[0])} and {shown(lists[1])}."
         )
+    steps = [number(step, "each of steps of a schedule") for step in lists[0]]
+    for mult in lists[1]:
+        number(mult, "each of mults of a schedule")
+    if steps != sorted(steps):
+        raise ConfigError(f"steps of a schedule must rise, got {shown(steps)}.", key="steps")
     return schedule
 
 

@@ -235,6 +235,11 @@ def mapping(value: object, what: str) -> dict[str, Any]:
     return cast("dict[str, Any]", settings)
 
 
+def optional(value: object, what: str) -> dict[str, Any]:
+    """Return a mapping as :func:`mapping` does, and an empty dict for ``None``."""
+    return {} if value is None else mapping(value, what)
+
+
 def compiled(pattern: object, what: str) -> re.Pattern[str]:
     """Return a regular expression, compiled, or refuse it."""
     if not isinstance(pattern, str):

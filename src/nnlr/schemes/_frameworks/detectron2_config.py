@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from nnlr._arguments import number
 from nnlr._text import shown
 from nnlr.depth._layer import Layer
 from nnlr.errors import ConfigError
@@ -70,7 +71,9 @@ def _of_solver(solver: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
         return {
             "weight_decay_norm": solver.get("WEIGHT_DECAY_NORM", 0.0),
             "weight_decay_embed": solver["WEIGHT_DECAY_EMBED"],
-            "lr_factor_func": BackboneFactor(solver.get("BACKBONE_MULTIPLIER", 0.1)),
+            "lr_factor_func": BackboneFactor(
+                number(solver.get("BACKBONE_MULTIPLIER", 0.1), "BACKBONE_MULTIPLIER")
+            ),
             "overrides": {leaf: {"weight_decay": 0.0} for leaf in _UNDECAYED},
         }
     factor = solver.get("BACKBONE_MULTIPLIER", 1)

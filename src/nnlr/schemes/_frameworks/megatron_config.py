@@ -41,12 +41,16 @@ def read_config(config: Any) -> dict[str, Any]:  # noqa: ANN401 - an object of M
 
 
 def is_recipe(value: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether it has the parts of an ``overrides_config``."""
-    return isinstance(value, Mapping) and {"optimizers", "default"} <= value.keys() <= {*_PARTS}
+    """Whether it has a part of an ``overrides_config``, which no parameter is called."""
+    return isinstance(value, Mapping) and not value.keys().isdisjoint(_PARTS)
 
 
 def read_recipe(recipe: Mapping[str, Any], watch: Watch) -> tuple[dict[str, Any], dict[str, Any]]:
     """The overrides of an ``overrides_config`` by patterns, and that of all other parameters."""
+    recipe = _fields(recipe, "overrides_config", _PARTS)
+    for part in _PARTS[:2]:
+        if part not in recipe:
+            raise ConfigError(f"overrides_config needs {part!r}.", key=part)
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for name, item in mapping(recipe["optimizers"], "optimizers").items():
         what = f"optimizer {name!r}"

@@ -118,7 +118,7 @@ def _entry(item: Mapping[str, Any], at: int, watch: Watch) -> Entry:
     optimizer = settings.pop("optimizer", older_name)
     word(optimizer, f"optimizer of {what}")
     settings |= mapping(settings.pop("optimizer_kwargs", {}), f"optimizer_kwargs of {what}")
-    for key in watch.misspelt_keys(settings, _RATES, what):
+    for key in watch.misspelt_keys(settings, (*_RATES, "pattern", "optimizer"), what):
         del settings[key]
     off = [key for key in _IMPLEMENTATION if key in settings and not settings[key]]
     for key in off:

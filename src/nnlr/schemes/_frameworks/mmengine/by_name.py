@@ -5,7 +5,8 @@
 and no decay for biases and tensors with one axis. The names below ``backbone.`` say the
 layer; it hangs on the class of the backbone and ``decay_type`` how:
 
-    ViT (with BEiT or MAE in its class's name; in mmpose any): block n is layer n + 1, stem 0
+    ViT (with BEiT or MAE in its class's name; in BEiT and mmpose any): block n is layer n + 1,
+        stem 0
     ConvNeXt, layer_wise: the third stage in threes, the last stage is layer num_layers
     ConvNeXt, stage_wise: stage n is layer n + 1, all downsampling layer 0
     InternImage: blocks counted through the stages by depths, downsampling with the last block
@@ -13,12 +14,13 @@ layer; it hangs on the class of the backbone and ``decay_type`` how:
 What is not named so has the full rate.
 
 After ``LearningRateDecayOptimizerConstructor`` of mmsegmentation 1.2 and mmdetection 3.3,
-``LayerDecayOptimizerConstructor`` of BEiT (unilm) and mmsegmentation,
+``LayerDecayOptimizerConstructor`` of BEiT (unilm), ViT-Adapter, EVA and mmsegmentation,
 ``LayerDecayOptimWrapperConstructor`` of mmpose 1.3, and
 ``CustomLayerDecayOptimizerConstructor`` of InternImage (OpenGVLab; it differs between its
 detectors and its segmentors, which have a ``decode_head``).
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -41,8 +43,13 @@ _TOKENS: Final = ("backbone.cls_token", "backbone.mask_token", "backbone.pos_emb
 
 _TYPES: Final = ("layer_wise", "layer_wise_vit", "stage_wise")
 
-# Of InternImage's segmentors: parts of the head that are in layer 0.
+# Of the segmentors of ViT-Adapter, EVA and InternImage: parts of the head that are in layer 0.
 _QUERIES: Final = ("mask_embed", "cls_embed", "level_embed", "query_embed", "query_feat")
+
+_ADAPTER_STEM: Final = (
+    "backbone.visual_embed",
+    *(f"decode_head.{part}" for part in _QUERIES),
+)
 
 _WAY_OUT: Final = "Take the constructor out and multiply with nnlr.layer_decay(rate)."
 
@@ -152,6 +159,25 @@ class ByName(Imported):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class Beit(ByName):
+    """The layer decay of BEiT and its followers; made by :func:`nnlr.mmengine`."""
+
+    def reading(self, model: ModelInfo) -> Reading:
+        """What gives the layer of a name in this model: names alone, if it has blocks."""
+        names = [param.name for param in model.params]
+        # What has a backbone.blocks comes with a constructor of its own, not mmsegmentation's.
+        if any(re.match(r"backbone\.blocks\.\d+\.", name) for name in names):
+            return self._adapter
+        if any(re.match(r"backbone\.layers\.\d+\.(?!blocks\.)", name) for name in names):
+            return self._vit
+        return super().reading(model)
+
+    def _adapter(self, name: str) -> tuple[int, float]:
+        """BEiT, ViT-Adapter and EVA, whose segmentors have queries in layer 0."""
+        return (0, 1) if name.startswith(_ADAPTER_STEM) else self._vit(name)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Pose(ByName):
     """The layer decay of mmpose, for a ViT of any class; made by :func:`nnlr.mmengine`."""
 
@@ -226,10 +252,10 @@ def _learning_rate_decay(settings: Settings, call: Written) -> ByName:
     return ByName(settings.watch, call, count, rate, decay_type)
 
 
-def _layer_decay(settings: Settings, call: Written) -> ByName:
+def _layer_decay(settings: Settings, call: Written) -> Beit:
     """The scheme of BEiT."""
     count, rate = settings.count("num_layers"), settings.number("layer_decay_rate")
-    return ByName(settings.watch, call, count, rate, "layer_wise_vit")
+    return Beit(settings.watch, call, count, rate, "layer_wise_vit")
 
 
 def _pose(settings: Settings, call: Written) -> Pose:

@@ -9,6 +9,7 @@
 | ``LayerDecayOptimizerConstructor`` | BEiT, mmsegmentation | by names |
 | ``LayerDecayOptimWrapperConstructor`` | mmpose 1.3 | by names |
 | ``CustomLayerDecayOptimizerConstructor`` | InternImage | by names |
+| ``SwinOptimWrapperConstructor`` | mmaction2 1.2 | products of keys |
 """
 
 from collections.abc import Mapping
@@ -16,10 +17,10 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from nnlr._declare.scheme import Scheme
-from nnlr._text import listed, nearest_hint
+from nnlr._text import nearest_hint
 from nnlr.errors import ConfigError
-from nnlr.schemes._frameworks.claims import Watch, mapping
-from nnlr.schemes._frameworks.mmengine import by_depth, by_name, paramwise
+from nnlr.schemes._frameworks.claims import Watch, mapping, optional
+from nnlr.schemes._frameworks.mmengine import by_depth, by_name, by_product, paramwise
 from nnlr.schemes._frameworks.mmengine.settings import Constructor, Settings
 
 _DEFAULT: Final = "DefaultOptimWrapperConstructor"
@@ -33,6 +34,7 @@ CONSTRUCTORS: Final[Mapping[str, Constructor]] = {
     "LayerDecayOptimizerConstructor": by_name.LAYER_DECAY,
     "LayerDecayOptimWrapperConstructor": by_name.POSE,
     "CustomLayerDecayOptimizerConstructor": by_name.INTERN_IMAGE,
+    "SwinOptimWrapperConstructor": by_product.CONSTRUCTOR,
 }
 
 # Keys of an optim_wrapper, none of which a paramwise_cfg has.
@@ -54,8 +56,9 @@ def mmengine(config: Mapping[str, Any] | None, *, strict: bool = True) -> Scheme
 
     Args:
         config: A whole ``optim_wrapper`` with its ``constructor`` and ``paramwise_cfg`` (or
-            the ``optimizer`` of mmcv 1, which has these inside); what says nothing on
-            parameters (``clip_grad``, ``type``, ...) is passed over. Or a ``paramwise_cfg``
+            the ``optimizer`` of mmcv 1, which has these inside), or a configuration that has it;
+            what says nothing on parameters (``clip_grad``, ``type``, ...) is passed over. Or a
+            ``paramwise_cfg``
             alone, which is the default constructor's: ``custom_keys``, ``bias_lr_mult``,
             ``bias_decay_mult``, ``norm_decay_mult``, ``dwconv_decay_mult``,
             ``flat_decay_mult``, ``dcn_offset_lr_mult``, ``bypass_duplicate``.
@@ -65,7 +68,7 @@ def mmengine(config: Mapping[str, Any] | None, *, strict: bool = True) -> Scheme
 
     Raises:
         ConfigError: If the configuration is malformed, has unknown keys, or names a
-            constructor that is none of the published ones.
+            constructor that is not known.
         PatternError: At resolve, if a custom key has no effect.
         NnlrError: At resolve, if a constructor that goes by depth does not know the model.
 
@@ -87,14 +90,17 @@ def mmengine(config: Mapping[str, Any] | None, *, strict: bool = True) -> Scheme
     """
     watch = Watch("mmengine", strict=strict)
     whole = mapping({} if config is None else config, "paramwise_cfg")
+    if "optim_wrapper" in whole:
+        whole = mapping(whole["optim_wrapper"], "optim_wrapper")
     paramwise_cfg, name = whole, _DEFAULT
-    if any(key in whole for key in _WHOLE):
-        name = _name(whole.get("constructor") or _DEFAULT)
+    if any(key in _WHOLE or _like(key) for key in whole if key not in paramwise.KEYS):
+        constructor = whole.get("constructor")
+        name = _name(_DEFAULT if constructor is None else constructor)
         paramwise_cfg = _inner(whole, watch)
     if name not in CONSTRUCTORS:
+        hint = nearest_hint(name, CONSTRUCTORS) or f"Known: {', '.join(CONSTRUCTORS)}."
         raise ConfigError(
-            f"constructor {name!r} is none that nnlr knows. "
-            f"{nearest_hint(name, CONSTRUCTORS) or f'Known: {listed(CONSTRUCTORS, 8)}.'}\n"
+            f"constructor {name!r} is none that nnlr knows. {hint}\n"
             "  Of your own: write what it does as schemes, such as nnlr.layer_decay(0.75) * "
             "nnlr.rule('head.*', lr_mult=10), or as a subclass of nnlr.Scheme "
             "(docs/custom-schemes.md).",
@@ -117,15 +123,20 @@ def _name(constructor: object) -> str:
     return str(name).rpartition(".")[2]
 
 
+def _like(key: str) -> list[str]:
+    """The keys of an ``optim_wrapper`` that a key looks like."""
+    return get_close_matches(key, _WHOLE[:3], n=1, cutoff=0.8)
+
+
 def _inner(whole: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
     """The ``paramwise_cfg`` of an ``optim_wrapper``, or of the ``optimizer`` of mmcv 1."""
     for key in whole:
-        if key not in _WHOLE and (close := get_close_matches(key, _WHOLE[:3], cutoff=0.8)):
+        if key not in _WHOLE and (close := _like(key)):
             cause = f"the optim_wrapper has the key {key!r}, which looks like {close[0]!r}"
             watch.refuse("misspelt-key", key, cause, f"Nearest: {close[0]!r}.")
-    inner = mapping(whole.get("paramwise_cfg") or {}, "paramwise_cfg")
+    inner = optional(whole.get("paramwise_cfg"), "paramwise_cfg")
     optimizer = mapping(whole.get("optimizer", whole), "optimizer")
-    custom_keys = mapping(inner.get("custom_keys") or {}, "custom_keys")
+    custom_keys = optional(inner.get("custom_keys"), "custom_keys")
     relative = [key for key in _RELATIVE if key in inner] + [
         f"decay_mult of custom key {key!r}"
         for key, item in custom_keys.items()

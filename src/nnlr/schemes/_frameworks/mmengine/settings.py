@@ -10,7 +10,7 @@ from nnlr._declare.scheme import Scheme
 from nnlr._findings import warning
 from nnlr._text import listed, shown
 from nnlr.errors import ConfigError
-from nnlr.schemes._frameworks.claims import MULTIPLIERS, Watch, key_hint, mapping
+from nnlr.schemes._frameworks.claims import MULTIPLIERS, Watch, key_hint, mapping, optional
 
 # Of a custom key: MMEngine's name -> that of Factor.
 ITEM_KEYS: Final = {
@@ -30,6 +30,7 @@ class Constructor:
 
     reads: tuple[str, ...]  # the keys of a paramwise_cfg
     make: Callable[["Settings", Written], Scheme]
+    open: bool = False  # whether custom keys may stand in the paramwise_cfg itself
 
 
 class Settings:
@@ -59,6 +60,8 @@ class Settings:
         self.watch = watch
         for key in values:
             if key in constructor.reads or key in _INHERITANCE:
+                continue
+            if constructor.open and key not in owners:
                 continue
             if key not in owners:
                 cause = f"paramwise_cfg has the unknown key {key!r}"
@@ -113,12 +116,16 @@ class Settings:
         """The numbers of those rules that are set."""
         return {key: self.number(key) for key in names if self.values.get(key) is not None}
 
-    def custom_keys(self, *, unread: tuple[str, ...] = ()) -> dict[str, Factor]:
+    def custom_keys(self, *, unread: tuple[str, ...] = (), flat: bool = False) -> dict[str, Factor]:
         """The factor of each custom key, the longest key first.
 
-        ``unread`` are settings in the items that the constructor passes over.
+        ``unread`` are settings in the items that the constructor passes over; with ``flat``
+        the keys may stand in the ``paramwise_cfg`` itself.
         """
-        custom = mapping(self.values.get("custom_keys") or {}, "custom_keys")
+        custom = optional(self.values.get("custom_keys"), "custom_keys")
+        if flat and not custom:
+            others = (key for key in self.values if key not in {*_INHERITANCE, "custom_keys"})
+            custom = {key: self.values[key] for key in others}
         longest_first = sorted(sorted(custom), key=len, reverse=True)
         return {key: self._custom(key, custom[key], unread) for key in longest_first}
 
