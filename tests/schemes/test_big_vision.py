@@ -198,6 +198,13 @@ def test_malformed_settings_are_refused(settings, message):
         nnlr.big_vision(**settings)
 
 
+def test_names_of_a_configurations_own_are_passed_over():
+    """As big_vision's users write them."""
+    config = {"lr": 1e-3, "wd": 1e-4, "schedule_base": {}, "discriminator_schedule": []}
+    plan = nnlr.resolve(zoo.plain(), nnlr.big_vision(config), lr=1e-3, weight_decay=0.1)
+    assert not plan.findings
+
+
 class ConfigDict:
     """What big_vision's configurations are made of: like a mapping, and none."""
 

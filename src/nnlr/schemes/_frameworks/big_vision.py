@@ -140,7 +140,8 @@ def big_vision(
     if {"lr", "wd", *_READ} & config.keys():
         if wd_mults is not None or schedule is not None:
             raise ConfigError("Pass a whole configuration, or its parts; not both.")
-        watch.misspelt_keys(config, _READ, "the configuration")
+        # Configurations have names of their own, such as schedule_base, which is 0.76 alike.
+        watch.misspelt_keys(config, _READ, "the configuration", cutoff=0.85)
         lr_mults, wd_mults, schedule = map(config.get, _READ)
     lr_mults, wd_mults, schedule = map(_reusable, (lr_mults, wd_mults, schedule))
     if not callable(name_of):

@@ -44,7 +44,7 @@ class Watch:
         self.noted.append(warning(kind, (), cause, fix))
 
     def misspelt_keys(
-        self, keys: Iterable[str], readable: Collection[str], what: str
+        self, keys: Iterable[str], readable: Collection[str], what: str, cutoff: float = 0.75
     ) -> Collection[str]:
         """Refuse keys that look almost like readable ones, or return them if not strict."""
         # Optimizers have settings such as decoupled_weight_decay, which is 0.71 alike, and
@@ -53,7 +53,7 @@ class Watch:
             key
             for key in keys
             if key not in readable
-            and (key in MULTIPLIERS or get_close_matches(key, readable, cutoff=0.75))
+            and (key in MULTIPLIERS or get_close_matches(key, readable, cutoff=cutoff))
         ]
         for key in misspelt:
             cause = f"{what} has the key {key!r}, which does nothing"
