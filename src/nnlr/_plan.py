@@ -13,7 +13,6 @@ from nnlr._apply.optimizer import build
 from nnlr._apply.param_groups import FittedPlan, ParamGroup
 from nnlr._apply.vectors import vectors
 from nnlr._arguments import choice, flag, instance, number
-from nnlr._code.write import code
 from nnlr._findings import Finding
 from nnlr._model.names import Source
 from nnlr._model.reference import Reference, model_of, unknown
@@ -327,6 +326,8 @@ class Plan(PlanViews):
             >>> print(nnlr.check(plan, optimizer))
             nothing found
         """
+        from nnlr._code.write import code
+
         source = self._reference() if model is None else model
         return code(self.rows, self._bases, self.label, source, cls=cls, settings=settings)
 

@@ -1,7 +1,6 @@
 """Which published recipes fit a model: by its architecture, then by its size."""
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -11,7 +10,7 @@ from typing import Any, Final
 from nnlr._model.describe import ModelInfo, describe
 from nnlr._model.names import Source
 from nnlr._model.scopes import Scope
-from nnlr.config._published import FOLDER, PublishedRecipe, entries, recipe
+from nnlr.config._published import PublishedRecipe, entries, recipe, table
 from nnlr.errors import NnlrError
 
 _PATCHES_OF_VIDEO: Final = 5  # axes: out, in, time, height, width
@@ -92,7 +91,7 @@ def _resolves(published: PublishedRecipe, model: Source) -> bool:
 @cache
 def _architectures() -> Mapping[str, Mapping[str, Any]]:
     """The architectures by name, from special to general."""
-    return tomllib.loads((FOLDER / "architectures.toml").read_text(encoding="utf-8"))
+    return table("architectures")
 
 
 class _Facts:

@@ -10,7 +10,6 @@ A file holds the recipes of a field, each under its name. Its keys are those of 
     like        another recipe, from which all keys come that this one has not
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cache
@@ -149,13 +148,19 @@ def _in_words(data: Any) -> str:  # noqa: ANN401 - a class as data, or several b
     return f"{data['class']}({', '.join(settings)})"
 
 
+def table(name: str) -> dict[str, Any]:
+    """A data file of the package."""
+    import tomllib
+
+    return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+
+
 @cache
 def entries() -> Mapping[str, Mapping[str, Any]]:
     """Every recipe by its name, as its file has it, with what ``like`` brings in."""
     recipes: dict[str, Mapping[str, Any]] = {}
     for field in FIELDS:
-        text = (FOLDER / f"{field}.toml").read_text(encoding="utf-8")
-        for name, entry in tomllib.loads(text).items():
+        for name, entry in table(field).items():
             recipes[name] = {**recipes.get(entry.get("like", ""), {}), **entry, "field": field}
     return recipes
 
