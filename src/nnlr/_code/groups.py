@@ -287,25 +287,19 @@ class GroupsWriter:
                 call = ["groups.values()", f"key={key}"]
                 return Brackets("return sorted(", call, ")").lines(4)
             return ["    return list(groups.values())"]
-        names = tuple(dict.fromkeys(str(rates.algorithm) for rates in self._planned))
-        lines = []
         each = "[group for rates, group in groups.items() if rates[0] == name]"
         if order:
             each = "[groups[rates] for rates in order if rates[0] == name]"
+        member = Brackets("name: ", [each], "")
         if key:
-            pairs = [
-                "groups.items()",
-                f"key={key.replace('group', 'pair[1]').replace(' pair[1]:', ' pair:')}",
-            ]
-            lines = Brackets("pairs = sorted(", pairs, ")").lines(4)
-            each = "[group for rates, group in pairs if rates[0] == name]"
-        member, loop = f"name: {each}", f"for name in {literal(names, 'names')}"
-        whole = f"    return {{{member} {loop}}}"
-        if len(whole) <= WIDTH:
-            return [*lines, whole]
-        fits = len(f"        {member} {loop}") <= WIDTH
-        inside = [f"        {member} {loop}"] if fits else [f"        {member}", f"        {loop}"]
-        return [*lines, "    return {", *inside, "    }"]
+            member = Brackets("name: sorted(", [each, f"key={key}"], ")")
+        names = tuple(dict.fromkeys(str(rates.algorithm) for rates in self._planned))
+        loop = f"for name in {literal(names, 'names')}"
+        if len(whole := f"    return {{{member} {loop}}}") <= WIDTH:
+            return [whole]
+        fits = len(whole := f"        {member} {loop}") <= WIDTH
+        inside = [whole] if fits else [*member.lines(8), f"        {loop}"]
+        return ["    return {", *inside, "    }"]
 
 
 def _call(
