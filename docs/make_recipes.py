@@ -46,7 +46,7 @@ mae/vit-b/finetune: ViT-B after MAE, ImageNet-1k
                 main_finetune.py: defaults
   not covered   drop path 0.1, mixup 0.8, cutmix 1.0, random erasing 0.25, label
                 smoothing 0.1
-  note          The paper's table 9 has 1e-3 (per 256) and 0.75 for every size;
+  note          The paper has 1e-3 (per 256) and 0.75 (facebookresearch/mae#7):
                 ...
 >>> model = timm.create_model("vit_tiny_patch16_224", num_classes=10)
 >>> optimizer = recipe.optimizer(model)
