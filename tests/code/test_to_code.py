@@ -273,9 +273,12 @@ def test_formatters_leave_it_as_it_is():
     routed = nnlr.resolve(blocks(), nnlr.route("muon", "adamw") * nnlr.layer_decay(0.5), **RATES)
     texts.append(routed.to_code({"muon": Muon, "adamw": AdamW}))
     lone = nnlr.rule("*", algorithm="adamw") * nnlr.rule("head.*", options={"eps": 1e-6})
-    lone *= nnlr.layer_decay(0.5)
-    texts.append(nnlr.resolve(blocks(), lone, **RATES).to_code({"adamw": AdamW}))
-    assert max(map(len, texts[-1].splitlines())) <= 100
+    odd = nnlr.rule("*.fc.*", wd_mult=2) * nnlr.rule("blocks.0.*", wd_mult=3)
+    texts += [
+        nnlr.resolve(blocks(), lone * other, **RATES).to_code({"adamw": AdamW})
+        for other in (nnlr.layer_decay(0.5), odd)
+    ]
+    assert max(map(len, "".join(texts[-2:]).splitlines())) <= 100
     command = [sys.executable, "-m", "ruff", "format", "--line-length=100", "-"]
     text = "\n\n\n".join(texts).replace("\n\n\n\n", "\n\n\n")
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
