@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from nnlr._rows.row import PlanRow
@@ -10,6 +9,7 @@ from nnlr._rows.to_dict import plain
 from nnlr.report._diff_text import COMPARED, diff_markdown, diff_text, settings, steps
 from nnlr.report._plot_style import WIDTH as PICTURE_WIDTH
 from nnlr.report._plot_style import as_width
+from nnlr.report._text import preformatted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,7 +132,7 @@ class PlanDiff:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the same text."""
-        return f"<pre>{escape(str(self))}</pre>"
+        return preformatted(str(self))
 
 
 def _facts(row: PlanRow) -> dict[str, Any]:

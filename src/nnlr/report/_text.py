@@ -104,3 +104,10 @@ def render(content: "RenderableType") -> str:
     )
     console.print(content)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def preformatted(text: str) -> str:
+    """The text as HTML that keeps its lines, for notebooks."""
+    from html import escape
+
+    return f"<pre>{escape(text)}</pre>"

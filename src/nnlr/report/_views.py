@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
@@ -22,6 +21,7 @@ from nnlr.report._csv import csv_text
 from nnlr.report._explain import explain
 from nnlr.report._plot_style import WIDTH, as_width
 from nnlr.report._table import Facts, markdown, table
+from nnlr.report._text import preformatted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -256,7 +256,7 @@ class PlanViews:
             facts = (self.rows, self.groups, self._bases, self.label)
             return notebook_view(*facts, findings=self.findings, table=self.table())
         except NnlrError:
-            return f"<pre>{escape(self.table())}</pre>"
+            return preformatted(self.table())
 
     def plot(self, *, width: float = WIDTH) -> "Figure":
         """Draw the learning rate of every layer, and the weight decay where it differs.
