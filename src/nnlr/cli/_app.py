@@ -24,6 +24,7 @@ from nnlr.cli._options import (
     Model,
     Optimizers,
     Out,
+    OutOrPicture,
     Rate,
     Schemes,
     WeightDecay,
@@ -133,7 +134,7 @@ def show(
     arg: Arguments = None,
     allow_imports: Imports = None,
     format: Formats = None,
-    out: Out = None,
+    out: OutOrPicture = None,
     full: Annotated[bool, Option("--full", help="Show every row.")] = False,
     trained: Annotated[bool, Option("--trained", help="Show what is trained only.")] = False,
     columns: Annotated[
@@ -215,7 +216,7 @@ def diff(
     arg: Arguments = None,
     allow_imports: Imports = None,
     format: Formats = None,
-    out: Out = None,
+    out: OutOrPicture = None,
     exit_code: Annotated[bool, Option("--exit-code", help="Status 1 if they differ.")] = False,
 ) -> int:
     """Show what another scheme changes.

@@ -85,7 +85,8 @@ Formats = Annotated[
         **one_of("table", "json", "csv", "markdown", "html"),
     ),
 ]
-Out = Annotated[
+Out = Annotated[Path | None, Option("--out", "-o", metavar="FILE", help="Write there.")]
+OutOrPicture = Annotated[
     Path | None,
     Option("--out", "-o", metavar="FILE", help="Write there; a .png or .svg is a picture."),
 ]
