@@ -351,19 +351,24 @@ def page(results, failed):
             reasons[result].append(f"{package}/{path}")
     for package, path, why in failed:
         reasons[f"does not load: {why.partition(':')[0]}"].append(f"{package}/{path}")
-    heads = ["package", "constructor", "`paramwise_cfg` sets", "configurations", "equal"]
-    text = row([*heads, "not compared"]) + row(["---", "---", "---", "--:", "--:", "--:"])
+    counts = ["configurations", "equal", "unequal", "not built"]
+    text = row([*counts, "package", "constructor", "`paramwise_cfg` sets"])
+    text += row(["--:"] * 4 + ["---"] * 3)
     for of, outcomes in sorted(families.items(), key=lambda item: -item[1].total()):
-        others = outcomes.total() - outcomes["equal"] - outcomes["unequal"]
-        text += row([*of, outcomes.total(), outcomes["equal"], others or ""])
-    total = sum(families.values(), Counter())
-    text += row(["all", "", "", total.total(), total["equal"], total.total() - total["equal"]])
+        text += row([*numbers(outcomes), *of])
+    text += row([*numbers(sum(families.values(), Counter())), "all", "", ""])
     text += "\nNot compared, and why:\n\n" + row(["configurations", "why", "such as"])
     text += row(["--:", "---", "---"])
     for why, paths in sorted(reasons.items(), key=lambda item: -len(item[1])):
         plain = why.replace("|", "/").replace("<", "").replace(">", "")[:110]
         text += row([len(paths), plain, f"`{paths[0]}`"])
     return text
+
+
+def numbers(outcomes):
+    """How many configurations there are, are equal, are not, and were not built."""
+    total, equal, unequal = outcomes.total(), outcomes["equal"], outcomes["unequal"]
+    return total, equal, unequal, total - equal - unequal
 
 
 def row(cells):
