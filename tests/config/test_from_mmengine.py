@@ -67,8 +67,9 @@ def test_a_class_is_taken_as_it_is():
         ({"optimizer": {}}, "needs the whole optim_wrapper"),
         (
             {"optimizer": {"type": "Lamb", "lr": 1}},
-            r"'Lamb' is no class of torch.optim(?s:.*)= Lamb",
+            r"'Lamb' is no class of torch.optim\. (?s:.*)= Lamb",
         ),
+        ({"optimizer": {"type": "AdmW", "lr": 1}}, r"no class of torch.optim\. Nearest: 'AdamW'"),
         ({"optimizer": {"type": Own}}, "needs 'lr': Own has no default"),
         ({"optimizer": {"type": Own, "lr": 1}}, "needs 'weight_decay': Own has no default"),
         ({"optimizer": {"type": "SGD", "lr": "x"}}, "lr must be a finite number"),

@@ -157,6 +157,8 @@ def test_a_rule_that_is_not_published_has_to_be_asked_for():
         nnlr.recipe("bert/base/glue", batch_size=64)
     scaled = nnlr.recipe("bert/base/glue", batch_size=64, batch_rule="linear")
     assert scaled.lr == 4e-5
+    assert "4e-05 = 2e-05 x 64/32 (rule asked for)" in str(scaled)
+    assert "lr            means 0.00016, others 0.001\n" in str(nnlr.recipe("gsplat/3dgs"))
     assert repr(scaled) == "recipe('bert/base/glue', batch_size=64, batch_rule='linear')"
     with pytest.raises(nnlr.ConfigError, match=r"'lora\+/any' says no batch"):
         nnlr.recipe("lora+/any", batch_size=64)
@@ -171,6 +173,9 @@ def test_a_rule_that_is_not_published_has_to_be_asked_for():
     [
         ("mae/vit-b/fintune", "Nearest: 'mae/vit-b/finetune'"),
         ("dinov2", "With a part of it: 'dinov2/vit-l/pretrain'"),
+        ("deberta", "With a part of it: 'deberta-v3/base/mnli', 'deberta-v3/large/mnli'"),
+        ("deberta-v3/base/finetune", "Nearest: 'deberta-v3/base/mnli'"),
+        ("MAE/ViT-B/finetune", "Nearest: 'mae/vit-b/finetune'"),
         ("qqqq", "there is no recipe 'qqqq'"),
         (3, "there is no recipe 3"),
     ],

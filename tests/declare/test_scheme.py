@@ -102,6 +102,7 @@ class TestProduct:
             ),
             (0.1, r"Expected a scheme such as .* got 0.1 \(float\)\.$"),
             (int, r"got <class 'int'> \(type\)\.$"),
+            (nnlr.recipe("mae/vit-b/finetune"), r"Of a recipe pass the scheme, recipe\.scheme"),
         ],
     )
     def test_resolve_takes_schemes_only(self, given, message):

@@ -546,7 +546,8 @@ class TestByGroups:
         ("courses", "kwargs", "error"),
         [
             ({"baises": RISING}, {}, r"'baises' matches no group .* Nearest: 'biases'"),
-            ({"x": RISING}, {}, r"'x' matches no group .* Groups: 'biases', 'weights'"),
+            ({"baises*": RISING}, {}, r"'baises\*' matches no group .* Nearest: 'biases'"),
+            ({"x": RISING}, {}, r"'x' .* no group .* Groups: 'biases', 'weights'\. A rule with gr"),
             ({"*": RISING, "bias*": FALLING}, {}, "'bias.' chooses no group"),
             ({"*": None}, {}, "has no course for any group"),
             ({}, {}, "has no course for any group"),

@@ -724,7 +724,9 @@ class TestRefusals:
                 {"base_lr": 1, "max_lr": 2, "max_momentum": [1]},
                 "is a list",
             ),
-            (lambda opt: None, {}, "returned None, which is no scheduler"),
+            (lambda opt: None, {}, r"returned None, which is no scheduler\.$"),
+            (lambda step: 1.0, {}, r"no scheduler\. A function of the step is for .* LambdaLR"),
+            (lambda step: step / 9, {}, r"cannot take an optimizer\. A function of the step is"),
             (lambda opt: opt, {}, "which is no scheduler"),
             ("cosine", {}, "needs a scheduler class or a function"),
             (

@@ -191,7 +191,7 @@ def test_the_trace_tells_what_came_later():
     [
         (
             [entry("haed"), ALL],
-            "entry 0 'haed' has nothing to claim in Net: it matches no",
+            "entry 0 'haed' .* in Net: it matches no .* Nearest: 'head'. Fix the pattern or",
         ),
         (
             [entry("bias"), entry(r"norm\.bias"), ALL],
@@ -228,7 +228,9 @@ def test_every_trainable_parameter_must_be_claimed():
         ([], "torchtitan needs at least one entry"),
         ([3], "entry 0 must be a mapping or one of torchtitan's own objects, got 3"),
         ([ParamGroupConfig], "entry 0 must be a mapping or one of"),
-        ([{"lr": 1}], "pattern of entry 0 must be a string, got None"),
+        ([{"patern": "a", "lr": 1}], "entry 0 needs a pattern, and has 'patern', 'lr'"),
+        ([{}], "entry 0 needs a pattern, and has nothing"),
+        ([{"pattern": None}], "pattern of entry 0 must be a string, got None"),
         ([entry("(")], r"pattern of entry 0 '\(' is no regular expression"),
         ([entry("a", -1)], "lr of entry 0 'a' must be a finite number >= 0"),
         ([entry("a", optimizer=3)], "optimizer of entry 0 'a' must be a name, got 3"),

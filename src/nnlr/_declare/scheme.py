@@ -178,11 +178,12 @@ def _hint(value: object) -> str:
         )
     if isinstance(value, Selector | str):
         return f" A selector says where; say what as well: nnlr.rule({value!r}, lr_mult=...)."
+    if isinstance(getattr(value, "scheme", None), Scheme):
+        return " Of a recipe pass the scheme, recipe.scheme; recipe.resolve(model) has its rates."
     if isinstance(value, type) and issubclass(value, Scheme):
         return f" Make one: {value.__name__}()."
-    if isinstance(value, FunctionType):
-        return f" If it makes one, call it: {value.__name__}(...)."
-    return ""
+    is_maker = isinstance(value, FunctionType)
+    return f" If it makes one, call it: {value.__name__}(...)." if is_maker else ""
 
 
 def merge(traces: Iterable[Mapping[int, Trace]]) -> dict[int, Trace]:

@@ -26,6 +26,12 @@ _Recipe = tuple[Factory, dict[str, Any], dict[str, Any]]
 # Settings that a scheduler may cycle beside the rate; of betas the first is meant.
 CYCLED: Final = ("momentum", "betas")
 
+# What to write for a function of the step, which is not one of an optimizer.
+_OF_STEPS: Final = (
+    " A function of the step is for torch's LambdaLR, as factors of the base rate: "
+    "functools.partial(LambdaLR, lr_lambda=function)."
+)
+
 # A rate that is negative by less, relative to where its course starts, is 0 but for round-off.
 _ROUND_OFF: Final = 1e-6
 
@@ -287,6 +293,10 @@ def built(factory: Factory, proxy: Optimizer, kwargs: dict[str, Any]) -> LRSched
             )
     try:
         made = factory(proxy, **kwargs)
+    except TypeError as error:
+        if "Proxy" not in str(error):
+            raise
+        raise NnlrError(f"{shown(factory)} cannot take an optimizer.{_OF_STEPS}") from error
     except KeyError as error:  # torch, of a last_epoch inside the function
         if "initial_lr" not in str(error):
             raise
@@ -296,7 +306,8 @@ def built(factory: Factory, proxy: Optimizer, kwargs: dict[str, Any]) -> LRSched
             argument="last_epoch",
         ) from error
     if not isinstance(getattr(made, "optimizer", None), Optimizer) or not hasattr(made, "step"):
-        raise NnlrError(f"{shown(factory)} returned {shown(made)}, which is no scheduler.")
+        fix = _OF_STEPS if isinstance(made, int | float) else ""
+        raise NnlrError(f"{shown(factory)} returned {shown(made)}, which is no scheduler.{fix}")
     if hasattr(type(made), "set_base_lr"):
         raise NnlrError(
             f"{shown(factory)} returned {shown(made)}, which works on a base rate already. "

@@ -273,7 +273,10 @@ def _refuse_patterns(patterns: Mapping[Any, Any], optimizer: Optimizer) -> None:
         if not chosen and pattern in empty:
             continue
         if not chosen:
-            hint = nearest_hint(pattern, labels) or f"Groups: {listed(map(repr, sorted(labels)))}."
+            hint = nearest_hint(pattern.strip("*"), labels)
+            hint = hint or (
+                f"Groups: {listed(map(repr, sorted(labels)))}. A rule with group= names one."
+            )
             if not labels:
                 hint = "None has a name: set group['name'], or build them by a plan."
             raise ConfigError(

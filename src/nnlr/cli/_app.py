@@ -27,6 +27,7 @@ from nnlr.cli._options import (
     OutOrPicture,
     Rate,
     Schemes,
+    TextOut,
     WeightDecay,
     one_of,
 )
@@ -279,7 +280,7 @@ def code(
     arg: Arguments = None,
     allow_imports: Imports = None,
     optimizer: Optimizers = None,
-    out: Out = None,
+    out: TextOut = None,
 ) -> int:
     """Write the groups as plain torch code, without nnlr."""
     _load_library()
@@ -292,10 +293,13 @@ def code(
 @app.command(epilog=_examples("schemes", "schemes layer_decay", "schemes -f json", forms=False))
 def schemes(
     name: Annotated[
-        str | None, Argument(help="One to tell more of.", autocompletion=_complete.scheme_names)
+        str | None,
+        Argument(
+            metavar="NAME", help="One to tell more of.", autocompletion=_complete.scheme_names
+        ),
     ] = None,
     format: Formats = None,
-    out: Out = None,
+    out: TextOut = None,
 ) -> int:
     """List the published schemes, or tell all of one."""
     _load_library()
@@ -313,7 +317,7 @@ def schemes(
     )
 )
 def recipes(
-    name: Annotated[str | None, Argument(help="One to tell all of.")] = None,
+    name: Annotated[str | None, Argument(metavar="NAME", help="One to tell all of.")] = None,
     *,
     model: Annotated[
         str | None,
@@ -335,7 +339,7 @@ def recipes(
         ),
     ] = None,
     format: Formats = None,
-    out: Out = None,
+    out: TextOut = None,
 ) -> int:
     """List the published recipes, or tell all of one."""
     _load_library()
@@ -356,7 +360,7 @@ def config_check(
 
 
 @config_app.command("schema", epilog=_examples("config schema --out nnlr.json", forms=False))
-def config_schema(out: Out = None) -> int:
+def config_schema(out: TextOut = None) -> int:
     """Write the JSON Schema of configurations, which editors use."""
     _load_library()
     from nnlr.cli import _config
@@ -380,7 +384,7 @@ def config_dump(
     decay: Mode = None,
     allow_imports: Imports = None,
     optimizer: Optimizers = None,
-    out: Out = None,
+    out: TextOut = None,
 ) -> int:
     """Write the options as a configuration."""
     _load_library()

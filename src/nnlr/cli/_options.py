@@ -90,6 +90,7 @@ OutOrPicture = Annotated[
     Path | None,
     Option("--out", "-o", metavar="FILE", help="Write there; a .png or .svg is a picture."),
 ]
+TextOut = Annotated[Path | None, Option("--out", "-o", metavar="FILE", help="Write there.")]
 Optimizers = Annotated[
     list[str] | None,
     Option(

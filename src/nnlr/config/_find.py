@@ -18,6 +18,9 @@ _PATCHES_OF_VIDEO: Final = 5  # axes: out, in, time, height, width
 # The least share of a model's parameters that is of an architecture, so that the model is.
 _WHOLE: Final = 0.9
 
+# Units of numbers of parameters, in millions.
+_UNITS: Final = (("B", 1e3), ("M", 1.0), ("k", 1e-3))
+
 # How far a recipe that was published for no size is from a model, in logarithms of sizes.
 _UNSIZED: Final = 1.0
 
@@ -69,7 +72,7 @@ def find_recipes(model: Source) -> list[PublishedRecipe]:
             reason, distance = f"{architecture['title']} ({why})", _UNSIZED
             if published := entry.get("params"):
                 distance = abs(math.log(millions / published))
-                reason += f"; {millions:.3g} M parameters, published for {published:.4g} M"
+                reason += f"; {_count(millions)} parameters, published for {_count(published)}"
             place = (own.index(shared[0]), entry["models"].index(shared[0]) > 0)
             proposals.append((place, distance, len(proposals), key, reason))
     return [
@@ -77,6 +80,17 @@ def find_recipes(model: Source) -> list[PublishedRecipe]:
         for *_, key, reason in sorted(proposals)
         if _resolves(published := recipe(key), model)
     ]
+
+
+def _count(millions: float) -> str:
+    """A number of parameters with its unit.
+
+    Examples:
+        >>> [_count(millions) for millions in (0.0549, 0.9996, 86.6, 405_000)]
+        ['54.9 k', '1 M', '86.6 M', '405 B']
+    """
+    unit, size = next((u for u in _UNITS if millions / u[1] >= 0.9995), _UNITS[-1])
+    return f"{millions / size:.3g} {unit}"
 
 
 def _resolves(published: PublishedRecipe, model: Source) -> bool:

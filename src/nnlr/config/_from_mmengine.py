@@ -8,7 +8,7 @@ from typing import Any, Final
 from torch.optim import Optimizer
 
 from nnlr._arguments import number
-from nnlr._text import listed, shown
+from nnlr._text import listed, nearest_hint, shown
 from nnlr.config._at import root
 from nnlr.config._classes import OPTIMIZERS, class_of
 from nnlr.config._recipe import Recipe
@@ -64,9 +64,12 @@ def from_mmengine(optim_wrapper: Mapping[str, Any], *, strict: bool = True) -> R
     elif name.rpartition(".")[2] in OPTIMIZERS.names:
         cls = OPTIMIZERS.names[name.rpartition(".")[2]]
     else:
+        short = name.rpartition(".")[2]
+        hint = nearest_hint(short, OPTIMIZERS.names)
         raise ConfigError(
-            f"optimizer type {shown(kind)} is no class of torch.optim. Put the class itself "
-            f"there: optim_wrapper['optimizer']['type'] = {name.rpartition('.')[2]}.",
+            f"optimizer type {shown(kind)} is no class of torch.optim.{hint and f' {hint}'} Of "
+            "another package, put the class itself there: "
+            f"optim_wrapper['optimizer']['type'] = {short}.",
             key="type",
         )
     lr, weight_decay = (_rate(cls, settings, rate) for rate in ("lr", "weight_decay"))

@@ -217,7 +217,7 @@ def recipe(
     """
     entry = entries().get(name) if isinstance(name, str) else None
     if entry is None:
-        hint = nearest_hint(str(name), entries()) or _nearest_part(str(name))
+        hint = _nearest(str(name))
         everything = f"nnlr.config.recipe_names() has all {len(entries())}."
         raise ConfigError(
             " ".join(filter(None, [f"there is no recipe {shown(name)}.", hint, everything])),
@@ -240,7 +240,8 @@ def recipe(
         factor = ratio ** _POWERS[rule]
         word = "" if rule == "linear" else "sqrt "
         asked = " (rule asked for)" if batch_rule is not None else ""
-        scaled = f" = {_rates(base.lr)} x {word}{size}/{per}{asked}"
+        if size != per or batch_size is not None:
+            scaled = f" = {_rates(base.lr)} x {word}{size}/{per}{asked}"
         base = replace(base, lr=_times(base.lr, factor))
     return PublishedRecipe(
         **{field.name: getattr(base, field.name) for field in fields(Recipe)},
@@ -267,11 +268,15 @@ def _times(rate: Rate, factor: float) -> Rate:
     return rate * factor
 
 
-def _nearest_part(name: str) -> str:
-    """Recipes that share a part of their names with what was asked for."""
+def _nearest(name: str) -> str:
+    """The recipes with the nearest names, those that begin alike first; or with a part of it."""
+    begins = name.lower().partition("/")[0]
+    alike = [each for each in entries() if begins in each.partition("/")[0]]
     parts = {part for part in name.lower().split("/") if part}
     near = [each for each in entries() if parts & set(each.split("/"))]
-    return f"With a part of it: {listed(map(repr, near))}." if near else ""
+    near = near or [each for each in alike if len(begins) > 2]
+    part = f"With a part of it: {listed(map(repr, near))}." if near else ""
+    return nearest_hint(name, alike) or nearest_hint(name, entries()) or part
 
 
 def _check_scaling(

@@ -2,7 +2,8 @@
 
 Positions learn with 1.6e-4 times the extent of the cameras (5 here, about what COLMAP gives), base
 colours with 0.0025, the other harmonics with a twentieth of that, opacities with 0.025, scales with
-0.005 and rotations with 0.001. Nothing decays.
+0.005 and rotations with 0.001. Nothing decays. In training the rate of positions falls to a
+hundredth, which groups do not say: the recipe `gsplat/3dgs` has such a schedule.
 """
 
 import torch

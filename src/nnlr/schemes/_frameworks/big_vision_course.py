@@ -164,7 +164,9 @@ def course_of(
 
     warmup = duration("warmup")
     if total_steps > 1 and warmup >= total_steps:
-        raise ConfigError(f"a warm-up of {warmup:g} steps is no shorter than the {total_steps}.")
+        raise ConfigError(
+            f"a warm-up of {warmup:g} steps is no shorter than the {total_steps} of the run."
+        )
     mult = schedule.get("mult", 1.0)
     timescale = schedule.get("timescale", 10_000)
     if "timescale_examples" in schedule:

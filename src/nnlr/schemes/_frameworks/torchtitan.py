@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import chain
 from typing import Any, Final
 
 import torch
@@ -21,7 +22,7 @@ from nnlr._declare.factor import NEUTRAL, Factor
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import ModelInfo
-from nnlr._text import listed, plural, shown
+from nnlr._text import listed, nearest_hint, plural, shown
 from nnlr.errors import ConfigError, CoverageError, PatternError
 from nnlr.schemes._frameworks.claims import (
     Claims,
@@ -112,7 +113,10 @@ def _listing(config: object) -> Iterable[object]:
 def _entry(item: Mapping[str, Any], at: int, watch: Watch) -> Entry:
     """An item of the list, checked."""
     what, settings = f"entry {at}", dict(item)
-    pattern = compiled(settings.pop("pattern", None), f"pattern of {what}")
+    if "pattern" not in settings:
+        keys = listed(map(repr, settings)) or "nothing"
+        raise ConfigError(f"{what} needs a pattern, and has {keys}.")
+    pattern = compiled(settings.pop("pattern"), f"pattern of {what}")
     what = f"entry {at} {pattern.pattern!r}"
     older_name = settings.pop("optimizer_name", "AdamW")
     optimizer = settings.pop("optimizer", older_name)
@@ -180,7 +184,10 @@ class Titan(Imported):
         if unused := claims.unused():
             at, count = next(iter(unused.items()))
             pattern = claims.patterns[at]
-            why = "it matches no trainable parameter. Fix the pattern"
+            names = [param.name for param in model.params if param.requires_grad]
+            segments = dict.fromkeys(chain(*(name.split(".") for name in names)))
+            hint = nearest_hint(pattern.strip(".*$^"), segments)
+            why = f"it matches no trainable parameter.{hint and f' {hint}'} Fix the pattern"
             if count:
                 size = plural(count, "parameter")
                 why = f"all it matches ({size}) is claimed by earlier entries. Move it up"
