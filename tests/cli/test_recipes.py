@@ -29,6 +29,7 @@ def test_one_recipe_for_a_batch(nnlr_command, models):
     for name in ("mine.yaml", "mine.json"):
         assert 0 == nnlr_command(*arguments, "--out", name)[0]
         assert 1e-3 == load(models / name).lr
+    assert (models / "mine.yaml").read_text() == nnlr_command(*arguments, "-f", "yaml")[1]
     status, output, _ = nnlr_command(
         *("recipes", "bert/base/glue", "--batch-size", "8", "--batch-rule", "sqrt")
     )

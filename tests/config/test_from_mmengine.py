@@ -65,6 +65,7 @@ def test_a_class_is_taken_as_it_is():
     [
         ({"custom_keys": {}}, "needs the whole optim_wrapper(?s:.*)got one with custom_keys"),
         ({"optimizer": {}}, "needs the whole optim_wrapper"),
+        ("swin.py", r"takes a configuration, got the text 'swin.py'\. .*Config\.fromfile"),
         (
             {"optimizer": {"type": "Lamb", "lr": 1}},
             r"'Lamb' is no class of torch.optim\. (?s:.*)= Lamb",

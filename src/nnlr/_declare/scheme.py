@@ -182,8 +182,8 @@ def _hint(value: object) -> str:
         return " Of a recipe pass the scheme, recipe.scheme; recipe.resolve(model) has its rates."
     if isinstance(value, type) and issubclass(value, Scheme):
         return f" Make one: {value.__name__}()."
-    is_maker = isinstance(value, FunctionType)
-    return f" If it makes one, call it: {value.__name__}(...)." if is_maker else ""
+    name = value.__name__ if isinstance(value, FunctionType) else ""
+    return name and f" If it makes one, call it: {name}(...)."
 
 
 def merge(traces: Iterable[Mapping[int, Trace]]) -> dict[int, Trace]:

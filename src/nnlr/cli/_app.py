@@ -26,8 +26,8 @@ from nnlr.cli._options import (
     Out,
     OutOrPicture,
     Rate,
+    RecipeFormats,
     Schemes,
-    TextOut,
     WeightDecay,
     one_of,
 )
@@ -280,7 +280,7 @@ def code(
     arg: Arguments = None,
     allow_imports: Imports = None,
     optimizer: Optimizers = None,
-    out: TextOut = None,
+    out: Out = None,
 ) -> int:
     """Write the groups as plain torch code, without nnlr."""
     _load_library()
@@ -299,7 +299,7 @@ def schemes(
         ),
     ] = None,
     format: Formats = None,
-    out: TextOut = None,
+    out: Out = None,
 ) -> int:
     """List the published schemes, or tell all of one."""
     _load_library()
@@ -338,8 +338,8 @@ def recipes(
             metavar="RULE", help="linear or sqrt, if NAME has no rule.", **one_of("linear", "sqrt")
         ),
     ] = None,
-    format: Formats = None,
-    out: TextOut = None,
+    format: RecipeFormats = None,
+    out: Out = None,
 ) -> int:
     """List the published recipes, or tell all of one."""
     _load_library()
@@ -360,7 +360,7 @@ def config_check(
 
 
 @config_app.command("schema", epilog=_examples("config schema --out nnlr.json", forms=False))
-def config_schema(out: TextOut = None) -> int:
+def config_schema(out: Out = None) -> int:
     """Write the JSON Schema of configurations, which editors use."""
     _load_library()
     from nnlr.cli import _config
@@ -384,7 +384,7 @@ def config_dump(
     decay: Mode = None,
     allow_imports: Imports = None,
     optimizer: Optimizers = None,
-    out: TextOut = None,
+    out: Out = None,
 ) -> int:
     """Write the options as a configuration."""
     _load_library()

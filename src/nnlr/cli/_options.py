@@ -85,12 +85,21 @@ Formats = Annotated[
         **one_of("table", "json", "csv", "markdown", "html"),
     ),
 ]
+RecipeFormats = Annotated[
+    str | None,
+    Option(
+        "--format",
+        "-f",
+        metavar="FORMAT",
+        help="table, json, or of one recipe yaml. [default: by the ending of --out, or table]",
+        **one_of("table", "json", "yaml"),
+    ),
+]
 Out = Annotated[Path | None, Option("--out", "-o", metavar="FILE", help="Write there.")]
 OutOrPicture = Annotated[
     Path | None,
     Option("--out", "-o", metavar="FILE", help="Write there; a .png or .svg is a picture."),
 ]
-TextOut = Annotated[Path | None, Option("--out", "-o", metavar="FILE", help="Write there.")]
 Optimizers = Annotated[
     list[str] | None,
     Option(

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from torch.optim import Optimizer
@@ -45,6 +46,11 @@ def from_mmengine(optim_wrapper: Mapping[str, Any], *, strict: bool = True) -> R
         >>> [group["lr"] for group in recipe.optimizer(torch.nn.Linear(2, 2)).param_groups]
         [0.001, 0.002]
     """
+    if isinstance(optim_wrapper, str | Path):
+        raise ConfigError(
+            f"from_mmengine takes a configuration, got the text {shown(str(optim_wrapper))}. Read "
+            "the file first: mmengine.Config.fromfile(path).optim_wrapper."
+        )
     whole = mapping(optim_wrapper, "optim_wrapper")
     if "optim_wrapper" in whole:
         whole = mapping(whole["optim_wrapper"], "optim_wrapper")
