@@ -37,7 +37,7 @@ def test_one_recipe_for_a_batch(nnlr_command, models):
 
 
 def test_recipes_for_a_model(nnlr_command, models):
-    """The best first with the reason; a line where there is none."""
+    """The best first with the reason, in 80 columns; a line where there is none."""
     (models / "scene.py").write_text(
         "import torch\n"
         "def make():\n"
@@ -49,6 +49,8 @@ def test_recipes_for_a_model(nnlr_command, models):
     status, output, errors = nnlr_command("recipes", "--for", "scene.py:make")
     assert 0 == status, errors
     assert output.splitlines()[1].strip() == "a scene of Gaussians (parameter means)"
+    output = nnlr_command("recipes", "--for", "transformers:llama")[1]
+    assert 80 >= max(map(len, output.splitlines()))
     status, output, _ = nnlr_command("recipes", "--for", "makers:make_model")
     assert (0, "No published recipe fits this model.\n") == (status, output)
     assert 0 == nnlr_command("show", "makers:make_model", "--out", "plan.json")[0]

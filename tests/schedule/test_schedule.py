@@ -742,6 +742,12 @@ class TestRefusals:
         with pytest.raises(nnlr.NnlrError, match=said):
             schedule(optimizer, factory, **kwargs)
 
+    def test_an_argument_that_is_missing_is_told_by_the_scheduler(self):
+        """A TypeError that has nothing to do with the optimizer goes through as it is."""
+        optimizer = grouped(torch.optim.AdamW, parameters())
+        with pytest.raises(TypeError, match="step_size"):
+            schedule(optimizer, lrs.StepLR)
+
     def test_a_scheduler_that_is_built_is_refused_with_the_call(self):
         """It works on the real optimizer; its class and arguments do."""
         optimizer = grouped(torch.optim.SGD, parameters())

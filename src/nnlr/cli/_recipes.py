@@ -45,7 +45,7 @@ def recipes(
             raise NnlrError("--for needs a model; a saved plan has its scheme.", value=model)
         with working("resolving"):
             several = nnlr.find_recipes(subject.model)
-        table = "\n".join(f"{_line(each)}\n    {each.reason}" for each in several)
+        table = "\n".join(f"{_line(each)}\n{_reason(each)}" for each in several)
         table = table or "No published recipe fits this model."
     facts = [{"name": one.name, "title": one.title, "reason": one.reason} for one in several]
     deliver({"table": lambda: table, "json": lambda: json.dumps(facts, indent=1)}, target)
@@ -75,3 +75,8 @@ def _line(recipe: PublishedRecipe, margin: str = "") -> str:
     """Its name and its title, in 80 columns."""
     line = f"{margin}{recipe.name:32} {recipe.title}"
     return fill(line, 80, subsequent_indent=f"{margin}{'':33}", break_on_hyphens=False)
+
+
+def _reason(recipe: PublishedRecipe) -> str:
+    """Why it is proposed, below its line."""
+    return fill(recipe.reason, 80, initial_indent=f"{'':4}", subsequent_indent=f"{'':4}")
