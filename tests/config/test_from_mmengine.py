@@ -82,3 +82,18 @@ def test_what_makes_no_recipe_is_refused(whole, message):
     """At the call, with what to write."""
     with pytest.raises(NnlrError, match=message):
         nnlr.config.from_mmengine(whole)
+
+
+def test_settings_of_a_schedule_that_is_not_there_are_refused():
+    """An optim_wrapper has no param_scheduler: the rates would be constant without a word."""
+    of_sgd = recipe(type="SGD", lr=0.1)
+    optimizer = of_sgd.optimizer(NET)
+    of_sgd.scheduler(optimizer)
+    assert 0.1 == optimizer.param_groups[0]["lr"]
+    with pytest.raises(nnlr.ConfigError, match="names no schedule that total_steps could be for"):
+        of_sgd.scheduler(optimizer, total_steps=10)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR
+    scheduler = nnlr.schedule(optimizer, cosine, T_max=10)  # the fix of the message
+    optimizer.step()
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] < 0.1

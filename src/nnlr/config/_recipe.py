@@ -119,8 +119,18 @@ class Recipe:
             **settings: Settings of the scheduler that only the run knows, such as
                 ``total_steps=``; they overrule those of the recipe. Where groups have courses
                 of their own, those of each.
+
+        Raises:
+            ConfigError: If there are settings, and no schedule that they could be for; else as
+                :func:`nnlr.schedule`.
         """
         if self.schedule is None:
+            if settings:
+                raise ConfigError(
+                    f"The recipe names no schedule that {listed(settings)} could be for: its rates "
+                    "are constant. Name one in the recipe, or use "
+                    "nnlr.schedule(optimizer, cls, ...)."
+                )
             return schedule(optimizer, lr_scheduler.ConstantLR, factor=1.0)
         if isinstance(self.schedule, Mapping):  # the settings are those of each course
             courses = {
