@@ -385,10 +385,10 @@ def test_what_does_not_meet_is_pointed_out():
     ],
 )
 def test_a_path_that_is_no_module_is_an_error(path, message):
-    """A container, a typo, and no path at all."""
+    """A container, a typo, and no path at all, which a function may give."""
     model = nn.ModuleDict({"block": modules(conv1=True)})
     with pytest.raises(PatternError, match=message):
-        rates(model, net(layer("c", "Convolution", *BOTH)), name_of={"c": path})
+        rates(model, net(layer("c", "Convolution", *BOTH)), name_of=lambda _: path)
 
 
 @pytest.mark.parametrize(
@@ -429,6 +429,7 @@ def test_malformed_files_are_refused(text, message):
     [
         (3, "name_of must be a mapping from layers to modules, or a function, got 3"),
         ({"conv": "a"}, "name_of has 'conv', which is no layer. Nearest: 'conv1'"),
+        ({"conv1": 3}, "name_of must give the path of a module or None, gives 3 for 'conv1'"),
     ],
 )
 def test_malformed_names_are_refused(name_of, message):

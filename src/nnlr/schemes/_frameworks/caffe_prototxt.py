@@ -80,10 +80,15 @@ def caffe_prototxt(
         )
     names = [layer.name for layer in layers]
     if isinstance(name_of, Mapping):
-        for name in name_of:
+        for name, path in name_of.items():
             if name not in names:
                 hint = nearest_hint(str(name), names)
                 raise ConfigError(f"name_of has {shown(name)}, which is no layer. {hint}".rstrip())
+            if not isinstance(path, str | None):
+                raise ConfigError(
+                    f"name_of must give the path of a module or None, gives {shown(path)} for "
+                    f"{name!r}."
+                )
     return Prototxt(watch, watch.call(caffe_prototxt, written, name_of=name_of), layers, name_of)
 
 
