@@ -15,7 +15,7 @@ from nnlr.config._classes import OPTIMIZERS, class_of
 from nnlr.config._recipe import Recipe
 from nnlr.errors import ConfigError
 from nnlr.schemes._frameworks.claims import mapping
-from nnlr.schemes._frameworks.mmengine.mmengine import mmengine
+from nnlr.schemes._frameworks.mmengine.mmengine import mmengine, short_name
 
 # Of the optimizer of mmcv 1, in the same dict as its settings.
 _NO_SETTINGS: Final = ("constructor", "paramwise_cfg", "_delete_")
@@ -64,18 +64,17 @@ def from_mmengine(optim_wrapper: Mapping[str, Any], *, strict: bool = True) -> R
     scheme = mmengine(optim_wrapper, strict=strict)
     kind = settings.pop("type")
     settings = {key: value for key, value in settings.items() if key not in _NO_SETTINGS}
-    name = getattr(kind, "__name__", None) or str(kind)
+    name = short_name(kind)
     if isinstance(kind, type) and issubclass(kind, Optimizer):
         cls: Any = kind
-    elif name.rpartition(".")[2] in OPTIMIZERS.names:
-        cls = OPTIMIZERS.names[name.rpartition(".")[2]]
+    elif name in OPTIMIZERS.names:
+        cls = OPTIMIZERS.names[name]
     else:
-        short = name.rpartition(".")[2]
-        hint = nearest_hint(short, OPTIMIZERS.names)
+        hint = nearest_hint(name, OPTIMIZERS.names)
         raise ConfigError(
             f"optimizer type {shown(kind)} is no class of torch.optim.{hint and f' {hint}'} Of "
             "another package, put the class itself there: "
-            f"optim_wrapper['optimizer']['type'] = {short}.",
+            f"optim_wrapper['optimizer']['type'] = {name}.",
             key="type",
         )
     lr, weight_decay = (_rate(cls, settings, rate) for rate in ("lr", "weight_decay"))

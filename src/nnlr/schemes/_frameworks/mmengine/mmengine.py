@@ -95,7 +95,7 @@ def mmengine(config: Mapping[str, Any] | None, *, strict: bool = True) -> Scheme
     paramwise_cfg, name = whole, _DEFAULT
     if any(key in _WHOLE or _like(key) for key in whole if key not in paramwise.KEYS):
         constructor = whole.get("constructor")
-        name = _name(_DEFAULT if constructor is None else constructor)
+        name = short_name(_DEFAULT if constructor is None else constructor)
         paramwise_cfg = _inner(whole, watch)
     if name not in CONSTRUCTORS:
         hint = nearest_hint(name, CONSTRUCTORS) or f"Known: {', '.join(CONSTRUCTORS)}."
@@ -117,9 +117,9 @@ def mmengine(config: Mapping[str, Any] | None, *, strict: bool = True) -> Scheme
     return constructor.make(settings, written)
 
 
-def _name(constructor: object) -> str:
-    """The name of a constructor: from a string, with or without its package, or from a class."""
-    name = getattr(constructor, "__name__", None) or str(constructor)
+def short_name(kind: object) -> str:
+    """The name of a class without its package, from the class or from its name."""
+    name = getattr(kind, "__name__", None) or str(kind)
     return str(name).rpartition(".")[2]
 
 
