@@ -48,6 +48,8 @@ from nnlr.schemes import megatron as megatron
 from nnlr.schemes import torchtitan as torchtitan
 from nnlr._declare.scheme import Scheme as Scheme
 from nnlr._declare.factor import Factor as Factor
+from nnlr._declare.moves import Move as Move
+from nnlr._declare.moves import Progress as Progress
 
 from nnlr.config._published import recipe as recipe
 from nnlr.config._find import find_recipes as find_recipes
@@ -69,6 +71,7 @@ from nnlr._apply.clip import clip_grad_norm_ as clip_grad_norm_
 from nnlr._schedule.schedule import schedule as schedule
 from nnlr._schedule.warmup_decay import WarmupDecay as WarmupDecay
 from nnlr._schedule.keep_ratios import keep_ratios as keep_ratios
+from nnlr._attach.attach import attach as attach
 from nnlr._schedule.rate_summary import rate_summary as rate_summary
 
 # Look.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nnlr._apply.moving import wait_for_attach
 from nnlr._apply.optimizer import set_bases, tell, warn_about_decay, without_decay
 from nnlr._apply.options import judge_options
 from nnlr._apply.param_groups import FittedPlan, ParamGroup
@@ -17,6 +18,7 @@ from nnlr._apply.signature import (
     refuse_unfit,
     refuse_unrouted,
 )
+from nnlr._attach.attach import attachment_of
 from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._rows.groups import Locked
@@ -26,8 +28,8 @@ from nnlr._schedule.progress import SCHEDULED, filled, progress
 from nnlr._text import listed, plural, warn
 from nnlr.checkpoint._hook import classes_of, hook_of
 from nnlr.checkpoint._names import KIND, SHAPE, matched, names_of
+from nnlr.checkpoint._sides import MOVED, same
 from nnlr.checkpoint._sides import Source as Saved
-from nnlr.checkpoint._sides import same
 from nnlr.checkpoint._state import Judge
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.optim._members import ALGORITHM, common_defaults
@@ -144,6 +146,10 @@ def regroup(
         set_bases(optimizer.defaults, fit.bases)
     base_rate.rebase(optimizer)
     fit.locks.apply(optimizer)
+    if (attachment := attachment_of(optimizer)) is not None:
+        attachment.follow(plan, fit.located)
+    else:
+        wait_for_attach(optimizer, fit.located)
 
 
 # The optimizer of each algorithm, and what it trains of the plan; of one class under None.
@@ -201,6 +207,7 @@ def _new_groups(
         undeclared = _undeclared(member.defaults, old, group)
         origin = as_built({**member.defaults, **moved, **undeclared, **group})
         notes = {key: _own(key, value, old) for key, value in {**shared, **undeclared}.items()}
+        notes |= _moved(group, all_old)
         new_groups.append({**notes, **group, **rates, ORIGIN: origin})
     if any("initial_weight_decay" in group for group in all_old):
         for group in new_groups:  # a schedule of weight decay goes on from the plan's value
@@ -215,6 +222,7 @@ _RENEWED: Final = {
     *("params", "param_names", "weight_decay", "eps", "name", "lr_mult", "wd_mult"),
     *("initial_weight_decay", "cycles_momentum", "cycles_betas"),  # notes of a schedule
     ORIGIN,
+    MOVED,
 }
 
 
@@ -241,6 +249,19 @@ def _agreed(
         for key, value in first.items()
         if key not in renewed and all(key in group and same(group[key], value) for group in others)
     }
+
+
+def _moved(group: ParamGroup, old_groups: Sequence[ParamGroup]) -> dict[str, Any]:
+    """Return how far moves had come in an old group of one of its tensors."""
+    tensors = {id(tensor) for _, tensor in group["params"]}
+    return next(
+        (
+            {MOVED: old[MOVED]}
+            for old in old_groups
+            if MOVED in old and not tensors.isdisjoint(map(id, old["params"]))
+        ),
+        {},
+    )
 
 
 def _own(key: str, value: Any, groups: Sequence[ParamGroup]) -> Any:  # noqa: ANN401 - any setting

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nnlr._apply.locate import Located
+from nnlr._apply.moving import wait_for_attach
 from nnlr._apply.options import judge_options
 from nnlr._apply.param_groups import FittedPlan, ParamGroup
 from nnlr._apply.signature import (
@@ -151,6 +152,7 @@ def build(
     note_origin(optimizer.param_groups)
     _match_on_load(optimizer, fit, resume)
     fit.locks.apply(optimizer)
+    wait_for_attach(optimizer, fit.located)
     return optimizer
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from nnlr._arguments import choice, flag, names, number, options, text, word
+from nnlr._declare.moves import Move, Moves
 from nnlr._text import shown
 from nnlr.depth._layer import Layer, as_layer
 from nnlr.errors import NnlrError
@@ -42,6 +43,8 @@ class Factor:
             none, are in other groups, so that a schedule can give these a course of their own.
         shadowed: Rules that matched too but came later.
         layer: The parameter's place in depth, if the scheme asked for it.
+        moves: What moves while training, with which other parameters, and how; ``None`` if nothing.
+        move: What moves it; see :class:`nnlr.Move`. No file holds it.
 
     Examples:
         >>> Factor(lr_mult=0.5).wd_mult
@@ -62,6 +65,8 @@ class Factor:
     shadowed: tuple[str, ...] = ()
     layer: Layer | None = None
     group: str | None = None
+    moves: Moves | None = None
+    move: Move | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check the numbers, so that no scheme can hand on a NaN."""

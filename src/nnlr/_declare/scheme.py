@@ -5,7 +5,7 @@ two ways only: ``a * b`` multiplies, ``rules([...])`` lets the first rule that m
 parameter claim it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from types import FunctionType
@@ -13,8 +13,9 @@ from typing import NoReturn
 
 from torch import nn
 
-from nnlr._arguments import Written, by_fields, flag
+from nnlr._arguments import Written, by_fields, choice, flag
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
+from nnlr._declare.moves import Moves, Setting, Timed, unit_of
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, with_roles
 from nnlr._select.selector import Selector, as_selector
@@ -109,6 +110,38 @@ class Scheme:
         if not isinstance(path, str) or not path:
             raise NnlrError(f"within needs a module's path such as 'backbone', got {shown(path)}.")
         return Within(self, path)
+
+    def at(self, function: Callable[..., float], *, setting: Setting = "lr") -> "Scheme":
+        """The same scheme, whose multipliers move while training.
+
+            lr_mult(p, t) = lr_mult(p) * function(t)
+
+        It moves the parameters that the scheme speaks of. ``nnlr.attach`` has it act.
+
+        Args:
+            function: A function of progress, ``f(t)``, or of progress and layer, ``f(t, layer)``,
+                that returns a factor, finite, >= 0. ``t`` is the part of the run that is done, 0
+                to 1, and has ``t.step``, ``t.total_steps`` and ``t.epoch``; ``layer`` is a
+                :class:`nnlr.depth.Layer` of a scheme by depth, such as ``layer_decay(1.0)``, and
+                what has none does not move.
+            setting: What moves, ``"lr"`` or ``"weight_decay"``.
+
+        Raises:
+            NnlrError: If the function takes other arguments; at resolve, if it is one of layers and
+                the scheme knows none.
+
+        Examples:
+            >>> import nnlr, torch
+            >>> net = torch.nn.Linear(2, 1)
+            >>> scheme = nnlr.rule("bias").at(lambda t: 1 - t)
+            >>> plan = nnlr.resolve(net, scheme, lr=0.1, weight_decay=0)
+            >>> optimizer = plan.optimizer(torch.optim.SGD)
+            >>> attached = nnlr.attach(optimizer, plan, total_steps=4)
+            >>> optimizer.step()
+            >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
+            [('lr1_wd1', 0.1), ('moving_lr1_wd1', 0.07500000000000001)]
+        """
+        return At(self, Timed(function), choice(setting, "setting", ("lr", "weight_decay")))
 
     def __mul__(self, other: "Scheme") -> "Scheme":
         """Both schemes: multipliers multiply, options are joined."""
@@ -321,6 +354,44 @@ class Within(_Combined):
 
     def __repr__(self) -> str:
         return f"{_bracketed(self.inner)}.within({self.path!r})"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class At(_Combined):
+    """A scheme whose multipliers move; see :meth:`Scheme.at`."""
+
+    inner: Scheme
+    move: Timed
+    setting: Setting
+
+    def steps(self, model: ModelInfo) -> dict[int, Trace]:
+        """The steps of the inner scheme, each with the move."""
+        traces = dict(self.inner.steps(model))
+        shared: dict[object, Trace] = {}
+        for index, trace in traces.items():
+            layer = next((s.factor.layer for s in trace if s.factor.layer is not None), None)
+            if layer is None and self.move.by_layer:
+                continue
+            if layer not in shared:
+                unit = unit_of(layer) if self.move.by_layer else "moving"
+                moves = Moves(self.setting, unit, f"by {self.move}")
+                shared[layer] = (Step(repr(self), Factor(moves=moves, move=self.move)),)
+            traces[index] = (*trace, *shared[layer])
+        if traces and not shared:
+            raise NnlrError(
+                f"{self!r} is a function of progress and layer, and {self.inner!r} knows no layers "
+                f"of {model.label}. Use a scheme by depth, such as layer_decay(1.0).at(...), or a "
+                "function of progress alone."
+            )
+        return traces
+
+    def findings(self, model: ModelInfo) -> Sequence[Finding]:
+        """The findings of the inner scheme."""
+        return self.inner.findings(model)
+
+    def __repr__(self) -> str:
+        of = "" if self.setting == "lr" else f", setting={self.setting!r}"
+        return f"{_bracketed(self.inner)}.at({self.move}{of})"
 
 
 def _restricted(traces: Mapping[int, Trace], restriction: str, path: str = "") -> dict[int, Trace]:

@@ -30,6 +30,7 @@ class Group:
         algorithm: Name of the algorithm that trains it; ``None`` where there is only one.
         names: Canonical names of its parameters, in model order.
         numel: Number of elements in all of them.
+        unit: What moves with them while training, as ``"layer3"``; empty where nothing moves.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Group:
     algorithm: str | None = None
     names: tuple[str, ...]
     numel: int
+    unit: str = ""
 
 
 def make_groups(
@@ -59,7 +61,8 @@ def make_groups(
         if row.trainable or (row.locked and locked == "keep"):
             options = hashable(tuple(sorted(row.options.items())))
             own = only(row.trace, "group", row.name)
-            settings = (row.lr, row.weight_decay, row.eps_mult, options, row.algorithm, own)
+            moves = tuple((s.source, s.factor.moves) for s in row.trace if s.factor.moves)
+            settings = (row.lr, row.weight_decay, row.eps_mult, options, row.algorithm, own, moves)
             merged.setdefault(settings, []).append(row)
             rank.setdefault(row.algorithm, len(rank))
     groups = [
@@ -75,6 +78,7 @@ def make_groups(
             algorithm=members[0].algorithm,
             names=tuple(row.name for row in members),
             numel=sum(row.numel for row in members),
+            unit=_unit(members[0]),
         )
         for members in merged.values()
     ]
@@ -86,6 +90,12 @@ def make_groups(
     )
     names = _names(groups)
     return tuple(replace(group, name=name) for group, name in zip(groups, names, strict=True))
+
+
+def _unit(row: PlanRow) -> str:
+    """What a row moves with, in names of groups."""
+    units = (s.factor.moves.unit for s in row.trace if s.factor.moves)
+    return "_".join(dict.fromkeys(filter(None, units)))
 
 
 def hashable(value: object) -> object:
@@ -102,7 +112,7 @@ def _names(groups: Sequence[Group]) -> list[str]:
     """
     lr_texts = _short_texts([group.lr_mult for group in groups])
     wd_texts = _short_texts([group.wd_mult for group in groups])
-    begins = ["".join(f"{part}_" for part in (g.name, g.algorithm) if part) for g in groups]
+    begins = ["".join(f"{part}_" for part in (g.name, g.unit, g.algorithm) if part) for g in groups]
     names = [
         f"{begin}lr{lr_texts[g.lr_mult]}_wd{wd_texts[g.wd_mult]}"
         for begin, g in zip(begins, groups, strict=True)

@@ -73,6 +73,11 @@ class PlanRow(NamedTuple):
         return not self.trainable and not self.locked
 
     @property
+    def moves(self) -> bool:
+        """Whether a scheme moves one of its multipliers while training."""
+        return any(step.factor.moves for step in self.trace)
+
+    @property
     def state(self) -> str:
         """One word: ``"trained"``, ``"locked"`` or ``"frozen"``."""
         if self.locked:

@@ -37,6 +37,7 @@ _ROW: Final = {
 _STEP: Final = {**get_type_hints(Step), "factor": object}
 _FINDING: Final = get_type_hints(Finding)
 _FACTOR: Final = {**get_type_hints(Factor), "options": object}
+_FACTOR.pop("move")  # a function, or an object with methods
 
 
 def plan_facts(
@@ -124,7 +125,7 @@ def _step_facts(step: Step) -> dict[str, Any]:
     factor = {
         f.name: plain(getattr(step.factor, f.name))
         for f in fields(Factor)
-        if getattr(step.factor, f.name) != getattr(NEUTRAL, f.name)
+        if f.name in _FACTOR and getattr(step.factor, f.name) != getattr(NEUTRAL, f.name)
     }
     return {
         "source": step.source,

@@ -14,7 +14,7 @@ from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, PLAIN, number, plain
 from nnlr._schedule.progress import filled
 from nnlr.checkpoint._rates import Rate
 from nnlr.checkpoint._report import Difference, short
-from nnlr.checkpoint._sides import APART, NOTES, OF_THE_CODE, Source, Target, same
+from nnlr.checkpoint._sides import APART, MOVED, NOTES, OF_THE_CODE, Source, Target, same
 from nnlr.errors import ConfigError
 
 # What schedulers cycle beside the rate: a code that starts it elsewhere cycles from there.
@@ -58,6 +58,8 @@ class Settings:
             self._tell_rate(rate, target)
         if ORIGIN in target.group:
             settings[ORIGIN] = self._origin(target)
+        for source in target.having(MOVED)[:1]:
+            settings[MOVED] = dict(source.group[MOVED])
         return {key: _own(value) for key, value in settings.items()}
 
     def _setting(self, key: str, target: Target, settings: dict[str, Any]) -> None:

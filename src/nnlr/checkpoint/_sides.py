@@ -16,6 +16,9 @@ Group = Mapping[str, Any]
 # The key under which the hook of `on_load` adds names and classes to groups of a state dict.
 NOTE: Final = "nnlr"
 
+# How far the moves of nnlr.attach have come, and what they remember, in each group that moves.
+MOVED: Final = "moved"
+
 # Numbers that differ by less are one number, computed in another order or as float32.
 NOISE: Final = 1e-6
 
@@ -28,7 +31,7 @@ NOTES: Final = {"lr": SCHEDULED[1:], "weight_decay": ("initial_weight_decay",)}
 
 # Settings that say which parameters a group has, or are decided as rates.
 APART: Final = {
-    *("params", "param_names", "name", NOTE, ORIGIN, ALGORITHM),
+    *("params", "param_names", "name", NOTE, ORIGIN, ALGORITHM, MOVED),
     *("cycles_momentum", "cycles_betas"),  # notes of version 0.1
     *MULTIPLIERS,
     *MULTIPLIERS.values(),

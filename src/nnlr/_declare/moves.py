@@ -1,0 +1,155 @@
+"""Moves: how a scheme changes multipliers while training.
+
+    multiplier(t) = multiplier of the plan * product of its moves at t
+
+A scheme that moves gives a parameter a factor with a :class:`Move`. Parameters with the same
+move and the same *unit* move together, and a plan gives them groups of their own.
+``nnlr.attach`` has the moves of a plan act on an optimizer.
+"""
+
+from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
+from math import nan
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast
+
+from nnlr._arguments import function as checked_function
+from nnlr._text import shown
+from nnlr.depth._layer import Layer
+from nnlr.errors import NnlrError
+
+if TYPE_CHECKING:
+    from nnlr._attach.units import Unit
+
+Setting = Literal["lr", "weight_decay"]
+
+
+class Progress(float):
+    """How far training has come: the part of the run that is done, 0 to 1.
+
+    It is NaN where nobody said how many steps the run has.
+
+    Attributes:
+        step: Steps that the optimizer has taken.
+        total_steps: Steps of the whole run, or ``None``.
+        epoch: Epochs that have ended, as far as ``end_epoch`` was called.
+
+    Examples:
+        >>> now = Progress(250, 1000)
+        >>> now < 0.5, now.step, float(now)
+        (True, 250, 0.25)
+    """
+
+    step: int
+    total_steps: int | None
+    epoch: int
+
+    def __new__(cls, step: int, total_steps: int | None = None, epoch: int = 0) -> Self:
+        """Make the progress of a run after some steps."""
+        part = nan if total_steps is None else min(step / total_steps, 1.0)
+        self = super().__new__(cls, part)
+        self.step, self.total_steps, self.epoch = step, total_steps, epoch
+        return self
+
+    def __repr__(self) -> str:
+        of = "" if self.total_steps is None else f" of {self.total_steps}"
+        return f"step {self.step}{of}"
+
+
+class Moves(NamedTuple):
+    """What a plan says of a move, as plain data.
+
+    Attributes:
+        setting: What moves: ``"lr"``, hence ``lr_mult``, or ``"weight_decay"``.
+        unit: Parameters with the same move and unit move together: ``"layer3"``.
+        how: How it moves, in a short phrase.
+    """
+
+    setting: Setting
+    unit: str
+    how: str
+
+
+class Move:
+    """How a scheme moves multipliers; subclass it for a move of your own.
+
+    One object moves all its units, so that their multipliers may depend on each other. It holds
+    arguments only: what it has to remember of a unit stands in ``unit.memory``, plain numbers by
+    name, which are saved with the optimizer.
+
+    Attributes:
+        needs_total: Whether it has to know how many steps the run has.
+        locks: Whether parameters that it moves to 0 lose gradient for as long.
+        drops_state: Whether they lose the optimizer's state too, and start afresh later.
+    """
+
+    needs_total: bool = False
+    locks: bool = False
+    drops_state: bool = False
+
+    def measures(self, now: Progress) -> bool:
+        """Whether :meth:`measure` is to be called before this step; never by default."""
+        return False
+
+    def measure(self, now: Progress, units: "Sequence[Unit]") -> None:
+        """Look at tensors, gradients and state before a step, and note what counts in memory."""
+
+    def end_epoch(self, now: Progress, units: "Sequence[Unit]", metric: float | None) -> None:
+        """Take note of the end of an epoch, and of a metric of it."""
+
+    def due(self, now: Progress, units: "Sequence[Unit]") -> bool:
+        """Whether multipliers may have changed since the step before; always by default."""
+        return True
+
+    def mults(self, now: Progress, units: "Sequence[Unit]") -> Sequence[float]:
+        """Return the multiplier of each unit at this moment, finite, >= 0."""
+        raise NnlrError(
+            f"{type(self).__name__} does not define mults(self, now, units). Write it: it returns "
+            "one multiplier for each of the units, in order."
+        )
+
+
+class Timed(Move):
+    """A function of progress, or of progress and layer; made by :meth:`nnlr.Scheme.at`."""
+
+    def __init__(self, function: Callable[..., float]) -> None:
+        checked_function(function, "at", "lambda t: 1 - t")
+        self.function = function
+        self.by_layer = _arguments(function) == 2
+
+    def mults(self, now: Progress, units: "Sequence[Unit]") -> Sequence[float]:
+        """Return what the function gives for each unit."""
+        if self.by_layer:
+            return [self.function(now, unit.layer) for unit in units]
+        return [self.function(now)] * len(units)
+
+    def __str__(self) -> str:
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return "function" if name == "<lambda>" else cast(str, name)
+
+
+def unit_of(layer: Layer | None) -> str:
+    """Return the name of the unit of a layer.
+
+    Examples:
+        >>> unit_of(Layer(3, 12)), unit_of(Layer(0, 4, "encoder")), unit_of(None)
+        ('layer3', 'encoder.layer0', '')
+    """
+    if layer is None:
+        return ""
+    return f"{layer.tower}.layer{layer.depth}" if layer.tower else f"layer{layer.depth}"
+
+
+def _arguments(function: Callable[..., Any]) -> int:
+    """Return how many arguments a function of progress takes: 1, or 2 with the layer."""
+    try:
+        parameters = signature(function).parameters.values()
+    except (TypeError, ValueError):  # some of C have none
+        return 1
+    kinds = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
+    needed = [p for p in parameters if p.kind in kinds and p.default is p.empty]
+    if len(needed) not in {1, 2}:
+        raise NnlrError(
+            f"at needs a function of progress, f(t), or of progress and layer, f(t, layer), got "
+            f"{shown(function)} of {len(needed)} arguments."
+        )
+    return len(needed)
