@@ -76,11 +76,12 @@ def test_a_resumed_run_goes_on_to_the_last_bit(scheduled):
 
 def test_regrouping_goes_on_with_the_moves():
     """A new plan's groups are as far as the old ones were, on the new plan's multipliers."""
-    net, plan, optimizer, attached, schedule = make()
+    net, _, optimizer, attached, schedule = make()
     train(net, optimizer, attached, schedule, 3)
     new = make(decay=0.5)[1]
     nnlr.regroup(optimizer, new, model=net)
-    assert attached.progress.step == 3 and attached.plan is new
+    assert attached.progress.step == 3
+    assert attached.plan is new
     for group in optimizer.param_groups:
         row = new[group["param_names"][0]]
         moved = half_cosine(3 / 20, nnlr.depth.Layer(*row.depth))

@@ -41,13 +41,8 @@ class Rates:
                 continue
             constant = self._constant(setting)
             factor = self._factor if setting == "lr" else 1.0
-            put(
-                setting,
-                [
-                    (g, rate * factor)
-                    for g, rate in constant.rates(g for g in groups if setting in g)
-                ],
-            )
+            due = constant.rates(group for group in groups if setting in group)
+            put(setting, [(group, rate * factor) for group, rate in due])
             if setting == "lr":
                 self._written |= {id(group): as_float(group["lr"]) for group in groups}
 

@@ -94,9 +94,11 @@ def _rate_lines(row: PlanRow, name: str, mult_name: str, base: float) -> list[st
         else:
             continue
         parts.append(f"      x {text:<10} {_by(step)}")
-    for step in row.trace:
-        if step.factor.moves is not None and step.factor.moves.setting == name:
-            parts.append(f"      x {'moves':<10} {step.source}: {step.factor.moves.how}")
+    parts += [
+        f"      x {'moves':<10} {step.source}: {step.factor.moves.how}"
+        for step in row.trace
+        if step.factor.moves is not None and step.factor.moves.setting == name
+    ]
     mult = getattr(row, mult_name)
     title = name.replace("_", " ")
     first = f"  {title:<14}{rate(getattr(row, name))} = {rate(base)} x {rate(mult)}"
