@@ -8,6 +8,7 @@ groups under ``moved``, and goes where the groups go: into checkpoints, and thro
 
 from collections.abc import Sequence
 from math import inf, isnan
+from time import perf_counter
 
 from torch.optim import Optimizer
 
@@ -34,6 +35,7 @@ class Attachment:
         optimizer: The optimizer.
         plan: The plan whose moves act.
         total_steps: Steps of the whole run, or ``None``.
+        seconds: How long each scheme that measures took for it the last time, by its name.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Attachment:
         total_steps: int | None,
     ) -> None:
         self.optimizer, self.plan, self.total_steps = optimizer, plan, total_steps
+        self.seconds: dict[str, float] = {}
         self._step = self._epoch = 0
         note_origin(optimizer.param_groups)
         self._movers = self._movers_of(located)
@@ -109,10 +112,14 @@ class Attachment:
     def _before(self, *_: object) -> None:
         """Let moves measure before a step, with all gradients there."""
         now = self.progress
-        measuring = [mover for mover in self._movers if mover.move.measures(now)]
-        for mover in measuring:
-            mover.move.measure(now, list(mover.units.values()))
-        if measuring:
+        measured = False
+        for mover in self._movers:
+            units = list(mover.units.values())
+            if mover.move.measures(now, units):
+                began, measured = perf_counter(), True
+                mover.move.measure(now, units)
+                self.seconds[units[0].source] = perf_counter() - began
+        if measured:
             self._update(every=True)
         else:
             self._rates.restore(self._groups())

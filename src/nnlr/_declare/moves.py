@@ -86,7 +86,7 @@ class Move:
     locks: bool = False
     drops_state: bool = False
 
-    def measures(self, now: Progress) -> bool:
+    def measures(self, now: Progress, units: "Sequence[Unit]") -> bool:
         """Whether :meth:`measure` is to be called before this step; never by default."""
         return False
 
