@@ -15,12 +15,13 @@ from torch.optim import Optimizer
 from nnlr._apply.locate import Located, locate
 from nnlr._apply.moving import stop_waiting
 from nnlr._arguments import instance, number, whole
+from nnlr._attach.driven import Driven, driven_groups, recall
 from nnlr._attach.locks import set_locks
 from nnlr._attach.rates import Rates
-from nnlr._attach.units import Driven, Mover, Unit, driven_groups, movers_of, recall
 from nnlr._declare.moves import Progress
 from nnlr._model.names import Source
 from nnlr._plan import Plan
+from nnlr._rows.units import AtWork, Mover, Unit, at_work, movers_of
 from nnlr._schedule.base_rate import runs_step_hooks
 from nnlr._schedule.origin import MULTIPLIERS, note_origin
 from nnlr._text import listed, shown
@@ -28,7 +29,7 @@ from nnlr.checkpoint._sides import MOVED
 from nnlr.errors import ConfigError, NnlrError
 
 
-class Attachment:
+class Attachment(AtWork):
     """The moves of a plan at work on an optimizer; made by :func:`attach`.
 
     Attributes:
@@ -269,6 +270,5 @@ def attach(
 
 def attachment_of(optimizer: Optimizer) -> Attachment | None:
     """Return what :func:`attach` made for an optimizer, if it is at work."""
-    hooks = getattr(optimizer, "_optimizer_step_post_hooks", {}).values()
-    owners = (getattr(hook, "__self__", None) for hook in hooks)
-    return next((owner for owner in owners if isinstance(owner, Attachment)), None)
+    owner = at_work(optimizer)
+    return owner if isinstance(owner, Attachment) else None

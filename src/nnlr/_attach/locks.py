@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-from nnlr._apply.locate import Located
-from nnlr._attach.units import Mover, Unit
 from nnlr._model import marks
+from nnlr._rows.units import Mover, Param, Unit
 
 
 def set_locks(movers: Sequence[Mover]) -> None:
     """Switch off the gradients of what a locking move has at 0, and on again what it has not."""
-    wanted: dict[int, tuple[Located, Unit, bool, bool]] = {}
+    wanted: dict[int, tuple[Param, Unit, bool, bool]] = {}
     for mover in movers:
         if mover.move.locks:
             for unit in mover.units.values():

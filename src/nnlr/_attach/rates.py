@@ -5,7 +5,7 @@ from math import isclose
 
 from torch.optim import Optimizer
 
-from nnlr._attach.units import Driven
+from nnlr._attach.driven import Driven
 from nnlr._schedule.base_rate import BaseRate, Group, as_float, put, scheduled
 from nnlr._schedule.origin import MULTIPLIERS, bases_of
 from nnlr._text import listed

@@ -18,7 +18,7 @@ from nnlr.depth._layer import Layer
 from nnlr.errors import NnlrError
 
 if TYPE_CHECKING:
-    from nnlr._attach.units import Unit
+    from nnlr._rows.units import Unit
 
 Setting = Literal["lr", "weight_decay"]
 

@@ -1,103 +1,17 @@
-"""The units of a plan's moves, and the groups of an optimizer that belong to them."""
+"""The groups of an optimizer that follow the units of a plan's moves."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._apply.locate import Located
-from nnlr._declare.moves import Move, Setting
+from nnlr._rows.units import Mover, Unit
 from nnlr._schedule.base_rate import Group
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN
 from nnlr._text import listed
 from nnlr.checkpoint._sides import MOVED
-from nnlr.depth._layer import Layer
 from nnlr.errors import ConfigError
-
-
-@dataclass(eq=False)
-class Unit:
-    """Parameters that one move moves together.
-
-    Attributes:
-        name: What it is called, as ``"layer3"``.
-        source: The scheme that moves it, as a user would write it.
-        setting: What moves: ``"lr"`` or ``"weight_decay"``.
-        params: Its rows of the plan with their tensors.
-        optimizer: The optimizer that trains it.
-        memory: What the move remembers of it: plain numbers by name, saved with the optimizer.
-        mult: Its multiplier now.
-    """
-
-    name: str
-    source: str
-    setting: Setting
-    params: list[Located]
-    optimizer: Optimizer
-    memory: dict[str, float] = field(default_factory=dict)
-    mult: float = 1.0
-
-    @property
-    def layer(self) -> Layer | None:
-        """The layer of its first parameter, if a scheme asked for layers."""
-        layers = (s.factor.layer for s in self.params[0].row.trace if s.factor.layer is not None)
-        return next(layers, None)
-
-    @property
-    def names(self) -> list[str]:
-        """The names of its parameters."""
-        return [param.row.name for param in self.params]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Its parameters."""
-        return [param.tensor for param in self.params]
-
-
-@dataclass
-class Mover:
-    """One move of a plan with its units."""
-
-    move: Move
-    key: str  # what its memory is called in groups
-    units: dict[str, Unit] = field(default_factory=dict)
-
-    def remember(self, notes: Mapping[str, float], unit: Unit) -> None:
-        """Take a unit's memory from the note of a group."""
-        begin = f"{self.key}."
-        unit.memory = {k.removeprefix(begin): v for k, v in notes.items() if k.startswith(begin)}
-
-
-def movers_of(located: Sequence[Located], optimizer: Optimizer) -> list[Mover]:
-    """Return the moves of a plan, each with its units, for the trained rows.
-
-    A move is called in groups by its class, and a number where there are several of it.
-    """
-    movers: dict[int, Mover] = {}
-    counts: dict[str, int] = {}
-    for param in located:
-        for step in param.row.trace if param.row.trainable else ():
-            moves, move = step.factor.moves, step.factor.move
-            if moves is None:
-                continue
-            if move is None:
-                raise ConfigError(
-                    f"{step.source} moves {param.row.name!r}, and this plan does not hold the "
-                    "function that says how: it was read from JSON. Call nnlr.resolve again.",
-                    name=param.row.name,
-                )
-            if id(move) not in movers:
-                kind = type(move).__name__
-                counts[kind] = counts.get(kind, 0) + 1
-                number = "" if counts[kind] == 1 else str(counts[kind])
-                movers[id(move)] = Mover(move, f"{kind}{number}")
-            units = movers[id(move)].units
-            if moves.unit not in units:
-                units[moves.unit] = Unit(moves.unit, step.source, moves.setting, [], optimizer)
-            units[moves.unit].params.append(param)
-    return list(movers.values())
 
 
 @dataclass

@@ -1,0 +1,132 @@
+"""The units of a plan's moves: which parameters move together, and what they remember."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nnlr._declare.moves import Move, Progress, Setting
+from nnlr._model.names import Slot
+from nnlr._rows.row import PlanRow
+from nnlr.depth._layer import Layer
+from nnlr.errors import ConfigError
+
+
+class Param(Protocol):
+    """A row of a plan, and its tensor in a model."""
+
+    @property
+    def row(self) -> PlanRow: ...
+
+    @property
+    def tensor(self) -> Tensor: ...
+
+    @property
+    def places(self) -> tuple[Slot, ...]: ...
+
+
+class AtWork(ABC):
+    """Base of what moves multipliers of an optimizer, by hooks around its steps."""
+
+    @property
+    @abstractmethod
+    def progress(self) -> Progress:
+        """How far the run has come."""
+
+    @property
+    @abstractmethod
+    def units(self) -> "list[Unit]":
+        """What moves, with its multipliers now."""
+
+
+def at_work(optimizer: object) -> AtWork | None:
+    """Return what moves multipliers of an optimizer, if anything does."""
+    hooks = getattr(optimizer, "_optimizer_step_post_hooks", {}).values()
+    owners = (getattr(hook, "__self__", None) for hook in hooks)
+    return next((owner for owner in owners if isinstance(owner, AtWork)), None)
+
+
+@dataclass(eq=False)
+class Unit:
+    """Parameters that one move moves together.
+
+    Attributes:
+        name: What it is called, as ``"layer3"``.
+        source: The scheme that moves it, as a user would write it.
+        setting: What moves: ``"lr"`` or ``"weight_decay"``.
+        params: Its rows of the plan with their tensors.
+        optimizer: The optimizer that trains it.
+        memory: What the move remembers of it: plain numbers by name, saved with the optimizer.
+        mult: Its multiplier now.
+    """
+
+    name: str
+    source: str
+    setting: Setting
+    params: list[Param]
+    optimizer: Optimizer
+    memory: dict[str, float] = field(default_factory=dict)
+    mult: float = 1.0
+
+    @property
+    def layer(self) -> Layer | None:
+        """The layer of its first parameter, if a scheme asked for layers."""
+        layers = (s.factor.layer for s in self.params[0].row.trace if s.factor.layer is not None)
+        return next(layers, None)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its parameters."""
+        return [param.row.name for param in self.params]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Its parameters."""
+        return [param.tensor for param in self.params]
+
+
+@dataclass
+class Mover:
+    """One move of a plan with its units."""
+
+    move: Move
+    key: str  # what its memory is called in groups
+    units: dict[str, Unit] = field(default_factory=dict)
+
+    def remember(self, notes: Mapping[str, float], unit: Unit) -> None:
+        """Take a unit's memory from the note of a group."""
+        begin = f"{self.key}."
+        unit.memory = {k.removeprefix(begin): v for k, v in notes.items() if k.startswith(begin)}
+
+
+def movers_of(params: Iterable[Param], optimizer: Optimizer) -> list[Mover]:
+    """Return the moves of a plan, each with its units, for the trained rows.
+
+    A move is called in groups by its class, and a number where there are several of it.
+    """
+    movers: dict[int, Mover] = {}
+    counts: dict[str, int] = {}
+    for param in params:
+        for step in param.row.trace if param.row.trainable else ():
+            moves, move = step.factor.moves, step.factor.move
+            if moves is None:
+                continue
+            if move is None:
+                raise ConfigError(
+                    f"{step.source} moves {param.row.name!r}, and this plan does not hold the "
+                    "function that says how: it was read from JSON. Call nnlr.resolve again.",
+                    name=param.row.name,
+                )
+            if id(move) not in movers:
+                kind = type(move).__name__
+                counts[kind] = counts.get(kind, 0) + 1
+                number = "" if counts[kind] == 1 else str(counts[kind])
+                movers[id(move)] = Mover(move, f"{kind}{number}")
+            units = movers[id(move)].units
+            if moves.unit not in units:
+                units[moves.unit] = Unit(moves.unit, step.source, moves.setting, [], optimizer)
+            units[moves.unit].params.append(param)
+    return list(movers.values())
