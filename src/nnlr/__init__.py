@@ -50,6 +50,7 @@ from nnlr._declare.scheme import Scheme as Scheme
 from nnlr._declare.factor import Factor as Factor
 from nnlr._declare.moves import Move as Move
 from nnlr._declare.moves import Progress as Progress
+from nnlr._findings import Finding as Finding
 
 from nnlr.config._published import recipe as recipe
 from nnlr.config._find import find_recipes as find_recipes

@@ -107,6 +107,11 @@ class Move:
             "one multiplier for each of the units, in order."
         )
 
+    def __repr__(self) -> str:
+        """The call that makes it, if its arguments are what it holds."""
+        arguments = ", ".join(f"{key}={value!r}" for key, value in vars(self).items())
+        return f"{type(self).__name__}({arguments})"
+
 
 class Timed(Move):
     """A function of progress, or of progress and layer; made by :meth:`nnlr.Scheme.at`."""

@@ -15,7 +15,7 @@ from torch import nn
 
 from nnlr._arguments import Written, by_fields, choice, flag
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
-from nnlr._declare.moves import Moves, Setting, Timed, unit_of
+from nnlr._declare.moves import Move, Moves, Setting, Timed, unit_of
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, with_roles
 from nnlr._select.selector import Selector, as_selector
@@ -111,7 +111,7 @@ class Scheme:
             raise NnlrError(f"within needs a module's path such as 'backbone', got {shown(path)}.")
         return Within(self, path)
 
-    def at(self, function: Callable[..., float], *, setting: Setting = "lr") -> "Scheme":
+    def at(self, function: Callable[..., float] | Move, *, setting: Setting = "lr") -> "Scheme":
         """The same scheme, whose multipliers move while training.
 
             lr_mult(p, t) = lr_mult(p) * function(t)
@@ -123,7 +123,8 @@ class Scheme:
                 that returns a factor, finite, >= 0. ``t`` is the part of the run that is done, 0
                 to 1, and has ``t.step``, ``t.total_steps`` and ``t.epoch``; ``layer`` is a
                 :class:`nnlr.depth.Layer` of a scheme by depth, such as ``layer_decay(1.0)``, and
-                what has none does not move.
+                what has none does not move. Or a :class:`nnlr.Move`, whose units are the layers,
+                and all that has none is one more.
             setting: What moves, ``"lr"`` or ``"weight_decay"``.
 
         Raises:
@@ -141,7 +142,8 @@ class Scheme:
             >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
             [('lr1_wd1', 0.1), ('moving_lr1_wd1', 0.07500000000000001)]
         """
-        return At(self, Timed(function), choice(setting, "setting", ("lr", "weight_decay")))
+        move = function if isinstance(function, Move) else Timed(function)
+        return At(self, move, choice(setting, "setting", ("lr", "weight_decay")))
 
     def __mul__(self, other: "Scheme") -> "Scheme":
         """Both schemes: multipliers multiply, options are joined."""
@@ -361,19 +363,20 @@ class At(_Combined):
     """A scheme whose multipliers move; see :meth:`Scheme.at`."""
 
     inner: Scheme
-    move: Timed
+    move: Move
     setting: Setting
 
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
         """The steps of the inner scheme, each with the move."""
         traces = dict(self.inner.steps(model))
         shared: dict[object, Trace] = {}
+        of_layers = self.move.by_layer if isinstance(self.move, Timed) else None
         for index, trace in traces.items():
             layer = next((s.factor.layer for s in trace if s.factor.layer is not None), None)
-            if layer is None and self.move.by_layer:
+            if layer is None and of_layers:
                 continue
             if layer not in shared:
-                unit = unit_of(layer) if self.move.by_layer else "moving"
+                unit = "moving" if layer is None or of_layers is False else unit_of(layer)
                 moves = Moves(self.setting, unit, f"by {self.move}")
                 shared[layer] = (Step(repr(self), Factor(moves=moves, move=self.move)),)
             traces[index] = (*trace, *shared[layer])
