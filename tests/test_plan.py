@@ -236,6 +236,24 @@ class TestRoundTrips:
             nnlr.Plan.from_dict(facts)
 
     @pytest.mark.parametrize(
+        ("moves", "message"),
+        [
+            (
+                ["rate", "a", "b"],
+                r"steps\[0\]\.factor\.moves\[0\] must be one of 'lr', 'weight_decay'",
+            ),
+            (["lr", "a"], r"steps\[0\]\.factor\.moves must be a list of 3"),
+            (["lr", 3, "b"], r"steps\[0\]\.factor\.moves\[1\] must be a string, got 3"),
+        ],
+    )
+    def test_a_move_that_cannot_be_is_refused(self, moves, message):
+        """What moves, its unit and how are words, and what moves is the rate or the decay."""
+        facts = planned(Tied(), SCHEME).to_dict()
+        facts["steps"][0]["factor"]["moves"] = moves
+        with pytest.raises(nnlr.ConfigError, match=message):
+            nnlr.Plan.from_dict(facts)
+
+    @pytest.mark.parametrize(
         ("field", "value", "message"),
         [
             ("role", "matrx", r"rows\[1\]\.role must be one of 'embedding', .*, got 'matrx'"),

@@ -1,6 +1,7 @@
 """The laws that other schemes' tests inherit: kept by ours, broken by what is broken."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from torch import nn
@@ -38,6 +39,49 @@ class TestRulesLaws(SchemeLaws):
             nnlr.rule("*", lr_mult=0.7, wd_mult=0.1),
         ]
         return [nnlr.rules(listed), nnlr.rules(listed, complete=True).where("*.weight")]
+
+
+class Moving(nnlr.Scheme):
+    """Moves each layer by a move that the scheme holds."""
+
+    def __init__(self, move=None):
+        self.move = Halving() if move is None else move
+
+    def factors(self, model):
+        return [
+            nnlr.Factor(
+                lr_mult=0.5,
+                moves=("lr", param.name.partition(".")[0], "halved each time"),
+                move=self.move,
+            )
+            for param in model.params
+        ]
+
+
+class Halving(nnlr.Move):
+    """Half as fast after each look; a unit remembers how fast it is."""
+
+    def measures(self, now, units):
+        return now.step % 2 == 1
+
+    def measure(self, now, units):
+        for unit in units:
+            unit.memory["mult"] = unit.memory.get("mult", 1.0) / 2
+
+    def mults(self, now, units):
+        return [unit.memory.get("mult", 1.0) for unit in units]
+
+
+class TestMovingLaws(SchemeLaws):
+    def schemes(self):
+        return [
+            nnlr.rule("*.bias", lr_mult=0.3, optional=True).at(lambda t: 1 - t),
+            nnlr.rule("*").at(lambda t: float(t.epoch), setting="weight_decay"),
+            Moving(),
+        ]
+
+    def models(self):
+        return super().models()[:3]
 
 
 class TestCustomLaws(SchemeLaws):
@@ -190,6 +234,44 @@ class Short(ByDepth):
         return super().factors(model)[:-1]
 
 
+class Silent(Moving):
+    """Says that it moves, and has no move."""
+
+    def factors(self, model):
+        return [replace(factor, move=None) for factor in super().factors(model)]
+
+
+class Forgetting(Moving):
+    """Its move remembers by itself, where no checkpoint finds it."""
+
+    def __init__(self):
+        super().__init__(Counted())
+
+
+class Counted(nnlr.Move):
+    """Slower at each step."""
+
+    count = 0
+
+    def mults(self, now, units):
+        self.count += 1
+        return [0.9**self.count] * len(units)
+
+
+class Negative(Moving):
+    """Its move gives what no training can use."""
+
+    def __init__(self):
+        super().__init__(Falling())
+
+
+class Falling(nnlr.Move):
+    """One less at each step."""
+
+    def mults(self, now, units):
+        return [1.0 - now.step] * len(units)
+
+
 # What the message names first.
 CHANGED = {
     Touching: "attributes of the model'",
@@ -214,6 +296,9 @@ BROKEN = {
     "test_where_nothing_is_the_identity": [Unrestricted],
     "test_outside_of_where_nothing_changes": [Unrestricted, Nowhere],
     "test_a_plan_survives_a_dict_and_json": [Unwritable],
+    "test_what_moves_says_how": [Silent],
+    "test_rates_are_base_times_plan_times_moves": [Negative],
+    "test_a_resumed_run_moves_on_exactly": [Forgetting],
 }
 
 

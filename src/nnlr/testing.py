@@ -20,10 +20,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from nnlr._arguments import instance
+from nnlr._attach.attach import Attachment, attach
 from nnlr._declare.factor import Factor
+from nnlr._declare.moves import Move
 from nnlr._declare.on_modules import learning_rate
 from nnlr._declare.rules import rule
 from nnlr._declare.scheme import Scheme
@@ -35,6 +38,9 @@ from nnlr.errors import NnlrError
 
 LR = 1e-3
 WEIGHT_DECAY = 0.05
+
+# Steps of the runs in which multipliers move; an epoch ends in the middle.
+_STEPS = 6
 
 # What torch calls when a gradient arrives.
 _HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
@@ -67,6 +73,10 @@ class SchemeLaws:
             parameter.grad = torch.ones_like(parameter)
         conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
         return [tied, frozen, blocks, conv]
+
+    def optimizer(self, plan: Plan, model: nn.Module) -> Optimizer:
+        """The optimizer for schemes that move; override it if they need another."""
+        return plan.optimizer(AdamW, model=model)
 
     def _cases(self) -> Iterator[tuple[Scheme, nn.Module]]:
         schemes = self.schemes()
@@ -161,6 +171,82 @@ class SchemeLaws:
             assert Plan.from_dict(plan.to_dict()) == plan, f"{scheme!r}: dict changes it"
             assert Plan.from_json(plan.to_json()) == plan, f"{scheme!r}: JSON changes it"
 
+    def test_what_moves_says_how(self) -> None:
+        """What moves has a move and words for it, and no group mixes what moves differently."""
+        for scheme, model in self._cases():
+            plan = _resolve(model, scheme)
+            for row in plan:
+                for step in (step for step in row.trace if step.factor.moves is not None):
+                    moves, move = step.factor.moves, step.factor.move
+                    told = moves is not None and isinstance(move, Move) and bool(moves.how)
+                    assert told, f"{scheme!r} moves {row.name!r} by {move!r}: {moves!r}"
+            for group in plan.groups:
+                ways = {
+                    tuple((s.source, s.factor.moves) for s in plan[name].trace if s.factor.moves)
+                    for name in group.names
+                }
+                assert len(ways) == 1, f"{scheme!r} mixes {ways} in {group.name!r}"
+
+    def test_rates_are_base_times_plan_times_moves(self) -> None:
+        """While it trains, each group has the product of the plan's rate and its moves."""
+        for scheme, plan, model in self._moving():
+            optimizer, attached = self._attached(plan, model)
+            for _ in range(_STEPS):
+                _train(model, optimizer, attached, 1)
+                for group in optimizer.param_groups:
+                    name = group["param_names"][0]
+                    units = [unit for unit in attached.units if name in unit.names]
+                    for base, setting, key in (
+                        (LR, "lr", "lr_mult"),
+                        (WEIGHT_DECAY, "weight_decay", "wd_mult"),
+                    ):
+                        moves = (unit.mult for unit in units if unit.setting == setting)
+                        mult = math.prod(moves, start=getattr(plan[name], key))
+                        right = math.isclose(group[key], mult, rel_tol=1e-9, abs_tol=1e-12)
+                        right = right and math.isclose(group[setting], base * mult, abs_tol=1e-12)
+                        assert right, (
+                            f"{scheme!r}: {key} of {name!r} is {group[key]} at "
+                            f"{attached.progress!r}, and {mult} is due"
+                        )
+
+    def test_a_resumed_run_moves_on_exactly(self) -> None:
+        """A run that is saved and loaded in the middle ends with the weights of one that was not.
+
+        Whatever a move remembers has to stand in ``unit.memory``.
+        """
+        for scheme, plan, model in self._moving():
+            other = copy.deepcopy(model)
+            whole = self._attached(plan, model)
+            _train(model, *whole, _STEPS // 2 + 1)
+            weights = copy.deepcopy(model.state_dict())
+            state = copy.deepcopy(whole[0].state_dict())
+            _train(model, *whole, _STEPS // 2)
+            resumed = self._attached(_resolve(other, scheme), other)
+            other.load_state_dict(weights)
+            resumed[0].load_state_dict(state)
+            _train(other, *resumed, _STEPS // 2)
+            differ = [
+                name
+                for (name, one), two in zip(
+                    model.named_parameters(), other.parameters(), strict=True
+                )
+                if not torch.equal(one, two)
+            ]
+            assert not differ, f"{scheme!r}: a resumed run has other {differ}"
+
+    def _moving(self) -> Iterator[tuple[Scheme, Plan, nn.Module]]:
+        """The schemes that move something, with their plans, each on a model of its own."""
+        for scheme, model in self._cases():
+            own = copy.deepcopy(model)
+            plan = _resolve(own, scheme)
+            if any(row.moves and row.trainable for row in plan):
+                yield scheme, plan, own
+
+    def _attached(self, plan: Plan, model: nn.Module) -> tuple[Optimizer, Attachment]:
+        """An optimizer on a plan that moves, with the moves at work."""
+        optimizer = self.optimizer(plan, model)
+        return optimizer, attach(optimizer, plan, model=model, total_steps=2 * _STEPS)
+
 
 def rates(plan: Plan) -> dict[str, tuple[Any, ...]]:
     """All values of a plan for each parameter, without the traces.
@@ -182,7 +268,7 @@ def rates(plan: Plan) -> dict[str, tuple[Any, ...]]:
     """
     settings = attrgetter(
         *("lr", "weight_decay", "lr_mult", "wd_mult", "eps_mult", "init_mult"),
-        *("unlocked_lr_mult", "options", "algorithm", "locked", "trainable"),
+        *("unlocked_lr_mult", "options", "algorithm", "locked", "trainable", "moves"),
     )
     return {row.name: settings(row) for row in instance(plan, "plan", Plan)}
 
@@ -199,6 +285,18 @@ class _Other(Scheme):
             Factor(lr_mult=1 / (self.seed + i % 5), wd_mult=(self.seed + i % 3) / 10)
             for i in range(len(model.params))
         ]
+
+
+def _train(model: nn.Module, optimizer: Optimizer, attached: Attachment, steps: int) -> None:
+    """Some steps with gradients that depend on the step alone; an epoch is three of them."""
+    for _ in range(steps):
+        torch.manual_seed(attached.progress.step)
+        for parameter in model.parameters():
+            gradient = torch.randn(parameter.shape)
+            parameter.grad = gradient if parameter.requires_grad else None
+        optimizer.step()
+        if attached.progress.step % 3 == 0:
+            attached.end_epoch(1.0)
 
 
 def _resolve(model: nn.Module, *schemes: Scheme) -> Plan:

@@ -52,6 +52,11 @@ class TestFactor:
             ({"algorithm": 3}, "algorithm must be a name, got 3"),
             ({"options": None}, "options of a factor must be a mapping"),
             ({"options": []}, "options of a factor must be a mapping"),
+            ({"moves": "lr"}, r"moves must be what moves, its unit, and how, such as \('lr'"),
+            ({"moves": ("lr", 3, "x")}, "moves must be what moves, its unit, and how"),
+            ({"moves": ("rate", "layer3", "x")}, "what moves must be one of 'lr', 'weight_decay'"),
+            ({"moves": ("lr", "layer3", "x"), "move": 3}, "move must be a Move, got 3"),
+            ({"move": nnlr.Move()}, "with a move says what moves, its unit, and how"),
         ],
     )
     def test_other_fields_are_checked_too(self, settings, message):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from nnlr._arguments import choice, flag, names, number, options, text, word
-from nnlr._declare.moves import Move, Moves
+from nnlr._arguments import choice, flag, instance, names, number, options, text, word
+from nnlr._declare.moves import Move, Moves, as_moves
 from nnlr._text import shown
 from nnlr.depth._layer import Layer, as_layer
 from nnlr.errors import NnlrError
@@ -43,7 +43,8 @@ class Factor:
             none, are in other groups, so that a schedule can give these a course of their own.
         shadowed: Rules that matched too but came later.
         layer: The parameter's place in depth, if the scheme asked for it.
-        moves: What moves while training, with which other parameters, and how; ``None`` if nothing.
+        moves: What moves while training, ``"lr"`` or ``"weight_decay"``; its unit, as ``"layer3"``,
+            since what has the same unit and move moves together; and how, in a short phrase.
         move: What moves it; see :class:`nnlr.Move`. No file holds it.
 
     Examples:
@@ -98,6 +99,15 @@ class Factor:
             put(self, "update", choice(self.update, "update", UPDATES))
         if self.layer is not None:
             put(self, "layer", as_layer(self.layer))
+        if self.moves is not None:
+            put(self, "moves", as_moves(self.moves))
+        if self.move is not None:
+            instance(self.move, "move", Move)
+            if self.moves is None:
+                raise NnlrError(
+                    "A factor with a move says what moves, its unit, and how: moves=('lr', "
+                    "'layer3', 'halved at each epoch')."
+                )
 
     def __setstate__(self, state: list[Any]) -> None:
         """Take the values of a pickle; an older one has no group."""

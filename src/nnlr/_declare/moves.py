@@ -12,6 +12,7 @@ from inspect import Parameter, signature
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast
 
+from nnlr._arguments import choice
 from nnlr._arguments import function as checked_function
 from nnlr._text import shown
 from nnlr.depth._layer import Layer
@@ -67,6 +68,23 @@ class Moves(NamedTuple):
     setting: Setting
     unit: str
     how: str
+
+
+def as_moves(value: object) -> Moves:
+    """Return what moves, with which others and how, from three words; refuse anything else.
+
+    Examples:
+        >>> as_moves(("lr", "layer3", "halved at each epoch"))
+        Moves(setting='lr', unit='layer3', how='halved at each epoch')
+    """
+    words = value if isinstance(value, tuple) else ()
+    if len(words) != len(Moves._fields) or not all(isinstance(word, str) for word in words):
+        raise NnlrError(
+            "moves must be what moves, its unit, and how, such as ('lr', 'layer3', 'halved at each "
+            f"epoch'), got {shown(value)}.",
+            value=value,
+        )
+    return Moves(choice(words[0], "what moves", ("lr", "weight_decay")), *words[1:])
 
 
 class Move:
