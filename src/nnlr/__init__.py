@@ -73,6 +73,7 @@ from nnlr._schedule.schedule import schedule as schedule
 from nnlr._schedule.warmup_decay import WarmupDecay as WarmupDecay
 from nnlr._schedule.keep_ratios import keep_ratios as keep_ratios
 from nnlr._attach.attach import attach as attach
+from nnlr._relative.relative import relative as relative
 from nnlr._schedule.rate_summary import rate_summary as rate_summary
 
 # Look.

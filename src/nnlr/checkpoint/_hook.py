@@ -45,6 +45,11 @@ class Hook:
         self.report: Report | None = None  # on the state that was loaded last
         self.has_fitted = False  # whether what is being loaded fits already
 
+    @property
+    def model(self) -> Source | None:
+        """The module whose parameters the optimizer trains, if it is known and alive."""
+        return None if self._model is None else self._model()
+
     def learn(self, pairs: Pairs) -> None:
         """Remember names of tensors, before the earlier ones."""
         new = {(name, id(tensor)) for name, tensor in pairs}
@@ -57,10 +62,9 @@ class Hook:
 
     def pairs(self) -> Pairs:
         """Return the names of tensors: the model's as they are now, then the remembered ones."""
-        model = None if self._model is None else self._model()
         tensors = [(name, ref()) for name, ref in self._names]
         remembered = [(name, tensor) for name, tensor in tensors if tensor is not None]
-        return [*pairs_of(model), *remembered]
+        return [*pairs_of(self.model), *remembered]
 
     def note(self, optimizer: Optimizer, state_dict: StateDict) -> None:
         """Add names and the optimizer's class to a state dict; ``state_dict`` calls this last."""
