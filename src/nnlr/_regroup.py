@@ -147,7 +147,7 @@ def regroup(
     base_rate.rebase(optimizer)
     fit.locks.apply(optimizer)
     if (attachment := attachment_of(optimizer)) is not None:
-        attachment.follow(plan, fit.located)
+        attachment.follow(plan, fit.located, fit.model)
     else:
         wait_for_attach(optimizer, fit.located)
 

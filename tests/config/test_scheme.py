@@ -50,6 +50,11 @@ CASES = {
         nnlr.freeze(below=-1, groups=3),
         nnlr.freeze(nnlr.role("norm")),
     ],
+    "freeze_out": [
+        nnlr.freeze_out(),
+        nnlr.freeze_out(0.5, "linear", scale=False, indexer="timm"),
+        nnlr.freeze_out(indexer={"a.*": 0, "b.*": 1}),
+    ],
     "layer_decay": [
         nnlr.layer_decay(0.75),
         nnlr.layer_decay(0.75, "timm", min_mult=0.1, final_norm="head"),

@@ -17,6 +17,7 @@ from nnlr._apply.moving import stop_waiting
 from nnlr._arguments import instance, number, whole
 from nnlr._attach.driven import Driven, driven_groups, recall
 from nnlr._attach.locks import set_locks
+from nnlr._attach.norms import set_norm_eval
 from nnlr._attach.rates import Rates
 from nnlr._declare.moves import Progress
 from nnlr._model.names import Source
@@ -44,13 +45,14 @@ class Attachment(AtWork):
         optimizer: Optimizer,
         plan: Plan,
         located: Sequence[Located],
+        model: Source,
         total_steps: int | None,
     ) -> None:
         self.optimizer, self.plan, self.total_steps = optimizer, plan, total_steps
         self.seconds: dict[str, float] = {}
         self._step = self._epoch = 0
         note_origin(optimizer.param_groups)
-        self._movers = self._movers_of(located)
+        self._movers = self._movers_of(located, model)
         self._rates = Rates(optimizer)
         self._hooks = [
             optimizer.register_step_pre_hook(self._before),
@@ -87,9 +89,9 @@ class Attachment(AtWork):
             handle.remove()
         self._hooks = []
 
-    def follow(self, plan: Plan, located: Sequence[Located]) -> None:
+    def follow(self, plan: Plan, located: Sequence[Located], model: Source) -> None:
         """Go on with another plan, of which the optimizer has the groups now."""
-        self._movers = self._movers_of(located)
+        self._movers = self._movers_of(located, model)
         self.plan = plan
         self._loaded(self.optimizer)
 
@@ -97,8 +99,8 @@ class Attachment(AtWork):
         sources = dict.fromkeys(unit.source for unit in self.units)
         return f"attach({listed(sources)}: {len(self.units)} units, {self.progress!r})"
 
-    def _movers_of(self, located: Sequence[Located]) -> list[Mover]:
-        """Return the moves of a plan with their units."""
+    def _movers_of(self, located: Sequence[Located], model: Source) -> list[Mover]:
+        """Return the moves of a plan with their units; have the model's norms follow them."""
         movers = movers_of(located, self.optimizer)
         needy = [mover for mover in movers if mover.move.needs_total]
         if needy and self.total_steps is None:
@@ -108,6 +110,8 @@ class Attachment(AtWork):
                 "total_steps=...), the number of optimizer steps of the whole run.",
                 source=source,
             )
+        units = [unit for m in movers if m.move.norm_eval for unit in m.units.values()]
+        set_norm_eval(model, [tensor for unit in units for tensor in unit.tensors])
         return movers
 
     def _before(self, *_: object) -> None:
@@ -260,10 +264,11 @@ def attach(
             f"{type(optimizer).__name__} runs no step hooks. Attach the optimizer that it wraps, "
             f"got {shown(optimizer)}."
         )
-    located = locate(plan.rows, plan._model(model), partial=partial)
+    source = plan._model(model)
+    located = locate(plan.rows, source, partial=partial)
     if (earlier := attachment_of(optimizer)) is not None:
         earlier.remove()
-    attachment = Attachment(optimizer, plan, located, total_steps)
+    attachment = Attachment(optimizer, plan, located, source, total_steps)
     stop_waiting(optimizer)
     return attachment
 

@@ -98,11 +98,14 @@ class Move:
         needs_total: Whether it has to know how many steps the run has.
         locks: Whether parameters that it moves to 0 lose gradient for as long.
         drops_state: Whether they lose the optimizer's state too, and start afresh later.
+        norm_eval: Whether normalisation layers that are locked so have a forward as in eval mode:
+            by their running statistics, which stay as they are.
     """
 
     needs_total: bool = False
     locks: bool = False
     drops_state: bool = False
+    norm_eval: bool = False
 
     def measures(self, now: Progress, units: "Sequence[Unit]") -> bool:
         """Whether :meth:`measure` is to be called before this step; never by default."""

@@ -8,7 +8,7 @@ from typing import Final
 # The published schemes, and what else a configuration calls a scheme.
 SCHEMES: Final = (
     *("big_vision", "caffe", "caffe_prototxt", "complete_p", "detectron2", "discriminative"),
-    "freeze",
+    *("freeze", "freeze_out"),
     *("layer_decay", "lora_plus", "megatron", "mmengine", "mup", "no_weight_decay", "roles"),
     *("route", "rule", "rules", "torchtitan"),
 )

@@ -64,6 +64,17 @@ def as_indexer(value: object) -> Indexer:
     )
 
 
+def written_indexer(indexer: Indexer) -> object:
+    """Return the argument that stands for an indexer: its name, if it is made without arguments.
+
+    Examples:
+        >>> written_indexer(as_indexer("auto"))
+        'auto'
+    """
+    plain = {f"{name}()": name for name in INDEXERS}
+    return plain.get(repr(indexer), indexer)
+
+
 def _is_function(value: object) -> TypeGuard[Callable[[ParamInfo], int | None]]:
     """Whether it can be asked for layers; classes and modules are callable by accident."""
     return callable(value) and not isinstance(value, type | nn.Module)

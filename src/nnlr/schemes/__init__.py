@@ -13,6 +13,7 @@ from nnlr.schemes._frameworks.megatron import megatron as megatron
 from nnlr.schemes._frameworks.mmengine.mmengine import mmengine as mmengine
 from nnlr.schemes._frameworks.torchtitan import torchtitan as torchtitan
 from nnlr.schemes._freeze import freeze as freeze
+from nnlr.schemes._freeze_out import freeze_out as freeze_out
 from nnlr.schemes._layer_decay import layer_decay as layer_decay
 from nnlr.schemes._lora_plus import lora_plus as lora_plus
 from nnlr.schemes._no_weight_decay import no_weight_decay as no_weight_decay

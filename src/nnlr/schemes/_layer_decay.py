@@ -19,7 +19,7 @@ from nnlr._findings import Finding, note, warning
 from nnlr._model.describe import ModelInfo, ParamInfo
 from nnlr._select.selector import Selector
 from nnlr._text import plural
-from nnlr.depth._given import INDEXERS, as_indexer
+from nnlr.depth._given import as_indexer, written_indexer
 from nnlr.depth._layer import (
     FINAL_NORMS,
     FinalNorm,
@@ -187,11 +187,10 @@ class LayerDecay(Scheme):
 
     def written_as(self) -> Written:
         """The call of :func:`layer_decay`."""
-        plain = {f"{name}()": name for name in INDEXERS}  # made without arguments
         return as_call(
             layer_decay,
             self.decay,
-            indexer=plain.get(repr(self.indexer), self.indexer),
+            indexer=written_indexer(self.indexer),
             min_mult=self.min_mult,
             final_norm=self.final_norm,
             patch_embed_mult=self.patch_embed_mult,
