@@ -43,20 +43,25 @@ def missing(path, seed, rates, arms):
 
 
 def tables(cells, rates, arms):
-    """The tables of accuracy in percent, by optimizer and arm."""
+    """The tables of accuracy in percent by optimizer and arm, of seeds all of whose cells ran."""
     share = {
         (cell["optimizer"], cell["arm"], cell["lr"], cell["seed"]): 100
         * int(cell["right"])
         / int(cell["tested"])
         for cell in cells
     }
+    sweeps = {name: [f"{rate:g}" for rate in swept] for name, swept in rates.items()}
+    wanted = [(name, arm, rate) for name in rates for arm in arms for rate in sweeps[name]]
     seeds = sorted({cell["seed"] for cell in cells}, key=int)
+    seeds = [seed for seed in seeds if all((*key, seed) in share for key in wanted)]
+    if len(seeds) < 2:
+        raise SystemExit("A table needs two seeds, all of whose cells ran. Fix: pass --seeds.")
     return {
-        optimizer: {
-            arm: np.array([[share[optimizer, arm, f"{r:g}", s] for s in seeds] for r in swept])
+        name: {
+            arm: np.array([[share[name, arm, rate, seed] for seed in seeds] for rate in sweep])
             for arm in arms
         }
-        for optimizer, swept in rates.items()
+        for name, sweep in sweeps.items()
     }
 
 

@@ -1,7 +1,6 @@
 """A trained reader with a new first layer: one rate for all layers, or slow old layers.
 
     python benchmarks/evidence/new_eye.py                           the tables, from the cells here
-    python benchmarks/evidence/new_eye.py --picture new_eye.png     the picture too
     python benchmarks/evidence/new_eye.py --seeds 100 101 --cells again.csv     run what lacks
 
 What is trained is examples/digits/eye.py. One seed is a split of the digits, a reader trained on
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import torch
 from _digits import data, eye, network, train
-from _paired import append, best, cross_fitted, missing, points, read, tables
+from _paired import append, best, cross_fitted, interval, missing, points, read, tables
 
 import nnlr
 
@@ -26,8 +25,8 @@ RATES = {
     "sgd": (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1),
 }
 NAMES = {"adamw": "AdamW", "sgd": "SGD"}
-UNIFORM, LAYERED, ALONE = "one rate", "layer-wise", "new layer only"
-ARMS = {**eye.ARMS, ALONE: 0.0}
+ARMS = eye.ARMS
+UNIFORM, LAYERED, ALONE = ARMS
 
 
 def run(seed, path):
@@ -72,7 +71,7 @@ def report(cells):
             "| difference | at the best rates | cross-fitted | mean over all rates | gains |",
         ]
         lines += ["|---|---|---|---|---|"]
-        for first, second in ((LAYERED, UNIFORM), (LAYERED, ALONE)):
+        for first, second in ((LAYERED, UNIFORM), (ALONE, UNIFORM), (ALONE, LAYERED)):
             one, other = arms[first], arms[second]
             gain = one[best(one)] - other[best(other)]
             row = [gain, cross_fitted(one, other), (one - other).mean(axis=0)]
@@ -81,6 +80,28 @@ def report(cells):
             lines.append(f"| {first} less {second} | " + " | ".join(row) + " |")
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def summary(cells):
+    """What came out, in a few lines: each arm at its best rate, and where layer-wise is worse."""
+    lines = []
+    for optimizer, arms in tables(cells, RATES, ARMS).items():
+        uniform = arms[UNIFORM][best(arms[UNIFORM])]
+        parts = [f"{UNIFORM} {points(uniform)} %"]
+        for arm in (LAYERED, ALONE):
+            table = arms[arm][best(arms[arm])]
+            mean, half = interval(table - uniform)
+            verdict = "" if abs(mean) > half else ", a tie"
+            parts.append(f"{arm} {points(table)} ({mean:+.1f} ± {half:.1f}{verdict})")
+        lines.append(f"{NAMES[optimizer]}: {', '.join(parts)}.")
+        worse = [
+            f"{points(one - other, sign='+')} at {rate:g}"
+            for rate, one, other in zip(RATES[optimizer], arms[LAYERED], arms[UNIFORM], strict=True)
+            if (pair := interval(one - other))[0] < -pair[1]
+        ]
+        if worse:
+            lines.append(f"{NAMES[optimizer]}, where {LAYERED} is worse: {', '.join(worse)}.")
+    return lines
 
 
 def main():

@@ -1,11 +1,12 @@
-"""Train a small network twice, and show how far each layer moved.
+"""Train a small network twice, show how far each layer moved, and give it a new eye.
 
     python examples/digits/demo.py [--optimizer sgd|adamw|torch7] [--data DIR] [--out DIR]
 
 Once at the rates declared on its layers (the first convolution locked, the second slow), once at
-one rate for all, from the same initial weights and on the same batches. On scikit-learn's digits
-this takes less than a minute on two cores; MNIST is 40 times as large. Needs scikit-learn and
-matplotlib.
+one rate for all, from the same initial weights and on the same batches. Then the first gets
+another camera, and learns from twenty images at one rate and at layer-wise rates. On scikit-learn's
+digits this takes less than a minute on two cores; MNIST is 40 times as large. Needs scikit-learn
+and matplotlib.
 """
 
 import argparse
@@ -24,15 +25,15 @@ from tempfile import TemporaryFile
 
 import torch
 from data import load
+from eye import ARMS, PER_DIGIT, RATES, fine_tune, prepare
 from network import network
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+from show import RUNS, plural, progress, show_eye, show_head, show_results
 from train import RECIPES, batch_count, train
 
 import nnlr
 
-RUNS = {"declared": "declared rates", "uniform": "one rate for all"}
 NUMBERS, PICTURE = "movement.json", "movement.png"  # what --out writes
 PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
 
@@ -74,7 +75,7 @@ def run(options, console):
     begin = time.perf_counter()
     recipe, device = RECIPES[options.optimizer], usable_device(options.device)
     if options.out is not None:
-        prepare(options.out)
+        prepare_folder(options.out)
     data = load(options.data, options.seed, device)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay
         torch.default_generator.manual_seed(options.seed)
@@ -95,19 +96,14 @@ def run(options, console):
             tick = partial(bar.advance, bar.add_task(RUNS[name], total=steps))
             runs[name] = train(model, rates, data, options, tick)
             movements.append(nnlr.report.movement(before, model, rates, label=name))
-    declared, uniform = movements
-    for row in declared.rows:
-        if row.moved_locked:
-            raise nnlr.NnlrError(
-                f"{row.name} is locked, yet it moved by {row.relative:g} of its norm. "
-                "This is a bug in nnlr; please report it with the command you ran."
-            )
+    check_locked(before, net, plan)
     title = f"How far each layer moved in {epochs}: |Δw| / |w|"
-    show_results(
-        console, title, declared.table(uniform, title=title, width=max(console.width, 48)), runs
-    )
+    declared, uniform = movements
+    chart = declared.table(uniform, title=title, width=max(console.width, 48))
+    show_results(console, title, chart, runs, plan)
+    eye = new_eye(net, data, options.seed, console)
 
-    facts = collect(options, data, plan, runs, movements)
+    facts = collect(options, data, plan, runs, movements) | {"new_eye": eye}
     facts["seconds"] = round(time.perf_counter() - begin, 3)
     if options.out is not None:
         title = f"How far each layer moved ({epochs}, {options.optimizer})"
@@ -115,6 +111,38 @@ def run(options, console):
         places = f"{options.out / NUMBERS} and {options.out / PICTURE}"
         console.print(Text(f"Wrote {places}"), soft_wrap=True)
     return facts
+
+
+def check_locked(before, net, plan):
+    """Make sure that what is locked is what it was, bit for bit."""
+    after = net.state_dict()
+    for row in plan.rows:
+        if row.locked and not torch.equal(before[row.name], after[row.name]):
+            moved = float((after[row.name] - before[row.name]).norm())
+            raise nnlr.NnlrError(
+                f"{row.name} is locked, yet it moved by {moved:g}. "
+                "This is a bug in nnlr; please report it with the command you ran."
+            )
+
+
+def new_eye(net, data, seed, console):
+    """Give the trained network another camera, and count what it reads at each rate.
+
+    The images are those that it has not seen. ``None`` if they are too few.
+    """
+    if min(data.test_labels.bincount(minlength=10)) <= PER_DIGIT:
+        return None
+    task = prepare(net, data.test_images, data.test_labels, seed)
+    right = {arm: {} for arm in ARMS}
+    with progress(console) as bar:
+        runs = bar.add_task("a new eye", total=len(ARMS) * len(RATES))
+        for arm, slow in ARMS.items():
+            for rate in RATES:
+                right[arm][rate] = fine_tune(task, slow, "adamw", rate)
+                bar.advance(runs)
+    result = {"optimizer": "adamw", "right": right, "tested": len(task.answers)}
+    show_eye(console, result)
+    return result
 
 
 def collect(options, data, plan, runs, movements):
@@ -172,7 +200,7 @@ def usable_device(name):
     return device
 
 
-def prepare(folder):
+def prepare_folder(folder):
     """Check, before any training, that the results can be written at its end."""
     try:
         import matplotlib as _  # noqa: F401  only to see that it is there
@@ -192,69 +220,6 @@ def prepare(folder):
         ) from error
 
 
-def show_head(console, options, data, epochs):
-    """Print what will be trained on what."""
-    recipe = RECIPES[options.optimizer]
-    settings = "".join(f", {key} {value:g}" for key, value in recipe.settings.items())
-    steps = batch_count(len(data.train_labels), options.batch_size)
-    training = f"{epochs} of {steps:,} batches, seed {options.seed}, on {options.device}"
-    if options.device == "cpu":
-        training += f", {plural(torch.get_num_threads(), 'thread')}"
-    lines = {
-        "data": data.source,
-        "split": f"{len(data.train_labels):,} to train, {len(data.test_labels):,} to test",
-        "training": training,
-        "optimizer": recipe.label + settings,
-        "base rates": f"lr {recipe.lr:g}, weight decay {recipe.weight_decay:g}",
-    }
-    for name, text in lines.items():
-        say(console, Text.assemble((f"{name:12}", "dim"), text))
-
-
-def progress(console):
-    """A bar for each run, on a terminal; nothing where the output goes to a file."""
-    columns = [TextColumn("{task.description:17}"), BarColumn(bar_width=40)]
-    columns += [TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn()]
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-
-
-def show_results(console, title, chart, runs):
-    """Print how far each layer moved in both runs, and both accuracies."""
-    text = Text(chart)
-    text.stylize("bold", 0, len(title))
-    # Blue and orange, which every kind of colour vision tells apart.
-    for marks, style in {
-        "●": "bright_blue",
-        "○": "dark_orange",
-        "◉": "bold",
-        "[·─]": "dim",
-    }.items():
-        text.highlight_regex(marks, style)
-    say(console, text)
-    console.print()
-    for name, result in runs.items():
-        text = Text(f"{RUNS[name]:18}test accuracy ").append(f"{result.accuracy:.1%}", "bold")
-        text.append(f" ({result.right:,} of {result.tested:,}), last loss ")
-        say(console, text.append(f"{result.losses[-1]:.4f}, {result.seconds:.1f} s"))
-    closing = (
-        "conv1 is locked and moved by exactly 0 (checked). Its batch norm, bn1, is not locked: "
-    )
-    say(console, Text(f"\n{closing}it went on learning."))
-
-
-def say(console, text):
-    """Print text without the blanks that rich leaves at the ends of lines it wraps."""
-    lines = text.wrap(console, console.width)
-    for line in lines:
-        line.rstrip()
-    console.print(Text("\n").join(lines))
-
-
-def plural(count, word):
-    """``1 epoch``, ``6 epochs``."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
 def installed_version(package):
     """The version of a package, ``None`` if it is not installed."""
     try:
@@ -270,6 +235,8 @@ def main(arguments=None):
         if isinstance(stream, io.TextIOWrapper):  # None where it is closed
             stream.reconfigure(errors="replace")
     options = parse(arguments)
+    if options.data is None:  # small images: two threads would mostly wait for each other
+        torch.set_num_threads(1)
     try:
         run(options, Console(highlight=False))
     except nnlr.NnlrError as error:

@@ -16,8 +16,9 @@ from train import count_right
 import nnlr
 
 # How fast the trained layers learn, beside the new ones at the base rate.
-ARMS = {"one rate": 1.0, "layer-wise": 0.1}
+ARMS = {"one rate": 1.0, "layer-wise": 0.1, "new layer only": 0.0}
 OPTIMIZERS = {"adamw": (torch.optim.AdamW, {}), "sgd": (torch.optim.SGD, {"momentum": 0.9})}
+RATES = (2e-4, 5e-4, 2e-3, 5e-3, 2e-2)  # of the demo, with AdamW
 STEPS, WEIGHT_DECAY = 40, 1e-4
 PER_DIGIT, UNSEEN = 2, 400
 
@@ -66,7 +67,7 @@ def with_new_eye(net):
 
 
 def declare(net, slow):
-    """Let the trained layers learn at this share of the base rate, and the new ones at all of it."""
+    """Let the trained layers learn at a share of the base rate, and the new ones at all of it."""
     for name in ("weight", "bias"):
         nnlr.learning_rate(net, name, slow)  # of every layer
         nnlr.learning_rate(net.conv1, name, 1)

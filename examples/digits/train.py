@@ -36,6 +36,8 @@ class Run:
     right: int  # test images whose digit was recognised at the end
     tested: int  # test images
     seconds: float  # wall time of the training
+    gradients: int  # numbers of the network that have a gradient
+    state: int  # numbers of the network that have a state in the optimizer, such as a momentum
 
     @property
     def accuracy(self):
@@ -48,7 +50,7 @@ def train(net, plan, data, options, tick):
 
     The batches depend on ``options.seed`` alone; ``tick`` is called after every step.
     """
-    step = stepper(net, plan, options.optimizer)
+    step, state = stepper(net, plan, options.optimizer)
     begin = time.perf_counter()  # the first optimizer of a process imports much
     order = torch.Generator().manual_seed(options.seed)
     losses = []
@@ -66,7 +68,8 @@ def train(net, plan, data, options, tick):
             )
     seconds = round(time.perf_counter() - begin, 3)
     right = count_right(net, data.test_images, data.test_labels)
-    return Run(losses, right, len(data.test_labels), seconds)
+    gradients = sum(p.numel() for p in net.parameters() if p.grad is not None)
+    return Run(losses, right, len(data.test_labels), seconds, gradients, state())
 
 
 def batch_count(images, size):
@@ -94,7 +97,10 @@ def count_right(net, images, labels):
 
 
 def stepper(net, plan, method):
-    """The function that trains on one batch and returns the loss before the step."""
+    """Two functions: one trains on a batch and returns the loss before the step, one counts.
+
+    It counts the numbers of the network for which there is a state.
+    """
     settings = RECIPES[method].settings
     if method == "torch7":
         # Torch7's way: all parameters in one vector, beside one of rates and one of decays.
@@ -121,4 +127,9 @@ def stepper(net, plan, method):
         optimizer.step()
         return loss.detach()
 
-    return torch7_step if method == "torch7" else step
+    def state():
+        if method == "torch7":
+            return config["momentum_buffer"].numel()
+        return sum(param.numel() for param in optimizer.state)
+
+    return (torch7_step if method == "torch7" else step), state

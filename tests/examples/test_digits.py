@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import math
+import re
 import sys
 
 import pytest
@@ -16,6 +17,7 @@ from tests.helpers import example, hide_package
 demo = example("digits/demo")
 data = example("digits/data")
 train = example("digits/train")
+eye, show = (sys.modules[name] for name in ("eye", "show"))  # which the demo imported
 
 pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("one_thread")]
 
@@ -249,6 +251,11 @@ class TestTraining:
         assert ("conv1", True, 0.0) == (conv1["name"], conv1["locked"], conv1["declared"])
         assert conv1["uniform"] > 0
         assert all(layer["declared"] > 0 and not layer["locked"] for layer in others)
+        # Torch7's way has one vector for all, so that what is locked takes part in it.
+        trained = 286_250 - (0 if method == "torch7" else 832)
+        declared, uniform = facts["runs"]["declared"], facts["runs"]["uniform"]
+        assert (trained, trained) == (declared["gradients"], declared["state"])
+        assert (286_250, 286_250) == (uniform["gradients"], uniform["state"])
 
     def test_a_locked_layer_that_moved_is_an_error(self, folder, monkeypatch):
         """The promise is checked, whatever the optimizer did."""
@@ -260,7 +267,7 @@ class TestTraining:
 
         trained = demo.train
         monkeypatch.setattr(demo, "train", broken)
-        with pytest.raises(nnlr.NnlrError, match=r"conv1 is locked, yet it moved by .*bug"):
+        with pytest.raises(nnlr.NnlrError, match=r"conv1\.bias is locked, yet it moved by .*bug"):
             run(data=folder)
 
     @pytest.mark.parametrize("declared", [True, False], ids=["declared", "uniform"])
@@ -329,7 +336,7 @@ class TestTraining:
         with pytest.raises(nnlr.NnlrError, match=r"loss became nan in epoch 1"):
             train.train(net, plan, digits, parsed(), lambda: None)
 
-    def test_real_digits_are_learnt(self):
+    def test_real_digits_are_learnt(self, short):
         """One epoch on scikit-learn's digits: nine of ten test images are recognised."""
         facts, _ = run(epochs=1, batch_size=32)
         declared, uniform = facts["runs"]["declared"], facts["runs"]["uniform"]
@@ -382,6 +389,97 @@ class TestPrinted:
         assert all(label in text for label in (*demo.RUNS.values(), "100 %"))
         assert "lr 0.001, weight decay 0.01" in text
         assert "\x1b[94m●" in chart
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Two rates, and two steps at each."""
+    monkeypatch.setattr(eye, "STEPS", 2)
+    monkeypatch.setattr(demo, "RATES", (1e-3, 1e-2))
+
+
+@pytest.fixture
+def larger(folder):
+    """The tiny data set with enough images to learn from some and test on others."""
+    for name, content in zip(FILES[2:], map(idx, drawn(60, seed=2)), strict=True):
+        (folder / name).write_bytes(content)
+    return folder
+
+
+class TestNewEye:
+    def test_the_camera_loses_nothing_of_its_three_views(self):
+        """Three channels that an orthogonal matrix mixed: turned back they are what they were."""
+        images = torch.rand(5, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+        views = eye.camera(images, torch.eye(3))
+        mix, _ = torch.linalg.qr(torch.rand(3, 3, generator=torch.Generator().manual_seed(1)))
+        mixed = eye.camera(images, mix)
+        assert (5, 3, 32, 32) == mixed.shape
+        assert torch.allclose(views, torch.einsum("ndhw,dc->nchw", mixed, mix), atol=1e-6)
+        assert torch.equal(-images, views[:, :1])
+
+    def test_it_learns_from_two_images_of_each_digit_and_is_tested_on_others(self):
+        """And the same seed gives the same images, camera and weights."""
+        images, labels = (
+            torch.arange(60.0).reshape(60, 1, 1, 1).expand(-1, 1, 32, 32),
+            torch.arange(60) % 10,
+        )
+        task, again = (eye.prepare(demo.network(), images, labels, seed=4) for _ in range(2))
+        assert [2] * 10 == task.labels.bincount().tolist()
+        assert (20, 40) == (len(task.images), len(task.answers))
+        both = torch.cat([task.images, task.unseen])[:, :, 16, 16]
+        assert 60 == len(both.round(decimals=3).unique(dim=0))
+        assert torch.equal(task.unseen, again.unseen)
+        assert torch.equal(task.net.conv1.weight, again.net.conv1.weight)
+
+    def test_the_new_layer_learns_at_the_base_rate_and_the_others_at_a_share_of_it(self):
+        """Whatever was declared on them before; without a share they are locked."""
+        net = eye.with_new_eye(demo.network())
+        for slow in (1.0, 0.1, 0.0):
+            plan = nnlr.resolve(eye.declare(net, slow), lr=1, weight_decay=0)
+            new = {"conv1.weight", "conv1.bias", "bn1.weight", "bn1.bias"}
+            expected = {row.name: 1 if row.name in new else slow for row in plan.rows}
+            assert expected == {row.name: row.lr_mult for row in plan.rows}
+
+    @pytest.mark.parametrize("optimizer", eye.OPTIMIZERS)
+    def test_every_run_begins_at_the_same_weights(self, larger, short, optimizer):
+        """The task stays as it is, and the same run gives the same count."""
+        digits = data.load(larger, seed=0)
+        task = eye.prepare(demo.network(), digits.test_images, digits.test_labels, seed=0)
+        before = {name: value.clone() for name, value in task.net.state_dict().items()}
+        counts = [eye.fine_tune(task, 0.1, optimizer, 0.01) for _ in range(2)]
+        assert counts[0] == counts[1]
+        assert all(
+            torch.equal(before[name], value) for name, value in task.net.state_dict().items()
+        )
+
+    def test_the_demo_counts_each_arm_at_each_rate(self, larger, short):
+        """Beside what ten other seeds gave, in 80 columns."""
+        facts, text = run(data=larger, epochs=1)
+        result = facts["new_eye"]
+        assert 40 == result["tested"]
+        assert list(eye.ARMS) == list(result["right"])
+        assert all([1e-3, 1e-2] == list(counts) for counts in result["right"].values())
+        part = text.partition("A new eye for a trained reader: how many of 40 ")[2]
+        assert len(re.findall(r"^0\.01 +[\d.]+ +[\d.]+ +[\d.]+ .*[○●◆◉]", part, re.MULTILINE)) == 1
+        assert " ".join(show.TEN_SEEDS.split()) in " ".join(part.split())
+        assert max(map(len, text.splitlines())) <= 80
+
+    def test_too_few_images_leave_it_out(self, folder):
+        """Twenty test images are two of each digit: none is left to test on."""
+        facts, text = run(data=folder, epochs=1)
+        assert facts["new_eye"] is None
+        assert "A new eye" not in text
+
+    def test_the_chart_puts_each_arm_at_its_place(self):
+        """From the lowest ten percent to all of them; arms at one place share a mark."""
+        right = {"one rate": {0.01: 80, 0.1: 62}, "layer-wise": {0.01: 90, 0.1: 80}}
+        right["new layer only"] = {0.01: 90, 0.1: 100}
+        lines = show.eye_chart(right, 100, width=68).splitlines()
+        assert lines[0].endswith("   60 %            100 %")
+        assert lines[2:4] == [
+            "0.01        80.0        90.0            90.0   ··········○────◉·····",
+            "0.1         62.0        80.0           100.0   ·○────────●─────────◆",
+        ]
 
 
 class TestDevice:
