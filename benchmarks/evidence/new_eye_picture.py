@@ -48,7 +48,7 @@ def draw(path):
         axes.set_xlabel("learning rate of the new layer (log scale)")
         axes.set_xticks(rates, list(map(number_text, rates)))
         axes.set_xticks([], minor=True)
-    panels[0].set_ylim(48, 100)
+    panels[0].set_ylim(30, 100)
     panels[0].set_ylabel("unseen images read, %")
     panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     words = {
