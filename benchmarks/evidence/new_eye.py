@@ -83,7 +83,7 @@ def report(cells):
 
 
 def summary(cells):
-    """What came out, in a few lines: each arm at its best rate, and where layer-wise is worse."""
+    """What came out, in a few lines: each arm at its best rate, and where one rate is better."""
     lines = []
     for optimizer, arms in tables(cells, RATES, ARMS).items():
         uniform = arms[UNIFORM][best(arms[UNIFORM])]
@@ -94,13 +94,17 @@ def summary(cells):
             verdict = "" if abs(mean) > half else ", a tie"
             parts.append(f"{arm} {points(table)} ({mean:+.1f} ± {half:.1f}{verdict})")
         lines.append(f"{NAMES[optimizer]}: {', '.join(parts)}.")
-        worse = [
-            f"{points(one - other, sign='+')} at {rate:g}"
-            for rate, one, other in zip(RATES[optimizer], arms[LAYERED], arms[UNIFORM], strict=True)
-            if (pair := interval(one - other))[0] < -pair[1]
-        ]
-        if worse:
-            lines.append(f"{NAMES[optimizer]}, where {LAYERED} is worse: {', '.join(worse)}.")
+        for arm in (LAYERED, ALONE):
+            gains = [
+                interval(one - other) for one, other in zip(arms[arm], arms[UNIFORM], strict=True)
+            ]
+            worse = [
+                f"{mean:+.1f} ± {half:.1f} at {rate:g}"
+                for rate, (mean, half) in zip(RATES[optimizer], gains, strict=True)
+                if mean < -half
+            ]
+            if worse:
+                lines.append(f"{NAMES[optimizer]}, where {arm} is worse: {', '.join(worse)}.")
     return lines
 
 

@@ -31,7 +31,7 @@ def page():
     return (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["new_eye", "locked_layer"])
+@pytest.mark.parametrize("name", ["new_eye"])
 def test_the_page_has_the_tables_of_the_cells(scripts, name):
     """Line by line, and at least ten seeds that no task was chosen on, each with all its cells."""
     script = scripts(name)
