@@ -28,6 +28,7 @@ from nnlr._schedule.origin import MULTIPLIERS, note_origin
 from nnlr._text import listed, shown
 from nnlr.checkpoint._sides import MOVED
 from nnlr.errors import ConfigError, NnlrError
+from nnlr.report._moves import attached_text
 
 
 class Attachment(AtWork):
@@ -98,6 +99,11 @@ class Attachment(AtWork):
     def __repr__(self) -> str:
         sources = dict.fromkeys(unit.source for unit in self.units)
         return f"attach({listed(sources)}: {len(self.units)} units, {self.progress!r})"
+
+    def __str__(self) -> str:
+        """The units with their multipliers and rates now, at most some 60 lines."""
+        took = {name: f" (measured in {each:.2g} s)" for name, each in self.seconds.items()}
+        return attached_text(self, self.optimizer, took)
 
     def _movers_of(self, located: Sequence[Located], model: Source) -> list[Mover]:
         """Return the moves of a plan with their units; have the model's norms follow them."""

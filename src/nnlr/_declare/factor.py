@@ -44,7 +44,8 @@ class Factor:
         shadowed: Rules that matched too but came later.
         layer: The parameter's place in depth, if the scheme asked for it.
         moves: What moves while training, ``"lr"`` or ``"weight_decay"``; its unit, as ``"layer3"``,
-            since what has the same unit and move moves together; and how, in a short phrase.
+            since what has the same unit and move moves together; and how, in a short phrase
+            with its settings: plans of which this is the same move alike.
         move: What moves it; see :class:`nnlr.Move`. No file holds it.
 
     Examples:

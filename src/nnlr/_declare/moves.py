@@ -62,7 +62,7 @@ class Moves(NamedTuple):
     Attributes:
         setting: What moves: ``"lr"``, hence ``lr_mult``, or ``"weight_decay"``.
         unit: Parameters with the same move and unit move together: ``"layer3"``.
-        how: How it moves, in a short phrase.
+        how: How it moves, in a short phrase with its settings.
     """
 
     setting: Setting

@@ -12,7 +12,8 @@ from nnlr._text import listed, nearest_hint, printable, shown
 from nnlr.errors import ConfigError
 from nnlr.report._algorithms import size_text, state_bytes, update_sizes
 from nnlr.report._fold import Line
-from nnlr.report._text import amount, options_text, rate
+from nnlr.report._moves import mark, moving_steps, ways
+from nnlr.report._text import amount, options_text, spread
 
 # Most columns for the name of an algorithm.
 _WIDEST: Final = 12
@@ -99,6 +100,7 @@ class Cells:
             notes.append(f"[{self.footnotes[options_text(row.options)]}]")
         if len(line.rows) == 1 and row.aliases:
             notes.append("tied")
+        notes.append(mark(row))
         return ", ".join(filter(None, notes))
 
     def state(self, line: Line) -> str:
@@ -115,14 +117,7 @@ class Cells:
         if self._updates is None:
             self._updates = update_sizes(self.optimizer)
         sizes = [size for row in line.rows if row.trainable for size in self._updates(row)]
-        return _spread(sizes) if sizes else "?" if line.rows[0].trainable else "-"
-
-
-def _spread(values: Iterable[float]) -> str:
-    """One number, or the smallest and the largest."""
-    ordered = sorted(values)
-    low, high = ordered[0], ordered[-1]
-    return rate(low) if low == high else f"{low:.2g}..{high:.2g}"
+        return spread(sizes) if sizes else "?" if line.rows[0].trainable else "-"
 
 
 def _rates(name: str) -> Callable[[Cells, Line], str]:
@@ -131,7 +126,7 @@ def _rates(name: str) -> Callable[[Cells, Line], str]:
     def cell(_: Cells, line: Line) -> str:
         row = line.rows[0]
         acts = row.trainable or (row.locked and name in {"lr_mult", "lr"})
-        return _spread(_values(line, name)) if acts else "-"
+        return spread(_values(line, name)) if acts else "-"
 
     return cell
 
@@ -149,6 +144,11 @@ def _few(values: Iterable[str], more: str) -> str:
 
 def _roles(line: Line) -> str:
     return _few((row.role for row in line.rows), "mixed")
+
+
+def _units(row: PlanRow) -> list[str]:
+    """The units that a row moves with."""
+    return [moves.unit for _, moves in moving_steps(row)]
 
 
 def _algorithm(_: Cells, line: Line) -> str:
@@ -170,6 +170,8 @@ COLUMNS: Final[Mapping[str, Callable[[Cells, Line], str]]] = {
     "state": lambda _, line: line.rows[0].state,
     "group": lambda _, line: _few((r.group or "-" for r in line.rows), "several"),
     "options": lambda _, line: options_text(line.rows[0].options),
+    "unit": lambda _, line: _few((name for r in line.rows for name in _units(r)), "several"),
+    "moves": lambda _, line: _few((way for r in line.rows for way in ways(r)), "several"),
     **{name: _rates(name) for name in _RATES},
     "update": lambda cells, line: cells.update(line),
     "bytes": lambda cells, line: cells.state(line),

@@ -9,10 +9,12 @@ from typing import Final
 from nnlr._rows.row import PlanRow
 from nnlr._rows.to_dict import plain
 from nnlr._text import printable
+from nnlr.report._moves import moving_steps
 
 _COLUMNS: Final = (
     *("name", "tower", "layer", "role", "shape", "numel", "state", "algorithm", "group"),
     *("lr", "weight_decay", "lr_mult", "wd_mult", "eps_mult", "init_mult", "options", "aliases"),
+    "moves",
 )
 
 # What a spreadsheet takes for the beginning of a formula.
@@ -36,6 +38,9 @@ def _cells(row: PlanRow) -> list[object]:
         "state": row.state,
         "options": json.dumps(plain(row.options)) if row.options else "",
         "aliases": " ".join(row.aliases),
+        "moves": "; ".join(
+            f"{moves.unit}: {moves.setting} {moves.how}" for _, moves in moving_steps(row)
+        ),
     }
     return [_safe(value) if isinstance(value, str) else value for value in map(facts.get, _COLUMNS)]
 

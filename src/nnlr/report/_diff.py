@@ -138,7 +138,8 @@ class PlanDiff:
 def _facts(row: PlanRow) -> dict[str, Any]:
     """A row as plain values."""
     names = ("name", "shape", "numel", *(name for name in COMPARED if name != "shape"))
-    facts: dict[str, Any] = plain({name: getattr(row, name) for name in names})
+    values = {"name": row.name, "numel": row.numel, **settings(row)}
+    facts: dict[str, Any] = plain({name: values[name] for name in names})
     return {**facts, "options": plain(row.options)}
 
 

@@ -12,6 +12,7 @@ from nnlr.report._fit import fitted
 from nnlr.report._fold import HIDDEN, Folding, Line
 from nnlr.report._grid import grid
 from nnlr.report._markdown import code, details, markdown_grid
+from nnlr.report._moves import moved_by, way, ways
 from nnlr.report._text import amount, rate, wrapped
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 # What is compared of two rows, beside their options.
 COMPARED: Final = (
     *("algorithm", "shape", "state", "lr", "lr_mult", "weight_decay", "wd_mult"),
-    *("eps_mult", "init_mult"),
+    *("eps_mult", "init_mult", "moves"),
 )
 
 # A multiplier says nothing that its rate does not.
@@ -33,7 +34,7 @@ _SHOWN: Final = 16
 _TITLES: Final = {"weight_decay": "decay"}
 
 # Columns with words and numbers of ours only.
-_OURS: Final = {*COMPARED, "decay", "tensors"} - {"algorithm"}
+_OURS: Final = {*COMPARED, "decay", "tensors"} - {"algorithm", "moves"}
 
 # A row of the old plan and of the new one.
 _Pair = tuple[PlanRow | None, PlanRow | None]
@@ -41,7 +42,8 @@ _Pair = tuple[PlanRow | None, PlanRow | None]
 
 def settings(row: PlanRow) -> dict[str, Any]:
     """What is compared of a row, by name."""
-    return {name: getattr(row, name) for name in COMPARED} | dict(row.options)
+    values = {name: getattr(row, name) for name in COMPARED} | {"moves": moved_by(row)}
+    return values | dict(row.options)
 
 
 # A factor: who said it, and what, in words.
@@ -79,6 +81,8 @@ def _told(step: Step, number: Callable[[float], str]) -> _Told:
         if (value := getattr(factor, name)) != getattr(NEUTRAL, name)
     ]
     parts += [f"{key}={value!r}" for key, value in sorted(factor.options.items())]
+    if factor.moves is not None:
+        parts.append(f"moves the {way(factor.moves)}")
     why = f" ({factor.why})" if factor.why else ""
     return step.source, f"{step.source}: {', '.join(parts) or 'no change'}{why}"
 
@@ -234,6 +238,8 @@ def _cell(pairs: Sequence[_Pair], name: str) -> str:
 
 def _setting(row: PlanRow, name: str) -> Any:  # noqa: ANN401 - a setting
     """One of the settings of a row; nothing where it has no such option."""
+    if name == "moves":
+        return ", ".join(ways(row)) or "no"
     return getattr(row, name) if name in COMPARED else row.options.get(name)
 
 

@@ -6,11 +6,14 @@ from textwrap import wrap
 from torch.optim import Optimizer
 
 from nnlr._declare.factor import NEUTRAL, Step
+from nnlr._declare.moves import Setting
 from nnlr._rows.rates import Bases, decay_mode_acts, only
 from nnlr._rows.row import PlanRow
+from nnlr._schedule.origin import MULTIPLIERS
 from nnlr._text import listed, printable
 from nnlr.depth._layer import Layer
 from nnlr.report._algorithms import update_lines
+from nnlr.report._moves import Now, moving_steps, now_of
 from nnlr.report._text import WIDTH, rate
 
 
@@ -40,9 +43,10 @@ def explain_lines(row: PlanRow, bases: Bases, optimizer: Optimizer | None = None
     for setting in ("algorithm", "group"):
         lines += _sender_lines(row, setting)
     base = bases.of(row.algorithm)
-    lines += _rate_lines(row, "lr", "lr_mult", base.lr)
+    now = now_of(row, optimizer)
+    lines += _rate_lines(row, "lr", base.lr, now)
     lines += update_lines(row, optimizer) if row.trainable else []
-    lines += _rate_lines(row, "weight_decay", "wd_mult", base.weight_decay)
+    lines += _rate_lines(row, "weight_decay", base.weight_decay, now)
     if row.lr_mult not in {0, 1} and decay_mode_acts(row.trace, bases):
         how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"
         lines.append(f"      divided by {how}: decay={bases.decay!r}")
@@ -65,7 +69,9 @@ def _state(row: PlanRow) -> str:
         return f"locked: no gradient, no optimizer state ({unlocked})"
     if row.frozen:
         return "frozen: requires_grad is False, and not by nnlr; the rates below do not act"
-    return f"trained in group {row.group!r}"
+    units = listed(dict.fromkeys(moves.unit for _, moves in moving_steps(row)))
+    moves = f"; its multipliers move while training, as unit {units}" if units else ""
+    return f"trained in group {row.group!r}{moves}"
 
 
 def _sender_lines(row: PlanRow, setting: str) -> list[str]:
@@ -82,8 +88,9 @@ def _sender_lines(row: PlanRow, setting: str) -> list[str]:
     return lines
 
 
-def _rate_lines(row: PlanRow, name: str, mult_name: str, base: float) -> list[str]:
+def _rate_lines(row: PlanRow, name: Setting, base: float, now: Now | None) -> list[str]:
     """A rate as base times multiplier, then every step that has a part in it."""
+    mult_name = MULTIPLIERS[name]
     parts = []
     for step in row.trace:
         absolute, mult = getattr(step.factor, name), getattr(step.factor, mult_name)
@@ -94,16 +101,17 @@ def _rate_lines(row: PlanRow, name: str, mult_name: str, base: float) -> list[st
         else:
             continue
         parts.append(f"      x {text:<10} {_by(step)}")
-    parts += [
-        f"      x {'moves':<10} {step.source}: {step.factor.moves.how}"
-        for step in row.trace
-        if step.factor.moves is not None and step.factor.moves.setting == name
-    ]
+    for step, moves in moving_steps(row):
+        if moves.setting == name:
+            text = now.mult(step) if now else "moves"
+            parts.append(f"      x {text:<10} {step.source}: {moves.how}")
     mult = getattr(row, mult_name)
     title = name.replace("_", " ")
     first = f"  {title:<14}{rate(getattr(row, name))} = {rate(base)} x {rate(mult)}"
     if not parts and mult == 1 and not any(map(_explains_no_change, row.trace)):
         first += " (no scheme speaks of it)"
+    if now and (moment := now.rate(name)):
+        parts.append(f"  {title.split()[-1] + ' now':<14}{moment}")
     return [first, *parts]
 
 

@@ -18,6 +18,7 @@ from nnlr.report._fit import fitted
 from nnlr.report._fold import Folding, Line
 from nnlr.report._grid import grid, room_beside
 from nnlr.report._markdown import block, code, markdown_grid
+from nnlr.report._moves import ATTACH, mark, moving_lines, ways
 from nnlr.report._text import amount, columns_of, options_text, wrapped
 
 # Lines of a folded table, headings and footer included.
@@ -134,14 +135,15 @@ def _key(row: PlanRow) -> object:
         return row.state
     rates = (row.lr, row.weight_decay, row.lr_mult, row.wd_mult)
     options = options_text(row.options) if row.options else ""
-    return (row.algorithm, options, *rates, row.eps_mult, row.init_mult)
+    return (row.algorithm, options, *rates, row.eps_mult, row.init_mult, *ways(row))
 
 
 def _loose(row: PlanRow) -> object:
     """What a line tells of its rows beside how large their rates are."""
     if not row.trainable:
         return row.state
-    return row.algorithm, options_text(row.options) if row.options else "", row.weight_decay == 0
+    options = options_text(row.options) if row.options else ""
+    return row.algorithm, options, row.weight_decay == 0, mark(row)
 
 
 def _head(facts: Facts) -> list[str]:
@@ -167,6 +169,8 @@ def _foot(facts: Facts, cells: Cells) -> list[str]:
     else:
         lines = [", ".join(counts.values())] if counts else []
     lines += [f"[{number}] {text}" for text, number in cells.footnotes.items()]
+    if moving := moving_lines(facts.rows):
+        lines += [*moving, ATTACH]
     tied = [f"{row.name} = {' = '.join(row.aliases)}" for row in facts.shown if row.aliases]
     if tied:
         lines.append(f"tied: {listed(tied, len(tied) if facts.full else _TOLD)}")

@@ -1,7 +1,7 @@
 """Numbers and rich tables as plain text."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import StringIO
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +36,18 @@ def amount(number: int) -> str:
             scale = 10**3 if unit == "k" else size
             return f"{number / scale:.1f}{unit}"
     return f"{number:,}"
+
+
+def spread(values: Iterable[float]) -> str:
+    """One number, or the smallest and the largest.
+
+    Examples:
+        >>> spread([0.1, 0.1]), spread([0.3, 0.1])
+        ('0.1', '0.1..0.3')
+    """
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    return rate(low) if low == high else f"{low:.2g}..{high:.2g}"
 
 
 def options_text(options: Mapping[str, Any]) -> str:

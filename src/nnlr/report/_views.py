@@ -126,7 +126,8 @@ class PlanViews:
                 them, as ``"+role"``. There are ``layer``, ``tower``, ``algorithm``, ``tensors``,
                 ``numel``, ``shape``, ``role``, ``state``, ``group``, ``options``, ``lr_mult``,
                 ``lr``, ``wd_mult``, ``weight_decay``, ``eps_mult``, ``init_mult``, ``update``
-                (root mean square of a step, from least to most) and ``bytes`` (of state).
+                (root mean square of a step, from least to most), ``bytes`` (of state), and of what
+                moves while training ``unit`` and ``moves`` (how).
             optimizer: The one that the plan built, to tell the bytes of its state too; before a
                 first step those that it will take.
 
@@ -181,7 +182,7 @@ class PlanViews:
             >>> from torch import nn
             >>> plan = nnlr.resolve(nn.PReLU(), lr=0.1, weight_decay=0)
             >>> print(plan.to_csv().splitlines()[1])
-            weight,,,gain,1,1,trained,,lr1_wd1,0.1,0.0,1.0,1.0,1.0,1.0,,
+            weight,,,gain,1,1,trained,,lr1_wd1,0.1,0.0,1.0,1.0,1.0,1.0,,,
         """
         return csv_text(self.rows)
 
@@ -205,8 +206,9 @@ class PlanViews:
 
         Args:
             name: Canonical name, alias or raw name.
-            optimizer: The one that the plan built, to tell how large an update is. Without it
-                that is told by shape for algorithms called after Muon or Adam.
+            optimizer: The one that the plan built, to tell how large an update is, and where
+                :func:`nnlr.attach` moves multipliers how far they are. Without it updates are told
+                by shape for algorithms called after Muon or Adam.
 
         Raises:
             NnlrError: If there is no such parameter, or the optimizer lacks it.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from nnlr._rows.row import PlanRow
 from nnlr._text import printable
 from nnlr.report._diff_text import Causes, causes_of, join_causes, reasons, sources_of
+from nnlr.report._moves import moved_by, ways
 from nnlr.report._page.labels import labels
 from nnlr.report._page.render import render
 from nnlr.report._page.scale import Scale
@@ -118,6 +119,9 @@ def _changes(old: PlanRow, new: PlanRow, scales: dict[str, Scale]) -> list[Chang
     ]
     if old.shape != new.shape:
         changes.append(_change("shape", old.shape, new.shape, None))
+    if moved_by(old) != moved_by(new):
+        tell = ways if ways(old) != ways(new) else moved_by
+        changes.append(_change("moves", ", ".join(tell(old)), ", ".join(tell(new)), None))
     if old.options != new.options:
         changes.append(
             _change("options", options_text(old.options), options_text(new.options), None)

@@ -1,0 +1,190 @@
+"""What is told of multipliers that move: which scheme moves what, and how far it is."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from torch.optim import Optimizer
+
+from nnlr._declare.factor import Step
+from nnlr._declare.moves import Moves, Setting
+from nnlr._rows.row import PlanRow
+from nnlr._rows.units import AtWork, Unit, at_work
+from nnlr._schedule.base_rate import as_float
+from nnlr._schedule.origin import MULTIPLIERS
+from nnlr._text import listed, plural
+from nnlr.report._fold import Folding, Line
+from nnlr.report._grid import grid
+from nnlr.report._text import amount, rate, spread, wrapped
+
+# What has a plan's moves act, in the feet of tables.
+ATTACH: Final = "nnlr.attach(optimizer, plan, total_steps=...) moves them; no step is taken before."
+
+_TITLES: Final[dict[Setting, str]] = {"lr": "rate", "weight_decay": "decay"}
+
+# Lines of what is attached, and the fewest of one scheme.
+_LIMIT: Final = 60
+_LEAST: Final = 8
+
+
+def moving_steps(row: PlanRow) -> list[tuple[Step, Moves]]:
+    """The steps of a row that move it while training; none of one that is not trained."""
+    steps = row.trace if row.trainable else ()
+    return [(step, step.factor.moves) for step in steps if step.factor.moves is not None]
+
+
+def way(moves: Moves) -> str:
+    """How something moves, in a phrase.
+
+    Examples:
+        >>> way(Moves("lr", "layer3", "by half_cosine"))
+        'rate by half_cosine'
+    """
+    return f"{_TITLES[moves.setting]} {moves.how}"
+
+
+def ways(row: PlanRow) -> tuple[str, ...]:
+    """How a row moves, a phrase for each scheme."""
+    return tuple(way(moves) for _, moves in moving_steps(row))
+
+
+def moved_by(row: PlanRow) -> tuple[str, ...]:
+    """How a row moves and with which others, a phrase for each scheme."""
+    return tuple(f"{way(moves)}, as unit {moves.unit}" for _, moves in moving_steps(row))
+
+
+def mark(row: PlanRow) -> str:
+    """What a table notes of a row that moves; nothing of others."""
+    settings = {moves.setting for _, moves in moving_steps(row)}
+    if "lr" in settings:
+        return "moves"
+    return "decay moves" if settings else ""
+
+
+@dataclass
+class _Told:
+    """What one scheme moves."""
+
+    units: dict[str, None] = field(default_factory=dict)
+    hows: dict[str, None] = field(default_factory=dict)
+    rows: list[PlanRow] = field(default_factory=list)
+
+
+def moving_lines(rows: Iterable[PlanRow]) -> list[str]:
+    """A line for each scheme that moves something, for the foot of a table."""
+    schemes: dict[tuple[str, Setting], _Told] = {}
+    for row in rows:
+        for step, moves in moving_steps(row):
+            told = schemes.setdefault((step.source, moves.setting), _Told())
+            told.units[moves.unit] = None
+            told.hows[moves.how] = None
+            told.rows.append(row)
+    return [
+        f"{source} moves the {_TITLES[setting]} of {plural(len(told.rows), 'parameter')} "
+        f"({amount(sum(row.numel for row in told.rows))}) in {plural(len(told.units), 'unit')}: "
+        f"{listed(told.hows, 2)}"
+        for (source, setting), told in schemes.items()
+    ]
+
+
+def now_of(row: PlanRow, optimizer: Optimizer | None) -> "Now | None":
+    """How far what moves a row has come in an optimizer, if it is attached."""
+    attached = None if optimizer is None else at_work(optimizer)
+    if attached is None or optimizer is None:
+        return None
+    units = [unit for unit in attached.units if row.name in unit.names]
+    return Now(attached, units, optimizer.param_groups) if units else None
+
+
+@dataclass(frozen=True)
+class Now:
+    """The units of a row as they are now."""
+
+    attached: AtWork
+    units: list[Unit]
+    groups: Sequence[dict[str, Any]]
+
+    def mult(self, step: Step) -> str:
+        """The multiplier that a step of the row's trace has come to."""
+        return next(
+            (f"{rate(unit.mult)} now" for unit in self.units if unit.source == step.source), "moves"
+        )
+
+    def rate(self, setting: Setting) -> str:
+        """The rate of the moment, as base times multiplier."""
+        of_setting = [unit for unit in self.units if unit.setting == setting]
+        if not of_setting:
+            return ""
+        (group, *_) = _groups_of(of_setting[0], self.groups)
+        value, mult = as_float(group[setting]), as_float(group[MULTIPLIERS[setting]])
+        base = f"{rate(value / mult)} x {rate(mult)}" if mult else f"base x {rate(mult)}"
+        return f"{rate(value)} = {base}, at {self.attached.progress!r}"
+
+
+def _groups_of(unit: Unit, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The groups of an optimizer that hold tensors of a unit."""
+    tensors = {id(tensor) for tensor in unit.tensors}
+    return [group for group in groups if not tensors.isdisjoint(map(id, group["params"]))]
+
+
+def attached_text(attached: AtWork, optimizer: Optimizer, heads: dict[str, str]) -> str:
+    """The units that move with their multipliers and rates now, a table for each scheme.
+
+    Args:
+        attached: What is at work.
+        optimizer: The optimizer that it moves.
+        heads: What else to tell of a scheme, by its name.
+    """
+    schemes: dict[tuple[str, Setting], list[Unit]] = {}
+    for unit in attached.units:
+        schemes.setdefault((unit.source, unit.setting), []).append(unit)
+    progress = attached.progress
+    epochs = f", {plural(progress.epoch, 'epoch')} ended" if progress.epoch else ""
+    lines = [f"{type(optimizer).__name__} at {progress!r}{epochs}"]
+    room = max((_LIMIT - 1) // len(schemes) - 4, _LEAST)
+    for (source, setting), units in schemes.items():
+        hows = dict.fromkeys(m.how for unit in units for m in _moves_of(unit))
+        lines += wrapped(f"{source}: {_TITLES[setting]} {listed(hows, 2)}{heads.get(source, '')}")
+        lines += _table(units, optimizer.param_groups, setting, room)
+    return "\n".join(lines)
+
+
+def _moves_of(unit: Unit) -> list[Moves]:
+    """What the plan says of the moves of a unit."""
+    steps = moving_steps(unit.params[0].row)
+    return [moves for step, moves in steps if step.source == unit.source]
+
+
+def _table(
+    units: Sequence[Unit], groups: Sequence[dict[str, Any]], setting: Setting, room: int
+) -> list[str]:
+    """The table of some units, folded where they are many."""
+    rates = {unit.name: [as_float(g[setting]) for g in _groups_of(unit, groups)] for unit in units}
+    unit_of = {unit.name: unit for unit in units}
+    rows = [
+        unit.params[0].row._replace(
+            name=unit.name, numel=sum(param.row.numel for param in unit.params)
+        )
+        for unit in units
+    ]
+
+    def drawn(lines: Sequence[Line], gap: int | None = None) -> list[str]:
+        members = [[unit_of[row.name] for row in line.rows] for line in lines]
+        columns = {
+            "tensors": [f"{sum(len(unit.params) for unit in each):,}" for each in members],
+            "numel": [amount(line.numel) for line in lines],
+            "multiplier": [spread(unit.mult for unit in each) for each in members],
+            setting.replace("weight_", ""): [
+                spread(value for unit in each for value in rates[unit.name]) for each in members
+            ],
+        }
+        return grid("unit", [line.label or "all" for line in lines], columns, gap)
+
+    keys = [(unit.mult, *sorted(rates[unit.name])) for unit in units]
+    folding = Folding(rows, keys, [not unit.mult for unit in units])
+    lines = folding.at(1)
+    if len(text := drawn(lines)) <= room:
+        return text
+    first = room // 2
+    rest = plural(len(lines) - 2 * first, "more unit")
+    return [*drawn([*lines[:first], *lines[-first:]], first), f"... and {rest}: see attached.units"]
