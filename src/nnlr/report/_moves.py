@@ -1,6 +1,6 @@
 """What is told of multipliers that move: which scheme moves what, and how far it is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from nnlr._rows.row import PlanRow
 from nnlr._rows.units import AtWork, Unit, at_work
 from nnlr._schedule.base_rate import as_float
 from nnlr._schedule.origin import MULTIPLIERS
-from nnlr._text import listed, plural
+from nnlr._text import plural
 from nnlr.report._fold import Folding, Line
 from nnlr.report._grid import grid
 from nnlr.report._text import amount, rate, spread, wrapped
@@ -65,8 +65,7 @@ def mark(row: PlanRow) -> str:
 class _Told:
     """What one scheme moves."""
 
-    units: dict[str, None] = field(default_factory=dict)
-    hows: dict[str, None] = field(default_factory=dict)
+    how_of: dict[str, str] = field(default_factory=dict)  # each unit
     rows: list[PlanRow] = field(default_factory=list)
 
 
@@ -76,15 +75,27 @@ def moving_lines(rows: Iterable[PlanRow]) -> list[str]:
     for row in rows:
         for step, moves in moving_steps(row):
             told = schemes.setdefault((step.source, moves.setting), _Told())
-            told.units[moves.unit] = None
-            told.hows[moves.how] = None
+            told.how_of[moves.unit] = moves.how
             told.rows.append(row)
     return [
         f"{source} moves the {_TITLES[setting]} of {plural(len(told.rows), 'parameter')} "
-        f"({amount(sum(row.numel for row in told.rows))}) in {plural(len(told.units), 'unit')}: "
-        f"{listed(told.hows, 2)}"
+        f"({amount(sum(row.numel for row in told.rows))}) in {plural(len(told.how_of), 'unit')}: "
+        f"{hows(told.how_of)}"
         for (source, setting), told in schemes.items()
     ]
+
+
+def hows(how_of: Mapping[str, str]) -> str:
+    """How units move: where that differs how the first and the last do.
+
+    Examples:
+        >>> hows({"layer0": "halved", "layer1": "halved"}), hows({"a": "by f", "b": "by g"})
+        ('halved', 'by f (a) ... by g (b)')
+    """
+    if len({*how_of.values()}) < 2:
+        return "".join(dict.fromkeys(how_of.values()))
+    (first, *_, last) = how_of
+    return f"{how_of[first]} ({first}) ... {how_of[last]} ({last})"
 
 
 def now_of(row: PlanRow, optimizer: Optimizer | None) -> "Now | None":
@@ -143,8 +154,8 @@ def attached_text(attached: AtWork, optimizer: Optimizer, heads: dict[str, str])
     lines = [f"{type(optimizer).__name__} at {progress!r}{epochs}"]
     room = max((_LIMIT - 1) // len(schemes) - 4, _LEAST)
     for (source, setting), units in schemes.items():
-        hows = dict.fromkeys(m.how for unit in units for m in _moves_of(unit))
-        lines += wrapped(f"{source}: {_TITLES[setting]} {listed(hows, 2)}{heads.get(source, '')}")
+        how_of = {unit.name: moves.how for unit in units for moves in _moves_of(unit)}
+        lines += wrapped(f"{source}: {_TITLES[setting]} {hows(how_of)}{heads.get(source, '')}")
         lines += _table(units, optimizer.param_groups, setting, room)
     return "\n".join(lines)
 
