@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nnlr._apply.moving import wait_for_attach
+from nnlr._apply.moving import moving_schemes, wait_for_attach
 from nnlr._apply.optimizer import set_bases, tell, warn_about_decay, without_decay
 from nnlr._apply.options import judge_options
 from nnlr._apply.param_groups import FittedPlan, ParamGroup
@@ -23,13 +23,14 @@ from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._rows.groups import Locked
 from nnlr._schedule import base_rate
+from nnlr._schedule.moved import MOVED
 from nnlr._schedule.origin import ORIGIN, as_built
 from nnlr._schedule.progress import SCHEDULED, filled, progress
 from nnlr._text import listed, plural, warn
 from nnlr.checkpoint._hook import classes_of, hook_of
 from nnlr.checkpoint._names import KIND, SHAPE, matched, names_of
-from nnlr.checkpoint._sides import MOVED, same
 from nnlr.checkpoint._sides import Source as Saved
+from nnlr.checkpoint._sides import same
 from nnlr.checkpoint._state import Judge
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.optim._members import ALGORITHM, common_defaults
@@ -146,10 +147,18 @@ def regroup(
         set_bases(optimizer.defaults, fit.bases)
     base_rate.rebase(optimizer)
     fit.locks.apply(optimizer)
-    if (attachment := attachment_of(optimizer)) is not None:
+    _attach_again(optimizer, plan, fit)
+
+
+def _attach_again(optimizer: Optimizer, plan: Plan, fit: FittedPlan) -> None:
+    """Have the moves of the new plan act, if those of the old one did."""
+    attachment = attachment_of(optimizer)
+    if attachment is None:
+        wait_for_attach(optimizer, fit.located)
+    elif moving_schemes(fit.located):
         attachment.follow(plan, fit.located, fit.model)
     else:
-        wait_for_attach(optimizer, fit.located)
+        attachment.remove()
 
 
 # The optimizer of each algorithm, and what it trains of the plan; of one class under None.
@@ -207,8 +216,7 @@ def _new_groups(
         undeclared = _undeclared(member.defaults, old, group)
         origin = as_built({**member.defaults, **moved, **undeclared, **group})
         notes = {key: _own(key, value, old) for key, value in {**shared, **undeclared}.items()}
-        notes |= _moved(group, all_old)
-        new_groups.append({**notes, **group, **rates, ORIGIN: origin})
+        new_groups.append({**notes, **group, **rates, **_moved(group, all_old), ORIGIN: origin})
     if any("initial_weight_decay" in group for group in all_old):
         for group in new_groups:  # a schedule of weight decay goes on from the plan's value
             group["initial_weight_decay"] = group["weight_decay"]
@@ -253,7 +261,7 @@ def _agreed(
 
 def _moved(group: ParamGroup, old_groups: Sequence[ParamGroup]) -> dict[str, Any]:
     """Return how far moves had come in an old group of one of its tensors."""
-    tensors = {id(tensor) for _, tensor in group["params"]}
+    tensors = {id(tensor) for _, tensor in group["params"] if MOVED in group}
     return next(
         (
             {MOVED: old[MOVED]}

@@ -25,6 +25,7 @@ from nnlr._apply.signature import (
     refuse_unmatched,
 )
 from nnlr._rows.rates import Bases, OneBase
+from nnlr._schedule.moved import MOVED
 from nnlr._schedule.origin import note_origin
 from nnlr._text import nearest_hint, warn
 from nnlr.checkpoint import Policy, on_load
@@ -39,7 +40,7 @@ Opt = TypeVar("Opt", bound=Optimizer)
 _RATES: Final = ("lr", "weight_decay")
 
 # What a plan writes into its groups besides settings of the optimizer.
-NOTES: Final = ("name", "lr_mult", "wd_mult")
+NOTES: Final = ("name", "lr_mult", "wd_mult", MOVED)
 
 
 @dataclass(frozen=True, slots=True)

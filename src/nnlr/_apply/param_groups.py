@@ -14,6 +14,7 @@ from nnlr._model.names import Source
 from nnlr._rows.groups import Group, Locked, make_groups
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
+from nnlr._schedule.moved import MOVED, note
 from nnlr.errors import NnlrError
 from nnlr.optim._members import ALGORITHM
 
@@ -104,6 +105,7 @@ class FittedPlan:
                         "name": group.name if len(by_mesh) == 1 else f"{group.name}_mesh{position}",
                         "lr_mult": group.lr_mult,
                         "wd_mult": group.wd_mult,
+                        **({MOVED: note()} if group.unit else {}),
                     }
                 )
         return ready

@@ -6,29 +6,32 @@ by the schedule that the optimizer has or from the base rate. What moves remembe
 groups under ``moved``, and goes where the groups go: into checkpoints, and through ``regroup``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, isnan
 from time import perf_counter
+from typing import Any, Final, get_args
 
 from torch.optim import Optimizer
 
 from nnlr._apply.locate import Located, locate
-from nnlr._apply.moving import stop_waiting
+from nnlr._apply.moving import is_dry, stop_waiting
 from nnlr._arguments import instance, number, whole
-from nnlr._attach.driven import Driven, driven_groups, recall
-from nnlr._attach.locks import set_locks
+from nnlr._attach.driven import driven_groups, recall
+from nnlr._attach.locks import Locks
 from nnlr._attach.norms import set_norm_eval
 from nnlr._attach.rates import Rates
-from nnlr._declare.moves import Progress
+from nnlr._declare.moves import Progress, Setting
 from nnlr._model.names import Source
 from nnlr._plan import Plan
 from nnlr._rows.units import AtWork, Mover, Unit, at_work, movers_of
-from nnlr._schedule.base_rate import runs_step_hooks
-from nnlr._schedule.origin import MULTIPLIERS, note_origin
-from nnlr._text import listed, shown
-from nnlr.checkpoint._sides import MOVED
+from nnlr._schedule.base_rate import Group, as_float, runs_step_hooks
+from nnlr._schedule.moved import MOVED, note
+from nnlr._schedule.origin import note_origin
+from nnlr._text import listed, shown, warn
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.report._moves import attached_text
+
+_SETTINGS: Final[tuple[Setting, ...]] = get_args(Setting)
 
 
 class Attachment(AtWork):
@@ -52,15 +55,18 @@ class Attachment(AtWork):
         self.optimizer, self.plan, self.total_steps = optimizer, plan, total_steps
         self.seconds: dict[str, float] = {}
         self._step = self._epoch = 0
+        self._is_dry = False  # whether the step that runs is none of training
         note_origin(optimizer.param_groups)
         self._movers = self._movers_of(located, model)
-        self._rates = Rates(optimizer)
+        self._locks = Locks(self._movers)
+        self._rates = {setting: Rates(optimizer, setting) for setting in _SETTINGS}
+        self._pair()
+        self._go_on()
         self._hooks = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
             optimizer.register_load_state_dict_post_hook(self._loaded),
         ]
-        self._loaded(optimizer)
 
     @property
     def progress(self) -> Progress:
@@ -79,9 +85,10 @@ class Attachment(AtWork):
             metric: A finite number that was measured on held-out data, if a scheme follows one.
         """
         value = None if metric is None else number(metric, "metric", minimum=-inf)
+        self._refresh()
         self._epoch += 1
         for mover in self._movers:
-            mover.move.end_epoch(self.progress, list(mover.units.values()), value)
+            mover.move.end_epoch(self.progress, mover.all, value)
         self._update(every=True)
 
     def remove(self) -> None:
@@ -92,9 +99,10 @@ class Attachment(AtWork):
 
     def follow(self, plan: Plan, located: Sequence[Located], model: Source) -> None:
         """Go on with another plan, of which the optimizer has the groups now."""
-        self._movers = self._movers_of(located, model)
-        self.plan = plan
-        self._loaded(self.optimizer)
+        self._movers, self.plan = self._movers_of(located, model), plan
+        self._locks = Locks(self._movers)
+        self._pair()
+        self._go_on()
 
     def __repr__(self) -> str:
         sources = dict.fromkeys(unit.source for unit in self.units)
@@ -120,41 +128,81 @@ class Attachment(AtWork):
         set_norm_eval(model, [tensor for unit in units for tensor in unit.tensors])
         return movers
 
-    def _before(self, *_: object) -> None:
-        """Let moves measure before a step, with all gradients there."""
-        now = self.progress
+    # --- around a step --------------------------------------------------------------
+
+    def _before(self, _: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - new arguments
+        """Let moves measure before a step, once all gradients are there."""
+        self._refresh()
+        self._is_dry = is_dry(self.optimizer, kwargs)
+        if self._is_dry:
+            return None
+        for rates in self._rates.values():
+            rates.follow()
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._measure()
+            return None
+        later = self._once_measured(closure)
+        if len(args) > 1:
+            return (args[0], later, *args[2:]), kwargs
+        return args, {**kwargs, "closure": later}
+
+    def _once_measured(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a closure after whose first call, which computes gradients, moves measure."""
         measured = False
+
+        def evaluate() -> Any:  # noqa: ANN401 - a loss
+            nonlocal measured
+            loss = closure()
+            if not measured:
+                measured = True
+                self._measure()
+            return loss
+
+        return evaluate
+
+    def _measure(self) -> None:
+        """Let moves measure, and go to where that leads."""
+        now, measured = self.progress, False
         for mover in self._movers:
-            units = list(mover.units.values())
-            if mover.move.measures(now, units):
+            if mover.move.measures(now, mover.all):
                 began, measured = perf_counter(), True
-                mover.move.measure(now, units)
-                self.seconds[units[0].source] = perf_counter() - began
+                mover.move.measure(now, mover.all)
+                self.seconds[mover.all[0].source] = perf_counter() - began
         if measured:
             self._update(every=True)
-        else:
-            self._rates.restore(self._groups())
+        self._locks.drop_gradients()
 
     def _after(self, *_: object) -> None:
         """Count a step, and move to where it leads."""
-        self._step += 1
-        self._update()
+        skipped = getattr(self.optimizer, "found_inf", None)  # by a scaler, in a fused kernel
+        if not self._is_dry and (skipped is None or not as_float(skipped)):
+            self._step += 1
+            self._update()
 
-    def _loaded(self, _optimizer: Optimizer) -> None:
-        """Go on from what the groups remember."""
+    # --- groups ---------------------------------------------------------------------
+
+    def _loaded(self, *_: object) -> None:
+        """Go on from what a checkpoint remembers."""
         self._pair()
-        self._step, self._epoch = recall(self._driven)
-        self._update(every=True)
+        if not any(MOVED in each.group for each in self._driven):
+            warn(
+                "The checkpoint is of a run in which nothing moved, so that the moves of "
+                f"{listed(dict.fromkeys(unit.source for unit in self.units))} begin now, at step 0."
+            )
+        self._go_on()
 
-    def _groups(self) -> list[Driven]:
-        """Return the groups that move, as they are now: some calls replace them."""
+    def _refresh(self) -> None:
+        """Take up groups that have been added or replaced."""
         groups = self.optimizer.param_groups
-        if len(groups) != self._count or any(
-            groups[at] is not driven.group
-            for at, driven in zip(self._at, self._driven, strict=True)
+        present = [groups[at] for at in self._at if at < len(groups)]
+        if len(present) < len(self._at) or any(
+            group is not each.group for group, each in zip(present, self._driven, strict=True)
         ):
             self._pair()
-        return self._driven
+            self._go_on()
+        elif len(groups) != self._count:
+            self._pair()
 
     def _pair(self) -> None:
         """Find the groups that follow units."""
@@ -162,34 +210,48 @@ class Attachment(AtWork):
         position = {id(group): at for at, group in enumerate(self.optimizer.param_groups)}
         self._at = [position[id(driven.group)] for driven in self._driven]
         self._count = len(self.optimizer.param_groups)
+        for rates in self._rates.values():
+            rates.pair(self._driven)
+
+    def _go_on(self) -> None:
+        """Go on from what the groups remember."""
+        counts = recall(self._driven)
+        self._step, self._epoch = counts.get("step", 0), counts.get("epoch", 0)
+        before = counts.get("total_steps", 0)
+        if before and self.total_steps and before != self.total_steps:
+            warn(
+                f"The run was to take {before:,} steps when it was saved, and now total_steps is "
+                f"{self.total_steps:,}, which counts: what moves by the part of the run that is "
+                f"done is at step {self._step:,} of those."
+            )
+        self._update(every=True)
 
     def _update(self, *, every: bool = False) -> None:
         """Ask moves for their multipliers, and write what has changed."""
-        now, driven = self.progress, self._groups()
+        now, due = self.progress, every
         for mover in self._movers:
-            units = list(mover.units.values())
-            if every or mover.move.due(now, units):
-                for unit, mult in zip(units, _checked(mover, now, units), strict=True):
+            if every or mover.move.due(now, mover.all):
+                due = True
+                for unit, mult in zip(mover.all, _checked(mover, now), strict=True):
                     unit.mult = mult
-        shared: dict[str, float] = {"step": self._step, "epoch": self._epoch}
-        changed = []
-        for each in driven:
-            own = each.note()
-            each.group[MOVED] = {**shared, **own} if own else shared
-            for setting, key in MULTIPLIERS.items():
-                mult = each.mult(setting)
-                if each.group.get(key) != mult:
-                    each.group[key] = mult
-                    changed.append((setting, each.group))
-        if every:
-            changed = [(key, each.group) for each in driven for key in MULTIPLIERS]
-        if changed:
-            set_locks(self._movers)
-            self._rates.write(changed)
+        changed: dict[Setting, list[Group]] = {setting: [] for setting in _SETTINGS}
+        for each in self._driven if due else ():
+            for setting in each.write():
+                changed[setting].append(each.group)
+        counts = self._step, self._epoch, self.total_steps or 0
+        for each in self._driven:
+            each.group[MOVED] = note(*counts, each.memory)
+        if due:
+            self._locks.follow(every=every)
+        for setting, rates in self._rates.items():
+            groups = rates.moving if every else changed[setting]
+            if groups:
+                rates.write(groups)
 
 
-def _checked(mover: Mover, now: Progress, units: list[Unit]) -> list[float]:
+def _checked(mover: Mover, now: Progress) -> list[float]:
     """Return the multipliers that a move gives its units; refuse what no training can use."""
+    units = mover.all
     mults = mover.move.mults(now, units)
     if len(mults) != len(units):
         raise NnlrError(

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from torch.optim import Optimizer
 
+from nnlr._declare.moves import Setting
 from nnlr._rows.units import Mover, Unit
 from nnlr._schedule.base_rate import Group
+from nnlr._schedule.moved import MOVED, read, written
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN
 from nnlr._text import listed
-from nnlr.checkpoint._sides import MOVED
 from nnlr.errors import ConfigError
 
 
@@ -20,9 +21,10 @@ class Driven:
 
     group: Group
     units: list[tuple[Mover, Unit]]
-    fixed: dict[str, float]  # the multipliers that do not move, as the code built them
+    fixed: dict[Setting, float]  # of what moves: the multiplier as the code built it
+    memory: str = ""  # of its units, as text
 
-    def mult(self, setting: str) -> float:
+    def mult(self, setting: Setting) -> float:
         """Return its multiplier now."""
         value = self.fixed[setting]
         for _, unit in self.units:
@@ -30,13 +32,16 @@ class Driven:
                 value *= unit.mult
         return value
 
-    def note(self) -> dict[str, float]:
-        """Return what its moves remember, as plain numbers by name."""
-        return {
-            f"{mover.key}.{name}": value
-            for mover, unit in self.units
-            for name, value in unit.memory.items()
-        }
+    def write(self) -> list[Setting]:
+        """Write its multipliers, note what its moves remember, and return what has changed."""
+        self.memory = written({mover.key: unit.memory for mover, unit in self.units})
+        changed: list[Setting] = []
+        for setting in self.fixed:
+            mult, key = self.mult(setting), MULTIPLIERS[setting]
+            if self.group.get(key) != mult:
+                self.group[key] = mult
+                changed.append(setting)
+        return changed
 
 
 def driven_groups(optimizer: Optimizer, movers: Sequence[Mover]) -> list[Driven]:
@@ -57,7 +62,10 @@ def driven_groups(optimizer: Optimizer, movers: Sequence[Mover]) -> list[Driven]
                 "the optimizer with plan.optimizer, or regroup it: nnlr.regroup(optimizer, plan)."
             )
         origin: dict[str, Any] = group.get(ORIGIN, {})
-        fixed = {key: float(origin.get(m, group.get(m, 1.0))) for key, m in MULTIPLIERS.items()}
+        fixed: dict[Setting, float] = {}
+        for _, unit in first:
+            key = MULTIPLIERS[unit.setting]
+            fixed[unit.setting] = float(origin.get(key, group.get(key, 1.0)))
         driven.append(Driven(group, first, fixed))
     present = {id(t) for group in optimizer.param_groups for t in group["params"]}
     for _, unit in _all(movers):
@@ -76,15 +84,18 @@ def _all(movers: Sequence[Mover]) -> Iterator[tuple[Mover, Unit]]:
     return ((mover, unit) for mover in movers for unit in mover.units.values())
 
 
-# Numbers in a group's note that are of the run, not of a unit.
-OF_THE_RUN: Final = ("step", "epoch")
+def recall(driven: Sequence[Driven]) -> dict[str, int]:
+    """Give all units the memory of their groups' notes, and return the counts of these.
 
-
-def recall(driven: Sequence[Driven]) -> tuple[int, int]:
-    """Take the memory of all units from the groups' notes; return the steps and epochs so far."""
-    notes = [(group, group.group.get(MOVED) or {}) for group in driven]
-    for group, note in notes:
-        for mover, unit in group.units if note else ():
-            mover.remember(note, unit)
-    step, epoch = (max((int(n.get(key, 0)) for _, n in notes), default=0) for key in OF_THE_RUN)
-    return step, epoch
+    Of a group that was new to the run the note is behind: the counts are the highest.
+    """
+    counts: dict[str, int] = {}
+    for each in driven:
+        noted = each.group.get(MOVED) or {}
+        memory = read(noted.get("memory", ""))
+        for mover, unit in each.units:
+            unit.memory = dict(memory.get(mover.key, {}))
+        for key, count in noted.items():
+            if key != "memory":
+                counts[key] = max(counts.get(key, 0), int(count))
+    return counts

@@ -1,90 +1,126 @@
-"""The rates of groups whose multipliers move: base times multiplier, whoever moves the base."""
+"""The rates of groups whose multipliers move: base times multiplier, whoever moves the base.
+
+Under a schedule of nnlr a rate is the base of the moment times the multiplier. Else it is the
+base as built times a factor: what others, such as a scheduler of torch, have made of it. The
+factor is read off a group that does not move.
+"""
 
 from collections.abc import Iterable, Sequence
 from math import isclose
+from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._attach.driven import Driven
-from nnlr._schedule.base_rate import BaseRate, Group, as_float, put, scheduled
-from nnlr._schedule.origin import MULTIPLIERS, bases_of
+from nnlr._declare.moves import Setting
+from nnlr._schedule.base_rate import Group, as_float, put, scheduled
+from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, bases_of
+from nnlr._schedule.progress import filled
 from nnlr._text import listed
 from nnlr.errors import ConfigError
+from nnlr.optim._members import ALGORITHM
+from nnlr.optim._mixed import member_of
 
 # Rates that differ by less (relative) are one rate, computed in another order.
 _NOISE = 1e-6
 
 
 class Rates:
-    """Writes the rates that follow from multipliers.
+    """Writes one setting, ``lr`` or ``weight_decay``, of the groups in which it moves."""
 
-    Under a schedule of nnlr they are the base rate of the moment times the multiplier. Else they
-    are the base as built, times what others have made of it: a foreign scheduler is read off a
-    group that does not move.
-    """
+    def __init__(self, optimizer: Optimizer, setting: Setting) -> None:
+        self._optimizer, self._setting, self._mult = optimizer, setting, MULTIPLIERS[setting]
+        self._factor = 1.0  # of others, on the base as built
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
-        self._factor = 1.0  # of others, on the base rates as built
-        self._written: dict[int, float] = {}  # by group
+    def pair(self, driven: Sequence[Driven]) -> None:
+        """Take up the groups as they are now, and how far others have moved their rates."""
+        setting, groups = self._setting, self._optimizer.param_groups
+        self.moving = [d.group for d in driven if setting in d.fixed and setting in d.group]
+        self._bases = bases_of(group[ORIGIN] for group in groups if ORIGIN in group)
+        moving = {id(group) for group in self.moving}
+        fixed = [g for g in groups if id(g) not in moving and setting in g and self._due(g)]
+        plain = (group for group in fixed if group[self._mult] == 1)
+        largest = max(fixed, key=lambda group: float(group[self._mult]), default=None)
+        self._reference = next(plain, largest)
+        if setting not in scheduled(self._optimizer):
+            factor = self._read()
+            self._factor = self._factor if factor is None else factor
+        self._look()
 
-    def write(self, changed: Iterable[tuple[str, Group]]) -> None:
-        """Write the rates of groups whose multiplier of a setting has changed."""
-        by_setting: dict[str, list[Group]] = {}
-        for setting, group in changed:
-            by_setting.setdefault(setting, []).append(group)
-        courses = scheduled(self.optimizer)
-        for setting, groups in by_setting.items():
-            rate = courses.get(setting)
-            if rate is not None:
-                rate.write(groups)
-                continue
-            constant = self._constant(setting)
-            factor = self._factor if setting == "lr" else 1.0
-            due = constant.rates(group for group in groups if setting in group)
-            put(setting, [(group, rate * factor) for group, rate in due])
-            if setting == "lr":
-                self._written |= {id(group): as_float(group["lr"]) for group in groups}
-
-    def restore(self, driven: Sequence[Driven]) -> None:
-        """Give groups that move their rates again where a foreign scheduler has written others."""
-        if "lr" in scheduled(self.optimizer):
-            return
-        written = [self._written.get(id(each.group)) for each in driven]
-        same = [
-            before is not None and isclose(as_float(each.group["lr"]), before, rel_tol=_NOISE)
-            for each, before in zip(driven, written, strict=True)
-        ]
-        moving = {id(each.group) for each in driven}
-        others = [
-            group
-            for group in self.optimizer.param_groups
-            if id(group) not in moving and group.get(MULTIPLIERS["lr"])
-        ]
-        if others:
-            base = self._constant("lr").base_of(others[0]) * others[0]["lr_mult"]
-            factor = as_float(others[0]["lr"]) / base
-            if all(same) and isclose(factor, self._factor, rel_tol=_NOISE):
-                return
-            self._factor = factor
-        elif all(same):
-            return
+    def write(self, groups: Iterable[Group]) -> None:
+        """Write the rates of groups whose multiplier has changed."""
+        rate, start = scheduled(self._optimizer).get(self._setting), f"initial_{self._setting}"
+        groups = [group for group in groups if self._setting in group]
+        if rate is not None:
+            rate.write(groups)
         else:
-            names = [
-                e.group.get("name", "a group") for e, ok in zip(driven, same, strict=True) if not ok
-            ]
-            raise ConfigError(
-                f"Something else has written the rates of {listed(names)}, all groups move, and so "
-                "nothing tells which base rate is meant. Pass the scheduler through nnlr.schedule: "
-                "nnlr.schedule(optimizer, SchedulerClass, ...)."
-            )
-        self.write([("lr", each.group) for each in driven])
+            put(self._setting, [(group, self._due(group) * self._factor) for group in groups])
+        for group in groups:
+            if start in group:  # what a rate is relative to, for those who ask how far it has come
+                base = self._base(group) if rate is None else rate.base_of(group)
+                group[start] = filled(base * float(group[self._mult]), group[start])
+        self._look()
 
-    def _constant(self, setting: str) -> BaseRate:
-        """Return the base rates as built."""
-        bases = bases_of(
-            group["origin"] for group in self.optimizer.param_groups if "origin" in group
-        )
-        return BaseRate(
-            setting, {a: b for (a, key), b in bases.items() if key == setting} or {None: 0.0}
-        )
+    def follow(self) -> None:
+        """Give groups their rates again where somebody else has written some."""
+        if self._setting in scheduled(self._optimizer) or all(
+            group.get(self._setting) is value and _version(value) == version
+            for group, value, version in self._seen
+        ):
+            return
+        factor = self._read()
+        if factor is None or (self._reference is None and self._by_scheduler()):
+            self._refuse()
+        else:
+            self._factor = factor
+            if self._reference is not None:
+                self.write(self.moving)
+        self._look()
+
+    def _by_scheduler(self) -> bool:
+        """Whether a scheduler was built on groups that move."""
+        return any(f"initial_{self._setting}" in group for group in self.moving)
+
+    def _refuse(self) -> None:
+        """Refuse rates that tell nothing of the base, unless all are 0, as in a warm-up."""
+        if any(as_float(group[self._setting]) for group in self.moving):
+            names = [group.get("name", "a group") for group in self.moving]
+            raise ConfigError(
+                f"Something else writes the {self._setting} of {listed(names)}. All groups move, "
+                "so nothing tells which base rate it means. Pass the scheduler through "
+                "nnlr.schedule: nnlr.schedule(optimizer, SchedulerClass, ...)."
+            )
+
+    def _read(self) -> float | None:
+        """Return the factor of others on the base as built; ``None`` if groups contradict."""
+        if (reference := self._reference) is not None:
+            return as_float(reference[self._setting]) / self._due(reference)
+        pairs = [(as_float(group[self._setting]), self._due(group)) for group in self.moving]
+        factors = [rate / due for rate, due in pairs if due]
+        if all(isclose(factor, self._factor, rel_tol=_NOISE) for factor in factors):
+            return self._factor
+        alike = all(isclose(factor, factors[0], rel_tol=_NOISE) for factor in factors)
+        return factors[0] if alike else None
+
+    def _look(self) -> None:
+        """Remember the rates as they are, to see whether somebody else writes some."""
+        watched = [*self.moving, *([] if self._reference is None else [self._reference])]
+        values = [(group, group.get(self._setting)) for group in watched]
+        self._seen: list[tuple[Group, Any, int]] = [(g, v, _version(v)) for g, v in values]
+
+    def _due(self, group: Group) -> float:
+        """Return the base as built times the multiplier of a group now."""
+        return self._base(group) * float(group.get(self._mult) or 0.0)
+
+    def _base(self, group: Group) -> float:
+        """Return the base that the multiplier of a group refers to, as built."""
+        algorithm = group.get(ALGORITHM)
+        if (base := self._bases.get((algorithm, self._setting))) is not None:
+            return base
+        return as_float(member_of(self._optimizer, group).defaults.get(self._setting) or 0.0)
+
+
+def _version(value: object) -> int:
+    """Return how often a tensor was written into."""
+    return value._version if isinstance(value, Tensor) else 0

@@ -408,6 +408,9 @@ def _restricted(traces: Mapping[int, Trace], restriction: str, path: str = "") -
         if path and layer is not None:
             tower = f"{path}.{layer.tower}" if layer.tower else path
             factor = replace(factor, layer=layer._replace(tower=tower))
+        if path and (moves := factor.moves) is not None:
+            unit = f"{path}.{moves.unit}" if moves.unit else path
+            factor = replace(factor, moves=moves._replace(unit=unit))
         return replace(step, source=f"{step.source} {restriction}", factor=factor)
 
     steps = {id(step): step for trace in traces.values() for step in trace}

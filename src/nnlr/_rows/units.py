@@ -1,7 +1,7 @@
 """The units of a plan's moves: which parameters move together, and what they remember."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -96,10 +96,10 @@ class Mover:
     key: str  # what its memory is called in groups
     units: dict[str, Unit] = field(default_factory=dict)
 
-    def remember(self, notes: Mapping[str, float], unit: Unit) -> None:
-        """Take a unit's memory from the note of a group."""
-        begin = f"{self.key}."
-        unit.memory = {k.removeprefix(begin): v for k, v in notes.items() if k.startswith(begin)}
+    @property
+    def all(self) -> list[Unit]:
+        """All its units, in the model's order."""
+        return list(self.units.values())
 
 
 def movers_of(params: Iterable[Param], optimizer: Optimizer) -> list[Mover]:

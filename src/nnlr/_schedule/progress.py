@@ -6,6 +6,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from nnlr._schedule.moved import MOVED
+
 # What schedulers keep in a group in proportion to its learning rate.
 SCHEDULED: Final = ("lr", "initial_lr", "max_lr", "min_lr")
 
@@ -30,10 +32,10 @@ def peak(group: Mapping[str, Any]) -> float | None:
 def progress(groups: Iterable[Mapping[str, Any]]) -> dict[str, float] | None:
     """Return how far a scheduler has moved the reference group, relative to its peak.
 
-    The reference is the first group with a peak above 0. ``None`` if there is no note of a
-    scheduler.
+    The reference is the first group with a peak above 0, and with a multiplier that does not move
+    if there is such a group. ``None`` if there is no note of a scheduler.
     """
-    for group in groups:
+    for group in sorted(groups, key=lambda group: MOVED in group):
         if high := peak(group):
             # An optimizer may use one of these keys for itself, and have None there.
             return {

@@ -6,6 +6,7 @@ from typing import cast
 from torch.optim import Optimizer
 
 from nnlr._schedule.base_rate import Group, as_float
+from nnlr._schedule.moved import MOVED
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 from nnlr.optim._members import ALGORITHM
@@ -16,9 +17,10 @@ def reference_group(groups: Iterable[Group]) -> Group | None:
     """Return the group that has the base rate, or ``None`` if no group has a multiplier.
 
     It is the first whose ``lr_mult`` is 1, else the one with the largest; of the first of
-    several algorithms.
+    several algorithms, and of the groups that do not move if there are such.
     """
     marked = [group for group in groups if group.get("lr_mult")]
+    marked = [group for group in marked if MOVED not in group] or marked
     marked = [group for group in marked if group.get(ALGORITHM) == marked[0].get(ALGORITHM)]
     plain = (group for group in marked if group["lr_mult"] == 1)
     largest = max(marked, key=lambda group: float(group["lr_mult"]), default=None)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from nnlr._schedule.moved import MOVED, fault
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, number, plain
 from nnlr._schedule.progress import SCHEDULED
 from nnlr._text import shown
@@ -65,6 +66,9 @@ def refuse_bad_values(groups: Sequence[Group], present: Sequence[Group]) -> None
         origin = group.get(ORIGIN, {})
         if not isinstance(origin, Mapping):
             raise _error(group, position, ORIGIN, origin, "a dictionary of settings")
+        moves = group.get(MOVED) is not None
+        if moves and (need := fault(group[MOVED])) is not None:
+            raise _error(group, position, MOVED, group[MOVED], need)
         for settings in (group, origin):
             for key, value in settings.items():
                 if type(value) is float and 0 <= value < inf:
@@ -78,7 +82,7 @@ def refuse_bad_values(groups: Sequence[Group], present: Sequence[Group]) -> None
                         raise _error(group, position, key, part, "at least 0")
                     if key == "betas" and (part is None or (isinstance(part, float) and part > 1)):
                         raise _error(group, position, key, part, "numbers from 0 to 1")
-        for key in MULTIPLIERS:
+        for key in MULTIPLIERS if not moves else ():  # 0 is a multiplier as any other then
             _refuse_zero(group, position, groups, key)
 
 

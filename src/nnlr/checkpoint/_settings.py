@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from nnlr._schedule.moved import MOVED
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, PLAIN, number, plain
 from nnlr._schedule.progress import filled
 from nnlr.checkpoint._rates import Rate
 from nnlr.checkpoint._report import Difference, short
-from nnlr.checkpoint._sides import APART, MOVED, NOTES, OF_THE_CODE, Source, Target, same
+from nnlr.checkpoint._sides import APART, NOTES, OF_THE_CODE, Source, Target, same
 from nnlr.errors import ConfigError
 
 # What schedulers cycle beside the rate: a code that starts it elsewhere cycles from there.
@@ -58,8 +59,9 @@ class Settings:
             self._tell_rate(rate, target)
         if ORIGIN in target.group:
             settings[ORIGIN] = self._origin(target)
-        for source in target.having(MOVED)[:1]:
-            settings[MOVED] = dict(source.group[MOVED])
+        notes = [s.group[MOVED] for s in target.sources if s.group.get(MOVED) is not None]
+        if settings.pop(MOVED, None) is not None and notes:
+            settings[MOVED] = dict(notes[0])
         return {key: _own(value) for key, value in settings.items()}
 
     def _setting(self, key: str, target: Target, settings: dict[str, Any]) -> None:
@@ -103,12 +105,18 @@ class Settings:
             self._tell(key, changed, code, "checkpoint" if counts else "code")
 
     def _multiplier(self, rate: "Rate", target: Target) -> float | None:
-        """Return the multiplier of a group, if training had moved it."""
+        """Return the multiplier of a group, if training had moved it.
+
+        One that moves while training goes on in proportion to the code's.
+        """
         sources = target.having(rate.mult)
         if not any(rate.mult in source.origin and source.moved(rate.mult) for source in sources):
             return None
         moved: float = self._agreed(rate.mult, target)
-        return moved
+        start, code = number(sources[0].origin, rate.mult), rate.multiplier(target)
+        if MOVED not in sources[0].group or start is None or code is None:
+            return moved
+        return moved if start == code else moved / start * code if start else code
 
     def _saved_rate(self, rate: "Rate", target: Target, settings: dict[str, Any]) -> None:
         """Take a rate and its multiplier from the checkpoint."""
@@ -166,6 +174,7 @@ class Settings:
         for source in sources if start is not None else ():
             was, saved_start = number(source.origin, rate.mult), number(source.origin, rate.key)
             moved = was is not None and rate.mult in source.group and source.moved(rate.mult)
+            moved = moved and not (MOVED in source.group and MOVED in target.group)
             if was is None or mult is None:
                 was_base, base = saved_start, start
             else:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from nnlr._schedule.moved import MOVED
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN, as_built, plain
 from nnlr._schedule.progress import SCHEDULED
 from nnlr.optim._members import ALGORITHM
@@ -15,9 +16,6 @@ Group = Mapping[str, Any]
 
 # The key under which the hook of `on_load` adds names and classes to groups of a state dict.
 NOTE: Final = "nnlr"
-
-# How far the moves of nnlr.attach have come, and what they remember, in each group that moves.
-MOVED: Final = "moved"
 
 # Numbers that differ by less are one number, computed in another order or as float32.
 NOISE: Final = 1e-6
