@@ -162,7 +162,17 @@ def unit_of(layer: Layer | None) -> str:
     """
     if layer is None:
         return ""
-    return f"{layer.tower}.layer{layer.depth}" if layer.tower else f"layer{layer.depth}"
+    return inside(layer.tower, f"layer{layer.depth}")
+
+
+def inside(path: str, name: str) -> str:
+    """Return a name below a path, either of which may be empty.
+
+    Examples:
+        >>> inside("encoder", "layer0"), inside("", "layer0"), inside("encoder", "")
+        ('encoder.layer0', 'layer0', 'encoder')
+    """
+    return ".".join(filter(None, (path, name)))
 
 
 def _arguments(function: Callable[..., Any]) -> int:

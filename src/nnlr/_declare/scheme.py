@@ -15,7 +15,7 @@ from torch import nn
 
 from nnlr._arguments import Written, by_fields, choice, flag
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
-from nnlr._declare.moves import Move, Moves, Setting, Timed, unit_of
+from nnlr._declare.moves import Move, Moves, Setting, Timed, inside, unit_of
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, with_roles
 from nnlr._select.selector import Selector, as_selector
@@ -400,17 +400,15 @@ class At(_Combined):
 def _restricted(traces: Mapping[int, Trace], restriction: str, path: str = "") -> dict[int, Trace]:
     """The same traces, whose sources name a restriction; steps that were shared stay shared.
 
-    Towers get the path of the submodule that they were found in.
+    Towers and units get the path of the submodule that they were found in.
     """
 
     def restricted(step: Step) -> Step:
         factor, layer = step.factor, step.factor.layer
         if path and layer is not None:
-            tower = f"{path}.{layer.tower}" if layer.tower else path
-            factor = replace(factor, layer=layer._replace(tower=tower))
+            factor = replace(factor, layer=layer._replace(tower=inside(path, layer.tower)))
         if path and (moves := factor.moves) is not None:
-            unit = f"{path}.{moves.unit}" if moves.unit else path
-            factor = replace(factor, moves=moves._replace(unit=unit))
+            factor = replace(factor, moves=moves._replace(unit=inside(path, moves.unit)))
         return replace(step, source=f"{step.source} {restriction}", factor=factor)
 
     steps = {id(step): step for trace in traces.values() for step in trace}
