@@ -22,11 +22,11 @@ def arguments(doc, script):
     return parser.parse_args()
 
 
-def run(path, cells, measure):
-    """All cells of a file, after measuring those of ``cells`` that it lacks."""
-    rows = [{key: _value(text) for key, text in row.items()} for row in read(path)]
-    done = [{key: row[key] for key in cells[0]} for row in rows]
-    lacking = [cell for cell in cells if cell not in done]
+def run(path, wanted, measure):
+    """All cells of a file, after measuring those that it lacks of what is wanted."""
+    rows = numbers(read(path))
+    done = [{key: row[key] for key in wanted[0]} for row in rows]
+    lacking = [cell for cell in wanted if cell not in done]
     start = time.process_time()
     for cell in lacking:
         row = cell | measure(**cell)
@@ -35,6 +35,16 @@ def run(path, cells, measure):
     if lacking:
         print(f"{len(lacking)} cells in {time.process_time() - start:.0f} s of CPU time\n")
     return rows
+
+
+def cells(module):
+    """The committed cells of a script of this folder."""
+    return numbers(read(Path(module.__file__).with_suffix(".csv")))
+
+
+def numbers(rows):
+    """The same cells, with numbers where the texts are some."""
+    return [{key: _value(text) for key, text in row.items()} for row in rows]
 
 
 def _value(text):

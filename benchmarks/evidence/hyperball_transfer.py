@@ -13,6 +13,7 @@ import itertools
 import sysconfig
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from _cells import arguments, run, select, spread, table
@@ -22,7 +23,8 @@ from torch.nn import functional as F
 import nnlr
 
 WIDTHS, DEPTHS = (32, 64, 128, 256, 512), (1, 2, 4, 8)
-SIZES = tuple(dict.fromkeys([(width, 2) for width in WIDTHS] + [(64, depth) for depth in DEPTHS]))
+WIDE, DEEP = [(width, 2) for width in WIDTHS], [(64, depth) for depth in DEPTHS]
+SIZES = list(dict.fromkeys(WIDE + DEEP))
 OCTAVES = {"AdamW": range(-11, -2), "hyperball": range(-9, 0)}  # log2 of the rate
 SEEDS = range(10, 20)
 STEPS, WARM, BATCH = 120, 12, 128
@@ -113,20 +115,13 @@ def drifts(rows, arm, sizes, seeds):
 
 
 def summary(rows, seeds):
-    """A line for each arm and size."""
-    for arm, sizes in itertools.product(
-        OCTAVES, ([(w, 2) for w in WIDTHS], [(64, d) for d in DEPTHS])
-    ):
+    """A line for each arm and size: best rates, drift from the smallest, the lowest loss."""
+    for arm, sizes in itertools.product(OCTAVES, (WIDE, DEEP)):
         for (width, depth), rates, drift in drifts(rows, arm, sizes, seeds):
-            lows = [
-                min(
-                    row["loss"]
-                    for row in select(rows, arm=arm, width=width, depth=depth, seed=seed)
-                )
-                for seed in seeds
-            ]
-            rate = f"{sum(rates) / len(rates):.1f} ({min(rates)} to {max(rates)})"
-            yield arm, width, depth, rate, spread(drift), spread(lows, 3)
+            of_size = select(rows, arm=arm, width=width, depth=depth)
+            lows = [min(row["loss"] for row in select(of_size, seed=seed)) for seed in seeds]
+            each = f"{fmean(rates):.1f} ({min(rates)} to {max(rates)})"
+            yield arm, width, depth, each, spread(drift), spread(lows, 3)
 
 
 def main():

@@ -47,21 +47,27 @@ def losses_of(rows, **settings):
     return {row["octave"]: row["loss"] for row in select(rows, **settings)}
 
 
+def carried(rows, arm, width, seeds):
+    """By seed: the best rate, octaves from that of the narrowest, and what keeping that costs."""
+    narrow = [best(losses_of(rows, arm=arm, width=WIDTHS[0], seed=seed)) for seed in seeds]
+    losses = [losses_of(rows, arm=arm, width=width, seed=seed) for seed in seeds]
+    rates = list(map(best, losses))
+    drift = [rate - first for rate, first in zip(rates, narrow, strict=True)]
+    pairs = zip(losses, narrow, strict=True)
+    return rates, drift, [of_seed[first] / min(of_seed.values()) for of_seed, first in pairs]
+
+
+def best(losses):
+    """The rate with the lowest loss."""
+    return min(losses, key=losses.__getitem__)
+
+
 def summary(rows, seeds):
     """A line for each arm and width: best rates, drift, and what carrying the rate over costs."""
-    for arm in ARMS:
-        base = []
-        for width in WIDTHS:
-            losses = [losses_of(rows, arm=arm, width=width, seed=seed) for seed in seeds]
-            rates = [min(of_seed, key=of_seed.__getitem__) for of_seed in losses]
-            base = base or rates
-            drift = [rate - first for rate, first in zip(rates, base, strict=True)]
-            costs = [
-                of_seed[first] / min(of_seed.values())
-                for of_seed, first in zip(losses, base, strict=True)
-            ]
-            each = f"{median(rates):g} ({min(rates)} to {max(rates)})"
-            yield arm, width, each, spread(drift, 1), spread(costs)
+    for arm, width in itertools.product(ARMS, WIDTHS):
+        rates, drift, costs = carried(rows, arm, width, seeds)
+        each = f"{median(rates):g} ({min(rates)} to {max(rates)})"
+        yield arm, width, each, spread(drift, 1), spread(costs)
 
 
 def main():
