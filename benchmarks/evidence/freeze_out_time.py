@@ -3,8 +3,8 @@
 A convolutional network of ten layers learns scikit-learn's digits: 600 to train on, the others to
 test. Four arms: a cosine for all layers; FreezeOut as published (t_0 0.8, cubic, scaled) and from
 t_0 0.5; and a cosine over fewer steps, which saves time without any scheme. Each has its rate from
-the same five, chosen on seeds 0 to 2; the figures are of seeds 10 to 19 at that rate, where arms take
-turns step by step and each step is timed.
+the same five, chosen on seeds 0 to 2. The figures are of seeds 10 to 19 at that rate, where the
+arms take turns step by step and each step is timed.
 
     python benchmarks/evidence/freeze_out_time.py                              what is committed
     python benchmarks/evidence/freeze_out_time.py --small --cells again.csv    run a part
