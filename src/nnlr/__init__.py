@@ -36,6 +36,7 @@ from nnlr.schemes import no_weight_decay as no_weight_decay
 from nnlr.schemes import discriminative as discriminative
 from nnlr.schemes import freeze as freeze
 from nnlr.schemes import freeze_out as freeze_out
+from nnlr.schemes import unfreeze as unfreeze
 from nnlr.schemes import lora_plus as lora_plus
 from nnlr.schemes import caffe as caffe
 from nnlr.schemes import caffe_prototxt as caffe_prototxt

@@ -94,6 +94,16 @@ CASES = {
     "torchtitan": [
         nnlr.torchtitan([{"pattern": ".*", "lr": 0.1, "weight_decay": 0, "betas": (0.9, 0.95)}])
     ],
+    "unfreeze": [
+        nnlr.unfreeze("ulmfit", ["a.*", "b.*"], epochs=2, patience=3, warmup=5),
+        nnlr.unfreeze(
+            [{"train": [-1, nnlr.role("norm")]}, {"train": "*", "epoch": 2, "lr": 0.01}],
+            4,
+            mode="max",
+            rest="frozen",
+            keep=nnlr.role("bias"),
+        ),
+    ],
     "rule": [
         nnlr.rule("a.*"),
         nnlr.rule("a.*", lr_mult=0.1, options={"betas": (0.9, 0.95), "fused": None}),

@@ -96,6 +96,7 @@ class Move:
 
     Attributes:
         needs_total: Whether it has to know how many steps the run has.
+        needs_epochs: Whether it has to be told of the ends of epochs.
         locks: Whether parameters that it moves to 0 lose gradient for as long.
         drops_state: Whether they lose the optimizer's state too, and start afresh later.
         norm_eval: Whether normalisation layers that are locked so have a forward as in eval mode:
@@ -103,6 +104,7 @@ class Move:
     """
 
     needs_total: bool = False
+    needs_epochs: bool = False
     locks: bool = False
     drops_state: bool = False
     norm_eval: bool = False

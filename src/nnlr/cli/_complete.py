@@ -10,7 +10,7 @@ SCHEMES: Final = (
     *("big_vision", "caffe", "caffe_prototxt", "complete_p", "detectron2", "discriminative"),
     *("freeze", "freeze_out"),
     *("layer_decay", "lora_plus", "megatron", "mmengine", "mup", "no_weight_decay", "roles"),
-    *("route", "rule", "rules", "torchtitan"),
+    *("route", "rule", "rules", "torchtitan", "unfreeze"),
 )
 COLUMNS: Final = (
     *("algorithm", "bytes", "eps_mult", "group", "init_mult", "layer", "lr", "lr_mult", "numel"),

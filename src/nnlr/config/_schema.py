@@ -14,7 +14,7 @@ from nnlr.config._classes import OPTIMIZERS, SCHEDULERS, Kind
 from nnlr.config._load import RATE, SCHEMA_KEY
 from nnlr.config._recipe import Recipe
 from nnlr.config._scheme import NUMBER
-from nnlr.config._types import LISTS, alternatives, is_open
+from nnlr.config._types import LISTS, alternatives, is_open, keys_of
 from nnlr.depth import INDEXERS, Indexer
 
 Schema = dict[str, Any]
@@ -250,6 +250,10 @@ def _forms(one: Any, types: Sequence[Any]) -> list[Schema]:  # noqa: ANN401 - a 
         forms = [{"type": "object", "additionalProperties": values}]
         if Selector in keys:
             forms.append({"type": "array", "items": _tuple([_any_of(keys), values])})
+    elif table := keys_of((one,)):
+        texts = _argument_texts(one)
+        properties = {key: {**_any_of(t), **_described(texts, key)} for key, t in table.items()}
+        forms = [{"type": "object", "properties": properties, "additionalProperties": False}]
     elif origin is tuple:
         forms = [_tuple([_any_of(alternatives(member)) for member in inside])]
     elif origin in LISTS:

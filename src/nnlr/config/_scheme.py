@@ -22,7 +22,7 @@ from nnlr.config._at import At, is_reference, root
 from nnlr.config._calls import Callee, indexers, schemes, selectors
 from nnlr.config._plain import plain
 from nnlr.config._read import read
-from nnlr.config._types import LISTS, alternatives
+from nnlr.config._types import LISTS, alternatives, keys_of
 from nnlr.depth import Indexer
 from nnlr.errors import ConfigError, NnlrError
 
@@ -210,6 +210,10 @@ def _from_mapping(
     at: At,
 ) -> Any:  # noqa: ANN401 - of these types
     """A slice, a selector, an indexer, or a mapping with its values."""
+    if table := keys_of(types):
+        return {
+            key: decoded(value, table.get(key, (Any,)), at / key) for key, value in data.items()
+        }
     keys, values = _of_mapping(types)
     if slice in types and data.keys() == {"slice"}:
         ends = data["slice"] if isinstance(data["slice"], list) else [data["slice"]]

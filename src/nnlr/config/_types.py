@@ -1,8 +1,18 @@
 """Types of arguments, as annotations have them: their alternatives, and what fits them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
+from typing import (
+    Any,
+    Final,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 # The types of lists.
 LISTS: Final = frozenset({Sequence, Iterable, list})
@@ -28,6 +38,18 @@ def alternatives(hint: object) -> tuple[Any, ...]:
     if get_origin(hint) in {Union, UnionType}:
         return tuple(one for part in get_args(hint) for one in alternatives(part))
     return (hint,)
+
+
+def keys_of(types: Sequence[Any]) -> Mapping[str, tuple[Any, ...]]:
+    """The keys of the ``TypedDict`` among some types, each with its types; none without one.
+
+    Examples:
+        >>> from typing import TypedDict
+        >>> keys_of((int, TypedDict("Part", {"size": int | str})))
+        {'size': (<class 'int'>, <class 'str'>)}
+    """
+    tables = [get_type_hints(one) for one in types if is_typeddict(one)]
+    return {key: alternatives(hint) for key, hint in tables[0].items()} if tables else {}
 
 
 def is_open(one: object) -> bool:

@@ -19,5 +19,6 @@ from nnlr.schemes._lora_plus import lora_plus as lora_plus
 from nnlr.schemes._no_weight_decay import no_weight_decay as no_weight_decay
 from nnlr.schemes._roles import roles as roles
 from nnlr.schemes._route import route as route
+from nnlr.schemes._unfreeze import unfreeze as unfreeze
 from nnlr.schemes._width.complete_p import complete_p as complete_p
 from nnlr.schemes._width.mup import mup as mup

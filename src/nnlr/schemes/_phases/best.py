@@ -1,0 +1,83 @@
+"""The best weights so far: copies on the CPU, which are saved with the optimizer."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import torch
+from torch import Tensor, nn
+
+from nnlr._text import listed
+from nnlr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nnlr._rows.units import Unit
+
+# What the copies are called in the memory of a unit: parameters and, in the first one, buffers.
+_PARAMS: Final = "best_weights"
+_BUFFERS: Final = "best_buffers"
+
+
+def refuse_sharded(units: "Sequence[Unit]") -> None:
+    """Refuse parameters of which each process holds a part."""
+    names = [param.row.name for unit in units for param in unit.params if _is_sharded(param.places)]
+    if names:
+        raise ConfigError(
+            f"restore_best=True keeps copies of whole weights with the optimizer's groups, and "
+            f"{listed(names)} are sharded: each process would save its own part in the place of "
+            "all. Drop it, and load the checkpoint of the best epoch yourself when a phase "
+            "begins.",
+            names=names,
+        )
+
+
+def _is_sharded(places: Sequence[Any]) -> bool:
+    """Whether a tensor is a shard of FSDP, of either kind."""
+    nodes = [node for place in places if place.node is not None for node in place.node.above()]
+    wrapped = any(node.cls.__name__ == "FullyShardedDataParallel" for node in nodes)
+    return wrapped or any(hasattr(place.tensor, "device_mesh") for place in places)
+
+
+def note_best(units: "Sequence[Unit]") -> None:
+    """Copy the weights as they are now."""
+    for unit in units:
+        copies = {param.row.name: _copy(param.tensor) for param in unit.params}
+        cast(dict[str, Any], unit.memory)[_PARAMS] = copies
+    buffers = {name: _copy(buffer) for name, buffer in _buffers(units)}
+    cast(dict[str, Any], units[0].memory)[_BUFFERS] = buffers
+
+
+def restore_best(units: "Sequence[Unit]") -> None:
+    """Put the copies back where they are from."""
+    buffers: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for unit in units:
+            memory = cast(dict[str, Any], unit.memory)
+            copies: dict[str, Tensor] = memory.get(_PARAMS, {})
+            buffers |= memory.get(_BUFFERS, {})
+            for param in unit.params:
+                if param.row.name in copies:
+                    param.tensor.copy_(copies[param.row.name])
+        for name, buffer in _buffers(units):
+            if name in buffers:
+                buffer.copy_(buffers[name])
+
+
+def _buffers(units: "Sequence[Unit]") -> Iterator[tuple[str, Tensor]]:
+    """The buffers of the model, such as running statistics."""
+    root = _root_of(units)
+    return iter(()) if root is None else root.named_buffers()
+
+
+def _root_of(units: "Sequence[Unit]") -> nn.Module | None:
+    """The model that the parameters hang in; ``None`` of bare tensors."""
+    for unit in units:
+        for param in unit.params:
+            for place in param.places:
+                if place.node is not None:
+                    *_, top = place.node.above()
+                    return top.module
+    return None
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
