@@ -312,13 +312,10 @@ def test_a_resumed_run_goes_on_to_the_last_bit(at):
 def test_sharded_weights_are_not_restored():
     """Each process would save its part in the place of all."""
     net = stack(2)
-    _, run = attached(net, nnlr.unfreeze([{"train": "1.*"}, {"train": "*", "epoch": 1}]))
-    unit = run.units[0]
-    unit.tensors[0].device_mesh = "as a DTensor has it"
-    move = unit.params[0].row.trace[0].factor.move
-    move.restore_best = True
+    net[0].weight.device_mesh = "as a DTensor has it"
+    scheme = nnlr.unfreeze([{"train": "1.*"}, {"train": "*", "epoch": 1}], restore_best=True)
     with pytest.raises(nnlr.ConfigError, match=r"restore_best=True .* 0.weight are sharded"):
-        run.end_epoch(1.0)
+        attached(net, scheme)
 
 
 @pytest.mark.parametrize(

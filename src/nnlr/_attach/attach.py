@@ -240,7 +240,7 @@ class Attachment(AtWork):
                 changed[setting].append(each.group)
         counts = self._step, self._epoch, self.total_steps or 0
         for each in self._driven:
-            each.group[MOVED] = note(*counts, each.memory)
+            each.group[MOVED] = note(*counts, each.memory, each.copies)
         if due:
             self._locks.follow(every=every)
         for setting, rates in self._rates.items():

@@ -1,7 +1,7 @@
 """The groups of an optimizer that follow the units of a plan's moves."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch.optim import Optimizer
@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from nnlr._declare.moves import Setting
 from nnlr._rows.units import Mover, Unit
 from nnlr._schedule.base_rate import Group
-from nnlr._schedule.moved import MOVED, read, written
+from nnlr._schedule.moved import COPIES, COUNTS, MOVED, Copies, read, written
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN
 from nnlr._text import listed
 from nnlr.errors import ConfigError
@@ -23,6 +23,7 @@ class Driven:
     units: list[tuple[Mover, Unit]]
     fixed: dict[Setting, float]  # of what moves: the multiplier as the code built it
     memory: str = ""  # of its units, as text
+    copies: Copies = field(default_factory=dict)  # of its units
 
     def mult(self, setting: Setting) -> float:
         """Return its multiplier now."""
@@ -35,6 +36,7 @@ class Driven:
     def write(self) -> list[Setting]:
         """Write its multipliers, note what its moves remember, and return what has changed."""
         self.memory = written({mover.key: unit.memory for mover, unit in self.units})
+        self.copies = {mover.key: unit.copies for mover, unit in self.units if unit.copies}
         changed: list[Setting] = []
         for setting in self.fixed:
             mult, key = self.mult(setting), MULTIPLIERS[setting]
@@ -95,7 +97,8 @@ def recall(driven: Sequence[Driven]) -> dict[str, int]:
         memory = read(noted.get("memory", ""))
         for mover, unit in each.units:
             unit.memory = dict(memory.get(mover.key, {}))
+            unit.copies = dict(noted.get(COPIES, {}).get(mover.key, {}))
         for key, count in noted.items():
-            if key != "memory":
+            if key in COUNTS:
                 counts[key] = max(counts.get(key, 0), int(count))
     return counts

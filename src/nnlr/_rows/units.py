@@ -60,6 +60,7 @@ class Unit:
         params: Its rows of the plan with their tensors.
         optimizer: The optimizer that trains it.
         memory: What the move remembers of it: plain numbers by name, saved with the optimizer.
+        copies: Copies of tensors that the move has made, by name, saved with the optimizer too.
         mult: Its multiplier now.
     """
 
@@ -69,6 +70,7 @@ class Unit:
     params: list[Param]
     optimizer: Optimizer
     memory: dict[str, float] = field(default_factory=dict)
+    copies: dict[str, Tensor] = field(default_factory=dict)
     mult: float = 1.0
 
     @property

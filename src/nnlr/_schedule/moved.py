@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from math import isnan
 from typing import Any, Final
 
+from torch import Tensor
+
 from nnlr._text import shown
 from nnlr.errors import NnlrError
 
@@ -17,17 +19,28 @@ MOVED: Final = "moved"
 # Whole numbers: steps and epochs so far, and the steps of the whole run, 0 if nobody said.
 COUNTS: Final = ("step", "epoch", "total_steps")
 
+# What holds the tensors that moves have copied; only groups of such moves have it.
+COPIES: Final = "copies"
+
 Memory = dict[str, dict[str, float]]  # of each move, by name
+Copies = dict[str, dict[str, Tensor]]  # likewise
 
 
-def note(step: int = 0, epoch: int = 0, total_steps: int = 0, memory: str = "") -> dict[str, Any]:
+def note(
+    step: int = 0,
+    epoch: int = 0,
+    total_steps: int = 0,
+    memory: str = "",
+    copies: Copies | None = None,
+) -> dict[str, Any]:
     """Return the note of a group.
 
     Examples:
         >>> note(3)
         {'step': 3, 'epoch': 0, 'total_steps': 0, 'memory': ''}
     """
-    return {"step": step, "epoch": epoch, "total_steps": total_steps, "memory": memory}
+    counts = {"step": step, "epoch": epoch, "total_steps": total_steps, "memory": memory}
+    return {**counts, COPIES: copies} if copies else counts
 
 
 def written(memory: Memory) -> str:

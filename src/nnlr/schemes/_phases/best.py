@@ -1,7 +1,7 @@
 """The best weights so far: copies on the CPU, which are saved with the optimizer."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,8 @@ from nnlr.errors import ConfigError
 if TYPE_CHECKING:
     from nnlr._rows.units import Unit
 
-# What the copies are called in the memory of a unit: parameters and, in the first one, buffers.
-_PARAMS: Final = "best_weights"
-_BUFFERS: Final = "best_buffers"
+# What the names of buffers begin with, among those of parameters.
+_BUFFER: Final = "buffer:"
 
 
 def refuse_sharded(units: "Sequence[Unit]") -> None:
@@ -37,29 +36,22 @@ def _is_sharded(places: Sequence[Any]) -> bool:
     return wrapped or any(hasattr(place.tensor, "device_mesh") for place in places)
 
 
-def note_best(units: "Sequence[Unit]") -> None:
-    """Copy the weights as they are now."""
+def note_best(units: Sequence["Unit"]) -> None:
+    """Copy the weights and buffers as they are now; the first unit has the buffers."""
     for unit in units:
-        copies = {param.row.name: _copy(param.tensor) for param in unit.params}
-        cast(dict[str, Any], unit.memory)[_PARAMS] = copies
-    buffers = {name: _copy(buffer) for name, buffer in _buffers(units)}
-    cast(dict[str, Any], units[0].memory)[_BUFFERS] = buffers
+        unit.copies = {param.row.name: _copy(param.tensor) for param in unit.params}
+    units[0].copies |= {_BUFFER + name: _copy(buffer) for name, buffer in _buffers(units)}
 
 
-def restore_best(units: "Sequence[Unit]") -> None:
+def restore_best(units: Sequence["Unit"]) -> None:
     """Put the copies back where they are from."""
-    buffers: dict[str, Tensor] = {}
+    copies = {name: copy for unit in units for name, copy in unit.copies.items()}
+    targets = {param.row.name: param.tensor for unit in units for param in unit.params}
+    targets |= {_BUFFER + name: buffer for name, buffer in _buffers(units)}
     with torch.no_grad():
-        for unit in units:
-            memory = cast(dict[str, Any], unit.memory)
-            copies: dict[str, Tensor] = memory.get(_PARAMS, {})
-            buffers |= memory.get(_BUFFERS, {})
-            for param in unit.params:
-                if param.row.name in copies:
-                    param.tensor.copy_(copies[param.row.name])
-        for name, buffer in _buffers(units):
-            if name in buffers:
-                buffer.copy_(buffers[name])
+        for name, tensor in targets.items():
+            if name in copies:
+                tensor.copy_(copies[name])
 
 
 def _buffers(units: "Sequence[Unit]") -> Iterator[tuple[str, Tensor]]:

@@ -61,8 +61,9 @@ class Phases(Move):
 
     def mults(self, now: Progress, units: "Sequence[Unit]") -> Sequence[float]:
         """Return 0 for what waits, and for what is trained its warm-up and later factors."""
-        if self.restore_best:
+        if self.restore_best and not units[0].copies:  # always there: DCP misses what comes late
             refuse_sharded(units)
+            note_best(units)
         last = _last(units)
         while any(p.reached(now.step, now) for p in self.phases[last + 1 : last + 2]):
             last = self._begin(units)
