@@ -154,6 +154,7 @@ class _Handle(RemovableHandle):
         # Others may write the rate of the next step after this one.
         after.move_to_end(self.id, last=False)
         self._update = update
+        update.hook_id = self.id
 
     def remove(self) -> None:
         super().remove()

@@ -35,6 +35,7 @@ class Update:
         self._swapped: list[tuple[Tensor, Tensor, Tensor]] = []  # a parameter, new and old gradient
         self._decays: list[tuple[Group, Any]] = []  # what was switched off for a step
         self._is_first = True
+        self.hook_id = -1
 
     def members(self, optimizer: Optimizer, *, every: bool = True) -> Iterator[Member]:
         """The parameters that are acted on: every one, or those with a gradient."""
@@ -70,6 +71,9 @@ class Update:
         for batch in copied:
             self._rescale(optimizer, batch)
         self._is_first = False
+        hooks: Any = optimizer._optimizer_step_pre_hooks  # type: ignore[attr-defined]
+        if self.hook_id in hooks:  # others may write rates and decays before the next step
+            hooks.move_to_end(self.hook_id)
 
     def restore(self) -> None:
         """Put gradients and decays back, also those of a step that has failed."""
