@@ -321,12 +321,8 @@ def test_parameters_without_a_gradient_stay():
     assert torch.equal(model[2].weight, before)
 
 
-def test_a_closure_is_stepped_with():
-    """With a closure the gradients come in the step; all weights are watched then."""
-    model = net()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    nnlr.relative(optimizer, "relative")
-    before = matrices(model)
+def closure_of(model, optimizer):
+    """A closure, as trainers pass them to a step."""
 
     def closure():
         optimizer.zero_grad()
@@ -334,9 +330,29 @@ def test_a_closure_is_stepped_with():
         loss.backward()
         return loss
 
-    optimizer.step(closure)
-    moved = [float((w - b).norm() / b.norm()) for w, b in zip(matrices(model), before, strict=True)]
-    assert moved == pytest.approx([0.01] * 3, rel=1e-4)
+    return closure
+
+
+@pytest.mark.parametrize(("kind", "cls"), [("lars", torch.optim.SGD), ("lamb", nnlr.optim.AdamW)])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_closure_may_come_with_a_step(kind, cls, by_name):
+    """What a closure computes in a step counts as what was computed before it."""
+    models = net(), net()
+    for model, inside in zip(models, (True, False), strict=True):
+        optimizer = cls(model.parameters(), lr=0.1, weight_decay=0.1)
+        nnlr.relative(optimizer, kind)
+        closure = closure_of(model, optimizer)
+        for _ in range(2):
+            if not inside:
+                loss = closure()
+                optimizer.step()
+            elif by_name:
+                loss = optimizer.step(closure=closure)
+            else:
+                loss = optimizer.step(closure)
+            assert loss > 0
+        assert model[0].weight.grad.norm() > 0.1
+    assert equal(*models)
 
 
 def test_sparse_gradients():
@@ -350,7 +366,9 @@ def test_sparse_gradients():
     change = (table.weight.detach() - before).norm() / before.norm()
     assert float(change) == pytest.approx(0.01, rel=1e-4)
     handle.remove()
+    optimizer.zero_grad()
     nnlr.relative(optimizer, "lars", always_adapt=True)
+    table(torch.tensor([1, 2])).sum().backward()
     with pytest.raises(ConfigError, match=r"cannot adapt the sparse gradient of weight\. Leave"):
         optimizer.step()
 
@@ -489,28 +507,71 @@ def test_copies_have_no_hooks():
         assert any("radius" in state for state in again.state.values())
 
 
-def test_the_handle_ends_it():
+def fail(*_):
+    raise KeyboardInterrupt("stopped")
+
+
+@pytest.mark.parametrize("kind", ["lars", "lamb"])
+def test_the_handle_ends_it(kind):
     """After remove() the steps are the class's own, also after one that failed."""
     model, plain = net(), net()
     optimizer = torch.optim.SGD(model.named_parameters(), lr=0.1, weight_decay=0.1)
-    handle = nnlr.relative(optimizer, "lars")
+    handle = nnlr.relative(optimizer, kind)
     train(model, optimizer, 1)
     model.load_state_dict(plain.state_dict())
-
-    def fail(*_):
-        raise KeyboardInterrupt("stopped")
-
     failing = optimizer.register_step_pre_hook(fail)
     with pytest.raises(KeyboardInterrupt, match="stopped"):
         train(model, optimizer, 1)
     failing.remove()
-    assert optimizer.param_groups[0]["weight_decay"] == 0
     handle.remove()
     handle.remove()
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
     train(model, optimizer, 2)
     train(plain, torch.optim.SGD(plain.parameters(), lr=0.1, weight_decay=0.1), 2)
     assert equal(model, plain)
+
+
+def test_a_step_that_failed_leaves_nothing_behind():
+    """The next step has its own gradients, and the decay that was there or was written since."""
+    models = net(), net()
+    for model, fails in zip(models, (True, False), strict=True):
+        optimizer = torch.optim.SGD(model.named_parameters(), lr=0.1, weight_decay=0.1)
+        nnlr.relative(optimizer, "lars")
+        for written in (0.1, 0.2):
+            if fails:
+                failing = optimizer.register_step_pre_hook(fail)
+                with pytest.raises(KeyboardInterrupt, match="stopped"):
+                    train(model, optimizer, 1)
+                failing.remove()
+            optimizer.param_groups[0]["weight_decay"] = written
+            train(model, optimizer, 1)
+            assert optimizer.param_groups[0]["weight_decay"] == written
+    assert equal(*models)
+
+
+def test_the_rate_is_that_of_the_step():
+    """Hooks of others may write the rate before a step, or that of the next one after it."""
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5.0)
+    optimizer.register_step_post_hook(lambda *_: optimizer.param_groups[0].update(lr=5.0))
+    handle = nnlr.relative(optimizer, "relative")
+    optimizer.register_step_pre_hook(lambda *_: optimizer.param_groups[0].update(lr=0.01))
+    assert changes(model, optimizer, steps=2) == pytest.approx([0.01] * 3, rel=1e-4)
+    handle.remove()
+
+
+def test_steps_are_prepared_last():
+    """A hook that is registered later goes before it from the second step on."""
+    model = net()
+    optimizer = torch.optim.SGD(model.named_parameters(), lr=0.1, weight_decay=0.1)
+    handle = nnlr.relative(optimizer, "lars")
+    decays = []
+    optimizer.register_step_pre_hook(
+        lambda *_: decays.append(optimizer.param_groups[0]["weight_decay"])
+    )
+    train(model, optimizer, 3)
+    assert decays == [0, 0.1, 0.1]
+    handle.remove()
 
 
 def test_a_wrapper_is_seen_through():
@@ -678,14 +739,6 @@ def test_complex_numbers_are_refused():
     with pytest.raises(ConfigError, match=r"1 parameter is complex: w\. Leave them out: select=~"):
         nnlr.relative(adam(model), "relative")
     nnlr.relative(adam(model), "relative", select=~nnlr.glob("w"))
-
-
-def test_lars_refuses_a_closure():
-    """Gradients that come in the step cannot be adapted before it."""
-    optimizer = torch.optim.SGD(net().parameters(), lr=0.1, weight_decay=0.1)
-    nnlr.relative(optimizer, "lars")
-    with pytest.raises(ConfigError, match=r"Call the closure first, then optimizer\.step\(\)"):
-        optimizer.step(lambda: 0.0)
 
 
 def test_a_class_that_cannot_be_tried_is_taken_at_its_word():

@@ -1,5 +1,5 @@
-"""Relative updates: how far a parameter moves is measured by how large it is.
+"""Keep: what a step does to a parameter is measured by how large that parameter is.
 
-Data flow: kinds (the rules) and targets (which parameters) -> update (the hooks around a step),
-which measures with norms.
+Data flow: kinds (the rules) and targets (which parameters) -> update (hooks around a step), which
+is gradients (before it) or rescale (after it), on batches, with norms of whole matrices.
 """

@@ -33,7 +33,7 @@ class Batch:
     @property
     def parts(self) -> list[Tensor]:
         """The parts of the parameters that are in this process."""
-        return [local_part(param).detach() for param in self.params]
+        return [local_part(param) for param in self.params]
 
     def wide(self, tensors: list[Tensor]) -> list[Tensor]:
         """The tensors, or copies of them in float32 where they have 16 bits."""

@@ -12,9 +12,10 @@ identity. Both adapt what timm's adapt: groups with weight decay, or all with ``
 where a norm is 0, r is 1. hyperball: Wen et al. 2026 (arXiv 2606.16899).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ Group = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Kind:
+class Kind(ABC):
     """A rule and its settings."""
 
     name: ClassVar[str]
@@ -38,16 +39,16 @@ class Kind:
         return True
 
 
-class Rescaling(Protocol):
+class Rescaling(Kind):
     """A rule that multiplies what a step has added to a weight."""
 
+    @abstractmethod
     def factors(self, distances: Tensor, steps: Tensor) -> Tensor:
         """What each update is multiplied by.
 
         ``distances`` are norms of weights, or their radius, times the rate; ``steps`` the norms
         of what was added. Both have an element for each matrix.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Lars(Adaptive):
 
 
 @dataclass(frozen=True)
-class Lamb(Adaptive):
+class Lamb(Adaptive, Rescaling):
     """Updates of the size of the weights, for Adam with decoupled decay."""
 
     name = "lamb"
@@ -88,7 +89,7 @@ class Lamb(Adaptive):
 
 
 @dataclass(frozen=True)
-class Relative(Kind):
+class Relative(Rescaling):
     """The rate is the relative change of a matrix in a step."""
 
     name = "relative"
@@ -105,12 +106,12 @@ class Hyperball(Relative):
     name = "hyperball"
 
 
-KINDS: Final[dict[str, type[Kind]]] = {
+KINDS: Final[dict[str, type[Lars | Rescaling]]] = {
     kind.name: kind for kind in (Lars, Lamb, Relative, Hyperball)
 }
 
 
-def kind_of(word: object, settings: Mapping[str, object]) -> Kind:
+def kind_of(word: object, settings: Mapping[str, object]) -> Lars | Rescaling:
     """The rule of a name with its settings, or refuse them."""
     cls = KINDS[choice(word, "kind of relative", list(KINDS))]
     defaults = {field.name: field.default for field in fields(cls)}

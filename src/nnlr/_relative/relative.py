@@ -10,9 +10,11 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from nnlr._model.names import Source
+from nnlr._relative.gradients import Gradients
 from nnlr._relative.kinds import Lars, kind_of
+from nnlr._relative.rescale import Rescale
 from nnlr._relative.targets import Targets
-from nnlr._relative.update import Update
+from nnlr._relative.update import Update, updates_of
 from nnlr._sandbox import arguments, undisturbed
 from nnlr._schedule.base_rate import runs_step_hooks
 from nnlr._select.selector import Selector, as_selector
@@ -116,7 +118,7 @@ def relative(
         algorithm,
         model,
     )
-    update = Update(rule, targets)
+    update: Update = Gradients(rule, targets) if isinstance(rule, Lars) else Rescale(rule, targets)
     members = list(update.members(optimizer))
     if not members:
         why = {
@@ -138,27 +140,7 @@ def relative(
     if isinstance(rule, Lars):
         _refuse_inert(optimizer, [group for group, _ in targets.members(optimizer)])
     update.refuse(optimizer, members)
-    return _Handle(optimizer, update)
-
-
-class _Handle(RemovableHandle):
-    """Ends a relative update."""
-
-    def __init__(self, optimizer: Any, update: Update) -> None:  # noqa: ANN401 - private attributes
-        before, after = (
-            optimizer._optimizer_step_pre_hooks,
-            optimizer._optimizer_step_post_hooks,
-        )
-        super().__init__(before, extra_dict=after)
-        before[self.id], after[self.id] = update.before, update.after
-        # Others may write the rate of the next step after this one.
-        after.move_to_end(self.id, last=False)
-        self._update = update
-        update.hook_id = self.id
-
-    def remove(self) -> None:
-        super().remove()
-        self._update.restore()
+    return update.install(optimizer)
 
 
 def _optimizer(value: object) -> Optimizer:
@@ -176,12 +158,9 @@ def _optimizer(value: object) -> Optimizer:
     return optimizer
 
 
-def _refuse_overlap(optimizer: Any, members: list[tuple[int, str]]) -> None:  # noqa: ANN401
+def _refuse_overlap(optimizer: Optimizer, members: list[tuple[int, str]]) -> None:
     """Refuse to act on a parameter twice."""
-    for hook in optimizer._optimizer_step_pre_hooks.values():
-        other = getattr(hook, "__self__", None)
-        if not isinstance(other, Update):
-            continue
+    for other in updates_of(optimizer):
         taken = {id(param) for param, _, _ in other.members(optimizer)}
         if both := [name for key, name in members if key in taken]:
             raise ConfigError(
