@@ -11,6 +11,7 @@ same eight rates with each optimizer. It takes a minute of one core.
 import argparse
 from argparse import Namespace
 from pathlib import Path
+from textwrap import wrap
 
 import torch
 from _digits import data, eye, network, train
@@ -83,29 +84,30 @@ def report(cells):
 
 
 def summary(cells):
-    """What came out, in a few lines: each arm at its best rate, and where one rate is better."""
-    lines = []
-    for optimizer, arms in tables(cells, RATES, ARMS).items():
-        uniform = arms[UNIFORM][best(arms[UNIFORM])]
-        parts = [f"{UNIFORM} {points(uniform)} %"]
+    """What came out, in 80 columns: each arm at its best rate, and where one rate is better."""
+    results = tables(cells, RATES, ARMS)
+    lines = [f"{'':8}{UNIFORM:15}{LAYERED:29}{ALONE}"]
+    worse = []
+    for optimizer, arms in results.items():
+        tops = {arm: table[best(table)] for arm, table in arms.items()}
+        row = [f"{NAMES[optimizer]:8}{points(tops[UNIFORM]):15}"]
         for arm in (LAYERED, ALONE):
-            table = arms[arm][best(arms[arm])]
-            mean, half = interval(table - uniform)
-            verdict = "" if abs(mean) > half else ", a tie"
-            parts.append(f"{arm} {points(table)} ({mean:+.1f} ± {half:.1f}{verdict})")
-        lines.append(f"{NAMES[optimizer]}: {', '.join(parts)}.")
-        for arm in (LAYERED, ALONE):
-            gains = [
-                interval(one - other) for one, other in zip(arms[arm], arms[UNIFORM], strict=True)
-            ]
-            worse = [
-                f"{mean:+.1f} ± {half:.1f} at {rate:g}"
-                for rate, (mean, half) in zip(RATES[optimizer], gains, strict=True)
-                if mean < -half
-            ]
-            if worse:
-                lines.append(f"{NAMES[optimizer]}, where {arm} is worse: {', '.join(worse)}.")
-    return lines
+            mean, half = interval(tops[arm] - tops[UNIFORM])
+            tie = "*" if abs(mean) < half else ""
+            row.append(f"{f'{points(tops[arm])} ({mean:+.1f} ± {half:.1f}){tie}':29}")
+            swept = zip(RATES[optimizer], arms[arm] - arms[UNIFORM], strict=True)
+            losses = [f"{points(gain)} at {rate:g}" for rate, gain in swept if is_loss(gain)]
+            if losses:
+                worse.append(f"{NAMES[optimizer]} {arm} {', '.join(losses)}")
+        lines.append("".join(row).rstrip())
+    lines.append("* a tie: the difference lies within its 95 % interval")
+    return [*lines, *wrap(f"At low rates one rate is better: {'; '.join(worse)}.", 80)]
+
+
+def is_loss(gain):
+    """Whether a gain is below 0, all of its interval."""
+    mean, half = interval(gain)
+    return mean + half < 0
 
 
 def main():

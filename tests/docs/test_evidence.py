@@ -44,13 +44,13 @@ def test_the_page_has_the_tables_of_the_cells(scripts, name):
     assert [] == missing
 
 
-def test_the_demo_tells_the_ten_seeds(scripts):
-    """The text beside its chart."""
+def test_the_demo_and_the_page_tell_the_ten_seeds(scripts):
+    """The text beside the demo's chart, and the short table of the page."""
     script = scripts("new_eye")
-    lines = script.summary(script.read(script.CELLS))
+    text = "\n".join(script.summary(script.read(script.CELLS)))
     example("digits/demo")
-    text = " ".join(sys.modules["show"].TEN_SEEDS.split())
-    assert [] == [line for line in lines if line not in text]
+    assert f"\n\n{text}\n" in sys.modules["show"].TEN_SEEDS
+    assert f"\n{text}\n" in page()
 
 
 def test_the_readme_tells_nothing_else(scripts):
