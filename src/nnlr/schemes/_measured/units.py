@@ -1,0 +1,82 @@
+"""Units: the parameters that move together, as tensors, modules or layers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nnlr._model.describe import ModelInfo
+from nnlr._model.names import owner_of
+from nnlr.depth import as_indexer
+from nnlr.depth._layer import layers_of
+
+By = Literal["tensor", "module", "layer"]
+
+BY: Final[tuple[By, ...]] = ("tensor", "module", "layer")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Parameters that move together.
+
+    Attributes:
+        name: The tensor, module or layer.
+        members: Positions of its parameters in ``model.params``.
+    """
+
+    name: str
+    members: tuple[int, ...]
+
+
+def units_of(model: ModelInfo, by: By, among: Iterable[int]) -> list[Unit]:
+    """The units of some parameters, in the model's order.
+
+    ``"module"``: what one module owns, its bias with its weight. A batch norm belongs to the
+    layer that it stands beside: the k-th one in a module to the k-th convolution or linear layer
+    there, if that gives or takes as many channels. ``"layer"``: what :func:`nnlr.depth.auto` puts
+    into one layer; outside every tower, modules.
+    """
+    names = [param.name for param in model.params]
+    if by != "tensor":
+        follows = _batch_norms(model)
+        names = [follows.get(param.owner, param.owner) or model.label for param in model.params]
+    if by == "layer":
+        layers = layers_of(as_indexer("auto"), model)
+        names = [
+            owner if layer is None else str(layer)
+            for owner, layer in zip(names, layers, strict=True)
+        ]
+    members: dict[str, list[int]] = {}
+    for index in sorted(among):
+        members.setdefault(names[index], []).append(index)
+    return [Unit(name, tuple(indices)) for name, indices in members.items()]
+
+
+def _batch_norms(model: ModelInfo) -> dict[str, str]:
+    """The paths of batch norms, and of the layers that they belong to."""
+    modules: dict[str, dict[str, nn.Module]] = {}
+    for place, *_ in model.places:
+        if place.node is not None:
+            owner, _leaf = owner_of(place.node, place.key)
+            siblings = modules.setdefault(owner.path.rpartition(".")[0], {})
+            siblings.setdefault(owner.path, owner.module)
+    follows: dict[str, str] = {}
+    for siblings in modules.values():
+        norms = [path for path, module in siblings.items() if isinstance(module, _BatchNorm)]
+        layers = [path for path, module in siblings.items() if _channels(module)]
+        follows |= {
+            norm: layer
+            for norm, layer in zip(norms, layers, strict=False)
+            if siblings[norm].num_features in _channels(siblings[layer])
+        }
+    return follows
+
+
+def _channels(module: nn.Module) -> tuple[int, ...]:
+    """How many channels a convolution or linear layer gives and takes; of others nothing."""
+    for names in (("out_channels", "in_channels"), ("out_features", "in_features")):
+        if all(isinstance(getattr(module, name, None), int) for name in names):
+            return tuple(getattr(module, name) for name in names)
+    return ()
