@@ -48,6 +48,13 @@ from nnlr.schemes import detectron2 as detectron2
 from nnlr.schemes import big_vision as big_vision
 from nnlr.schemes import megatron as megatron
 from nnlr.schemes import torchtitan as torchtitan
+from nnlr.schemes import assign as assign
+from nnlr.schemes import auto_rgn as auto_rgn
+from nnlr.schemes import auto_snr as auto_snr
+from nnlr.schemes import temp_balance as temp_balance
+from nnlr.schemes import alpha_decay as alpha_decay
+from nnlr.schemes import llr as llr
+from nnlr.schemes import grad_norm_balance as grad_norm_balance
 from nnlr._declare.scheme import Scheme as Scheme
 from nnlr._declare.factor import Factor as Factor
 from nnlr._declare.moves import Move as Move

@@ -16,6 +16,13 @@ from nnlr.schemes._freeze import freeze as freeze
 from nnlr.schemes._freeze_out import freeze_out as freeze_out
 from nnlr.schemes._layer_decay import layer_decay as layer_decay
 from nnlr.schemes._lora_plus import lora_plus as lora_plus
+from nnlr.schemes._measured.alpha_decay import alpha_decay as alpha_decay
+from nnlr.schemes._measured.assign import assign as assign
+from nnlr.schemes._measured.auto_rgn import auto_rgn as auto_rgn
+from nnlr.schemes._measured.auto_snr import auto_snr as auto_snr
+from nnlr.schemes._measured.grad_norm_balance import grad_norm_balance as grad_norm_balance
+from nnlr.schemes._measured.llr import llr as llr
+from nnlr.schemes._measured.temp_balance import temp_balance as temp_balance
 from nnlr.schemes._no_weight_decay import no_weight_decay as no_weight_decay
 from nnlr.schemes._roles import roles as roles
 from nnlr.schemes._route import route as route

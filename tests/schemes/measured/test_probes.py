@@ -1,11 +1,14 @@
 """Probes of gradients, weights and optimizer state."""
 
+from types import SimpleNamespace
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from nnlr.schemes._measured.probes import PROBES, LiveUnit
+from nnlr.schemes._measured.probes import PROBES
 
 # The code of surgical fine-tuning on the same batches: the mean over them.
 RGN = {"conv1.weight": 1.9930542194350607, "fc.weight": 0.614723685101404}
@@ -28,26 +31,32 @@ class Net(nn.Module):
         return self.fc(self.bn1(self.conv1(x)).relu().flatten(1))
 
 
-def unit(**tensors):
-    """A unit of tensors with their gradients."""
-    weights = tuple(tensors.values())
-    return LiveUnit(
-        "unit",
-        tuple(tensors),
-        ("matrix",) * len(weights),
-        weights,
-        tuple(weight.grad for weight in weights),
-        ({},) * len(weights),
+def unit(optimizer=None, **tensors):
+    """A unit of tensors as far as probes look at it."""
+    return SimpleNamespace(
+        names=list(tensors), tensors=list(tensors.values()), optimizer=optimizer or Idle()
     )
+
+
+class Idle:
+    """An optimizer that has not stepped."""
+
+    state: ClassVar = {}
+
+
+def batches(net):
+    """The loss of five batches."""
+    for b in range(5):
+        waves = torch.sin(torch.arange(512, dtype=torch.float64) ** 1.5 * 0.7 + b)
+        yield cross_entropy(net(waves.float().reshape(8, 1, 8, 8)), torch.arange(8) % 3)
 
 
 def averaged(probe):
     """The mean of a probe over five batches, by tensor."""
     net, sums = Net(), {}
-    for b in range(5):
-        waves = torch.sin(torch.arange(512, dtype=torch.float64) ** 1.5 * 0.7 + b)
+    for loss in batches(net):
         net.zero_grad()
-        cross_entropy(net(waves.float().reshape(8, 1, 8, 8)), torch.arange(8) % 3).backward()
+        loss.backward()
         for name, parameter in net.named_parameters():
             value = float(PROBES[probe]()(unit(**{name: parameter})))
             sums[name] = sums.get(name, 0) + value / 5
@@ -100,6 +109,5 @@ def test_update_reads_the_state_of_the_optimizer():
         settings = {"momentum": 0.9} if cls is torch.optim.SGD else {"betas": (0.0, 0.0)}
         optimizer = cls([weight], lr=0.0, **settings)
         optimizer.step()
-        state = optimizer.state[weight]
-        one = LiveUnit("w", ("w",), ("matrix",), (weight,), (weight.grad,), (state,))
-        assert float(PROBES["update"]()(one)) == pytest.approx(norm / 5)
+        value = PROBES["update"]()(unit(optimizer, w=weight))
+        assert float(value) == pytest.approx(norm / 5)

@@ -1,13 +1,16 @@
 """The spectrum's exponent: the reference's numbers, and matrices without a tail."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+import nnlr
+from nnlr._apply.locate import locate
 from nnlr.errors import ConfigError
-from nnlr.schemes._measured.probes import LiveUnit, Measured, alpha
+from nnlr.schemes._measured.probes import Alpha
 from nnlr.schemes._measured.spectrum import alpha_of, sides
 
 
@@ -102,7 +105,7 @@ def test_weights_that_are_not_finite_are_refused():
 
 def test_what_is_left_out_and_why():
     """Small and large matrices, and what is no matrix, by numbers that can be changed."""
-    measured = Measured(50, 100)
+    measured = Alpha(50, 100)
     assert measured.why_not((64, 64), "matrix") is None
     assert measured.why_not((8, 8, 3, 3), "conv") is None
     assert measured.why_not((49, 64), "head") == "fewer than 50 eigenvalues"
@@ -114,10 +117,9 @@ def test_what_is_left_out_and_why():
 
 def test_a_unit_of_several_matrices_has_their_mean():
     """Biases do not count; a unit without a matrix has none."""
-    weights = filled(Net()).fc1.weight, filled(Net()).fc2.weight, torch.zeros(80)
-    unit = LiveUnit(
-        "layer", ("a", "b", "c"), ("matrix", "matrix", "bias"), weights, (None,) * 3, ({},) * 3
-    )
+    net = nn.Sequential(filled(Net()).fc1, nn.LayerNorm(96), filled(Net()).fc2)
+    plan = nnlr.resolve(net, nnlr.assign("alpha", "sqrt", every=1), lr=0.1, weight_decay=0)
+    located = locate(plan.rows, net)
     mean = (REFERENCE["fc1"] + REFERENCE["fc2"]) / 2
-    assert alpha()(unit) == pytest.approx(mean, rel=1e-5)
-    assert alpha(min_eigenvalues=100)(unit) is None
+    assert Alpha()(SimpleNamespace(params=located)) == pytest.approx(mean, rel=1e-5)
+    assert Alpha(min_eigenvalues=100)(SimpleNamespace(params=located)) is None

@@ -5,16 +5,16 @@
     grad_norm     |g|
     weight_norm   |w|
     update        |d| / |w|, d the direction that the optimizer's state has
-    alpha         1 + k / (sum ln l_j - k ln l_i), see spectrum     weight of the spectrum's tail
+    alpha         1 + k / (sum ln l_j - k ln l_i), see spectrum     how light the spectrum's tail is
 
 ``rgn`` and ``snr`` are those of Lee, Chen et al. (2023, arXiv 2210.11466), ``alpha`` that of
 Zhou et al. (2023, arXiv 2312.00359). Norms are over all tensors of a unit, in float32 at least,
 and of sharded tensors over all processes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
@@ -22,39 +22,15 @@ from torch import Tensor
 from nnlr._arguments import whole as whole_number
 from nnlr.schemes._measured.spectrum import SPECTRAL, alpha_of, sides
 
+if TYPE_CHECKING:
+    from nnlr._attach.units import Unit
 
-@dataclass(frozen=True, slots=True)
-class LiveUnit:
-    """A unit at a step: what a probe looks at.
-
-    Attributes:
-        name: The module, layer or tensor that it is.
-        names: Canonical names of its parameters.
-        roles: What each is for; see :func:`nnlr.role`.
-        weights: The parameters; ``DTensor`` where they are sharded.
-        grads: Their gradients; ``None`` where there is none.
-        states: What the optimizer keeps for each; empty before its first step.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    roles: tuple[str, ...]
-    weights: tuple[Tensor, ...]
-    grads: tuple[Tensor | None, ...]
-    states: tuple[Mapping[str, Any], ...]
-
-
-Probe = Callable[[LiveUnit], Tensor | float | None]
+Probe = Callable[["Unit"], Tensor | float | None]
 
 
 def rgn() -> Probe:
-    """The norm of the gradient over that of the weights; none where all weights are 0."""
-
-    def probe(unit: LiveUnit) -> Tensor | None:
-        pairs = [(w, g) for w, g in zip(unit.weights, unit.grads, strict=True) if g is not None]
-        return _norm([g for _, g in pairs]) / _norm([w for w, _ in pairs]) if pairs else None
-
-    return probe
+    """The norm of the gradient over that of the weights."""
+    return lambda unit: _relative(_gradients(unit))
 
 
 def snr() -> Probe:
@@ -64,11 +40,11 @@ def snr() -> Probe:
     ``(n - 1) / n + mean^2 / var``, less where the gradients are not far above 1e-4.
     """
 
-    def probe(unit: LiveUnit) -> Tensor | None:
+    def probe(unit: "Unit") -> Tensor | None:
         sums, count = [], 0
-        for grad in unit.grads:
-            if grad is not None and grad.ndim and grad.shape[0] > 1:
-                whole = _whole(grad.detach()).to(_at_least_float32(grad))
+        for _, grad in _gradients(unit):
+            if grad.ndim and grad.shape[0] > 1:
+                whole = _whole(grad).to(_at_least_float32(grad))
                 noise = whole.var(dim=0, keepdim=True) + 1e-8
                 sums.append((whole.square() / noise).sum())
                 count += whole.numel()
@@ -80,16 +56,16 @@ def snr() -> Probe:
 def grad_norm() -> Probe:
     """The norm of the gradient."""
 
-    def probe(unit: LiveUnit) -> Tensor | None:
-        grads = [grad for grad in unit.grads if grad is not None]
-        return _norm(grads) if grads else None
+    def probe(unit: "Unit") -> Tensor | None:
+        gradients = [grad for _, grad in _gradients(unit)]
+        return _norm(gradients) if gradients else None
 
     return probe
 
 
 def weight_norm() -> Probe:
     """The norm of the weights."""
-    return lambda unit: _norm(unit.weights)
+    return lambda unit: _norm(unit.tensors)
 
 
 def update() -> Probe:
@@ -99,47 +75,39 @@ def update() -> Probe:
     before the first step, and of optimizers that keep neither.
     """
 
-    def probe(unit: LiveUnit) -> Tensor | None:
-        pairs = [
-            (weight, direction)
-            for weight, state in zip(unit.weights, unit.states, strict=True)
-            if (direction := _direction(state)) is not None
-        ]
-        return _norm([d for _, d in pairs]) / _norm([w for w, _ in pairs]) if pairs else None
+    def probe(unit: "Unit") -> Tensor | None:
+        states = [(tensor, unit.optimizer.state.get(tensor, {})) for tensor in unit.tensors]
+        directions = [(tensor, _direction(state)) for tensor, state in states]
+        return _relative((tensor, d) for tensor, d in directions if d is not None)
 
     return probe
 
 
-def alpha(min_eigenvalues: int = 50, max_size: int = 4096) -> Probe:
+@dataclass(frozen=True, slots=True)
+class Alpha:
     """The exponent of the spectrum's tail; the mean where a unit has several matrices.
 
     A matrix with fewer eigenvalues, or whose shorter side is above ``max_size``, has none: the
     cost grows with the square of the shorter side times the longer one.
     """
-    measured = Measured(
-        whole_number(min_eigenvalues, "min_eigenvalues", minimum=2),
-        whole_number(max_size, "max_size", minimum=2),
-    )
 
-    def probe(unit: LiveUnit) -> float | None:
+    min_eigenvalues: int = 50
+    max_size: int = 4096
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        whole_number(self.min_eigenvalues, "min_eigenvalues", minimum=2)
+        whole_number(self.max_size, "max_size", minimum=2)
+
+    def __call__(self, unit: "Unit") -> float | None:
+        """The exponent of a unit."""
         exponents = [
-            alpha_of(weight, role, name)
-            for name, role, weight in zip(unit.names, unit.roles, unit.weights, strict=True)
-            if measured.why_not(tuple(weight.shape), role) is None
+            alpha_of(param.tensor, param.row.role, param.row.name)
+            for param in unit.params
+            if self.why_not(param.row.shape, param.row.role) is None
         ]
         present = [exponent for exponent in exponents if exponent is not None]
         return sum(present) / len(present) if present else None
-
-    probe.measured = measured  # type: ignore[attr-defined]
-    return probe
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Which weights have their spectrum taken."""
-
-    min_eigenvalues: int
-    max_size: int
 
     def why_not(self, shape: tuple[int, ...], role: str) -> str | None:
         """Why a weight is left out; ``""`` where it is no matrix at all, ``None`` if it is not."""
@@ -153,14 +121,38 @@ class Measured:
         return None
 
 
+def alpha_text(min_eigenvalues: int, max_size: int) -> str:
+    """The exponent with these bounds, by name.
+
+    Examples:
+        >>> alpha_text(50, 1024)
+        'alpha(50, 1024)'
+    """
+    bounds = Alpha(min_eigenvalues, max_size)
+    return f"alpha({bounds.min_eigenvalues}, {bounds.max_size})"
+
+
 PROBES: Final[Mapping[str, Callable[..., Probe]]] = {
     "rgn": rgn,
     "snr": snr,
     "grad_norm": grad_norm,
     "weight_norm": weight_norm,
     "update": update,
-    "alpha": alpha,
+    "alpha": Alpha,
 }
+
+
+def _gradients(unit: "Unit") -> Iterator[tuple[Tensor, Tensor]]:
+    """The tensors of a unit that have gradients, with these.
+
+    A gradient scaler leaves the scale in them where the optimizer takes it out in its own step.
+    """
+    scale = getattr(unit.optimizer, "grad_scale", None)
+    for tensor in unit.tensors:
+        if tensor.grad is not None:
+            grad = tensor.grad.detach()
+            grad = grad.to_dense() if grad.is_sparse else grad
+            yield tensor, grad if scale is None else grad / scale
 
 
 def _direction(state: Mapping[str, Any]) -> Tensor | None:
@@ -169,6 +161,12 @@ def _direction(state: Mapping[str, Any]) -> Tensor | None:
         direction: Tensor = state["exp_avg"] / (state["exp_avg_sq"].sqrt() + 1e-8)
         return direction
     return state.get("momentum_buffer")
+
+
+def _relative(pairs: "Iterator[tuple[Tensor, Tensor]]") -> Tensor | None:
+    """The norm of what belongs to some tensors over the norm of these."""
+    both = list(pairs)
+    return _norm([of for _, of in both]) / _norm([each for each, _ in both]) if both else None
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:

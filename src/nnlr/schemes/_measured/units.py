@@ -7,10 +7,11 @@ from typing import Final, Literal
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nnlr._declare.moves import unit_of
 from nnlr._model.describe import ModelInfo
 from nnlr._model.names import owner_of
 from nnlr.depth import as_indexer
-from nnlr.depth._layer import layers_of
+from nnlr.depth._layer import Layer, Layers, layers_of
 
 By = Literal["tensor", "module", "layer"]
 
@@ -24,10 +25,12 @@ class Unit:
     Attributes:
         name: The tensor, module or layer.
         members: Positions of its parameters in ``model.params``.
+        layer: The layer that it is, if it is one.
     """
 
     name: str
     members: tuple[int, ...]
+    layer: Layer | None
 
 
 def units_of(model: ModelInfo, by: By, among: Iterable[int]) -> list[Unit]:
@@ -42,16 +45,14 @@ def units_of(model: ModelInfo, by: By, among: Iterable[int]) -> list[Unit]:
     if by != "tensor":
         follows = _batch_norms(model)
         names = [follows.get(param.owner, param.owner) or model.label for param in model.params]
+    layers: Layers = [None] * len(names)
     if by == "layer":
         layers = layers_of(as_indexer("auto"), model)
-        names = [
-            owner if layer is None else str(layer)
-            for owner, layer in zip(names, layers, strict=True)
-        ]
+        names = [unit_of(layer) or name for name, layer in zip(names, layers, strict=True)]
     members: dict[str, list[int]] = {}
     for index in sorted(among):
         members.setdefault(names[index], []).append(index)
-    return [Unit(name, tuple(indices)) for name, indices in members.items()]
+    return [Unit(name, tuple(those), layers[those[0]]) for name, those in members.items()]
 
 
 def _batch_norms(model: ModelInfo) -> dict[str, str]:
