@@ -200,10 +200,7 @@ class Assign(Scheme):
 
     def _how(self) -> str:
         """How it moves, in a phrase."""
-        probe, mapping = (
-            value if isinstance(value, str) else getattr(value, "__name__", "a function")
-            for value in (self.rule.probe, self.rule.mapping)
-        )
+        probe, mapping = _Name.of(self.rule.probe), _Name.of(self.rule.mapping)
         every = self.rule.every if isinstance(self.rule.every, str) else f"{self.rule.every} steps"
         return f"by {probe}, {mapping}, every {every}"
 
@@ -219,3 +216,22 @@ class Assign(Scheme):
             by=self.by,
             batches=self.rule.batches,
         )
+
+    def __repr__(self) -> str:
+        """The call, with functions by their names."""
+        written = self.written_as()
+        return repr(replace(written, args=tuple(map(_Name.of, written.args))))
+
+
+class _Name(str):
+    """The name of a function, in a call."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, value: object) -> object:
+        """The name of a function; any other value as it is."""
+        return cls(getattr(value, "__name__", type(value).__name__)) if callable(value) else value
+
+    def __repr__(self) -> str:
+        return str(self)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nnlr._arguments import number
 from nnlr._declare.moves import Move, Progress
 from nnlr._text import shown
 from nnlr.errors import ConfigError
@@ -21,7 +22,7 @@ from nnlr.schemes._measured.named import named
 from nnlr.schemes._measured.probes import PROBES, Probe
 
 if TYPE_CHECKING:
-    from nnlr._attach.units import Unit
+    from nnlr._rows.units import Unit
 
 
 class Rule(NamedTuple):
@@ -132,8 +133,10 @@ class Measured(Move):
                 f"{len(values)} statistics: it returns one for each, in order."
             )
         for unit, value, mult in zip(units, values, mults, strict=True):
-            unit.memory.update({"value": value, "from": unit.mult, "to": float(mult)})
-            unit.memory["start"] = now.step
+            plain = mult.item() if hasattr(mult, "item") else mult
+            what = f"the multiplier that the mapping of {unit.source} gives {unit.name!r}"
+            to = number(plain, what)
+            unit.memory.update({"value": value, "from": unit.mult, "to": to, "start": now.step})
 
 
 def _number(value: object, unit: "Unit") -> float:

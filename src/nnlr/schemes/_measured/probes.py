@@ -23,7 +23,7 @@ from nnlr._arguments import whole as whole_number
 from nnlr.schemes._measured.spectrum import SPECTRAL, alpha_of, sides
 
 if TYPE_CHECKING:
-    from nnlr._attach.units import Unit
+    from nnlr._rows.units import Unit
 
 Probe = Callable[["Unit"], Tensor | float | None]
 
