@@ -287,6 +287,9 @@ def test_moves_can_be_copied_and_pickled():
 class TestMeasured(SchemeLaws):
     """The laws of schemes."""
 
+    def optimizer(self, plan, model):
+        return plan.optimizer(torch.optim.SGD, model=model)
+
     def schemes(self):
         return [
             nnlr.assign("rgn", "max", every=1, by="tensor"),
