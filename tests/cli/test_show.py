@@ -195,7 +195,7 @@ def test_all_of_one_scheme(nnlr_command):
     assert "min_mult: No layer gets less than this" in output
     assert "`" not in output
     assert "Nearest: 'layer_decay'" in nnlr_command("schemes", "layerdecay")[2]
-    assert "There are big_vision, caffe" in nnlr_command("schemes", "x")[2]
+    assert "There are alpha_decay, assign" in nnlr_command("schemes", "x")[2]
     status, _, errors = nnlr_command("schemes", "-f", "csv")
     assert 2 == status
     assert "This has no format 'csv': it comes as table, json, markdown." in errors

@@ -13,7 +13,7 @@ BAD = [
     # names and keys
     (
         {"layer_deccay": 1},
-        r"^scheme\.layer_deccay: there is no scheme .* Nearest: 'layer_decay'\.$",
+        r"^scheme\.layer_deccay: there is no scheme .* Nearest: 'layer_decay', 'alpha_decay'\.$",
     ),
     (
         [{"caffe": {}}, {"layer_decay": {"decay": 0.5, "min_mlt": 1}}],

@@ -20,6 +20,13 @@ SHAPES = {"0.weight": [4, None], "0.bias": [4]}
 
 # For each scheme calls that differ in what they take.
 CASES = {
+    "alpha_decay": [nnlr.alpha_decay(), nnlr.alpha_decay("log2", every="epoch", keep_last=False)],
+    "assign": [
+        nnlr.assign("rgn", "max", every=1),
+        nnlr.assign("alpha", "rank(0.5, 2)", every="epoch", setting="weight_decay", by="layer"),
+    ],
+    "auto_rgn": [nnlr.auto_rgn(), nnlr.auto_rgn(10, by="module", batch_norm="measure")],
+    "auto_snr": [nnlr.auto_snr(), nnlr.auto_snr(10, threshold=0.5, batches=1)],
     "big_vision": [
         nnlr.big_vision(),
         nnlr.big_vision([("a/.*", 0.1)], schedule=[("a.*", None), (".*", {"mult": 1})]),
@@ -55,6 +62,7 @@ CASES = {
         nnlr.freeze_out(0.5, "linear", scale=False, indexer="timm"),
         nnlr.freeze_out(indexer={"a.*": 0, "b.*": 1}),
     ],
+    "grad_norm_balance": [nnlr.grad_norm_balance(), nnlr.grad_norm_balance(5, power=0.5, ramp=3)],
     "layer_decay": [
         nnlr.layer_decay(0.75),
         nnlr.layer_decay(0.75, "timm", min_mult=0.1, final_norm="head"),
@@ -64,6 +72,7 @@ CASES = {
         *(nnlr.layer_decay(0.9, name) for name in depth.INDEXERS),
         nnlr.layer_decay(0.9, depth.swin("stem")),
     ],
+    "llr": [nnlr.llr(), nnlr.llr("sqrt", ramp=0, ends=2)],
     "lora_plus": [nnlr.lora_plus(), nnlr.lora_plus(8, grouping="peft", embedding_lr=1e-5)],
     "megatron": [
         nnlr.megatron(),
@@ -91,6 +100,7 @@ CASES = {
         nnlr.roles({"head": 2}, default={"lr": 0.1}, optional=True),
     ],
     "route": [nnlr.route("muon", "adamw"), nnlr.route("muon", "adamw", lora_b=False)],
+    "temp_balance": [nnlr.temp_balance(), nnlr.temp_balance("sigmoid(4)", min_eigenvalues=9)],
     "torchtitan": [
         nnlr.torchtitan([{"pattern": ".*", "lr": 0.1, "weight_decay": 0, "betas": (0.9, 0.95)}])
     ],

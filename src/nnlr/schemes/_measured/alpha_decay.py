@@ -49,7 +49,7 @@ def alpha_decay(
         >>> nnlr.alpha_decay(every=1000)
         alpha_decay(every=1000)
     """
-    kept = partial(ends, first=flag(keep_first, "keep_first"), last=flag(keep_last, "keep_last"))
+    fixed = partial(ends, first=flag(keep_first, "keep_first"), last=flag(keep_last, "keep_last"))
     written = as_call(
         alpha_decay,
         mapping=mapping,
@@ -62,4 +62,4 @@ def alpha_decay(
     )
     probe = alpha_text(min_eigenvalues, max_size)
     scheme = Assign.of(probe, mapping, every=every, ramp=ramp, setting="weight_decay")
-    return scheme.published(written, kept)
+    return scheme.published(written, fixed)

@@ -58,7 +58,7 @@ def temp_balance(
         >>> {unit.name: unit.mult for unit in attached.units}
         {'1': 0.5, '2': 1.5}
     """
-    kept = partial(ends, first=flag(keep_first, "keep_first"), last=flag(keep_last, "keep_last"))
+    fixed = partial(ends, first=flag(keep_first, "keep_first"), last=flag(keep_last, "keep_last"))
     written = as_call(
         temp_balance,
         mapping=mapping,
@@ -70,4 +70,4 @@ def temp_balance(
         keep_last=keep_last,
     )
     probe = alpha_text(min_eigenvalues, max_size)
-    return Assign.of(probe, mapping, every=every, ramp=ramp).published(written, kept)
+    return Assign.of(probe, mapping, every=every, ramp=ramp).published(written, fixed)
