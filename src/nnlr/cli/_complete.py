@@ -7,10 +7,11 @@ from typing import Final
 
 # The published schemes, and what else a configuration calls a scheme.
 SCHEMES: Final = (
+    *("alpha_decay", "assign", "auto_rgn", "auto_snr"),
     *("big_vision", "caffe", "caffe_prototxt", "complete_p", "detectron2", "discriminative"),
-    *("freeze", "freeze_out"),
-    *("layer_decay", "lora_plus", "megatron", "mmengine", "mup", "no_weight_decay", "roles"),
-    *("route", "rule", "rules", "torchtitan", "unfreeze"),
+    *("freeze", "freeze_out", "grad_norm_balance"),
+    *("layer_decay", "llr", "lora_plus", "megatron", "mmengine", "mup", "no_weight_decay", "roles"),
+    *("route", "rule", "rules", "temp_balance", "torchtitan", "unfreeze"),
 )
 COLUMNS: Final = (
     *("algorithm", "bytes", "eps_mult", "group", "init_mult", "layer", "lr", "lr_mult", "numel"),
