@@ -35,7 +35,6 @@ ARMS = {
     "freeze_out(0.5)": (nnlr.freeze_out(0.5), 1.0),
     f"cosine, {SHORTER:.0%} of the steps": (None, SHORTER),
 }
-FIRST = next(iter(ARMS))
 
 
 def network():
@@ -115,20 +114,22 @@ def best(rows, arm, seeds):
     return max(RATES, key=lambda rate: fmean(row["right"] for row in select(rows, rate=rate)))
 
 
-def summary(rows, rates, fresh):
-    """A line for each arm: rate, seconds and those by the first arm's, accuracy and difference."""
-    of_arm = {
-        arm: [select(rows, arm=arm, rate=rates[arm], seed=s)[0] for s in fresh] for arm in ARMS
-    }
-    for arm, cells in of_arm.items():
-        pairs = list(zip(cells, of_arm[FIRST], strict=True))
-        saved = [100 * (1 - own["seconds"] / first["seconds"]) for own, first in pairs]
-        differences = [own["right"] - first["right"] for own, first in pairs]
+def report(rows, tuning=TUNING, fresh=FRESH):
+    """A line for each arm: rate, seconds and the part of them saved, accuracy and difference."""
+    lines, first = [], None
+    for arm in ARMS:
+        of_arm = select(rows, arm=arm, rate=best(rows, arm, tuning))
+        of_arm = [select(of_arm, seed=seed)[0] for seed in fresh]
+        first = first or of_arm
+        pairs = list(zip(of_arm, first, strict=True))
+        saved = [100 * (1 - own["seconds"] / one["seconds"]) for own, one in pairs]
+        less = [own["right"] - one["right"] for own, one in pairs]
+        seconds = f"{median(row['seconds'] for row in of_arm):.2f}"
         time = f"{median(saved):.0f} ({min(saved):.0f} to {max(saved):.0f})"
-        seconds = f"{median(cell['seconds'] for cell in cells):.2f}"
-        right = spread([cell["right"] for cell in cells], 1)
-        last = ("", "") if arm == FIRST else (time, spread(differences))
-        yield arm, rates[arm], seconds, last[0], right, last[1]
+        right = spread([row["right"] for row in of_arm], 1)
+        lines.append((arm, of_arm[0]["rate"], seconds, time, right, spread(less)))
+    header = ("", "best rate", "seconds", "saved, %", "accuracy, %", "difference, points")
+    return table(header, lines)
 
 
 def main():
@@ -150,8 +151,7 @@ def main():
 
     final = [{"arm": arm, "rate": rates[arm], "seed": seed} for seed in fresh for arm in ARMS]
     rows = run(args.cells, final, final_cell)
-    header = ("arm", "best rate", "seconds", "saved, %", "accuracy, %", "less the first arm's")
-    print(table(header, summary(rows, rates, fresh)))
+    print(report(rows, tuning, fresh))
 
 
 if __name__ == "__main__":

@@ -114,14 +114,17 @@ def drifts(rows, arm, sizes, seeds):
         yield size, of_size, [one - other for one, other in zip(of_size, first, strict=True)]
 
 
-def summary(rows, seeds):
+def report(rows, seeds=SEEDS):
     """A line for each arm and size: best rates, drift from the smallest, the lowest loss."""
+    lines = []
     for arm, sizes in itertools.product(OCTAVES, (WIDE, DEEP)):
         for (width, depth), rates, drift in drifts(rows, arm, sizes, seeds):
             of_size = select(rows, arm=arm, width=width, depth=depth)
             lows = [min(row["loss"] for row in select(of_size, seed=seed)) for seed in seeds]
             each = f"{fmean(rates):.1f} ({min(rates)} to {max(rates)})"
-            yield arm, width, depth, each, spread(drift), spread(lows, 3)
+            lines.append((arm, width, depth, each, spread(drift, 1), spread(lows, 3)))
+    header = ("", "width", "blocks", "best log2 of the rate", "drift, octaves", "lowest loss")
+    return table(header, lines)
 
 
 def main():
@@ -129,19 +132,13 @@ def main():
     args = arguments(__doc__, __file__)
     seeds = SEEDS[:1] if args.small else SEEDS
     keys = ("seed", "arm", "width", "depth", "octave")
-    cells = [
+    wanted = [
         dict(zip(keys, (seed, arm, width, depth, octave), strict=True))
         for seed, arm in itertools.product(seeds, OCTAVES)
         for width, depth in SIZES
         for octave in OCTAVES[arm]
     ]
-    rows = run(args.cells, cells, final_loss)
-    print(
-        table(
-            ("arm", "width", "depth", "best log2 lr", "drift, octaves", "lowest loss"),
-            summary(rows, seeds),
-        )
-    )
+    print(report(run(args.cells, wanted, final_loss), seeds))
 
 
 if __name__ == "__main__":

@@ -62,12 +62,15 @@ def best(losses):
     return min(losses, key=losses.__getitem__)
 
 
-def summary(rows, seeds):
+def report(rows, seeds=SEEDS):
     """A line for each arm and width: best rates, drift, and what carrying the rate over costs."""
+    lines = []
     for arm, width in itertools.product(ARMS, WIDTHS):
         rates, drift, costs = carried(rows, arm, width, seeds)
         each = f"{median(rates):g} ({min(rates)} to {max(rates)})"
-        yield arm, width, each, spread(drift, 1), spread(costs)
+        lines.append((arm, width, each, spread(drift, 1), spread(costs)))
+    header = ("", "width", "best log2 of the rate", "drift, octaves", "loss at 64's rate / lowest")
+    return table(header, lines)
 
 
 def main():
@@ -80,8 +83,7 @@ def main():
         for seed, arm, width, octave in itertools.product(seeds, ARMS, WIDTHS, OCTAVES)
     ]
     rows = run(args.cells, cells, final_loss)
-    header = ("arm", "width", "best log2 lr", "drift, octaves", "loss at 64's rate / lowest")
-    print(table(header, summary(rows, seeds)))
+    print(report(rows, seeds))
 
 
 if __name__ == "__main__":

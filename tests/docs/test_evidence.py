@@ -44,6 +44,16 @@ def test_the_page_has_the_tables_of_the_cells(scripts, name):
     assert [] == missing
 
 
+@pytest.mark.parametrize("name", ["mup_transfer", "lora_plus_width"])
+def test_the_page_has_the_table_of_a_report(scripts, name):
+    """Line by line; at least ten seeds are in it."""
+    script = scripts(name)
+    rows = scripts("_cells").cells(script)
+    assert len({row["seed"] for row in rows}) >= 10
+    missing = [line for line in script.report(rows).splitlines() if line not in page()]
+    assert [] == missing
+
+
 def test_the_demo_and_the_page_tell_the_ten_seeds(scripts):
     """The text beside the demo's chart, and the short table of the page."""
     script = scripts("new_eye")
