@@ -3,16 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Protocol
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nnlr._arguments import number
 from nnlr._declare.moves import Move, Progress, Setting
 from nnlr._model.names import Slot
 from nnlr._rows.row import PlanRow
 from nnlr.depth._layer import Layer
-from nnlr.errors import ConfigError
+from nnlr.errors import ConfigError, NnlrError
 
 
 class Param(Protocol):
@@ -102,6 +104,32 @@ class Mover:
     def all(self) -> list[Unit]:
         """All its units, in the model's order."""
         return list(self.units.values())
+
+    def ask(self, now: Progress) -> None:
+        """Take the multiplier of each unit; refuse what no training can use."""
+        units = list(self.units.values())
+        mults = self.move.mults(now, units)
+        if len(mults) != len(units):
+            raise NnlrError(
+                f"{units[0].source} gave {len(mults)} multipliers for {len(units)} units at "
+                f"{now!r}."
+            )
+        checked = [_mult(unit, mult, now) for unit, mult in zip(units, mults, strict=True)]
+        for unit, mult in zip(units, checked, strict=True):
+            unit.mult = mult
+
+
+def _mult(unit: Unit, mult: object, now: Progress) -> float:
+    """Return a multiplier of a unit, or refuse it."""
+    value = mult.item() if hasattr(mult, "item") else mult
+    if isinstance(value, float) and isnan(value) and now.total_steps is None:
+        raise ConfigError(
+            f"{unit.source} gave NaN at {now!r}: it reads the part of the run that is done. Say "
+            "how long the run is: attach(optimizer, plan, total_steps=...).",
+            source=unit.source,
+        )
+    what = f"the multiplier that {unit.source} gives {unit.name or 'its parameters'} at {now!r}"
+    return number(value, what)
 
 
 def movers_of(params: Iterable[Param], optimizer: Optimizer) -> list[Mover]:

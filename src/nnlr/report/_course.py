@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from nnlr._arguments import whole
+from nnlr._declare.moves import Progress
+from nnlr._rows.units import at_work
 from nnlr._sandbox import undisturbed
 from nnlr._schedule.course import Proxy
 from nnlr._schedule.origin import MULTIPLIERS
@@ -16,6 +19,7 @@ from nnlr._schedule.rehearsal import Rehearsal, position_of
 from nnlr._schedule.schedule import schedule
 from nnlr._text import listed, shown
 from nnlr.errors import NnlrError
+from nnlr.report._ahead import Ahead
 
 if TYPE_CHECKING:
     from nnlr._plan import Plan
@@ -34,6 +38,7 @@ class RatesOverTime:
         weight_decay: The weight decays, likewise; empty where they are constant.
         metric: Whether it follows a metric, for which one that never improves was assumed.
         incomplete: Why it ended before the number of steps asked for; ``None`` if it did not.
+        notes: What could not be told of multipliers that move, or was assumed, in sentences.
     """
 
     label: str
@@ -43,24 +48,35 @@ class RatesOverTime:
     weight_decay: Mapping[str, tuple[float, ...]]
     metric: bool
     incomplete: str | None
+    notes: tuple[str, ...] = ()
 
 
 def rates_over_time(
-    plan: "Plan", scheduler: object, steps: int, *, points: int = 1000, **settings: Any
+    plan: "Plan",
+    scheduler: object,
+    steps: int,
+    *,
+    points: int = 1000,
+    epoch_steps: int | None = None,
+    **settings: Any,
 ) -> RatesOverTime:
     """Run a copy of a schedule for so many steps of training, and read the rates of all groups.
 
-    The objects of the user, random states and hooks stay as they are. Of two schedules beside
-    each other the one that is passed runs, and the other stands still.
+    Multipliers that the plan moves are in them, as far as they follow from the steps alone: what
+    measures the network stays as it is at the start. The objects of the user, random states and
+    hooks stay as they are. Of two schedules beside each other the one that is passed runs, and the
+    other stands still.
 
     Args:
         plan: The plan, on whose groups a factory works.
         scheduler: What :func:`nnlr.schedule` returned, or a scheduler of torch: it goes on from
             where it stands, on the groups of its optimizer. Or what :func:`nnlr.schedule` takes: a
-            scheduler class, a function of an optimizer, or a mapping of these by groups.
+            scheduler class, a function of an optimizer, or a mapping of these by groups. ``None``
+            where the base rate is constant.
         steps: Steps of training, >= 1. The rates are those of the first step to the last.
         points: Positions to read, >= 2, evenly spread with the first and the last; all, if the
             steps are no more.
+        epoch_steps: Steps of an epoch, >= 1, for what moves by epochs.
         **settings: Arguments of a factory, and of :func:`nnlr.schedule`.
 
     Raises:
@@ -82,6 +98,8 @@ def rates_over_time(
         )
     most = whole(points, "points", minimum=2)
     last = whole(steps, "steps", minimum=1) - 1
+    if epoch_steps is not None:
+        whole(epoch_steps, "epoch_steps", minimum=1)
     is_built = not isinstance(scheduler, type) and hasattr(scheduler, "step")
     if is_built and not hasattr(scheduler, "optimizer"):
         raise _no_scheduler(scheduler)
@@ -94,7 +112,12 @@ def rates_over_time(
         )
     with undisturbed():
         rehearsal = _copied(scheduler) if is_built else _built(plan, scheduler, settings)
-        return _run(rehearsal, last, most)
+        start = position_of(rehearsal.scheduler)
+        attached = at_work(scheduler.optimizer) if is_built else None  # type: ignore[attr-defined]
+        run = Progress(start, start + last + 1)
+        ahead = Ahead(plan, rehearsal, attached, run, epoch_steps)
+        label = "constant base rate" if scheduler is None else _class_of(rehearsal.scheduler)
+        return _run(ahead, label, start, last, most)
 
 
 def _no_scheduler(value: object) -> NnlrError:
@@ -120,6 +143,8 @@ def _copied(scheduler: Any) -> Rehearsal:  # noqa: ANN401 - anyone's scheduler
 
 def _built(plan: "Plan", factory: object, settings: Mapping[str, Any]) -> Rehearsal:
     """A schedule of the plan's groups, which hold no parameters."""
+    if factory is None:
+        factory, settings = LambdaLR, {**settings, "lr_lambda": _constant}
     if not (callable(factory) or isinstance(factory, Mapping)):
         raise _no_scheduler(factory)
     if not plan.groups:
@@ -146,9 +171,14 @@ def _built(plan: "Plan", factory: object, settings: Mapping[str, Any]) -> Rehear
     return Rehearsal(scheduler, stand_in)
 
 
-def _run(rehearsal: Rehearsal, last: int, most: int) -> RatesOverTime:
+def _constant(_: int) -> float:
+    """Return the factor of a constant rate."""
+    return 1.0
+
+
+def _run(ahead: Ahead, label: str, start: int, last: int, most: int) -> RatesOverTime:
     """Step a copy to its last position, and keep some of the rates."""
-    start = position_of(rehearsal.scheduler)
+    rehearsal = ahead.rehearsal
     groups = rehearsal.groups
     names = tuple(str(group.get("name", f"group {at}")) for at, group in enumerate(groups))
     keys = [key for key in MULTIPLIERS if all(key in group for group in groups)]
@@ -160,7 +190,7 @@ def _run(rehearsal: Rehearsal, last: int, most: int) -> RatesOverTime:
     for position in range(last + 1):
         try:
             if position:
-                rehearsal.step(position)
+                ahead.step(position)
         except Exception as error:
             incomplete = f"{type(error).__name__}: {error}"
             if position > 1:
@@ -171,20 +201,21 @@ def _run(rehearsal: Rehearsal, last: int, most: int) -> RatesOverTime:
         if every or position in chosen:
             positions.append(start + position)
             for key, values in rows.items():
-                values.append(rehearsal.read(key))
+                values.append(ahead.rates(key))
     over_time = {
         key: dict(zip(names, zip(*values, strict=True), strict=True))
         for key, values in rows.items()
     }
     decays = over_time.get("weight_decay", {})
     return RatesOverTime(
-        label=_class_of(rehearsal.scheduler),
+        label=label,
         positions=tuple(positions),
         groups=names,
         lr=over_time["lr"],
         weight_decay=decays if any(len(set(run)) > 1 for run in decays.values()) else {},
         metric=rehearsal.way == "metric",
         incomplete=incomplete,
+        notes=tuple(ahead.notes),
     )
 
 

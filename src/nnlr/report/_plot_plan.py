@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural
 from nnlr.errors import NnlrError
+from nnlr.report._moves import moving_steps
 from nnlr.report._plot_series import OUTSIDE, Layout, Part, Place, Series, layout_of, series_of
 from nnlr.report._plot_style import (
     COLOURS,
@@ -118,9 +119,11 @@ def draw_plan(plan: "PlanViews", width: float) -> "Figure":
         resting = sum(not row.trainable for row in plan.rows)
         share = "all" if resting == len(plan.rows) else f"{resting:,} of them"
         state = f", {share} {resting_word(plan.rows)}" if resting else ""
+        moving = sum(bool(moving_steps(row)) for row in plan.rows)
+        moves = f", {'all' if moving == len(plan.rows) else f'{moving:,}'} move" if moving else ""
         title(
             figure,
-            f"{plan.label}: {plural(len(plan.rows), 'parameter')}{state}, "
+            f"{plan.label}: {plural(len(plan.rows), 'parameter')}{state}{moves}, "
             f"{plural(len(plan.groups), 'group')}",
         )
         return figure

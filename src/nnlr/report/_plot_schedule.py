@@ -128,7 +128,7 @@ class _Picture:
 
     def _remarks(self) -> list[str]:
         """What the picture does not tell by itself."""
-        lines = []
+        lines = list(self.course.notes)
         if self.course.metric:
             lines.append("It follows a metric: here one that never improves.")
         if self.course.incomplete:

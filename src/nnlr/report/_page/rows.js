@@ -61,7 +61,7 @@ const settle = (node, level) => {
     node.path = only.path;
     node.children = only.children;
   }
-  Object.assign(node, { level, count: 0, numel: 0, lr: null, wd: null, states: new Set() });
+  Object.assign(node, { level, count: 0, numel: 0, lr: null, wd: null, states: new Set(), moves: new Set() });
   for (const child of node.children) {
     child.up = node;
     if (child.modules) settle(child, level + 1);
@@ -70,6 +70,7 @@ const settle = (node, level) => {
     node.numel += child.row ? child.row.numel : child.numel;
     for (const state of child.row ? [child.row.state] : child.states) node.states.add(state);
     if (child.row && child.row.state !== "trained") continue;
+    for (const key of child.row ? child.row.moves || [] : child.moves) node.moves.add(key);
     node.lr = widened(node.lr, child.row ? span(child.row.lr, child.row.texts[0]) : child.lr);
     node.wd = widened(node.wd, child.row ? span(child.row.wd, child.row.texts[1]) : child.wd);
   }

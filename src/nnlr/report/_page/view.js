@@ -144,10 +144,14 @@ const meter = (range, scale, colour) => {
   fill.style.width = to ? `max(2px, ${100 * (to - start)}%)` : "0";
   return make("span", { class: "meter", "aria-hidden": "true" }, fill);
 };
-const rated = (range, scale, colour) => {
+const rated = (range, scale, colour, moves) => {
   const text = range.low === range.high ? range.lowText : `${range.lowText} \u2013 ${range.highText}`;
-  return make("div", { class: "rate" }, make("span", { class: "value" }, text), meter(range, scale, colour));
+  const mark = moves ? make("abbr", { title: "moves while training" }, " ~") : null;
+  const value = make("span", { class: "value" }, text);
+  if (mark) value.append(mark);
+  return make("div", { class: "rate" }, value, meter(range, scale, colour));
 };
+const moving = (item, key) => new Set(item.row ? item.row.moves : item.moves).has(key);
 const off = (states) => {
   const word = [...states].join(", ");
   const pattern = make("span", {
@@ -182,13 +186,13 @@ const cell = {
   lr: (item) => {
     const states = item.row ? new Set([item.row.state]) : item.states;
     return states.has("trained")
-      ? rated(item.row ? span(item.row.lr, item.row.texts[0]) : item.lr, data.scales.lr)
+      ? rated(item.row ? span(item.row.lr, item.row.texts[0]) : item.lr, data.scales.lr, "", moving(item, "lr"))
       : off(states);
   },
   wd: (item) => {
     const states = item.row ? new Set([item.row.state]) : item.states;
     return states.has("trained")
-      ? rated(item.row ? span(item.row.wd, item.row.texts[1]) : item.wd, data.scales.decay, "wd")
+      ? rated(item.row ? span(item.row.wd, item.row.texts[1]) : item.wd, data.scales.decay, "wd", moving(item, "wd"))
       : "";
   },
   group: (item) => (item.row ? (item.row.group ? isolated(item.row.group) : "") : tensors(item.count)),
