@@ -217,7 +217,7 @@ def failing(optimizer):
 
 
 class TestErrors:
-    @pytest.mark.parametrize("value", [3, "cosine", None, repr])
+    @pytest.mark.parametrize("value", [3, "cosine", repr])
     def test_no_scheduler(self, value):
         """What it is, and what to pass."""
         _, plan = layered()

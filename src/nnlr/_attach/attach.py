@@ -7,7 +7,7 @@ groups under ``moved``, and goes where the groups go: into checkpoints, and thro
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf, isnan
+from math import inf
 from time import perf_counter
 from typing import Any, Final, get_args
 
@@ -28,7 +28,7 @@ from nnlr._schedule.base_rate import Group, as_float, runs_step_hooks
 from nnlr._schedule.moved import MOVED, note
 from nnlr._schedule.origin import note_origin
 from nnlr._text import listed, shown, warn
-from nnlr.errors import ConfigError, NnlrError
+from nnlr.errors import ConfigError
 from nnlr.report._moves import attached_text
 
 _SETTINGS: Final[tuple[Setting, ...]] = get_args(Setting)
@@ -232,8 +232,7 @@ class Attachment(AtWork):
         for mover in self._movers:
             if every or mover.move.due(now, mover.all):
                 due = True
-                for unit, mult in zip(mover.all, _checked(mover, now), strict=True):
-                    unit.mult = mult
+                mover.ask(now)
         changed: dict[Setting, list[Group]] = {setting: [] for setting in _SETTINGS}
         for each in self._driven if due else ():
             for setting in each.write():
@@ -247,28 +246,6 @@ class Attachment(AtWork):
             groups = rates.moving if every else changed[setting]
             if groups:
                 rates.write(groups)
-
-
-def _checked(mover: Mover, now: Progress) -> list[float]:
-    """Return the multipliers that a move gives its units; refuse what no training can use."""
-    units = mover.all
-    mults = mover.move.mults(now, units)
-    if len(mults) != len(units):
-        raise NnlrError(
-            f"{units[0].source} gave {len(mults)} multipliers for {len(units)} units at {now!r}."
-        )
-    checked = []
-    for unit, mult in zip(units, mults, strict=True):
-        value = mult.item() if hasattr(mult, "item") else mult
-        if isinstance(value, float) and isnan(value) and now.total_steps is None:
-            raise ConfigError(
-                f"{unit.source} gave NaN at {now!r}: it reads the part of the run that is done. "
-                "Say how long the run is: attach(optimizer, plan, total_steps=...).",
-                source=unit.source,
-            )
-        what = f"the multiplier that {unit.source} gives {unit.name or 'its parameters'} at {now!r}"
-        checked.append(number(value, what))
-    return checked
 
 
 def attach(

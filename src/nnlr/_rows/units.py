@@ -107,7 +107,7 @@ class Mover:
 
     def ask(self, now: Progress) -> None:
         """Take the multiplier of each unit; refuse what no training can use."""
-        units = list(self.units.values())
+        units = self.all
         mults = self.move.mults(now, units)
         if len(mults) != len(units):
             raise NnlrError(

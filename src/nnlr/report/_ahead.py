@@ -20,7 +20,6 @@ from nnlr._rows.units import AtWork, Mover, Unit, movers_of
 from nnlr._schedule.ratio_scheduler import RatioPlateau, RatioScheduler
 from nnlr._schedule.rehearsal import Rehearsal
 from nnlr._text import plural
-from nnlr.checkpoint._sides import MOVED
 from nnlr.errors import NnlrError
 from nnlr.report._moves import moving_steps
 
@@ -84,25 +83,23 @@ class Ahead:
             self._note(source, "was read from JSON, which does not hold how it moves")
         told = [row for row in plan.rows if all(s.factor.move for s, _ in moving_steps(row))]
         self.movers = movers_of(map(_Bare, told), rehearsal.scheduler.optimizer)
-        every = [(mover, unit) for mover in self.movers for unit in mover.units.values()]
-        units_of: dict[str, list[tuple[Mover, Unit]]] = {}
-        for mover, unit in every:
+        every = [unit for mover in self.movers for unit in mover.all]
+        units_of: dict[str, list[Unit]] = {}
+        for unit in every:
             for name in unit.names:
-                units_of.setdefault(name, []).append((mover, unit))
+                units_of.setdefault(name, []).append(unit)
         planned = {group.name: group for group in plan.groups}
         self.units: dict[int, list[Unit]] = {}  # of each group that moves, by its position
         for at, group in enumerate(rehearsal.groups):
             mine = planned.get(str(group.get("name")))
-            pairs = [] if mine is None else units_of.get(mine.names[0], [])
-            if mine is not None and pairs:
-                self.units[at] = [unit for _, unit in pairs]
+            if mine is not None and (units := units_of.get(mine.names[0])):
+                self.units[at] = units
                 group |= {"lr_mult": mine.lr_mult, "wd_mult": mine.wd_mult}
-            for mover, unit in pairs if MOVED in group else ():
-                mover.remember(group[MOVED], unit)
         self._settle(planned)
-        now_of = {} if attached is None else {_key(unit): unit.mult for unit in attached.units}
-        for _, unit in every:
-            unit.mult = now_of.get(_key(unit), unit.mult)
+        now_of = {} if attached is None else {_key(unit): unit for unit in attached.units}
+        for unit in every:
+            if (real := now_of.get(_key(unit))) is not None:
+                unit.mult, unit.memory = real.mult, dict(real.memory)
         for mover in list(self.movers):
             if type(mover.move).measures is not Move.measures:
                 self._leave(mover, "measures the network")
@@ -116,6 +113,8 @@ class Ahead:
         """
         self.base: dict[int, tuple[int, float]] = {}  # such a group, and how their rates compare
         groups, scheduler = self.rehearsal.groups, self.rehearsal.scheduler
+        for at in self.units:
+            groups[at]["weight_decay"] = planned[groups[at]["name"]].weight_decay
         if isinstance(scheduler, RatioScheduler | RatioPlateau):
             for rate in scheduler._rates.values():
                 rate.write([groups[at] for at in self.units])
@@ -127,7 +126,7 @@ class Ahead:
         }
         for at in self.units:
             mine = planned[groups[at]["name"]]
-            groups[at]["weight_decay"] = mine.weight_decay
+            groups[at]["lr"] = mine.lr
             if mine.algorithm in still:
                 other, lr = still[mine.algorithm]
                 self.base[at] = other, mine.lr / lr
@@ -149,16 +148,14 @@ class Ahead:
         ended = self.epoch_steps is not None and step % self.epoch_steps == 0
         self.now = Progress(step, self.total, epoch + ended)
         if ended:
-            self._each(
-                lambda mover, now: mover.move.end_epoch(now, [*mover.units.values()], _METRIC)
-            )
+            self._each(lambda mover, now: mover.move.end_epoch(now, mover.all, _METRIC))
         self._ask(every=ended)
 
     def _ask(self, *, every: bool = False) -> None:
         """Ask moves for their multipliers, where they are due."""
 
         def ask(mover: Mover, now: Progress) -> None:
-            if every or mover.move.due(now, list(mover.units.values())):
+            if every or mover.move.due(now, mover.all):
                 mover.ask(now)
 
         self._each(ask)
@@ -179,14 +176,14 @@ class Ahead:
     def _leave(self, mover: Mover, why: str) -> None:
         """Leave the multipliers of a move as they are."""
         self.movers.remove(mover)
-        self._note(next(iter(mover.units.values())).source, why)
+        self._note(mover.all[0].source, why)
 
     def _note(self, source: str, why: str) -> None:
         self.notes[f"{source} {why}: its multipliers are drawn as they are at the start."] = None
 
     def _note_epochs(self, mover: Mover) -> None:
         """Say what is assumed of epochs."""
-        source = next(iter(mover.units.values())).source
+        source = mover.all[0].source
         if self.epoch_steps is None:
             self._note(source, "goes by epochs, of which epoch_steps= would say how long they are")
         else:
