@@ -37,6 +37,8 @@ from nnlr.schemes import discriminative as discriminative
 from nnlr.schemes import freeze as freeze
 from nnlr.schemes import freeze_out as freeze_out
 from nnlr.schemes import unfreeze as unfreeze
+from nnlr.schemes import layer_sampling as layer_sampling
+from nnlr.schemes import warmup as warmup
 from nnlr.schemes import lora_plus as lora_plus
 from nnlr.schemes import caffe as caffe
 from nnlr.schemes import caffe_prototxt as caffe_prototxt

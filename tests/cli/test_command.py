@@ -176,7 +176,7 @@ def test_the_arguments_are_those_of_the_process(monkeypatch, capsys):
         ("nnlr show mak", {"makers.py"}),
         ("nnlr show sub/", {"sub/a.pt", "sub/deep/"}),
         ("nnlr show nowhere/x", {""}),
-        ("nnlr show m -s la", {"layer_decay"}),
+        ("nnlr show m -s layer_d", {"layer_decay"}),
         ("nnlr show m --columns role,alg", {"role,algorithm"}),
         ("nnlr show m -f ma", {"markdown"}),
         ("nnlr show m --columns +sh", {"+shape"}),

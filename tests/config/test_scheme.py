@@ -73,6 +73,16 @@ CASES = {
         nnlr.layer_decay(0.9, depth.swin("stem")),
     ],
     "llr": [nnlr.llr(), nnlr.llr("sqrt", ramp=0, ends=2)],
+    "layer_sampling": [
+        nnlr.layer_sampling(),
+        nnlr.layer_sampling(1, 50, order="descending", keep_state=True, seed=3),
+        nnlr.layer_sampling(order=[3, 1], of="layers", indexer={"a.*": 0, "b.*": 1}),
+    ],
+    "warmup": [
+        nnlr.warmup(100, start=10),
+        nnlr.warmup(0, after=20, lock=False),
+        nnlr.warmup(5, delay=10, indexer="vit"),
+    ],
     "lora_plus": [nnlr.lora_plus(), nnlr.lora_plus(8, grouping="peft", embedding_lr=1e-5)],
     "megatron": [
         nnlr.megatron(),

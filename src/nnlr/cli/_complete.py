@@ -10,8 +10,9 @@ SCHEMES: Final = (
     *("alpha_decay", "assign", "auto_rgn", "auto_snr"),
     *("big_vision", "caffe", "caffe_prototxt", "complete_p", "detectron2", "discriminative"),
     *("freeze", "freeze_out", "grad_norm_balance"),
-    *("layer_decay", "llr", "lora_plus", "megatron", "mmengine", "mup", "no_weight_decay", "roles"),
-    *("route", "rule", "rules", "temp_balance", "torchtitan", "unfreeze"),
+    *("layer_decay", "layer_sampling", "llr", "lora_plus", "megatron", "mmengine", "mup"),
+    *("no_weight_decay", "roles", "route", "rule", "rules", "temp_balance", "torchtitan"),
+    *("unfreeze", "warmup"),
 )
 COLUMNS: Final = (
     *("algorithm", "bytes", "eps_mult", "group", "init_mult", "layer", "lr", "lr_mult", "numel"),

@@ -15,6 +15,7 @@ from nnlr.schemes._frameworks.torchtitan import torchtitan as torchtitan
 from nnlr.schemes._freeze import freeze as freeze
 from nnlr.schemes._freeze_out import freeze_out as freeze_out
 from nnlr.schemes._layer_decay import layer_decay as layer_decay
+from nnlr.schemes._layer_sampling import layer_sampling as layer_sampling
 from nnlr.schemes._lora_plus import lora_plus as lora_plus
 from nnlr.schemes._measured.alpha_decay import alpha_decay as alpha_decay
 from nnlr.schemes._measured.assign import assign as assign
@@ -27,5 +28,6 @@ from nnlr.schemes._no_weight_decay import no_weight_decay as no_weight_decay
 from nnlr.schemes._roles import roles as roles
 from nnlr.schemes._route import route as route
 from nnlr.schemes._unfreeze import unfreeze as unfreeze
+from nnlr.schemes._warmup import warmup as warmup
 from nnlr.schemes._width.complete_p import complete_p as complete_p
 from nnlr.schemes._width.mup import mup as mup
