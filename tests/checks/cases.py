@@ -997,3 +997,30 @@ def as_file(configuration, folder):
     path = folder / "deepspeed.json"
     path.write_text(json.dumps(configuration), encoding="utf-8")
     return path
+
+
+# --- relative updates
+
+
+def relative(lr, mult=0.1, dtype=torch.float32):
+    """A network under hyperball, with vectors at a part of the rate."""
+    model = network().to(dtype)
+    plan = resolved(model, nnlr.rule(nnlr.ndim(max=1) | "2.weight", lr_mult=mult), lr=lr)
+    optimizer = plan.optimizer(torch.optim.Adam)
+    nnlr.relative(optimizer, "hyperball")
+    return plan, optimizer
+
+
+@case("high-relative-rate")
+def more_than_half_a_matrix(ill):
+    return relative(lr=0.9 if ill else 0.02)
+
+
+@case("two-kinds-of-rate")
+def vectors_at_the_rate_of_matrices(ill):
+    return relative(lr=0.02, mult=1.0 if ill else 0.1)
+
+
+@case("vanishing-update")
+def a_relative_rate_below_the_spacing(ill):
+    return relative(lr=1e-3 if ill else 0.05, dtype=torch.bfloat16)

@@ -145,6 +145,7 @@ PROSE = {
     "looks-absolute",
     "restored",
     "lr-scale-alone",
+    "high-relative-rate",
 }
 
 
@@ -218,6 +219,14 @@ class TestFixesInWords:
         plan = nnlr.resolve(MODELS[-1], nnlr.rule("0.*", lr=1e-5), lr=LR, weight_decay=0)
         assert 1e-5 == plan["0.weight"].lr
         assert "nothing found" == str(nnlr.check(plan))
+
+    def test_a_lower_relative_rate(self):
+        """At the usual rates nothing is found, by the base rate or by the multiplier."""
+        (_, optimizer, _), fix = self.fixed("high-relative-rate", CASES["high-relative-rate"][0])
+        assert "Lower the base rate, or their multiplier. Rates of 0.001 to 0.05 are usual" in fix
+        plan = SCRIPT["plan"].with_rates(lr=0.05)
+        nnlr.regroup(optimizer, plan)
+        assert "nothing found" == str(nnlr.check(plan, optimizer))
 
     def test_what_stays_locked(self):
         """A multiplier of 0 says so."""

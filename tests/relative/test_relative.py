@@ -398,6 +398,23 @@ def test_algorithms_have_their_own():
     torch.testing.assert_close([w.norm() for w in matrices(model)][1:], norms[1:])
 
 
+def test_check_knows_that_rates_are_relative():
+    """Muon's and Adam's own updates are not compared where both are rescaled."""
+    kinds = []
+    for is_relative in (False, True):
+        model = net()
+        scheme = nnlr.rule(nnlr.ndim(min=2, max=2), algorithm="muon")
+        scheme = scheme * nnlr.rule(~nnlr.ndim(min=2, max=2), algorithm="adamw")
+        scheme = scheme * nnlr.rule(nnlr.ndim(max=1), lr_mult=0.01)
+        plan = nnlr.resolve(model, scheme, lr={"muon": 0.02, "adamw": 0.1}, weight_decay=0)
+        optimizer = plan.optimizer({"muon": torch.optim.Muon, "adamw": torch.optim.AdamW})
+        if is_relative:
+            nnlr.relative(optimizer, "relative")
+        kinds.append({finding.kind for finding in nnlr.check(plan, optimizer)})
+    assert {"rate-of-muon", "unequal-updates"} & kinds[0]
+    assert not {"rate-of-muon", "unequal-updates"} & kinds[1]
+
+
 class Scaler:
     """What a gradient scaler leaves to a fused step: a scale, and whether gradients are finite."""
 

@@ -263,7 +263,8 @@ def high_rates(subject: Subject) -> Iterator[Finding]:
     high: dict[int, tuple[Optimizer, dict[str, float]]] = {}
     for trained in subject.beside_muon:
         lr = start(trained.member.group) or 0.0
-        if lr >= _HIGH and is_adam(type(trained.part)) and trained.param.role not in _MAY_BE_HIGH:
+        may_be_high = trained.is_relative or trained.param.role in _MAY_BE_HIGH
+        if lr >= _HIGH and is_adam(type(trained.part)) and not may_be_high:
             high.setdefault(id(trained.part), (trained.part, {}))[1][trained.member.name] = lr
     for part, rate_of in high.values():
         highest = max(rate_of.values())

@@ -8,7 +8,18 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._arguments import choice, flag, is_listing
-from nnlr._checks import algorithms, groups, model, optimizer, order, plan, schedule, state, trainer
+from nnlr._checks import (
+    algorithms,
+    groups,
+    model,
+    optimizer,
+    order,
+    plan,
+    relative,
+    schedule,
+    state,
+    trainer,
+)
 from nnlr._checks.subject import Subject, unwrapped_optimizers, unwrapped_schedulers
 from nnlr._findings import SEVERITIES, Finding, Findings, Severity
 from nnlr._model.names import Source
@@ -55,6 +66,8 @@ LOOKS: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
     algorithms.unequal_updates,
     algorithms.high_rates,
     algorithms.rerouted_rates,
+    relative.high_rates,
+    relative.shared_groups,
     schedule.attached,
     trainer.deepspeed_optimizer,
     trainer.deepspeed_scheduler,

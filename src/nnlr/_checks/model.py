@@ -279,12 +279,13 @@ def vanishing_updates(subject: Subject) -> Iterator[Finding]:
         unit = torch.finfo(member.tensor.dtype).eps * 2 ** floor(log2(size)) if size else 0.0
         part = part_of.get(id(member.group), subject.optimizers[0])
         relative = update_size(type(part), member.group, member.tensor.shape)
-        step = lr * (1.0 if relative is None else relative.high)
+        is_relative = id(member.tensor) in subject.relative
+        step = lr * (size if is_relative else 1.0 if relative is None else relative.high)
         if step >= unit / 2:
             continue
-        key = id(part), member.tensor.dtype
+        key = is_relative or (id(part), member.tensor.dtype)
         if key not in loses:
-            loses[key] = _loses_small_steps(subject, part, member.tensor.dtype)
+            loses[key] = is_relative or _loses_small_steps(subject, part, member.tensor.dtype)
         if loses[key]:
             too_coarse.append((member, step, size, unit))
     if too_coarse:

@@ -15,6 +15,7 @@ from nnlr._model import marks
 from nnlr._model.describe import ParamInfo, describe
 from nnlr._model.names import Slot, Source, slots
 from nnlr._plan import Plan
+from nnlr._relative.update import updates_of
 from nnlr._rows.row import PlanRow
 from nnlr._schedule.base_rate import scheduled
 from nnlr._schedule.origin import ORIGIN
@@ -54,11 +55,12 @@ class Trained(NamedTuple):
     param: PlanRow | ParamInfo
     part: Optimizer
     muon: bool  # whether Muon trains it, or would if it were a matrix
+    is_relative: bool  # whether its rate is a relative change
 
     @property
     def size(self) -> Size | None:
         """How large its update is, absolutely; ``None`` where that is not known."""
-        lr = start(self.member.group)
+        lr = None if self.is_relative else start(self.member.group)
         relative = update_size(type(self.part), self.member.group, self.param.shape)
         return Size(relative.low * lr, relative.high * lr) if relative and lr else None
 
@@ -122,11 +124,27 @@ class Subject:
         if not any(muon for _, muon in steppers.values()):
             return ()
         return tuple(
-            Trained(member, self.described[member.name], *steppers[id(member.group)])
+            Trained(
+                member,
+                self.described[member.name],
+                *steppers[id(member.group)],
+                id(member.tensor) in self.relative,
+            )
             for member in self.members
             if member.name in self.described
             and member.tensor.requires_grad
             and id(member.group) in steppers
+        )
+
+    @cached_property
+    def relative(self) -> frozenset[int]:
+        """The parameters whose rate is a relative change, by identity; see ``nnlr.relative``."""
+        updates = [(each, update) for each in self.optimizers for update in updates_of(each)]
+        return frozenset(
+            id(param)
+            for optimizer, update in updates
+            if update.kind.only_matrices
+            for param, _, _ in update.members(optimizer)
         )
 
     @property

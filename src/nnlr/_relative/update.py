@@ -82,7 +82,6 @@ class Handle(RemovableHandle):
 
 def updates_of(optimizer: Any) -> list[Update]:  # noqa: ANN401 - private attributes
     """The relative updates that act on an optimizer."""
-    owners = [
-        getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values()
-    ]
+    hooks = getattr(optimizer, "_optimizer_step_pre_hooks", {}).values()
+    owners = [getattr(hook, "__self__", None) for hook in hooks]
     return [owner for owner in owners if isinstance(owner, Update)]
