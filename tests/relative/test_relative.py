@@ -750,6 +750,17 @@ def test_a_parameter_is_acted_on_once():
     nnlr.relative(optimizer, "lamb", select=["2.weight", "*.bias"][0])
 
 
+def test_shards_of_fsdp1_are_refused():
+    """What FSDP1 has flattened is no whole matrix; torch notes it on the parameter."""
+    from torch.distributed.fsdp._common_utils import FSDP_FLATTENED
+
+    model = net()
+    setattr(model[2].weight, FSDP_FLATTENED, True)
+    for kind in ("lamb", "relative"):
+        with pytest.raises(ConfigError, match=r"1 parameter is flattened by FSDP1.*: 2\.weight\."):
+            nnlr.relative(adam(model, weight_decay=0.1), kind)
+
+
 def test_complex_numbers_are_refused():
     """Complex parameters are refused by name."""
     model = nn.ParameterDict({"w": torch.ones(2, 2, dtype=torch.complex64), "v": torch.ones(2, 2)})

@@ -109,6 +109,7 @@ def schedules(plan: nnlr.Plan, net: nn.Module) -> None:
     plateau.step(0.5)
     scheduler.load_state_dict(scheduler.state_dict())
     assert_type(nnlr.keep_ratios(optimizer), RemovableHandle)
+    assert_type(nnlr.relative(optimizer, "lamb", trust_clip=True), RemovableHandle)
     assert_type(nnlr.rate_summary(optimizer), dict[str, float])
 
     str(nnlr.check(plan, optimizer, scheduler))

@@ -129,6 +129,14 @@ def relative(
             "select chooses none that it trains" if select is not None else why[rule.only_matrices]
         )
         raise ConfigError(f"relative(..., {kind!r}) would act on nothing: {reason}.")
+    if flat := [
+        target.name for param, target, _ in members if getattr(param, "_fsdp_flattened", False)
+    ]:
+        raise ConfigError(
+            f"{plural(len(flat), 'parameter', 'are')} flattened by FSDP1, of which each process "
+            f"measures a part only: {listed(flat)}. Use fully_shard, whose norms are of the whole.",
+            names=flat,
+        )
     if strays := [target.name for param, target, _ in members if param.is_complex()]:
         raise ConfigError(
             f"relative(..., {kind!r}) is for real numbers, and "
