@@ -20,6 +20,7 @@ from nnlr._schedule.schedule import Courses
 from nnlr._schedule.schedule import schedule as schedule_of
 from nnlr._text import listed, shown, warn
 from nnlr.errors import NnlrError
+from nnlr.integrations._epochs import attachments, goes_by_epochs, measured
 from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
 from nnlr.report import Monitor
@@ -139,7 +140,8 @@ def configure(
     whole(frequency, "frequency", minimum=1)
     if flag(adopt, "adopt"):
         settings.setdefault("names", False)
-    _judge_callbacks(module, named=bool(settings.get("names", True)), keeps_ratios=keep_ratios)
+    named = bool(settings.get("names", True))
+    _judge_callbacks(module, plan, named=named, keeps_ratios=keep_ratios)
     _refuse_other_module(module, plan, settings)
     agree_if_whole(plan, module)
     optimizer = plan.optimizer(cls, **settings)
@@ -159,14 +161,12 @@ def configure(
     return {"optimizer": optimizer, "lr_scheduler": config}
 
 
-def _judge_callbacks(module: nn.Module, *, named: bool, keeps_ratios: bool) -> None:
+def _judge_callbacks(module: nn.Module, plan: Plan, *, named: bool, keeps_ratios: bool) -> None:
     """Say now what a callback of the trainer will do to the groups.
 
     Groups that it adds are refused by torch at its epoch; one rate for all flattens in silence.
     """
-    # Not the property `trainer`, which raises where there is none.
-    present = getattr(getattr(module, "_trainer", None), "callbacks", ())
-    adding = [type(c).__name__ for c in present if isinstance(c, callbacks.BaseFinetuning)]
+    adding = _callbacks_of(module, callbacks.BaseFinetuning) or []
     if adding and named:
         raise NnlrError(
             f"{listed(adding)} will add groups without names to the optimizer, which torch "
@@ -175,13 +175,28 @@ def _judge_callbacks(module: nn.Module, *, named: bool, keeps_ratios: bool) -> N
             "nnlr.regroup, which keeps the names."
         )
     writing = (callbacks.StochasticWeightAveraging, callbacks.LearningRateFinder)
-    flattening = [type(c).__name__ for c in present if isinstance(c, writing)]
+    flattening = _callbacks_of(module, *writing)
     if flattening and not keeps_ratios:
         warn(
             f"{listed(flattening)} writes one learning rate into every group, and the ratios of "
             "the plan are lost. Pass keep_ratios=True to configure: the groups then follow the "
             "reference group."
         )
+    if goes_by_epochs(plan) and _callbacks_of(module, EpochCallback) == []:
+        warn(
+            "A scheme of the plan goes by epochs, and nothing tells it where they end. Pass "
+            "Trainer(callbacks=[nnlr.integrations.lightning.EpochCallback('val_loss')]), or call "
+            "end_epoch(metric) of what nnlr.attach returns."
+        )
+
+
+def _callbacks_of(module: nn.Module, *kinds: type) -> list[str] | None:
+    """The names of the trainer's callbacks of some classes; ``None`` without a trainer."""
+    # Not the property `trainer`, which raises where there is none.
+    trainer = getattr(module, "_trainer", None)
+    if trainer is None:
+        return None
+    return [type(each).__name__ for each in trainer.callbacks if isinstance(each, kinds)]
 
 
 def _refuse_other_module(module: nn.Module, plan: Plan, settings: dict[str, Any]) -> None:
@@ -289,3 +304,73 @@ class LayerMonitor(Callback):
     ) -> None:
         """Stop watching."""
         self.on_train_end(trainer, pl_module)
+
+
+class EpochCallback(Callback):
+    """Tells :func:`nnlr.attach` where epochs end, and what a metric has come to.
+
+    Put it into ``Trainer(callbacks=[...])`` if a scheme goes by epochs, as
+    :func:`nnlr.unfreeze` does. An epoch ends with the validation after its last batch, else after
+    the training epoch; checkpoints are saved after that. Validations of the sanity check do not
+    count.
+
+    Args:
+        metric: Name of a logged metric such as ``"val_loss"``; ``None`` to tell of epochs only.
+
+    Raises:
+        ConfigError: When training begins, if no plan is attached to an optimizer.
+        NnlrError: When an epoch ends, if there is no such metric, or it is not finite.
+
+    Examples:
+        >>> callback = EpochCallback("val_loss")  # Trainer(callbacks=[callback])
+    """
+
+    def __init__(self, metric: str | None = None) -> None:
+        super().__init__()
+        self.metric = None if metric is None else text(metric, "metric", "val_loss")
+        self._ended = -1  # the epoch that ended last
+        self._value: float | None = None  # the metric of a validation since then
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which epoch ended last, and what was measured since then."""
+        return {"ended": self._ended, "value": self._value}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._ended, self._value = state_dict["ended"], state_dict["value"]
+
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Look for what is attached."""
+        attachments(trainer.optimizers)
+
+    def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Note the metric, and end the epoch if its last batch is over."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        metrics = trainer.callback_metrics
+        if self.metric in metrics:
+            self._value = measured(metrics, self.metric)
+        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if is_last and (self.metric is None or self._value is not None):
+            self._end(trainer)
+
+    def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """End the epoch if no validation has."""
+        if self.metric is not None and self._value is None and self._is_due(trainer):
+            self._value = measured(trainer.callback_metrics, self.metric)
+        self._end(trainer)
+
+    def _is_due(self, trainer: "Trainer") -> bool:
+        """Whether the metric should be there after a training epoch."""
+        every = trainer.check_val_every_n_epoch
+        validated = every is None or (trainer.current_epoch + 1) % every == 0
+        return self._ended != trainer.current_epoch and (validated or not trainer.enable_validation)
+
+    def _end(self, trainer: "Trainer") -> None:
+        """End an epoch once, with the metric of the first process."""
+        if self._ended == trainer.current_epoch:
+            return
+        value = trainer.strategy.broadcast(self._value)
+        self._ended, self._value = trainer.current_epoch, None
+        for attachment in attachments(trainer.optimizers):
+            attachment.end_epoch(value)

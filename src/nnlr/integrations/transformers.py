@@ -28,6 +28,7 @@ from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
+from nnlr.integrations._transformers_epochs import EpochCallback
 from nnlr.report import Monitor
 
 # One, or one for each algorithm.
@@ -44,6 +45,7 @@ with installed("transformers"):
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 __all__ = [
+    "EpochCallback",
     "LayerCallback",
     "OptimizerFactory",
     "RateCallback",

@@ -1,0 +1,41 @@
+"""The ends of epochs, for what moves by them: told by the callbacks of trainers."""
+
+from collections.abc import Iterable, Mapping
+
+from torch.optim import Optimizer
+
+from nnlr._attach.attach import Attachment, attachment_of
+from nnlr._plan import Plan
+from nnlr._text import listed, nearest_hint
+from nnlr.errors import ConfigError, NnlrError
+from nnlr.optim._wrapped import unwrapped
+
+
+def goes_by_epochs(plan: Plan) -> bool:
+    """Whether a move of a plan has to be told of the ends of epochs."""
+    moves = (step.factor.move for row in plan.rows for step in row.trace)
+    return any(move is not None and move.needs_epochs for move in moves)
+
+
+def attachments(optimizers: Iterable[object]) -> list[Attachment]:
+    """Return what moves multipliers of some optimizers; refuse those of which nothing moves."""
+    inner = [unwrapped(optimizer) for optimizer in optimizers]
+    found = [attachment_of(each) for each in inner if isinstance(each, Optimizer)]
+    working = [attachment for attachment in found if attachment is not None]
+    if not working:
+        raise ConfigError(
+            "EpochCallback tells nnlr.attach of epochs, and no optimizer of this trainer is "
+            "attached to a plan that moves. Call nnlr.attach(optimizer, plan) where the optimizer "
+            "is built, or leave the callback out."
+        )
+    return working
+
+
+def measured(metrics: Mapping[str, object], name: str) -> float:
+    """Return a metric by name, or refuse it with the nearest."""
+    if name not in metrics:
+        raise NnlrError(
+            f"EpochCallback({name!r}): no metric of that name was measured. "
+            f"{nearest_hint(name, metrics)} There are: {listed(sorted(metrics)) or 'none'}."
+        )
+    return float(metrics[name])  # type: ignore[arg-type] # a number or a tensor
