@@ -20,8 +20,8 @@ def goes_by_epochs(plan: Plan) -> bool:
 def attachments(optimizers: Iterable[object]) -> list[Attachment]:
     """Return what moves multipliers of some optimizers; refuse those of which nothing moves."""
     inner = [unwrapped(optimizer) for optimizer in optimizers]
-    found = [attachment_of(each) for each in inner if isinstance(each, Optimizer)]
-    working = [attachment for attachment in found if attachment is not None]
+    each = [attachment_of(one) for one in inner if isinstance(one, Optimizer)]
+    working = [attachment for attachment in each if attachment is not None]
     if not working:
         raise ConfigError(
             "EpochCallback tells nnlr.attach of epochs, and no optimizer of this trainer is "

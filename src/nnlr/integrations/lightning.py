@@ -193,10 +193,10 @@ def _judge_callbacks(module: nn.Module, plan: Plan, *, named: bool, keeps_ratios
 def _callbacks_of(module: nn.Module, *kinds: type) -> list[str] | None:
     """The names of the trainer's callbacks of some classes; ``None`` without a trainer."""
     # Not the property `trainer`, which raises where there is none.
-    trainer = getattr(module, "_trainer", None)
-    if trainer is None:
+    present = getattr(getattr(module, "_trainer", None), "callbacks", None)
+    if present is None:
         return None
-    return [type(each).__name__ for each in trainer.callbacks if isinstance(each, kinds)]
+    return [type(each).__name__ for each in present if isinstance(each, kinds)]
 
 
 def _refuse_other_module(module: nn.Module, plan: Plan, settings: dict[str, Any]) -> None:
