@@ -131,10 +131,11 @@ def test_what_moves_together():
     blocks.head, blocks.scale = nn.Linear(3, 2), nn.Parameter(torch.ones(3))
     assert [*units("layer", blocks)] == ["layer0", "layer1", "layer2", "layer3"]
     assert units("module", nn.Sequential(nn.BatchNorm1d(3), nn.Linear(4, 4))).keys() == {"0", "1"}
+    bare = {name: nn.Parameter(torch.ones(2)) for name in ("a.weight", "a.bias", "scale")}
+    assert units("module", bare) == {"a": ["a.weight", "a.bias"], "tensors": ["scale"]}
 
 
-@pytest.mark.parametrize("ramp", [0, 3])
-@pytest.mark.parametrize("cls", [torch.optim.AdamW, nnlr.optim.SGD])
+@pytest.mark.parametrize(("cls", "ramp"), [(torch.optim.AdamW, 3), (nnlr.optim.SGD, 0)])
 def test_a_resumed_run_goes_on_to_the_last_bit(cls, ramp):
     """In the middle of a ramp and of a mean over batches."""
     scheme = nnlr.assign("rgn", "linear(0.5, 2)", every=4, batches=2, ramp=ramp)
@@ -287,16 +288,10 @@ def test_moves_can_be_copied_and_pickled():
 class TestMeasured(SchemeLaws):
     """The laws of schemes."""
 
-    def optimizer(self, plan, model):
-        return plan.optimizer(torch.optim.SGD, model=model)
-
     def schemes(self):
         return [
-            nnlr.assign("rgn", "max", every=1, by="tensor"),
-            nnlr.auto_rgn(),
-            nnlr.auto_snr(batch_norm="measure"),
-            nnlr.temp_balance(min_eigenvalues=2),
+            nnlr.assign("rgn", "max", every=2, by="tensor"),
+            nnlr.auto_rgn(2, batches=2),
             nnlr.alpha_decay(min_eigenvalues=2, keep_first=False),
-            nnlr.llr(min_eigenvalues=2),
-            nnlr.grad_norm_balance(),
+            nnlr.llr(every=3, min_eigenvalues=2, ramp=2),
         ]

@@ -39,7 +39,7 @@ def test_equals_the_reference(text):
 
 
 @pytest.mark.parametrize("text", ALL)
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(values=st.lists(st.floats(1, 1e300), min_size=1, max_size=6))
 def test_multipliers_are_finite_and_not_negative(text, values):
     """One for each statistic, whatever these are."""
@@ -49,7 +49,7 @@ def test_multipliers_are_finite_and_not_negative(text, values):
 
 
 @pytest.mark.parametrize("text", SCALE_FREE)
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(values=st.lists(st.floats(0.125, 64), min_size=1, max_size=6), power=st.integers(-30, 30))
 def test_the_unit_of_measurement_does_not_count(text, values, power):
     """Statistics times a constant give the same multipliers."""

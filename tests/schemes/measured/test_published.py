@@ -73,6 +73,12 @@ def test_an_embedding_is_a_first_layer(tied):
     assert [unit.name for unit in attached.units] == ["q_proj", "o_proj", "up_proj"]
 
 
+def test_a_model_without_layers_has_no_ends():
+    """Nothing is kept then, and nothing moves."""
+    plan = nnlr.resolve(nn.LayerNorm(4), nnlr.temp_balance(), lr=0.1, weight_decay=0)
+    assert not any(row.moves for row in plan)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_llr_goes_up_from_the_base_in_a_line(tied):
     """Ends at 5 from the start, norms at 1, matrices between 1 and 5 after the ramp."""

@@ -64,8 +64,8 @@ def alpha_of(weight: Tensor, role: str, name: str) -> float | None:
 def _slices(weight: Tensor, role: str) -> Tensor:
     """The matrices of a weight, the longer side last."""
     whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
-    if whole.device.type not in {"cpu", "cuda"}:
-        whole = whole.cpu()  # others lack eigenvalues or float64
+    # Other devices lack eigenvalues, or float64.
+    whole = whole.to(whole.device if whole.device.type in {"cpu", "cuda"} else "cpu")
     count, rows, columns = sides(tuple(whole.shape), role)
     if role == "conv":
         whole = whole.flatten(2).permute(2, 0, 1) if whole.ndim > 2 else whole
