@@ -207,6 +207,10 @@ OBJECTS: dict[str, Callable[[World], object]] = {
 
 # By the name of a parameter, or of the call and the parameter: what works, made for a world.
 SAMPLES: dict[str, Callable[[World], object]] = {
+    "function": lambda w: lambda t: 0.5,
+    "assign.probe": lambda w: "rgn",
+    "assign.mapping": lambda w: "max",
+    "assign.every": lambda w: 2,
     "model": lambda w: w.model,
     "module": lambda w: w.model,
     "plan": lambda w: w.plan,
