@@ -8,7 +8,9 @@ Needs matplotlib; FOLDER is docs/pictures by default. Nothing is trained.
 import io
 import sys
 from pathlib import Path
+from statistics import median
 
+import freeze_out_cost as freezing
 import hyperball_transfer as hyperball
 import lora_plus_width as lora
 import mup_transfer as mup
@@ -129,12 +131,30 @@ def draw_hyperball(path):
     save(figure, path)
 
 
+@styled()
+def draw_freeze_out(path):
+    """What is saved and what it costs, a mark for each arm."""
+    figure, (axes,) = panels(1)
+    axes.axhline(0, color="#AAAAAA", linewidth=0.8, zorder=0)
+    for at, (arm, _, saved, difference) in enumerate(freezing.final(cells(freezing))):
+        mean, half = interval(difference)
+        place = median(saved)
+        reach = [[place - min(saved)], [max(saved) - place]]
+        look = {"color": COLOURS[at], "marker": MARKERS[at], "capsize": 2, "linestyle": "none"}
+        axes.errorbar([place], [mean], [half], reach, label=arm, **look)
+    axes.set_xlabel("time saved, % (whiskers: all seeds)")
+    axes.set_ylabel("difference in accuracy, points")
+    axes.legend(loc="lower left")
+    save(figure, path)
+
+
 def main():
     """Draw those whose cells are there."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parents[1] / "docs" / "pictures"
     draw_mup(folder / "evidence_mup.png")
     draw_lora(folder / "evidence_lora_plus.png")
     draw_hyperball(folder / "evidence_hyperball.png")
+    draw_freeze_out(folder / "evidence_freeze_out.png")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def test_the_page_has_the_tables_of_the_cells(scripts, name):
     assert [] == missing
 
 
-@pytest.mark.parametrize("name", ["mup_transfer", "lora_plus_width"])
+@pytest.mark.parametrize("name", ["mup_transfer", "lora_plus_width", "freeze_out_cost"])
 def test_the_page_has_the_table_of_a_report(scripts, name):
     """Line by line; at least ten seeds are in it."""
     script = scripts(name)

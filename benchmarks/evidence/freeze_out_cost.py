@@ -6,8 +6,8 @@ t_0 0.5; and a cosine over fewer steps, which saves time without any scheme. Eac
 the same five, chosen on seeds 0 to 2. The figures are of seeds 10 to 19 at that rate, where the
 arms take turns step by step and each step is timed.
 
-    python benchmarks/evidence/freeze_out_time.py                              what is committed
-    python benchmarks/evidence/freeze_out_time.py --small --cells again.csv    run a part
+    python benchmarks/evidence/freeze_out_cost.py                              what is committed
+    python benchmarks/evidence/freeze_out_cost.py --small --cells again.csv    run a part
 """
 
 import itertools
@@ -114,20 +114,27 @@ def best(rows, arm, seeds):
     return max(RATES, key=lambda rate: fmean(row["right"] for row in select(rows, rate=rate)))
 
 
-def report(rows, tuning=TUNING, fresh=FRESH):
-    """A line for each arm: rate, seconds and the part of them saved, accuracy and difference."""
-    lines, first = [], None
+def final(rows, tuning=TUNING, fresh=FRESH):
+    """Of each arm at its best rate, by seed: cells, time saved in percent, points of accuracy."""
+    first = None
     for arm in ARMS:
         of_arm = select(rows, arm=arm, rate=best(rows, arm, tuning))
         of_arm = [select(of_arm, seed=seed)[0] for seed in fresh]
         first = first or of_arm
         pairs = list(zip(of_arm, first, strict=True))
         saved = [100 * (1 - own["seconds"] / one["seconds"]) for own, one in pairs]
-        less = [own["right"] - one["right"] for own, one in pairs]
-        seconds = f"{median(row['seconds'] for row in of_arm):.2f}"
+        yield arm, of_arm, saved, [own["right"] - one["right"] for own, one in pairs]
+
+
+def report(rows, tuning=TUNING, fresh=FRESH):
+    """A line for each arm: rate, seconds and the part of them saved, accuracy and difference."""
+    lines = []
+    for arm, cells, saved, difference in final(rows, tuning, fresh):
+        seconds = f"{median(row['seconds'] for row in cells):.2f}"
+        right = spread([row["right"] for row in cells], 1)
         time = f"{median(saved):.0f} ({min(saved):.0f} to {max(saved):.0f})"
-        right = spread([row["right"] for row in of_arm], 1)
-        lines.append((arm, of_arm[0]["rate"], seconds, time, right, spread(less)))
+        compared = (time, spread(difference)) if any(saved) else ("", "")
+        lines.append((arm, cells[0]["rate"], seconds, compared[0], right, compared[1]))
     header = ("", "best rate", "seconds", "saved, %", "accuracy, %", "difference, points")
     return table(header, lines)
 
@@ -149,8 +156,8 @@ def main():
         seconds, right = side_by_side(seed)[arm]
         return {"seconds": seconds, "right": right}
 
-    final = [{"arm": arm, "rate": rates[arm], "seed": seed} for seed in fresh for arm in ARMS]
-    rows = run(args.cells, final, final_cell)
+    wanted = [{"arm": arm, "rate": rates[arm], "seed": seed} for seed in fresh for arm in ARMS]
+    rows = run(args.cells, wanted, final_cell)
     print(report(rows, tuning, fresh))
 
 
