@@ -15,9 +15,9 @@ SCHEMES: Final = (
     *("unfreeze", "warmup"),
 )
 COLUMNS: Final = (
-    *("algorithm", "bytes", "eps_mult", "group", "init_mult", "layer", "lr", "lr_mult", "numel"),
-    *("options", "role", "shape", "state", "tensors", "tower", "update", "wd_mult"),
-    "weight_decay",
+    *("algorithm", "bytes", "eps_mult", "group", "init_mult", "layer", "lr", "lr_mult", "moves"),
+    *("numel", "options", "role", "shape", "state", "tensors", "tower", "unit", "update"),
+    *("wd_mult", "weight_decay"),
 )
 OPTIMIZERS: Final = (
     *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "Muon"),
