@@ -142,9 +142,15 @@ def plan_locks(located: Sequence[Located], model: Source, *, keep: bool = False)
         if param.row.locked and not keep:
             if param.tensor.requires_grad or param.tensor.grad is not None:
                 off.append(param)
-        elif param.locked_by_nnlr:
+        elif param.locked_by_nnlr and not _follows_a_move(param):
             on.append(param)
     return _checked(off, on, model)
+
+
+def _follows_a_move(param: Located) -> bool:
+    """Whether a move locks and unlocks a tensor; ``nnlr.attach`` does it."""
+    moves = (step.factor.move for step in param.row.trace)
+    return param.row.trainable and any(move is not None and move.locks for move in moves)
 
 
 def plan_unlock(located: Sequence[Located], model: Source) -> Locks:

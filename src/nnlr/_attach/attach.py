@@ -17,7 +17,7 @@ from nnlr._apply.locate import Located, locate
 from nnlr._apply.moving import is_dry, stop_waiting
 from nnlr._arguments import instance, number, whole
 from nnlr._attach.driven import driven_groups, recall
-from nnlr._attach.locks import Locks
+from nnlr._attach.locks import Locks, refuse_ddp, warn_of_ddp
 from nnlr._attach.norms import set_norm_eval
 from nnlr._attach.rates import Rates
 from nnlr._declare.moves import Progress, Setting
@@ -124,6 +124,7 @@ class Attachment(AtWork):
                 "total_steps=...), the number of optimizer steps of the whole run.",
                 source=source,
             )
+        refuse_ddp(movers, model)
         units = [unit for m in movers if m.move.norm_eval for unit in m.units.values()]
         set_norm_eval(model, [tensor for unit in units for tensor in unit.tensors])
         return movers
@@ -267,7 +268,7 @@ def attach(
     Args:
         optimizer: An optimizer that was built on the plan.
         plan: A plan whose schemes move something.
-        model: The model; ``None`` for the one resolved.
+        model: The model, if wrapped then the wrapper; ``None`` for the one resolved.
         total_steps: How many steps the optimizer takes in the whole run, >= 1; schemes that go by
             the part of the run need it.
         partial: The model is one stage or shard of the plan's.
@@ -277,8 +278,10 @@ def attach(
         ``remove()``.
 
     Raises:
-        ConfigError: If nothing moves, the optimizer runs no step hooks or does not fit the plan, or
-            a scheme needs ``total_steps``.
+        ConfigError: If nothing moves, the optimizer runs no step hooks or does not fit the plan, a
+            scheme needs ``total_steps``, or one locks parameters of a ``DistributedDataParallel``
+            that does not look for unused ones. Later on, before a step, if something other than
+            :func:`nnlr.schedule` writes rates and all groups move.
         PlanMismatchError: If the model is not the one resolved.
 
     Examples:
@@ -311,10 +314,13 @@ def attach(
         )
     source = plan._model(model)
     located = locate(plan.rows, source, partial=partial)
-    if (earlier := attachment_of(optimizer)) is not None:
-        earlier.remove()
+    earlier = attachment_of(optimizer)
     attachment = Attachment(optimizer, plan, located, source, total_steps)
+    if earlier is not None:
+        earlier.remove()
     stop_waiting(optimizer)
+    if model is None:
+        warn_of_ddp(attachment._movers)
     return attachment
 
 

@@ -1,11 +1,16 @@
 """Gradients of what a move has locked, and their state."""
 
 from collections.abc import Sequence
+from typing import Final
 
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from nnlr._model import marks
-from nnlr._rows.units import Mover, Param
+from nnlr._model.names import Source, inside_ddp, unwrapping
+from nnlr._rows.units import Mover, Param, Unit
+from nnlr._text import listed, warn
+from nnlr.errors import ConfigError
 
 
 class Locks:
@@ -16,7 +21,7 @@ class Locks:
             (unit, mover.move.drops_state)
             for mover in movers
             if mover.move.locks
-            for unit in mover.units.values()
+            for unit in mover.all
         ]
         self._zeros: list[bool] = []  # of each unit, when it was looked at
         self._tensors: list[Tensor] = []  # that are locked
@@ -47,3 +52,44 @@ class Locks:
         """Take gradients away that locked tensors have: an optimizer would apply them."""
         for tensor in self._tensors:
             tensor.grad = None
+
+
+# How DDP has to wrap a model some of whose parameters have no gradient for a while.
+_WRAPPED: Final = "DistributedDataParallel(model, find_unused_parameters=True)"
+
+
+def refuse_ddp(movers: Sequence[Mover], model: Source) -> None:
+    """Refuse locks inside a DDP that waits for all gradients at each step."""
+    units = _locking(movers)
+    for layer in unwrapping(model) if units and isinstance(model, nn.Module) else ():
+        is_ddp = inside_ddp(layer) and hasattr(layer, "find_unused_parameters")
+        if is_ddp and (layer.static_graph or not layer.find_unused_parameters):
+            raise ConfigError(
+                f"{_sources(units)} switches gradients off and on, and DistributedDataParallel "
+                f"waits for all of them at each step. Wrap the model by {_WRAPPED}, without "
+                "static_graph, and attach then."
+            )
+
+
+def warn_of_ddp(movers: Sequence[Mover]) -> None:
+    """Warn where a DDP that wraps the model from now on would not see what is locked."""
+    alone = not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1
+    units = [unit for unit in _locking(movers) if unit.mult == 0]
+    params = [] if alone else [param for unit in units for param in unit.params]
+    if params and not hasattr(params[0].tensor, "device_mesh"):  # which fully_shard gives them
+        warn(
+            f"{_sources(units)} has switched off the gradients of "
+            f"{listed(param.row.name for param in params)}, which DistributedDataParallel would "
+            f"never exchange if it wraps the model from now on. Wrap it first, by {_WRAPPED}, and "
+            "pass nnlr.attach(..., model=that). If nothing is to wrap it, pass model=model."
+        )
+
+
+def _locking(movers: Sequence[Mover]) -> list[Unit]:
+    """Return the units of moves that lock."""
+    return [unit for mover in movers if mover.move.locks for unit in mover.all]
+
+
+def _sources(units: Sequence[Unit]) -> str:
+    """Return the schemes that move units."""
+    return listed(dict.fromkeys(unit.source for unit in units))

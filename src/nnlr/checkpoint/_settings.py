@@ -174,14 +174,16 @@ class Settings:
         for source in sources if start is not None else ():
             was, saved_start = number(source.origin, rate.mult), number(source.origin, rate.key)
             moved = was is not None and rate.mult in source.group and source.moved(rate.mult)
-            moved = moved and not (MOVED in source.group and MOVED in target.group)
+            moves = MOVED in source.group
+            moved = moved and not (moves and MOVED in target.group)
             if was is None or mult is None:
                 was_base, base = saved_start, start
             else:
+                now = source.group[rate.mult] if moved else was
                 self._note(
-                    *(rate.mult, source.names, source.group[rate.mult] if moved else was, mult),
+                    *(rate.mult, source.names, now, mult),
                     "checkpoint" if moved else self.policy,
-                    differs=not same(was, mult),
+                    differs=not same(now if moves else was, mult),
                 )
                 was_base = saved_start / was if was and saved_start is not None else None
                 base = start / mult if mult else None  # type: ignore[operator] # it is no None
