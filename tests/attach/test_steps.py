@@ -164,14 +164,15 @@ def test_a_compiled_step_goes_on_moving(cls):
         assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_a_wrapper_without_hooks_is_refused_and_what_it_wraps_is_attached():
+def test_wrappers_are_looked_through_and_what_runs_no_hooks_is_refused():
     """As the message says: attach the optimizer inside."""
 
     class Wrapper(torch.optim.Optimizer):
-        """As Accelerate's."""
+        """As Accelerate's, and one that hides what it wraps."""
 
-        def __init__(self, optimizer):
-            self.optimizer, self.param_groups = optimizer, optimizer.param_groups
+        def __init__(self, optimizer, name):
+            setattr(self, name, optimizer)
+            self.param_groups = optimizer.param_groups
 
         def step(self):
             """Step what is inside."""
@@ -179,12 +180,12 @@ def test_a_wrapper_without_hooks_is_refused_and_what_it_wraps_is_attached():
 
     net = network()
     plan = plan_of(net, nnlr.rule("0.*").at(falling))
-    wrapper = Wrapper(plan.optimizer(torch.optim.SGD))
+    optimizer = plan.optimizer(torch.optim.SGD)
     with pytest.raises(
         nnlr.ConfigError, match=r"runs no step hooks\. Attach the optimizer that it"
     ):
-        nnlr.attach(wrapper, plan)
-    attached = nnlr.attach(wrapper.optimizer, plan)
+        nnlr.attach(Wrapper(optimizer, "hidden"), plan)
+    attached = nnlr.attach(wrapper := Wrapper(optimizer, "optimizer"), plan)
     backward(net, 0)
     wrapper.step()
     assert attached.progress.step == 1

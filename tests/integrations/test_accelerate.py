@@ -193,3 +193,29 @@ def test_without_accelerate_it_says_what_to_install(monkeypatch):
     hide_package(monkeypatch, "accelerate")
     with pytest.raises(nnlr.NnlrError, match="Fix: pip install accelerate"):
         runpy.run_path(nnlr.integrations.accelerate.__file__)
+
+
+class TestMoves:
+    """Multipliers that move: attach takes what prepare returned."""
+
+    @pytest.mark.parametrize("every", [1, 3])
+    def test_they_move_by_optimizer_steps_and_resume(self, tmp_path, every):
+        """Accumulated batches are one step; the whole run equals one in two halves."""
+        falling = nnlr.rule("0.*").at(lambda t: 1 - t)
+        made = []
+        for _ in range(2):
+            run, model = accelerator(gradient_accumulation_steps=every), network(4, 4, 1)
+            plan = nnlr.resolve(model, falling, lr=BASE, weight_decay=0.01)
+            model, optimizer = run.prepare(model, plan.optimizer(torch.optim.AdamW))
+            attached = nnlr.attach(optimizer, plan, model=model, total_steps=12 // every)
+            scheduler = nnlr.schedule(optimizer.optimizer, lrs.ConstantLR, factor=1.0)
+            made.append((run, model, optimizer, run.prepare(scheduler), attached))
+        (run, model, optimizer, scheduler, attached), second = made
+        rates = train(run, model, optimizer, scheduler)
+        wanted = [BASE * (1 - at * every / 12) for at in range(12 // every)]
+        assert [rate[0] for rate in rates] == pytest.approx(wanted)
+        run.save_state(str(tmp_path))
+        for each, state in zip(second[1:4], (model, optimizer, scheduler), strict=True):
+            each.load_state_dict(state.state_dict())
+        assert second[4].progress.step == attached.progress.step == 12 // every
+        assert second[2].param_groups[0]["lr"] == 0

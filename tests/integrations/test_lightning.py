@@ -178,6 +178,93 @@ def plateau(opt):
     return lrs.ReduceLROnPlateau(opt, patience=0, factor=0.3, min_lr=2e-3)
 
 
+class TestMoves:
+    """Multipliers that move: configure attaches by itself."""
+
+    SCHEME = nnlr.rule("body.*", lr_mult=0.1).at(lambda t: 1 - t) * nnlr.rule("*.bias", wd_mult=0)
+
+    @pytest.mark.parametrize("every", [1, 2])
+    def test_fit_and_resume(self, tmp_path, every):
+        """The length of the run is the trainer's; the second half equals that of the whole run."""
+        settings = {"schedule": lambda opt: lrs.ConstantLR(opt, 1.0), "interval": "step"}
+        whole, half, resumed = (Module(self.SCHEME, **settings) for _ in "123")
+        accumulate = {"accumulate_grad_batches": every}
+        trainer(**accumulate).fit(whole, loader())
+        steps = 2 * BATCHES // every
+        wanted = [0.1 * BASE * (1 - step / steps) for step in range(steps)]
+        assert [rates[2] for rates in whole.rates] == pytest.approx(wanted)
+        assert {rates[0] for rates in whole.rates} == {BASE}
+        first = trainer(max_steps=steps // 2, **accumulate)
+        half.settings["total_steps"] = steps
+        first.fit(half, loader())
+        first.save_checkpoint(tmp_path / "half.ckpt")
+        trainer(**accumulate).fit(resumed, loader(), ckpt_path=tmp_path / "half.ckpt")
+        assert resumed.rates == whole.rates[steps // 2 :]
+        assert same_weights(whole.net, resumed.net)
+
+    def test_measured_multipliers_see_the_gradients_of_the_step(self):
+        """Lightning computes them in a closure, within the step."""
+
+        class Norm(nnlr.Move):
+            """The norm of the gradient."""
+
+            def measures(self, now, units):
+                """At every step."""
+                return True
+
+            def measure(self, now, units):
+                """Note it."""
+                units[0].memory["norm"] = float(units[0].tensors[0].grad.norm())
+
+            def due(self, now, units):
+                """Only after that."""
+                return False
+
+            def mults(self, now, units):
+                """It is the multiplier."""
+                return [units[0].memory.get("norm", 1.0)]
+
+        class Watching(Module):
+            def on_before_zero_grad(self, optimizer):
+                if (gradient := self.net.body.weight.grad) is not None:
+                    due = BASE * float(gradient.norm())
+                    self.rates.append((optimizer.param_groups[-1]["lr"], due))
+
+            def on_before_optimizer_step(self, optimizer):
+                pass
+
+        module = Watching(nnlr.rule("body.*").at(Norm()))
+        trainer().fit(module, loader())
+        assert len(module.rates) == 2 * BATCHES - 1
+        assert all(rate == pytest.approx(due) for rate, due in module.rates)
+
+    def test_locks_inside_a_wrapper_that_waits_for_all_gradients_are_refused(self):
+        """Lightning has wrapped the module by then, and the strategy is named by the fix."""
+
+        class Locking(nnlr.Move):
+            """It locks in the first steps."""
+
+            locks = True
+
+            def mults(self, now, units):
+                """0, then 1."""
+                return [float(now.step > 2)] * len(units)
+
+        wrapper = DistributedDataParallel.__new__(DistributedDataParallel)
+        nn.Module.__init__(wrapper)
+        module = Module(nnlr.rule("body.*").at(Locking()))
+        wrapper.module, wrapper.static_graph = module, False
+        strategy = SimpleNamespace(model=wrapper)
+        run = SimpleNamespace(strategy=strategy, callbacks=[], estimated_stepping_batches=-1)
+        module._trainer = run
+        wrapper.find_unused_parameters = False
+        with pytest.raises(nnlr.ConfigError, match="find_unused_parameters=True"):
+            module.configure_optimizers()
+        wrapper.find_unused_parameters = True
+        module.configure_optimizers()
+        assert not module.net.body.weight.requires_grad
+
+
 class TestConfigure:
     @pytest.mark.parametrize("make", [floor, peak, warmup_then_floor])
     def test_fit_and_resume_equal_the_loop_by_hand(self, tmp_path, make):

@@ -533,6 +533,63 @@ class Reporter(transformers.TrainerCallback):
         self.reported.append(dict(logs))
 
 
+class WatchBefore(Watch):
+    """Notes them before the step: after it multipliers have moved on."""
+
+    on_optimizer_step = transformers.TrainerCallback.on_optimizer_step
+    on_pre_optimizer_step = Watch.on_optimizer_step
+
+
+class TestMoves:
+    """Multipliers that move: RatioTrainer attaches by itself, other Trainers say so."""
+
+    SCHEME = nnlr.rule("body.*", lr_mult=0.1).at(lambda t: 1 - t) * nnlr.rule("*.bias", wd_mult=0)
+
+    @pytest.mark.parametrize("every", thinned([1, 2], 1))
+    def test_it_trains_and_resumes_as_the_loop_by_hand(self, tmp_path, every):
+        """Whole, and the second half from a checkpoint: rates are base times plan times move."""
+        args = arguments(
+            tmp_path,
+            save_strategy="steps",
+            save_steps=STEPS // 2,
+            gradient_accumulation_steps=every,
+            num_train_epochs=every,
+        )
+        models, watches = [Tiny(), Tiny()], [WatchBefore(), WatchBefore()]
+        for half, (model, watch) in enumerate(zip(models, watches, strict=True)):
+            made = hf.optimizer(self.SCHEME, args=args, cls=torch.optim.AdamW)
+            folder = str(tmp_path / f"checkpoint-{STEPS // 2}") if half else None
+            run = trainer(
+                hf.RatioTrainer, model, args, optimizer_cls_and_kwargs=made, callbacks=[watch]
+            )
+            run.train(resume_from_checkpoint=folder)
+        assert same_weights(*models)
+        assert watches[0].seen[STEPS // 2 :] == watches[1].seen
+        for step, rates in enumerate(watches[0].seen):
+            base, move = BASE * (1 - step / STEPS), 1 - step / STEPS
+            assert rates == pytest.approx({1.0: base, 0.1 * move: 0.1 * base * move})
+
+    def test_another_trainer_does_not_train_as_if_nothing_moved(self, tmp_path):
+        """The error names RatioTrainer, and attaching by hand is the other way."""
+        args = arguments(tmp_path)
+        made = hf.optimizer(self.SCHEME, args=args, cls=torch.optim.AdamW)
+        run = trainer(transformers.Trainer, Tiny(), args, optimizer_cls_and_kwargs=made)
+        with pytest.raises(nnlr.ConfigError, match=r"nobody moves them.*use RatioTrainer"):
+            run.train()
+
+    def test_a_schedule_that_was_passed_is_kept(self, tmp_path):
+        """Moves are attached under it."""
+        args, model = arguments(tmp_path), Tiny()
+        plan = nnlr.resolve(model, self.SCHEME, lr=BASE, weight_decay=DECAY)
+        watch = WatchBefore()
+        optimizer = plan.optimizer(torch.optim.AdamW)
+        nnlr.attach(optimizer, plan, total_steps=STEPS)
+        constant = nnlr.schedule(optimizer, torch.optim.lr_scheduler.ConstantLR, factor=1.0)
+        made = {"optimizers": (optimizer, constant), "callbacks": [watch]}
+        trainer(hf.RatioTrainer, model, args, **made).train()
+        assert watch.seen[STEPS // 2] == pytest.approx({1.0: BASE, 0.05: 0.05 * BASE})
+
+
 class TestLogs:
     def test_rates_reach_reporters_and_history(self, tmp_path):
         """As each step used them; the Trainer's own number is that of the first group."""

@@ -51,7 +51,7 @@ def _waits(sources: Sequence[str]) -> Callable[..., None]:
         raise ConfigError(
             f"The plan of this optimizer moves multipliers while training, by {listed(sources)}, "
             "and nobody moves them. After plan.optimizer(...) call nnlr.attach(optimizer, plan, "
-            "total_steps=...).",
+            "total_steps=...). With the Trainer of transformers use RatioTrainer, which does.",
             sources=list(sources),
         )
 

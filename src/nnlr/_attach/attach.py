@@ -27,8 +27,9 @@ from nnlr._rows.units import AtWork, Mover, Unit, at_work, movers_of
 from nnlr._schedule.base_rate import Group, as_float, runs_step_hooks
 from nnlr._schedule.moved import MOVED, note
 from nnlr._schedule.origin import note_origin
-from nnlr._text import listed, shown, warn
+from nnlr._text import listed, warn
 from nnlr.errors import ConfigError
+from nnlr.optim._wrapped import unwrapped
 from nnlr.report._moves import attached_text
 
 _SETTINGS: Final[tuple[Setting, ...]] = get_args(Setting)
@@ -103,6 +104,10 @@ class Attachment(AtWork):
         self._locks = Locks(self._movers)
         self._pair()
         self._go_on()
+
+    def refuse_ddp(self, model: Source) -> None:
+        """Refuse a wrapper that waits for gradients which moves switch off."""
+        refuse_ddp(self._movers, model)
 
     def __repr__(self) -> str:
         sources = dict.fromkeys(unit.source for unit in self.units)
@@ -266,7 +271,8 @@ def attach(
     one. Like all hooks, it does not travel with copies and pickles of the optimizer: attach those.
 
     Args:
-        optimizer: An optimizer that was built on the plan.
+        optimizer: An optimizer that was built on the plan; wrappers of Accelerate and Lightning
+            are looked through.
         plan: A plan whose schemes move something.
         model: The model, if wrapped then the wrapper; ``None`` for the one resolved.
         total_steps: How many steps the optimizer takes in the whole run, >= 1; schemes that go by
@@ -298,7 +304,7 @@ def attach(
         [0.5, 0.0]
         [0.5, 0.05]
     """
-    instance(optimizer, "optimizer", Optimizer)
+    optimizer = instance(unwrapped(optimizer), "optimizer", Optimizer)
     instance(plan, "plan", Plan)
     if total_steps is not None:
         total_steps = whole(total_steps, "total_steps", minimum=1)
@@ -309,8 +315,7 @@ def attach(
         )
     if not runs_step_hooks(optimizer):
         raise ConfigError(
-            f"{type(optimizer).__name__} runs no step hooks. Attach the optimizer that it wraps, "
-            f"got {shown(optimizer)}."
+            f"{type(optimizer).__name__} runs no step hooks. Attach the optimizer that it wraps."
         )
     source = plan._model(model)
     located = locate(plan.rows, source, partial=partial)

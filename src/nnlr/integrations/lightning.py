@@ -7,12 +7,14 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._arguments import flag, function, instance, text, whole
+from nnlr._attach.attach import attach
 from nnlr._plan import Plan
 from nnlr._schedule.keep_ratios import keep_ratios as keep_ratios_of
 from nnlr._schedule.rate_summary import rate_summary
@@ -63,6 +65,7 @@ def configure(
     monitor: str | None = None,
     keep_ratios: bool = False,
     adopt: bool = False,
+    total_steps: int | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """What ``configure_optimizers`` returns: the plan's optimizer, and its schedule.
@@ -84,6 +87,8 @@ def configure(
         adopt: For callbacks that add groups while training, ``BackboneFinetuning`` among
             them: the groups are built without names, which torch would ask of the added ones
             too, and the schedule adopts what is added (``nnlr.schedule(..., adopt=True)``).
+        total_steps: Steps of the optimizer in the whole run, for a plan that moves multipliers,
+            which is attached (:func:`nnlr.attach`); ``None`` for what the trainer estimates.
         **settings: Other arguments of ``plan.optimizer``: ``betas=``, ``tensor_lr=``.
 
     Returns:
@@ -146,6 +151,7 @@ def configure(
     agree_if_whole(plan, module)
     optimizer = plan.optimizer(cls, **settings)
     _PLANS[optimizer] = plan, {k: settings[k] for k in ("model", "partial") if k in settings}
+    _attach(module, optimizer, total_steps)
     if keep_ratios:
         keep_ratios_of(optimizer)
     if schedule is None:
@@ -159,6 +165,22 @@ def configure(
     if monitor is not None:
         config["monitor"] = monitor
     return {"optimizer": optimizer, "lr_scheduler": config}
+
+
+def _attach(module: nn.Module, optimizer: Optimizer, total_steps: int | None) -> None:
+    """Have the moves of a plan act, if it has any, for as many steps as the trainer will take."""
+    plan, of_model = _PLANS[optimizer]
+    if not any(row.moves for row in plan.rows):
+        return
+    trainer = getattr(module, "_trainer", None)  # not the property, which raises without one
+    if total_steps is None and trainer is not None:
+        estimated = trainer.estimated_stepping_batches
+        total_steps = int(estimated) if 0 < estimated < inf else None
+    source = plan._model(of_model.get("model"))  # passed: Lightning has wrapped it by now
+    settings = {**of_model, "model": source, "total_steps": total_steps}
+    attached = attach(optimizer, plan, **settings)
+    if trainer is not None:
+        attached.refuse_ddp(trainer.strategy.model)
 
 
 def _judge_callbacks(module: nn.Module, plan: Plan, *, named: bool, keeps_ratios: bool) -> None:

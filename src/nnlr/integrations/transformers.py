@@ -15,13 +15,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnlr._apply.signature import Signature
-from nnlr._arguments import choice, flag, instance, number, optional_mapping
+from nnlr._arguments import choice, flag, number, optional_mapping
+from nnlr._attach.attach import attach
 from nnlr._declare.scheme import Scheme, as_schemes
+from nnlr._model.names import unwrapping
 from nnlr._plan import Plan
 from nnlr._resolve import resolve
 from nnlr._rows.rates import DECAYS, Decay, Rate
 from nnlr._schedule.keep_ratios import keep_ratios
-from nnlr._schedule.rate_summary import rate_summary
 from nnlr._schedule.schedule import schedule
 from nnlr._select.selector import Selector
 from nnlr._text import shown
@@ -29,20 +30,18 @@ from nnlr.errors import ConfigError, NnlrError
 from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
 from nnlr.integrations._transformers_epochs import EpochCallback
-from nnlr.report import Monitor
+from nnlr.integrations._transformers_logs import (
+    LayerCallback,
+    RateCallback,
+    log_layers,
+    log_rates,
+)
 
 # One, or one for each algorithm.
 Classes = Callable[..., Optimizer] | Mapping[str, Any]
 
 with installed("transformers"):
-    from transformers import (
-        Trainer,
-        TrainerCallback,
-        TrainerControl,
-        TrainerState,
-        TrainingArguments,
-    )
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from transformers import Trainer, TrainingArguments
 
 __all__ = [
     "EpochCallback",
@@ -243,167 +242,29 @@ class RatioTrainer(Trainer):
     :func:`nnlr.schedule`: floors and ceilings (``reduce_lr_on_plateau``, ``greedy``) speak of
     that, and its state fits after regrouping. To add this to another Trainer, put it first:
     ``class MyTrainer(RatioTrainer, Seq2SeqTrainer): pass``.
+
+    Where schemes of :func:`optimizer` move multipliers it calls :func:`nnlr.attach`, with the
+    number of steps of the run; other Trainers do not.
     """
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:  # noqa: ANN401 - the Trainer promises one of its own
         """The Trainer's scheduler, on the base rate; one that was given stays as it is."""
         create = super().create_scheduler
+        wrapped: Any = self.optimizer if optimizer is None else optimizer
+        self._attach(wrapped, num_training_steps)
         if self.lr_scheduler is not None:
             return create(num_training_steps, optimizer)
-        wrapped: Any = self.optimizer if optimizer is None else optimizer
         # Accelerate has wrapped it by now.
         unwrapped = getattr(wrapped, "optimizer", wrapped)
         scheduler = schedule(unwrapped, lambda base: create(num_training_steps, base))
         self.lr_scheduler = scheduler  # type: ignore[assignment] # as above
         return scheduler
 
-
-class RateCallback(TrainerCallback):
-    """Adds the rates of all groups to what the Trainer logs; see :func:`log_rates`.
-
-    Args:
-        groups: Log each group too.
-    """
-
-    def __init__(self, *, groups: bool = False) -> None:
-        self.groups = flag(groups, "groups")
-        self._rates: dict[str, float] = {}
-
-    def on_train_begin(self, *_: object, **run: Any) -> None:
-        """Refuse an optimizer that is not of a plan, such as one that DeepSpeed built.
-
-        Raises:
-            ConfigError: If no group carries ``wd_mult``, or an ``lr_mult`` other than 1.
-        """
-        # RatioTrainer's schedule has written an lr_mult into any groups by now.
-        if not any(
-            "wd_mult" in group or group.get("lr_mult", 1) != 1
-            for group in run["optimizer"].param_groups
-        ):
-            raise ConfigError(
-                "The Trainer trains with an optimizer of its own: no group has multipliers. "
-                "Pass optimizer_cls_and_kwargs=nnlr.integrations.transformers.optimizer(...); "
-                "a DeepSpeed configuration must have no section 'optimizer'."
-            )
-
-    def on_optimizer_step(self, *_: object, **run: Any) -> None:
-        """Note the rates of this step; when it is logged, the scheduler has moved on."""
-        self._rates = rate_summary(run["optimizer"])
-        if self.groups:
-            for position, group in enumerate(run["optimizer"].param_groups):
-                name = group.get("name", f"group{position}")
-                self._rates[f"lr/{name}"] = float(group["lr"])
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **run: Any,
-    ) -> None:
-        """Add them to the logs that have a ``learning_rate``."""
-        logs = run["logs"]
-        if "learning_rate" in logs:
-            logs.update(self._rates)
-            state.log_history[-1].update(self._rates)
-
-
-def log_rates(trainer: Trainer, *, groups: bool = False) -> RateCallback:
-    """Have a Trainer log the rates of all groups, not of one.
-
-    The Trainer's ``learning_rate`` is that of the first group. Added are ``lr``, ``lr_min``
-    and ``lr_max``, the numbers of :func:`nnlr.rate_summary`, as the step used them. The
-    callback is put before those that report, so that TensorBoard, W&B and the others get
-    them; in ``Trainer(callbacks=[...])`` it would come after.
-
-    Args:
-        trainer: The Trainer.
-        groups: Log each group too, as ``lr/NAME``.
-
-    Raises:
-        NnlrError: If it is no Trainer.
-    """
-    if not isinstance(trainer, Trainer):
-        raise NnlrError(f"log_rates needs a Trainer, got {shown(trainer)}.")
-    callback = RateCallback(groups=groups)
-    trainer.callback_handler.callbacks.insert(0, callback)
-    return callback
-
-
-class LayerCallback(TrainerCallback):
-    """Watches the Trainer's optimizer layer by layer; made by :func:`log_layers`.
-
-    Attributes:
-        monitor: The monitor of the last training; ``None`` before the first.
-    """
-
-    def __init__(self, trainer: Trainer, plan: Plan | None, settings: Mapping[str, Any]) -> None:
-        self.monitor: Monitor | None = None
-        self._trainer, self._plan, self._settings = trainer, plan, settings
-        self._values: dict[str, float] = {}
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **run: Any
-    ) -> None:
-        """Begin to watch.
-
-        Raises:
-            NnlrError: If there is no plan: :func:`optimizer` did not build the optimizer.
-        """
-        factory, _ = self._trainer.optimizer_cls_and_kwargs or (None, None)
-        plan = self._plan or getattr(factory, "plan", None)
-        if plan is None:
-            raise NnlrError(
-                "log_layers does not know the plan of the Trainer's optimizer, which was not built "
-                "by nnlr.integrations.transformers.optimizer.\n  Fix: log_layers(trainer, plan)"
-            )
-        self.on_train_end()
-        settings = {"start": state.global_step, "log": self._note, **self._settings}
-        self.monitor = Monitor(plan, run["optimizer"], **settings)
-
-    def _note(self, values: dict[str, float], _: int) -> None:
-        """Remember a reading until the Trainer has counted the step."""
-        self._values = values
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **run: Any
-    ) -> None:
-        """Hand a reading to what the Trainer reports to."""
-        values, self._values = self._values, {}
-        reporters = tuple(INTEGRATION_TO_CALLBACK.values())
-        for callback in self._trainer.callback_handler.callbacks if values else ():
-            if isinstance(callback, reporters):
-                reporter: Any = callback
-                reporter.on_log(args, state, control, **{**run, "logs": dict(values)})
-
-    def on_train_end(self, *_: object, **__: object) -> None:
-        """Stop watching; the readings stay."""
-        if self.monitor is not None:
-            self.monitor.close()
-
-
-def log_layers(trainer: Trainer, plan: Plan | None = None, **settings: Any) -> LayerCallback:
-    """Have a Trainer log what each step does to each layer: :class:`nnlr.report.Monitor`.
-
-    What ``report_to`` names gets ``lr/GROUP``, ``update_ratio/LAYER`` and ``grad_norm/LAYER`` at
-    the cadence of the monitor. They are too many for the console, where
-    ``print(callback.monitor)`` shows them after training.
-
-    Args:
-        trainer: The Trainer.
-        plan: The plan; ``None`` for that of the optimizer that :func:`optimizer` had built.
-        **settings: Arguments of :class:`nnlr.report.Monitor`: ``every=``, ``by=``, ``jsonl=``.
-            ``log=`` takes the place of the trackers.
-
-    Returns:
-        The callback, whose ``monitor`` has the readings.
-
-    Raises:
-        NnlrError: If it is no Trainer, or ``plan`` no plan.
-    """
-    if not isinstance(trainer, Trainer):
-        raise NnlrError(f"log_layers needs a Trainer, got {shown(trainer)}.")
-    known_plan = None if plan is None else instance(plan, "plan", Plan)
-    callback = LayerCallback(trainer, known_plan, settings)
-    trainer.add_callback(callback)
-    return callback
+    def _attach(self, optimizer: Any, steps: int) -> None:  # noqa: ANN401 - as above
+        """Have the moves of the plan act, on the model as Accelerate has wrapped it."""
+        factory, _ = self.optimizer_cls_and_kwargs or (None, None)
+        plan: Plan | None = getattr(factory, "plan", None)
+        if plan is not None and any(row.moves for row in plan.rows):
+            prepared = self.accelerator._models
+            wrapper = next((m for m in prepared if self.model in [*unwrapping(m)]), None)
+            attach(optimizer, plan, model=wrapper, total_steps=steps)
