@@ -145,7 +145,8 @@ class TestLightning:
         with pytest.warns(NnlrWarning, match=r"goes by epochs, and nothing tells it .* end_epoch"):
             fit(Module(), epochs=1)
         with pytest.raises(ConfigError, match=r"no optimizer of this trainer is attached"):
-            fit(Module(attach=False), light.EpochCallback(), epochs=1)
+            still = Module(nnlr.rule("head.*", lr_mult=2), attach=False)
+            fit(still, light.EpochCallback(), epochs=1)
         with pytest.raises(NnlrError, match=r"'val_los'\): no metric .* Nearest: 'val_loss'"):
             fit(Module(), light.EpochCallback("val_los"), epochs=1)
 
