@@ -73,6 +73,12 @@ def readme(path):
     save(figure, path, dpi=220)
 
 
+def awake(t, layer):
+    """The head first; each layer below it begins later."""
+    start = 0.5 * layer.below / layer.last
+    return min(max(8 * (t - start), 0.0), 1.0)
+
+
 def main():
     """Draw them all."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "pictures")
@@ -84,6 +90,9 @@ def main():
     locked = nnlr.rule("patch_embed.*", lr_mult=0) * nnlr.rule("blocks.[0-3].*", lr_mult=0)
     other = vit(nnlr.layer_decay(0.75) * nnlr.no_weight_decay() * locked)
     save(plan.diff(other).plot(), folder / "difference.png")
+    moving = vit(nnlr.layer_decay(0.8).at(awake))
+    save(moving.plot_schedule(CosineAnnealingLR, STEPS, T_max=STEPS), folder / "moving.png")
+    save(vit(nnlr.freeze_out()).plot_schedule(None, STEPS), folder / "freeze_out.png")
 
 
 if __name__ == "__main__":

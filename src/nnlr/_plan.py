@@ -307,7 +307,8 @@ class Plan(PlanViews):
         Raises:
             ConfigError: As in :meth:`optimizer`; if a class cannot be imported by the code, or a
                 setting is more than numbers, text, lists and mappings; if the plan multiplies
-                ``eps`` and no class is named.
+                ``eps`` and no class is named; if it moves multipliers while training, which plain
+                groups do not.
             PlanMismatchError: If the model is not the one resolved.
 
         Examples:

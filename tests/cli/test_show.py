@@ -74,6 +74,23 @@ def test_the_course_of_a_schedule(nnlr_command, models):
         assert "CosineAnnealingLR" in (models / name).read_text(encoding="utf-8")
 
 
+def test_the_course_of_what_moves(nnlr_command, models):
+    """Without a schedule too, by steps and by epochs; the table says what moves."""
+    pytest.importorskip("matplotlib")
+    phases = "unfreeze={phases: [{train: '1.*'}, {train: '*', epoch: 2}]}"
+    show = ("show", "makers:make_model", "-s", phases)
+    assert "nnlr.attach(optimizer, plan, total_steps=...)" in nnlr_command(*show)[1]
+    for rest, word in (((), "epoch_steps="), (("--epoch-steps", "4"), "epochs of 4 steps")):
+        status, _, errors = nnlr_command(*show, "--steps", "9", *rest, "--out", "page.html")
+        assert 0 == status, errors
+        assert "Constant base rate" in (models / "page.html").read_text(encoding="utf-8")
+        assert word in (models / "page.html").read_text(encoding="utf-8")
+    assert 0 == nnlr_command(*show, "--steps", "9", "--out", "rates.png")[0]
+    status, _, errors = nnlr_command(*show, "--epoch-steps", "4")
+    assert 2 == status
+    assert "--epoch-steps says how long an epoch is in the course of --steps N" in errors
+
+
 def test_rows_and_columns(nnlr_command, models):
     """All rows, those that are trained, other columns, and the bytes of an optimizer's state."""
     show = ("show", "makers:make_model", "-a", "depth=9", "-s", "freeze='0.*'")

@@ -410,6 +410,17 @@ def test_what_is_refused(scheme, arguments, error, message):
         plan.to_code(**arguments)
 
 
+def test_what_moves_is_refused():
+    """Plain groups stay as they are; without the move the code is what the message offers."""
+    net, scheme = nn.Linear(2, 1), nnlr.rule("bias", lr_mult=0.5)
+    plan = nnlr.resolve(net, scheme.at(lambda t: 1 - t), lr=0.1, weight_decay=0)
+    with pytest.raises(
+        nnlr.ConfigError, match=r"moves multipliers .*at\(function\), and groups of"
+    ):
+        plan.to_code()
+    assert "0.05" in nnlr.resolve(net, scheme, lr=0.1, weight_decay=0).to_code()
+
+
 def test_groups_of_ones_own_stay_apart_and_keep_their_names():
     """So that a schedule of theirs finds them, as in the plan."""
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))

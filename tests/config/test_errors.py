@@ -127,7 +127,46 @@ def is_large(param: nnlr.ParamInfo) -> bool:
     return param.numel > 3
 
 
+def falling(t: float) -> float:
+    """A function of progress of a user's own."""
+    return 1 - t
+
+
 class TestReferences:
+    def test_a_function_moves_a_scheme(self):
+        """Beside any scheme, before it is restricted; alone, or with what it moves."""
+        name = f"{__name__}:falling"
+        data = [
+            {"layer_decay": 0.5, "at": name, "within": "0", "where": "*.weight"},
+            {"product": ["no_weight_decay"], "at": {"function": name, "setting": "weight_decay"}},
+        ]
+        made = scheme(data, allow=[name])
+        first = nnlr.layer_decay(0.5).at(falling).within("0").where("*.weight")
+        assert repr(made) == repr(
+            first * nnlr.no_weight_decay().at(falling, setting="weight_decay")
+        )
+
+    @pytest.mark.parametrize(
+        ("at", "message"),
+        [
+            (
+                3,
+                r"^scheme\.at: it needs the name of a function of progress, .*, got 3",
+            ),
+            ({"setting": "lr"}, r"it needs the name of a function of progress, .*got None"),
+            ({"function": "a:b", "settings": "lr"}, r"at has no 'settings'. Nearest: 'setting'"),
+            ("os:getcwd", r"^scheme\.at: 'os:getcwd' names code, and loading runs none"),
+            (
+                {"function": f"{__name__}:falling", "setting": "rate"},
+                r"setting must be one of 'lr'",
+            ),
+        ],
+    )
+    def test_what_moves_nothing_is_refused(self, at, message):
+        """What is no function, what is not allowed, and what cannot move."""
+        with pytest.raises(nnlr.ConfigError, match=message):
+            scheme({"layer_decay": 0.5, "at": at}, allow=[f"{__name__}:falling"])
+
     def test_code_that_is_allowed_is_called(self):
         """Schemes, functions of parameters, indexers: each by its name."""
         here = __name__
@@ -179,6 +218,25 @@ class TestDump:
             (
                 nnlr.rule(nnlr.predicate(lambda param: True)),
                 r"\.select\.predicate\.test: .*Define it in a module, and name it .*'module:name'",
+            ),
+            (
+                nnlr.rule("a") * nnlr.rule("*").at(falling),
+                (
+                    r"^scheme\[1\]\.at: rule\('\*'\)\.at\(falling\) moves by a function, which is "
+                    r"not data\. In the file write at: '.*:falling', and load it with allow="
+                ),
+            ),
+            (
+                nnlr.rule("*").at(falling, setting="weight_decay"),
+                r"write at: {'function': '.*:falling', 'setting': 'weight_decay'}, and load it",
+            ),
+            (
+                nnlr.rule("*").at(lambda t: 1 - t),
+                r"Name a function of a module, or use a scheme that moves by itself",
+            ),
+            (
+                nnlr.rule("*").at(nnlr.Move()),
+                r"at\(Move\(\)\) moves by a function, which is not data\. Name a function",
             ),
             (
                 nnlr.rule(nnlr.module_type(nn.LayerNorm)),

@@ -53,6 +53,7 @@ def code(
     settings: Mapping[str, Any],
 ) -> str:
     """The functions of a plan; see ``Plan.to_code``, whose arguments these are."""
+    _refuse_moves(rows)
     fit = _fit(rows, bases, source)
     parts: Mapping[str | None, Part] = {}
     if cls is None:
@@ -82,6 +83,20 @@ def code(
     if scaled:
         lines.append(_SCALE.format(table="\n".join(_factors(list(names.values()), scaled))))
     return "\n".join(lines) + "\n"
+
+
+def _refuse_moves(rows: Sequence[PlanRow]) -> None:
+    """Refuse a plan whose rates change by layer while training."""
+    trained = (row for row in rows if row.trainable)
+    steps = (step for row in trained for step in row.trace if step.factor.moves is not None)
+    if sources := list(dict.fromkeys(step.source for step in steps)):
+        raise ConfigError(
+            f"This plan moves multipliers while training, by {listed(sources)}, and groups of "
+            "plain torch stay as they are: code for it would train something else. Resolve a "
+            "scheme without that (scheme in place of scheme.at(...)) and write the rest by hand "
+            "into group['lr'], or stay with nnlr: plan.optimizer(...) and nnlr.attach(...).",
+            sources=sources,
+        )
 
 
 def _fit(rows: Sequence[PlanRow], bases: Bases, source: Source | None) -> FittedPlan:

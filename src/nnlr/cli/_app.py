@@ -153,13 +153,17 @@ def show(
             min=1, metavar="N", help="Show so many steps of the recipe's schedule: .html, .png."
         ),
     ] = None,
+    epoch_steps: Annotated[
+        int | None,
+        Option(min=1, metavar="N", help="Steps of an epoch, for rates that move by epochs."),
+    ] = None,
 ) -> int:
     """Show which parameter learns how fast."""
     _load_library()
     from nnlr.cli import _scheme, _show
 
     options = _scheme.Options(scheme, config, lr, weight_decay, decay, allow_imports, arg)
-    view = _show.View(full, trained, columns, steps)
+    view = _show.View(full, trained, columns, steps, epoch_steps)
     return _show.show(model, options, optimizer, (format, out), view)
 
 

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 
 class View(NamedTuple):
-    """What of a plan is shown: every row, trained ones only, which columns, how many steps."""
+    """What of a plan is shown: every row, trained ones only, which columns, steps, of an epoch."""
 
     full: bool
     trained: bool
     columns: str | None
     steps: int | None
+    epoch_steps: int | None
 
 
 def show(
@@ -56,10 +57,14 @@ def show(
     }
     picture: Callable[[], Figure] = plan.plot
     if view.steps is not None:
-        steps = view.steps
-        schedule = _schedule_of(options, steps)
-        views["html"] = lambda: plan.to_html(schedule=rates_over_time(plan, schedule, steps))
-        picture = partial(plan.plot_schedule, schedule, steps)
+        course = _schedule_of(options, view.steps, plan), view.steps
+        epoch = view.epoch_steps
+        views["html"] = lambda: plan.to_html(
+            schedule=rates_over_time(plan, *course, epoch_steps=epoch)
+        )
+        picture = partial(plan.plot_schedule, *course, epoch_steps=epoch)
+    elif view.epoch_steps is not None:
+        raise NnlrError("--epoch-steps says how long an epoch is in the course of --steps N.")
     deliver(views, target, picture)
     return 0
 
@@ -71,17 +76,20 @@ def _by_options(text: str) -> str:
     )
 
 
-def _schedule_of(options: Options, steps: int) -> Any:  # noqa: ANN401 - what nnlr.schedule takes
+def _schedule_of(options: Options, steps: int, plan: "nnlr.Plan") -> Any:  # noqa: ANN401 - what nnlr.schedule takes
     """The schedule of the recipe, of so many steps where it leaves that to the run.
 
     Raises:
-        NnlrError: If there is none.
+        NnlrError: If there is none, and nothing moves.
     """
     schedule = None if options.config is None else options.recipe.schedule
+    if schedule is None and any(row.moves for row in plan):
+        return None
     if schedule is None:
         raise NnlrError(
-            "--steps shows the course of a schedule, and there is none: a recipe that --config "
-            "names can have one, schedule: {class: CosineAnnealingLR, T_max: 1000}."
+            "--steps shows the course of a schedule, and there is none, nor a scheme that moves: a "
+            "recipe that --config names can have one, schedule: {class: CosineAnnealingLR, T_max: "
+            "1000}."
         )
     if isinstance(schedule, Mapping):
         return {key: course and _of_length(course, steps) for key, course in schedule.items()}

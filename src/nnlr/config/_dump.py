@@ -9,13 +9,16 @@ from typing import Any, Final
 from torch import Tensor
 
 from nnlr._arguments import Written
+from nnlr._declare.moves import Timed
+from nnlr._declare.scheme import At as Moved
 from nnlr._declare.scheme import Product, Scheme, Where, Within
 from nnlr._select.selector import Glob, Selector
 from nnlr._text import shown
-from nnlr.config._at import At
+from nnlr.config._at import At, is_reference
 from nnlr.config._calls import Callee, indexers, schemes, selectors
 from nnlr.config._classes import OPTIMIZERS, SCHEDULERS, Chain, Factory, Kind
 from nnlr.config._recipe import Recipe
+from nnlr.config._scheme import RESTRICTIONS
 from nnlr.depth import Indexer
 from nnlr.errors import ConfigError
 from nnlr.schemes._width.base import Base
@@ -86,6 +89,8 @@ def scheme_data(scheme: Scheme, at: At) -> Data:
     """A scheme at a place as data."""
     if isinstance(scheme, Product):
         return [scheme_data(member, at[i]) for i, member in enumerate(scheme.members)]
+    if isinstance(scheme, Moved):
+        return {**_beside(scheme.inner, at, RESTRICTIONS), "at": _at(scheme, at / "at")}
     if isinstance(scheme, Within):
         return {**_beside(scheme.inner, at, ("where", "within")), "within": scheme.path}
     if isinstance(scheme, Where):
@@ -94,6 +99,17 @@ def scheme_data(scheme: Scheme, at: At) -> Data:
             where = {"select": where, "optional": True}
         return {**_beside(scheme.inner, at, ("where",)), "where": where}
     return _call(scheme, "a scheme", schemes(), at)
+
+
+def _at(scheme: Moved, at: At) -> Data:
+    """What moves a scheme: a function, which a file can only name."""
+    function = scheme.move.function if isinstance(scheme.move, Timed) else scheme.move
+    name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
+    fix = "Name a function of a module, or use a scheme that moves by itself, such as freeze_out."
+    if is_reference(name):
+        written = name if scheme.setting == "lr" else {"function": name, "setting": scheme.setting}
+        fix = f"In the file write at: {written!r}, and load it with allow=[{name!r}]."
+    return at.refuse(f"{scheme!r} moves by a function, which is not data. {fix}", value=function)
 
 
 def _beside(scheme: Scheme, at: At, taken: tuple[str, ...]) -> dict[str, Data]:

@@ -91,7 +91,21 @@ def _recipe() -> Schema:
 
 def _scheme() -> Schema:
     """The schema of a scheme."""
+    reference = {"type": "string", "pattern": _REFERENCE}
+    setting = {"enum": ["lr", "weight_decay"]}
     restrictions = {
+        "at": {
+            "description": "The function of progress that moves its multipliers while training.",
+            "anyOf": [
+                reference,
+                {
+                    "type": "object",
+                    "properties": {"function": reference, "setting": setting},
+                    "required": ["function"],
+                    "additionalProperties": False,
+                },
+            ],
+        },
         "where": {
             "description": "Act on these parameters only.",
             "anyOf": [
@@ -117,7 +131,7 @@ def _scheme() -> Schema:
     return {
         "anyOf": [
             {"enum": bare},
-            {"type": "string", "pattern": _REFERENCE},
+            reference,
             {"type": "array", "items": _PLAIN[Scheme], "minItems": 1},
             {
                 "type": "object",
@@ -125,7 +139,7 @@ def _scheme() -> Schema:
                 "patternProperties": {_REFERENCE: {}},
                 "additionalProperties": False,
                 "not": {"propertyNames": {"enum": list(restrictions)}},
-                "maxProperties": 3,
+                "maxProperties": 4,
             },
             {**rule, "properties": {**rule["properties"], **restrictions}},
         ]

@@ -6,6 +6,7 @@
 {"select": "head.*", "lr_mult": 10}        a rule, whose name may be left out
 [..., ...]                                 a product
 {"no_weight_decay": {}, "where": "head.*"}      restricted; "within" likewise
+{"layer_decay": 0.75, "at": "my.module:function"}      moved while training
 """
 
 import os
@@ -27,7 +28,7 @@ from nnlr.depth import Indexer
 from nnlr.errors import ConfigError, NnlrError
 
 # What may stand beside the name of a scheme.
-RESTRICTIONS: Final = ("where", "within")
+RESTRICTIONS: Final = ("at", "where", "within")
 
 # What else a scheme may be written with than its name.
 _BESIDE: Final = ("product", "select", *RESTRICTIONS)
@@ -87,6 +88,8 @@ def scheme_of(data: object, at: At) -> Scheme:
         made = called(schemes()["rule"], rest, at)
     else:
         made = _by_name(*_only(rest, "scheme", [*schemes(), *_BESIDE], at), at)
+    if "at" in data:
+        made = _moved(made, data["at"], at / "at")
     if "within" in data:
         made = attempt(at / "within", made.within, data["within"])
     if "where" in data:
@@ -121,6 +124,22 @@ def _by_name(name: str, value: object, at: At) -> Scheme:
         at.refuse_key(name, "there is no scheme", [*schemes(), *_BESIDE])
     result: Scheme = called(schemes()[name], value, at / name)
     return result
+
+
+def _moved(made: Scheme, data: Any, at: At) -> Scheme:  # noqa: ANN401 - of any shape
+    """A scheme moved by a function, or by ``{function: ..., setting: ...}``."""
+    values = data if isinstance(data, Mapping) else {"function": data}
+    for key in values.keys() - {"function", "setting"}:
+        at.refuse_key(key, "at has no", ("function", "setting"))
+    name = values.get("function")
+    if not is_reference(name):
+        at.refuse(
+            "it needs the name of a function of progress, 'my.module:name', got "
+            f"{shown(name, typed=True)}."
+        )
+    setting = {"setting": values["setting"]} if "setting" in values else {}
+    moved: Scheme = attempt(at, made.at, at.imported(str(name)), **setting)
+    return moved
 
 
 def _where(made: Scheme, data: Any, at: At) -> Scheme:  # noqa: ANN401 - of any shape

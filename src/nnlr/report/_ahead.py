@@ -170,7 +170,7 @@ class Ahead:
                 raise
             except Exception as error:  # noqa: BLE001 - of anyone's move, which may need tensors
                 self._leave(mover, f"cannot be run ahead ({type(error).__name__}: {error})")
-            if now.asked or getattr(mover.move, "needs_epochs", False):
+            if now.asked or mover.move.needs_epochs:
                 self._note_epochs(mover)
 
     def _leave(self, mover: Mover, why: str) -> None:

@@ -64,7 +64,7 @@ def _drawn(heads: Sequence[str], cells: Sequence[str], wide: Sequence[int]) -> l
     """The lines of one row."""
     parts = [broken(cells[0], wide[0], columns_of)]
     for head, cell, width in zip(heads[1:], cells[1:], wide[1:], strict=True):
-        if not head:
+        if not head or (" " in cell and columns_of(cell) > width):
             parts.append(wrapped(cell, "", width))
         else:
             fits = columns_of(cell) <= width or ".." not in cell
