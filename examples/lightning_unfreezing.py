@@ -27,16 +27,16 @@ try:
     import lightning
     from sklearn.datasets import load_digits
 
-    from nnlr.integrations.lightning import LayerMonitor, configure
+    from nnlr.integrations.lightning import EpochCallback, LayerMonitor, configure
 except (ImportError, RuntimeError) as error:
     raise SystemExit(
         f"{error}\nFix: pip install lightning scikit-learn matplotlib\n"
         "A torchvision that was built for another torch breaks it: pip uninstall torchvision"
     ) from None
 
-# What is opened, epoch by epoch: from the output to the input.
-PARTS = ("head", "blocks.3", "blocks.2", "blocks.1", "blocks.0", "embedding")
-LAYERS = {f"{part}.*": layer for layer, part in enumerate(reversed(PARTS))}
+# From the input to the output; opened from the last on, one more after each epoch.
+PARTS = ["embedding.*", "blocks.0.*", "blocks.1.*", "blocks.2.*", "blocks.3.*", "head.*"]
+LAYERS = {part: layer for layer, part in enumerate(PARTS)}
 
 
 class Digits(lightning.LightningModule):
@@ -56,22 +56,18 @@ class Digits(lightning.LightningModule):
             x = x + block(x).relu()
         return self.head(x)
 
-    def plan(self, parts):
-        """The rates when the first so many parts are open, and the rest is locked."""
-        scheme = nnlr.layer_decay(0.7, indexer=LAYERS) * nnlr.no_weight_decay()
-        for part in PARTS[parts:]:
-            scheme *= nnlr.rule(f"{part}.*", lr_mult=0)
-        return nnlr.resolve(self, scheme, lr=self.lr, weight_decay=0.05)
+    def plan(self):
+        """Layers nearer the input learn more slowly, and begin later."""
+        scheme = nnlr.unfreeze("ulmfit", PARTS) * nnlr.layer_decay(0.7, indexer=LAYERS)
+        return nnlr.resolve(self, scheme * nnlr.no_weight_decay(), lr=self.lr, weight_decay=0.05)
 
     def configure_optimizers(self):
-        """The head alone, under a schedule of the whole training."""
-        steps = int(self.trainer.estimated_stepping_batches) + 1
+        """The plan's optimizer, whose multipliers move, under a schedule of the whole training."""
+        plan, steps = self.plan(), int(self.trainer.estimated_stepping_batches) + 1
         cycle = partial(OneCycleLR, max_lr=self.lr, total_steps=steps)
-        return configure(self, self.plan(1), torch.optim.AdamW, schedule=cycle, interval="step")
-
-    def on_train_epoch_start(self):
-        """Open one part more; the schedule and the state of the others go on."""
-        nnlr.regroup(self.trainer.optimizers[0], self.plan(self.current_epoch + 1))
+        config = configure(self, plan, torch.optim.AdamW, schedule=cycle, interval="step")
+        nnlr.attach(config["optimizer"], plan)
+        return config
 
     def training_step(self, batch, _):
         """The loss of one batch."""
@@ -99,7 +95,10 @@ def run(epochs=12):
     watch = LayerMonitor(every=6)
     off = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
     lightning.Trainer(
-        accelerator="cpu", max_epochs=epochs, callbacks=[watch], **dict.fromkeys(off, False)
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=[EpochCallback(), watch],
+        **dict.fromkeys(off, False),
     ).fit(module, DataLoader(new, batch_size=56, shuffle=True))
     right = module(test.tensors[0]).argmax(1) == test.tensors[1]
     return module, watch.monitors[0], right.float().mean().item()
@@ -113,7 +112,7 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")  # Lightning's advice on workers
     torch.set_num_threads(1)  # the same sums on every machine
     module, monitor, accuracy = run()
-    print(module.plan(len(PARTS)), monitor, sep="\n\n")
+    print(module.plan(), monitor, sep="\n\n")
     print(f"\naccuracy on unseen images: {accuracy:.3f}")
     monitor.plot(folder / "unfreezing.png")
     print(f"picture: {folder / 'unfreezing.png'}")

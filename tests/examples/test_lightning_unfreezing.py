@@ -19,4 +19,4 @@ def test_parts_open_one_by_one():
     rates = {layer.name: layer.lr for layer in last.layers}
     assert 0.7 == pytest.approx(rates["blocks.3"] / rates["head"])
     assert () == monitor.findings
-    assert 6 == len({row.lr_mult for row in module.plan(6)})
+    assert 6 == len({row.lr_mult for row in module.plan()})

@@ -14,6 +14,9 @@ Data flow: file -> plain data -> calls of nnlr's own functions -> scheme or reci
 """
 
 from nnlr.config._dump import dump as dump
+from nnlr.config._from_finetuning_scheduler import (
+    from_finetuning_scheduler as from_finetuning_scheduler,
+)
 from nnlr.config._from_mmengine import from_mmengine as from_mmengine
 from nnlr.config._load import load as load
 from nnlr.config._published import PublishedRecipe as PublishedRecipe

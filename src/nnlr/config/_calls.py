@@ -17,6 +17,7 @@ import nnlr.schemes
 from nnlr._declare.rules import rule, rules
 from nnlr._declare.scheme import Scheme
 from nnlr._select import selectors as select
+from nnlr._select.name_or_start import name_or_start
 from nnlr._select.selector import Selector, as_selector, glob
 from nnlr.config._types import alternatives
 from nnlr.depth import INDEXERS, Indexer, by_function, by_pattern
@@ -115,6 +116,7 @@ def selectors() -> Mapping[str, Callee]:
         "glob": glob,
         "regex": select.regex,
         "role": select.role,
+        "name_or_start": name_or_start,
         "module_type": select.module_type,
         "ndim": _ndim,
         "predicate": select.predicate,
