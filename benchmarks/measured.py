@@ -41,7 +41,7 @@ def main() -> None:
 
         def hooks(attached: object = attached) -> None:
             for _ in range(100):
-                attached._before()
+                attached._before(attached.optimizer, (), {})
                 attached._after()
 
         tasks = {"with a look": look, "nothing due": optimizer.step, "100 times the hooks": hooks}

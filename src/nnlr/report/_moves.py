@@ -166,6 +166,12 @@ def _moves_of(unit: Unit) -> list[Moves]:
     return [moves for step, moves in steps if step.source == unit.source]
 
 
+def _statistics(members: Sequence[Sequence[Unit]]) -> dict[str, list[str]]:
+    """The column of what measured multipliers come from, where there are such."""
+    values = [[u.memory["value"] for u in each if "value" in u.memory] for each in members]
+    return {"statistic": [spread(each) if each else "" for each in values]} if any(values) else {}
+
+
 def _table(
     units: Sequence[Unit], groups: Sequence[dict[str, Any]], setting: Setting, room: int
 ) -> list[str]:
@@ -184,6 +190,7 @@ def _table(
         columns = {
             "tensors": [f"{sum(len(unit.params) for unit in each):,}" for each in members],
             "numel": [amount(line.numel) for line in lines],
+            **_statistics(members),
             "multiplier": [spread(unit.mult for unit in each) for each in members],
             setting.replace("weight_", ""): [
                 spread(value for unit in each for value in rates[unit.name]) for each in members

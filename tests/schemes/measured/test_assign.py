@@ -295,3 +295,14 @@ class TestMeasured(SchemeLaws):
             nnlr.alpha_decay(min_eigenvalues=2, keep_first=False),
             nnlr.llr(every=3, min_eigenvalues=2, ramp=2),
         ]
+
+
+def test_what_was_measured_is_shown():
+    """Beside the multipliers that come of it, where something was."""
+    net, optimizer, moves = attached(nnlr.assign("weight_norm", "max", every=9))
+    assert "statistic" not in str(moves)
+    step(net, optimizer, 0)
+    lines = {line.split()[0]: line.split()[3:5] for line in str(moves).splitlines()[-3:]}
+    assert lines == {
+        unit.name: [f"{unit.memory['value']:.4g}", f"{unit.mult:.4g}"] for unit in moves.units
+    }
