@@ -101,7 +101,7 @@ class TestWhoseItIs:
         states = [schedule(optimizer, courses).state_dict() for courses in (one, two)]
         scheduler = schedule(optimizer, one)
         scheduler.load_state_dict(states[0])
-        with pytest.raises(nnlr.ConfigError, match=r"one of both is constant at '\*'"):
+        with pytest.raises(nnlr.ConfigError, match=r"one of both has no scheduler at '\*'"):
             scheduler.load_state_dict(states[1])
         with pytest.raises(nnlr.ConfigError, match="its courses are for"):
             scheduler.load_state_dict(uniform)

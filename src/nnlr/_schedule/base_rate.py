@@ -37,6 +37,7 @@ class Share:
     """The courses of one schedule, by patterns of groups' names; ``None`` for a constant rate."""
 
     courses: dict[str, Course | None]
+    following: frozenset[str] = frozenset()  # patterns of groups whose decay follows the rate
 
     def __post_init__(self) -> None:
         self.is_for_all = next(iter(self.courses)) == EVERY_GROUP  # groups have the same course
@@ -59,6 +60,9 @@ class Share:
 
 class BaseRate:
     """A base rate, ``lr`` or ``weight_decay``, that schedules change and groups follow."""
+
+    # Whose course groups follow where their pattern says so; of weight decay the learning rate.
+    leader: "BaseRate | None" = None
 
     def __init__(self, key: str, bases: Mapping[str | None, float]) -> None:
         self.key, self.mult = key, MULTIPLIERS[key]
@@ -114,12 +118,25 @@ class BaseRate:
         of_group = [share.of(group) for share in self.current]
         courses = [course for course in of_group if course is not None]
         base = self.base_of(group)
+        if self.leader is not None:
+            follows = any(share.pattern_of(group) in share.following for share in self.current)
+            base *= self.leader.relative(group) if follows else 1.0
         if not courses:
             return base * self.scale
         rate = courses[0].rate * (base / courses[0].unit) * self.scale
         for other in courses[1:]:
             rate *= other.rate / other.unit
         return rate
+
+    def relative(self, group: Mapping[str, Any]) -> float:
+        """Return the base rate now, of a group, relative to where its curve starts."""
+        start = self.base_of(group) * self.scale
+        return self.value(group) / start if start else 1.0
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all groups have one base rate."""
+        return len(self.bases) == 1 and all(share.is_for_all for share in self.current)
 
     @property
     def cycles(self) -> bool:
@@ -136,7 +153,7 @@ class BaseRate:
         for group in marked:
             if type(group[mult]) is not float and not isinstance(group[mult], int | Tensor):
                 number(group[mult], f"{mult} of {_label(group)}")
-        if len(self.bases) == 1 and all(share.is_for_all for share in self.current):
+        if self.uniform and (self.leader is None or self.leader.uniform):
             base = self.value()
             due = [(group, base * group[mult]) for group in marked]
         else:

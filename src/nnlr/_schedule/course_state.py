@@ -47,7 +47,7 @@ def states_of_courses(
             raise not_its_state(f"its courses are for {patterns}, got {got}. Use the same keys")
         for pattern, course in share.courses.items():
             if (course is None) != (state[pattern] is None):
-                raise not_its_state(f"one of both is constant at {pattern!r}")
+                raise not_its_state(f"one of both has no scheduler at {pattern!r}")
             if course is not None:
                 try:
                     _refuse_foreign(course, state[pattern])

@@ -9,7 +9,7 @@ Only torch is needed: this works with anyone's groups.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,6 +24,9 @@ from nnlr.errors import ConfigError, NnlrError
 from nnlr.optim._members import ALGORITHM, common_defaults
 from nnlr.optim._mixed import Mixed, member_of
 
+# For weight decay that follows the course of the learning rate.
+FOLLOWS = "lr"
+
 # A factory, or one for each pattern of groups' names; `None` for a constant rate.
 Courses = Factory | Mapping[str, Any]
 
@@ -37,7 +40,7 @@ def schedule(
     beside: RatioScheduler | RatioPlateau | None = None,
     after: RatioScheduler | RatioPlateau | None = None,
     adopt: bool = False,
-    weight_decay: Courses | None = None,
+    weight_decay: Courses | Literal["lr"] | None = None,
     **kwargs: Any,
 ) -> RatioScheduler | RatioPlateau:
     """Schedule the base learning rate; every group follows by its multiplier.
@@ -82,6 +85,9 @@ def schedule(
             is its new multiplier.
         weight_decay: A second such function, of which the "rate" is the base weight decay;
             ``group["weight_decay"] = base(t) * group["wd_mult"]``. Or a mapping, likewise.
+            ``"lr"``, also in a mapping: the decay follows the rate, ``base(t) = base *
+            base_lr(t) / base_lr``, so that AdamW's steps shrink weights by ``lr ** 2 / base_lr``
+            (AdamC, arXiv 2506.02285); the base rate then is to be the peak.
         **kwargs: Arguments of ``factory`` other than the optimizer. ``last_epoch=n`` starts
             where n + 1 steps lead, as in torch.
 
@@ -113,7 +119,8 @@ def schedule(
         )
     adopts = flag(adopt, "adopt")
     earlier = _earlier(optimizer, beside, after)
-    factories: dict[str, tuple[Courses, Mapping[str, Any]]] = {"lr": (factory, kwargs)}
+    factories: dict[str, tuple[Courses | Literal["lr"], Mapping[str, Any]]]
+    factories = {"lr": (factory, kwargs)}
     if weight_decay is not None:
         factories["weight_decay"] = (weight_decay, {})
     rates = dict(earlier._rates) if earlier is not None else {}
@@ -133,6 +140,8 @@ def schedule(
     else:
         earlier._rates.update(rates)  # each of both writes the rates of both
         rates = earlier._rates
+    if "weight_decay" in shares and shares["weight_decay"].following:
+        rates["weight_decay"].leader = rates["lr"]
     for key, share in shares.items():
         if after is not None:
             rates[key].turns.append([share])
@@ -171,7 +180,7 @@ def _earlier(
 def _share(
     optimizer: Optimizer,
     rate: BaseRate,
-    courses: Courses,
+    courses: Courses | Literal["lr"],
     kwargs: Mapping[str, Any],
     *,
     waits: bool,
@@ -191,17 +200,20 @@ def _share(
     patterns = dict(courses) if isinstance(courses, Mapping) else {EVERY_GROUP: courses}
     if by_group:
         _refuse_patterns(patterns, optimizer)
-    made: dict[str, Course | None] = {}
+    made: dict[str, Course | None] = dict.fromkeys(patterns)
     share = Share(dict.fromkeys(patterns))
+    follows = {p for p, f in patterns.items() if isinstance(f, str) and f == FOLLOWS}
+    follows = follows if rate.key == "weight_decay" else set()
     for pattern, factory in patterns.items():
-        if by_group and factory is None:
-            made[pattern] = None
+        if pattern in follows or (by_group and factory is None):
             continue
         if not callable(factory):
             of = f" for {pattern!r}" if by_group else ""
             name = type(factory).__name__
             is_built = isinstance(factory, LRScheduler)
             fix = f" Pass its class and arguments: schedule(optimizer, {name}, ...)." * is_built
+            if rate.key == "weight_decay" and isinstance(factory, str):
+                fix = f" Decay that follows the rate is {FOLLOWS!r}."
             raise NnlrError(
                 f"schedule needs a scheduler class or a function of an optimizer{of}, got "
                 f"{shown(factory)}.{fix}"
@@ -214,7 +226,7 @@ def _share(
             if "cycle_momentum" in str(error):
                 raise _no_cycle(optimizer, groups) from error
             raise
-    return Share(made)
+    return Share(made, frozenset(follows))
 
 
 def _no_cycle(optimizer: Optimizer, groups: Sequence[Group]) -> ConfigError:
