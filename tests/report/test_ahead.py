@@ -135,6 +135,14 @@ def test_epochs_are_run_ahead_where_their_length_is_said(function, last):
         rates_over_time(plan, None, 9, epoch_steps=0)
 
 
+def test_phases_that_restore_the_best_weights_are_run_ahead():
+    """What copies weights copies nothing there; a metric that never improves ends the phase."""
+    scheme = nnlr.unfreeze("lp_ft", ["0.*", "[1-3].*"], patience=2, restore_best=True)
+    plan = planned(scheme)[1]
+    rates = rates_over_time(plan, None, 9, epoch_steps=2)
+    assert rates.lr["phase1_lr0.1_wd1"] == pytest.approx((0.0,) * 6 + (0.01,) * 3)
+
+
 class Looking(nnlr.Move):
     """Measures the network; at half until then."""
 
@@ -161,7 +169,7 @@ def test_what_cannot_be_told_ahead_stays_and_a_note_says_so():
         "Looking()) measures the network: its multipliers are drawn as they are at the"
         in (rates.notes[0])
     )
-    assert "Weighing()) cannot be run ahead (" in rates.notes[1]
+    assert "Weighing()) cannot be run ahead without weights (" in rates.notes[1]
     optimizer = plan.optimizer(torch.optim.SGD)
     nnlr.attach(optimizer, plan, model=net)
     scheduler = nnlr.schedule(optimizer, cosine)

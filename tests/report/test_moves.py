@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import nnlr
+from nnlr.cli._show import _by_options
 from nnlr.report._table import LIMIT
 from nnlr.report._text import WIDTH
 
@@ -77,6 +78,22 @@ class TestTable:
         assert "nnlr.attach(optimizer, plan, total_steps=...) moves them" in foot
         assert max(map(len, lines)) <= WIDTH
         assert len(lines) <= LIMIT
+
+    def test_many_phases_are_one_line_and_of_a_plan_from_json_few(self):
+        """What one move does is told once; JSON does not tell which schemes are one."""
+        phases = [{"train": f"blocks.{at}.*", "epoch": 12 - at} for at in range(11, -1, -1)]
+        net = network(12)
+        scheme = nnlr.unfreeze([{"train": "head.*"}, *phases])
+        plan = nnlr.resolve(net, scheme, lr=0.1, weight_decay=0.01)
+        text = str(plan)
+        assert "unfreeze phase 12 ... unfreeze phase 0 moves the rate of 49 parameters" in text
+        read = nnlr.Plan.from_json(plan.to_json()).table()
+        assert "... and 7 more lines of what moves: see table(columns='+moves')" in read
+        assert "--columns +moves" in _by_options(read)
+        work = nnlr.attach(plan.optimizer(torch.optim.SGD), plan, model=net)
+        assert "unfreeze phase 12 ... unfreeze phase 0: rate" in str(work)
+        assert "phase{1..12}" in str(work)
+        assert repr(work) == "attach(unfreeze phase 12 ... unfreeze phase 0: 13 units, step 0)"
 
     def test_a_decay_that_moves_alone_says_so(self):
         """The mark tells which of the two moves."""

@@ -27,10 +27,10 @@ from nnlr._rows.units import AtWork, Mover, Unit, at_work, movers_of
 from nnlr._schedule.base_rate import Group, as_float, runs_step_hooks
 from nnlr._schedule.moved import MOVED, note
 from nnlr._schedule.origin import note_origin
-from nnlr._text import listed, warn
+from nnlr._text import listed, plural, warn
 from nnlr.errors import ConfigError
 from nnlr.optim._wrapped import unwrapped
-from nnlr.report._moves import attached_text
+from nnlr.report._moves import attached_text, ends
 
 _SETTINGS: Final[tuple[Setting, ...]] = get_args(Setting)
 
@@ -111,7 +111,7 @@ class Attachment(AtWork):
 
     def __repr__(self) -> str:
         sources = dict.fromkeys(unit.source for unit in self.units)
-        return f"attach({listed(sources)}: {len(self.units)} units, {self.progress!r})"
+        return f"attach({ends(sources)}: {plural(len(self.units), 'unit')}, {self.progress!r})"
 
     def __str__(self) -> str:
         """The units with their multipliers and rates now, at most some 60 lines."""

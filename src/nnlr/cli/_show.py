@@ -71,9 +71,14 @@ def show(
 
 def _by_options(text: str) -> str:
     """A table that names options of the command where it names those of Python."""
-    return text.replace("see table(full=True)", "see --full").replace(
-        "see plan.findings", "see nnlr check"
-    )
+    options = {
+        "see table(full=True)": "see --full",
+        "see table(columns='+moves')": "see --columns +moves",
+        "see plan.findings": "see nnlr check",
+    }
+    for python, option in options.items():
+        text = text.replace(python, option)
+    return text
 
 
 def _schedule_of(options: Options, steps: int, plan: "nnlr.Plan") -> Any:  # noqa: ANN401 - what nnlr.schedule takes

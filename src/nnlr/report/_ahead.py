@@ -6,11 +6,13 @@ as it is, and a note says so.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from math import prod
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nnlr._declare.moves import Move, Progress
 from nnlr._model.names import Slot
@@ -35,12 +37,14 @@ class _Bare:
     """A row without its tensor."""
 
     row: PlanRow
+    mode: FakeTensorMode
     places: tuple[Slot, ...] = ()
 
     @property
     def tensor(self) -> Tensor:
-        """A tensor of its shape that holds nothing."""
-        return torch.empty(self.row.shape, device="meta")
+        """A tensor of its shape that takes no memory and can be copied, but not read."""
+        with self.mode:
+            return torch.empty(self.row.shape, device="cpu")
 
 
 class _Watched(Progress):
@@ -82,7 +86,8 @@ class Ahead:
         for source in dict.fromkeys(step.source for step in untold):
             self._note(source, "was read from JSON, which does not hold how it moves")
         told = [row for row in plan.rows if all(s.factor.move for s, _ in moving_steps(row))]
-        self.movers = movers_of(map(_Bare, told), rehearsal.scheduler.optimizer)
+        bare = map(_Bare, told, repeat(FakeTensorMode()))
+        self.movers = movers_of(bare, rehearsal.scheduler.optimizer)
         every = [unit for mover in self.movers for unit in mover.all]
         units_of: dict[str, list[Unit]] = {}
         for unit in every:
@@ -169,7 +174,8 @@ class Ahead:
             except NnlrError:
                 raise
             except Exception as error:  # noqa: BLE001 - of anyone's move, which may need tensors
-                self._leave(mover, f"cannot be run ahead ({type(error).__name__}: {error})")
+                self._leave(mover, f"cannot be run ahead without weights ({type(error).__name__})")
+                continue
             if now.asked or mover.move.needs_epochs:
                 self._note_epochs(mover)
 

@@ -22,6 +22,9 @@ ATTACH: Final = "nnlr.attach(optimizer, plan, total_steps=...) moves them; no st
 
 _TITLES: Final[dict[Setting, str]] = {"lr": "rate", "weight_decay": "decay"}
 
+# Lines of what moves in the foot of a table.
+_SHOWN: Final = 6
+
 # Lines of what is attached, and the fewest of one scheme.
 _LIMIT: Final = 60
 _LEAST: Final = 8
@@ -63,26 +66,49 @@ def mark(row: PlanRow) -> str:
 
 @dataclass
 class _Told:
-    """What one scheme moves."""
+    """What one move moves."""
 
+    setting: Setting
+    sources: dict[str, None] = field(default_factory=dict)
     how_of: dict[str, str] = field(default_factory=dict)  # each unit
     rows: list[PlanRow] = field(default_factory=list)
 
 
 def moving_lines(rows: Iterable[PlanRow]) -> list[str]:
-    """A line for each scheme that moves something, for the foot of a table."""
-    schemes: dict[tuple[str, Setting], _Told] = {}
+    """A line for each move, for the foot of a table; few where they are many."""
+    moved: dict[object, _Told] = {}
     for row in rows:
         for step, moves in moving_steps(row):
-            told = schemes.setdefault((step.source, moves.setting), _Told())
+            told = moved.setdefault((_owner(step), moves.setting), _Told(moves.setting))
+            told.sources[step.source] = None
             told.how_of[moves.unit] = moves.how
             told.rows.append(row)
-    return [
-        f"{source} moves the {_TITLES[setting]} of {plural(len(told.rows), 'parameter')} "
-        f"({amount(sum(row.numel for row in told.rows))}) in {plural(len(told.how_of), 'unit')}: "
-        f"{hows(told.how_of)}"
-        for (source, setting), told in schemes.items()
+    lines = [
+        f"{ends(told.sources)} moves the {_TITLES[told.setting]} of "
+        f"{plural(len(told.rows), 'parameter')} ({amount(sum(row.numel for row in told.rows))}) in "
+        f"{plural(len(told.how_of), 'unit')}: {hows(told.how_of)}"
+        for told in moved.values()
     ]
+    if len(lines) > _SHOWN:
+        rest = plural(len(lines) - _SHOWN, "more line")
+        lines = [*lines[:_SHOWN], f"... and {rest} of what moves: see table(columns='+moves')"]
+    return lines
+
+
+def _owner(step: Step) -> object:
+    """What moves together: the move, or of a plan from JSON the scheme."""
+    return step.source if step.factor.move is None else id(step.factor.move)
+
+
+def ends(texts: Iterable[str]) -> str:
+    """A text, or the first and the last of several.
+
+    Examples:
+        >>> ends(["phase 2", "phase 1", "phase 0"])
+        'phase 2 ... phase 0'
+    """
+    first, *rest = texts
+    return " ... ".join((first, *rest[-1:]))
 
 
 def hows(how_of: Mapping[str, str]) -> str:
@@ -146,24 +172,27 @@ def attached_text(attached: AtWork, optimizer: Optimizer, heads: dict[str, str])
         optimizer: The optimizer that it moves.
         heads: What else to tell of a scheme, by its name.
     """
-    schemes: dict[tuple[str, Setting], list[Unit]] = {}
+    moved: dict[object, list[Unit]] = {}
     for unit in attached.units:
-        schemes.setdefault((unit.source, unit.setting), []).append(unit)
+        moved.setdefault((*map(_owner, _steps_of(unit)), unit.setting), []).append(unit)
     progress = attached.progress
     epochs = f", {plural(progress.epoch, 'epoch')} ended" if progress.epoch else ""
     lines = [f"{type(optimizer).__name__} at {progress!r}{epochs}"]
-    room = max((_LIMIT - 1) // len(schemes) - 4, _LEAST)
-    for (source, setting), units in schemes.items():
-        how_of = {unit.name: moves.how for unit in units for moves in _moves_of(unit)}
-        lines += wrapped(f"{source}: {_TITLES[setting]} {hows(how_of)}{heads.get(source, '')}")
+    room = max((_LIMIT - 1) // len(moved) - 4, _LEAST)
+    for units in moved.values():
+        setting = units[0].setting
+        how_of = {u.name: s.factor.moves.how for u in units for s in _steps_of(u) if s.factor.moves}
+        sources = dict.fromkeys(unit.source for unit in units)
+        more = "".join(heads.get(source, "") for source in sources)
+        lines += wrapped(f"{ends(sources)}: {_TITLES[setting]} {hows(how_of)}{more}")
         lines += _table(units, optimizer.param_groups, setting, room)
     return "\n".join(lines)
 
 
-def _moves_of(unit: Unit) -> list[Moves]:
-    """What the plan says of the moves of a unit."""
+def _steps_of(unit: Unit) -> list[Step]:
+    """The step of the plan that moves a unit."""
     steps = moving_steps(unit.params[0].row)
-    return [moves for step, moves in steps if step.source == unit.source]
+    return [step for step, _ in steps if step.source == unit.source][:1]
 
 
 def _statistics(members: Sequence[Sequence[Unit]]) -> dict[str, list[str]]:
@@ -198,7 +227,7 @@ def _table(
         }
         return grid("unit", [line.label or "all" for line in lines], columns, gap)
 
-    keys = [(unit.mult, *sorted(rates[unit.name])) for unit in units]
+    keys = [(unit.mult, *sorted({*rates[unit.name]})) for unit in units]
     folding = Folding(rows, keys, [not unit.mult for unit in units])
     lines = folding.at(1)
     if len(text := drawn(lines)) <= room:
