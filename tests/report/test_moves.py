@@ -86,14 +86,14 @@ class TestTable:
         scheme = nnlr.unfreeze([{"train": "head.*"}, *phases])
         plan = nnlr.resolve(net, scheme, lr=0.1, weight_decay=0.01)
         text = " ".join(str(plan).split())
-        assert "unfreeze phase 12 ... unfreeze phase 0 moves the rate of 49 parameters" in text
+        assert "unfreeze phase 12 ... unfreeze phase 1 moves the rate of 48 parameters" in text
         read = nnlr.Plan.from_json(plan.to_json()).table()
-        assert "... and 7 more lines of what moves: see table(columns='+moves')" in read
+        assert "... and 6 more lines of what moves: see table(columns='+moves')" in read
         assert "--columns +moves" in _by_options(read)
         work = nnlr.attach(plan.optimizer(torch.optim.SGD), plan, model=net)
-        assert "unfreeze phase 12 ... unfreeze phase 0: rate" in str(work)
+        assert "unfreeze phase 12 ... unfreeze phase 1: rate" in str(work)
         assert "phase{1..12}" in str(work)
-        assert repr(work) == "attach(unfreeze phase 12 ... unfreeze phase 0: 13 units, step 0)"
+        assert repr(work) == "attach(unfreeze phase 12 ... unfreeze phase 1: 12 units, step 0)"
 
     def test_a_decay_that_moves_alone_says_so(self):
         """The mark tells which of the two moves."""
