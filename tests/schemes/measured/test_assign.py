@@ -258,9 +258,10 @@ def test_parts_of_tensors_are_refused():
     ("arguments", "match"),
     [
         ({"probe": "rgm"}, "There is no probe 'rgm'. Nearest: 'rgn'"),
-        ({"probe": 3}, "probe must be a function"),
+        ({"probe": 3}, r"probe must be one of 'rgn', .* or a function; got 3 \(int\)"),
+        ({"probe": ""}, r"probe must be a name, .* such as 'alpha\(50, 4096\)'; got ''"),
         ({"mapping": "linear"}, "missing a required argument: 's1'"),
-        ({"mapping": 3}, "mapping must be a function"),
+        ({"mapping": [1, 2]}, r"mapping must be one of 'linear', .* or a function; got"),
         ({"probe": "alpha(1)"}, "min_eigenvalues must be a whole number >= 2"),
         ({"every": 0}, "every must be a whole number >= 1"),
         ({"every": "day"}, "every must be one of 'epoch'"),
@@ -280,6 +281,7 @@ def test_moves_can_be_copied_and_pickled():
     """A plan with them too."""
     plan = nnlr.resolve(network(), nnlr.temp_balance(min_eigenvalues=4), lr=0.1, weight_decay=0)
     move = plan["2.weight"].trace[0].factor.move
+    assert move.needs_epochs
     assert move.mapping([1.0, 2.0]) == [0.5, 1.5]
     for other in (copy.deepcopy(move), pickle.loads(pickle.dumps(move))):
         assert other.rule == move.rule

@@ -170,6 +170,7 @@ def test_functions_are_named():
     plan = nnlr.resolve(nn.Linear(2, 2), scheme, lr=0.1, weight_decay=0)
     assert plan["weight"].trace[0].factor.moves.how == "by largest, max, every 5 steps"
     assert repr(scheme) == "assign(largest, 'max', every=5)"
+    assert not plan["weight"].trace[0].factor.move.needs_epochs
 
 
 def test_what_is_left_out_is_said():

@@ -8,17 +8,18 @@ each: see the files beside this one.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from nnlr._arguments import Written, as_call, choice, function, whole
+from nnlr._arguments import Written, as_call, choice, whole
 from nnlr._declare.factor import NEUTRAL, Factor, Update
 from nnlr._declare.moves import Moves, Setting
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note
 from nnlr._model.describe import ModelInfo
 from nnlr.errors import ConfigError
+from nnlr.schemes._measured.mappings import SetMap
 from nnlr.schemes._measured.measured import Measured, Rule
-from nnlr.schemes._measured.probes import Alpha
+from nnlr.schemes._measured.probes import Alpha, Probe
 from nnlr.schemes._measured.units import BY, By, Unit, units_of
 
 if TYPE_CHECKING:
@@ -127,8 +128,8 @@ class Assign(Scheme):
         """Check the arguments of :func:`assign`."""
         period = choice(every, "every", ("epoch",)) if isinstance(every, str) else None
         rule = Rule(
-            probe if isinstance(probe, str) else function(probe, "probe", "lambda unit: 1.0"),
-            mapping if isinstance(mapping, str) else function(mapping, "mapping", "sorted"),
+            cast("str | Probe", probe),
+            cast("str | SetMap", mapping),
             period or whole(every, "every", minimum=1),
             whole(batches, "batches", minimum=1),
             whole(ramp, "ramp", minimum=0),

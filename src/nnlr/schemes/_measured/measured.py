@@ -48,6 +48,7 @@ class Measured(Move):
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
+        self.needs_epochs = rule.every == "epoch"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles have the rule; the functions behind its names are found again."""

@@ -3,12 +3,14 @@
 import ast
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from nnlr._text import nearest_hint, shown
 from nnlr.errors import ConfigError, NnlrError
 
 Made = TypeVar("Made")
+
+_EXAMPLES: Final = {"probe": "alpha(50, 4096)", "mapping": "linear(0.5, 1.5)"}
 
 
 def named(value: object, what: str, table: Mapping[str, Callable[..., Made]]) -> Made:
@@ -61,7 +63,7 @@ def _parsed(text: str, what: str) -> tuple[str, list[Any], dict[str, Any]]:
         pass
     raise ConfigError(
         f"{what} must be a name, with numbers in brackets where it takes some, such as "
-        f"'linear(0.5, 1.5)'; got {text!r}.",
+        f"{_EXAMPLES.get(what, 'name(1, 2)')!r}; got {text!r}.",
         what=what,
         value=text,
     )
