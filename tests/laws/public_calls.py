@@ -36,6 +36,7 @@ MODULES = (
 # Calls whose arguments are judged elsewhere, each with where.
 ELSEWHERE = {
     "agree": "needs processes: tests/test_agree.py",
+    "attach": "needs an optimizer whose plan moves: tests/attach",
     "RatioScheduler.step": "its arguments are those of the scheduler: tests/schedule",
 }
 
@@ -208,6 +209,9 @@ OBJECTS: dict[str, Callable[[World], object]] = {
 # By the name of a parameter, or of the call and the parameter: what works, made for a world.
 SAMPLES: dict[str, Callable[[World], object]] = {
     "function": lambda w: lambda t: 0.5,
+    "phases": lambda w: [{"train": "3.*"}, {"epoch": 1, "train": "*"}],
+    "ft_schedule": lambda w: {0: {"params": ["3.*"]}, 1: {"params": ["0.*", "1.*"]}},
+    "relative.kind": lambda w: "relative",
     "assign.probe": lambda w: "rgn",
     "assign.mapping": lambda w: "max",
     "assign.every": lambda w: 2,

@@ -50,6 +50,8 @@ def alpha_decay(
         alpha_decay(every=1000)
     """
     fixed = partial(ends, first=flag(keep_first, "keep_first"), last=flag(keep_last, "keep_last"))
+    probe = alpha_text(min_eigenvalues, max_size)
+    scheme = Assign.of(probe, mapping, every=every, ramp=ramp, setting="weight_decay")
     written = as_call(
         alpha_decay,
         mapping=mapping,
@@ -60,6 +62,4 @@ def alpha_decay(
         keep_first=keep_first,
         keep_last=keep_last,
     )
-    probe = alpha_text(min_eigenvalues, max_size)
-    scheme = Assign.of(probe, mapping, every=every, ramp=ramp, setting="weight_decay")
     return scheme.published(written, fixed)

@@ -61,5 +61,6 @@ def auto_rgn(
         1.0
     """
     fixed = BATCH_NORM[choice(batch_norm, "batch_norm", BATCH_NORM)]
+    scheme = Assign.of("rgn", "max", every=every, batches=batches, by=by)
     written = as_call(auto_rgn, every=every, batches=batches, by=by, batch_norm=batch_norm)
-    return Assign.of("rgn", "max", every=every, batches=batches, by=by).published(written, fixed)
+    return scheme.published(written, fixed)

@@ -47,8 +47,9 @@ def auto_snr(
     """
     fixed = BATCH_NORM[choice(batch_norm, "batch_norm", BATCH_NORM)]
     least = number(threshold, "threshold")
+    mapping = f"threshold({least!r})"
+    scheme = Assign.of("snr", mapping, every=every, batches=batches, by=by)
     written = as_call(
         auto_snr, every=every, threshold=least, batches=batches, by=by, batch_norm=batch_norm
     )
-    mapping = f"threshold({least!r})"
-    return Assign.of("snr", mapping, every=every, batches=batches, by=by).published(written, fixed)
+    return scheme.published(written, fixed)

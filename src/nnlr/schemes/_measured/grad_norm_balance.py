@@ -49,6 +49,8 @@ def grad_norm_balance(
     """
     numbers = [number(power, "power", above=0), number(least, "least", above=0)]
     numbers.append(number(most, "most", minimum=numbers[1]))
+    mapping = f"balance({', '.join(map(repr, numbers))})"
+    scheme = Assign.of("rgn", mapping, every=every, ramp=ramp, batches=batches, by=by, update="sgd")
     written = as_call(
         grad_norm_balance,
         every=every,
@@ -59,6 +61,4 @@ def grad_norm_balance(
         batches=batches,
         by=by,
     )
-    mapping = f"balance({', '.join(map(repr, numbers))})"
-    scheme = Assign.of("rgn", mapping, every=every, ramp=ramp, batches=batches, by=by, update="sgd")
     return scheme.published(written)

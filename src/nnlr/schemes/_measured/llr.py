@@ -50,6 +50,8 @@ def llr(
         llr(ends=3.0)
     """
     mult = number(ends, "ends", above=0)
+    probe = alpha_text(min_eigenvalues, max_size)
+    scheme = Assign.of(probe, mapping, every=every, ramp=ramp)
     written = as_call(
         llr,
         mapping=mapping,
@@ -59,6 +61,4 @@ def llr(
         min_eigenvalues=min_eigenvalues,
         max_size=max_size,
     )
-    probe = alpha_text(min_eigenvalues, max_size)
-    scheme = Assign.of(probe, mapping, every=every, ramp=ramp)
     return scheme.published(written, partial(embeddings_and_heads, mult=mult))

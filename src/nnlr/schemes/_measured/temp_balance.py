@@ -59,6 +59,8 @@ def temp_balance(
         {'1': 0.5, '2': 1.5}
     """
     fixed = partial(ends, first=flag(keep_first, "keep_first"), last=flag(keep_last, "keep_last"))
+    probe = alpha_text(min_eigenvalues, max_size)
+    scheme = Assign.of(probe, mapping, every=every, ramp=ramp)
     written = as_call(
         temp_balance,
         mapping=mapping,
@@ -69,5 +71,4 @@ def temp_balance(
         keep_first=keep_first,
         keep_last=keep_last,
     )
-    probe = alpha_text(min_eigenvalues, max_size)
-    return Assign.of(probe, mapping, every=every, ramp=ramp).published(written, fixed)
+    return scheme.published(written, fixed)
