@@ -63,11 +63,9 @@ class Digits(lightning.LightningModule):
 
     def configure_optimizers(self):
         """The plan's optimizer, whose multipliers move, under a schedule of the whole training."""
-        plan, steps = self.plan(), int(self.trainer.estimated_stepping_batches) + 1
+        steps = int(self.trainer.estimated_stepping_batches) + 1
         cycle = partial(OneCycleLR, max_lr=self.lr, total_steps=steps)
-        config = configure(self, plan, torch.optim.AdamW, schedule=cycle, interval="step")
-        nnlr.attach(config["optimizer"], plan)
-        return config
+        return configure(self, self.plan(), torch.optim.AdamW, schedule=cycle, interval="step")
 
     def training_step(self, batch, _):
         """The loss of one batch."""

@@ -67,9 +67,7 @@ class Net(lightning.LightningModule):
             trained = [param for param in self.parameters() if param.requires_grad]
             return torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.05)
         plan = nnlr.resolve(self, self.scheme, lr=1e-2, weight_decay=0.05)
-        made = light.configure(self, plan, torch.optim.AdamW)
-        nnlr.attach(made["optimizer"], plan)
-        return made
+        return light.configure(self, plan, torch.optim.AdamW)
 
 
 def fit(module, path, epochs, *callbacks):
@@ -92,7 +90,7 @@ def fit(module, path, epochs, *callbacks):
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers, and theirs
-@pytest.mark.parametrize("by_metric", [False, True])
+@pytest.mark.parametrize("by_metric", [True, pytest.param(False, marks=pytest.mark.full)])  # 1 s
 def test_the_same_parameters_train_in_the_same_epochs_at_the_same_rates(tmp_path, by_metric):
     """As in the original, with early stopping and without it; the weights are equal in the end."""
     path = tmp_path / "schedule.yaml"
@@ -110,6 +108,7 @@ def test_the_same_parameters_train_in_the_same_epochs_at_the_same_rates(tmp_path
     assert same_weights(before, after)
 
 
+@pytest.mark.full  # 1.5 s
 @pytest.mark.filterwarnings("ignore")  # as above
 def test_the_schedule_that_it_generates_has_a_name(tmp_path):
     """Two parameters a phase, from the last to the first, each when the metric stalls."""
@@ -151,7 +150,8 @@ def test_other_names_of_a_tied_parameter_open_nothing():
     net["head"].weight = net["embed"].weight
     entries = [["head.weight", "head.bias"], ["embed"]]
     schedule = {at: {"params": params} for at, params in enumerate(entries)}
-    plan = nnlr.resolve(net, from_finetuning_scheduler(schedule), lr=1, weight_decay=0)
+    scheme = from_finetuning_scheduler(schedule)
+    plan = nnlr.resolve(net, scheme, lr=1, weight_decay=0)
     assert {"embed.weight": 1e-5, "embed.bias": 1e-5, "head.bias": 1} == {
         r.name: r.lr for r in plan
     }

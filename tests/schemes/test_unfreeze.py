@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import nnlr
+from nnlr._model.describe import describe
 from nnlr.errors import CoverageError, NnlrError, NnlrWarning, PatternError
 from nnlr.testing import SchemeLaws
 
@@ -20,9 +21,9 @@ class TestUnfreezeLaws(SchemeLaws):
     def schemes(self):
         return [
             nnlr.unfreeze([{"train": "*.bias"}, {"train": "*", "epoch": 1, "lr_mult": 0.5}]),
-            nnlr.unfreeze([{"train": "*weight"}, {"train": "*", "step": 2, "earlier": 0}]),
-            nnlr.unfreeze([{"train": "*weight"}, {"train": "*", "patience": 2}], restore_best=True),
-            nnlr.unfreeze("finetuning_scheduler"),
+            nnlr.unfreeze(
+                [{"train": "*weight"}, {"train": "*", "step": 2, "earlier": 0}], restore_best=True
+            ),
         ]
 
 
@@ -157,7 +158,6 @@ def test_published_orders(scheme, expected):
 def test_ulmfits_order_takes_towers_side_by_side():
     """A tower with fewer groups is open earlier."""
     net = nn.ModuleDict({"a": stack(3), "b": stack(2)})
-    layers = {"a.0.*": 0, "*": 2, "b.0.*": 0}
 
     class Towers(nnlr.depth.Indexer):
         def layers(self, model):
@@ -165,7 +165,6 @@ def test_ulmfits_order_takes_towers_side_by_side():
             names = [param.name.split(".") for param in model.params]
             return [nnlr.depth.Layer(int(at), lasts[tower], tower) for tower, at, _ in names]
 
-    assert layers  # the tables that one tower would have
     scheme = nnlr.unfreeze("ulmfit", Towers())
     optimizer, run = attached(net, scheme)
     opened = []
@@ -176,6 +175,25 @@ def test_ulmfits_order_takes_towers_side_by_side():
         run.end_epoch()
     assert [["a.2", "b.1"], ["a.1", "a.2", "b.0", "b.1"]] == opened[:2]
     assert 5 == len(opened[2])
+
+
+def test_each_parameter_has_the_factor_of_its_phase():
+    """What is in none has a neutral one."""
+    phases = [{"train": "3.*"}, {"train": "2.*", "step": 1, "lr_mult": 0.5}]
+    model = describe(stack())
+    factors = nnlr.unfreeze(phases, rest="trained").factors(model)
+    assert [1, 1, 0.5, 1] == [factor.lr_mult for factor in factors[::2]]
+    assert nnlr.Factor() == factors[0]
+
+
+def test_generated_phases_are_pairs_from_the_last_parameter_on():
+    """finetuning-scheduler's order, with one parameter left over."""
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2), nn.Linear(2, 2))
+    plan = nnlr.resolve(net, nnlr.unfreeze("finetuning_scheduler"), lr=1, weight_decay=0)
+    assert {1: ["2.weight", "2.bias"], 1e-5: ["0.weight", "1.weight", "1.bias"]} == {
+        lr: [row.name for row in plan if row.lr == lr] for lr in (1, 1e-5)
+    }
+    assert "phase 2" in plan["0.weight"].trace[0].source
 
 
 def test_kept_norms_are_trained_from_the_start_at_the_rate_of_their_part():
@@ -286,7 +304,7 @@ def go_on(parts, steps, metrics):
             run.end_epoch(metrics[run.progress.epoch])
 
 
-@pytest.mark.parametrize("at", [7, 12, 16])
+@pytest.mark.parametrize("at", [16, *[pytest.param(n, marks=pytest.mark.full) for n in (7, 12)]])
 def test_a_resumed_run_goes_on_to_the_last_bit(at):
     """In the middle of a warm-up, of patience, and with the best weights of another epoch."""
     phases = [{"train": "3.*"}, {"train": "2.*", "epoch": 2, "warmup": 4, "earlier": 0.5}]
@@ -407,12 +425,27 @@ def test_an_epoch_without_a_metric_is_pointed_out_once():
 
 
 def test_a_run_in_which_no_epoch_ends_is_pointed_out_at_its_end():
-    """Phases by epochs would never begin, in silence."""
+    """Phases by epochs would never begin, in silence; others have no need of it."""
     net = stack()
     optimizer, _ = attached(net, nnlr.unfreeze(HEAD_FIRST), total_steps=2)
     step(net, optimizer)
-    with pytest.warns(NnlrWarning, match=r"over after 2 steps, and phase 1 .* waits until epoch 1"):
+    with pytest.warns(
+        NnlrWarning, match=r"over after 2 steps, and no epoch .* unfreeze phase 1 goes"
+    ):
         step(net, optimizer)
+    scheme = nnlr.unfreeze([{"train": "3.*"}, {"train": "*", "step": 1}])
+    optimizer, _ = attached(net, scheme, total_steps=1)
+    step(net, optimizer)
+
+
+def test_it_can_be_drawn_ahead():
+    """With epochs of some steps; the copies of the best weights need no tensors then."""
+    net, scheme = stack(), nnlr.unfreeze(HEAD_FIRST, restore_best=True)
+    plan = nnlr.resolve(net, scheme, lr=1, weight_decay=0)
+    optimizer = plan.optimizer(torch.optim.SGD)
+    schedule = nnlr.schedule(optimizer, torch.optim.lr_scheduler.ConstantLR, factor=1)
+    course = nnlr.report.rates_over_time(plan, schedule, 4, epoch_steps=2)
+    assert [0, 0, 1, 1] == list(course.lr[plan["0.weight"].group])[:4]
 
 
 def test_explain_says_until_when_a_parameter_is_frozen():

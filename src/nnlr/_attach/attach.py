@@ -185,6 +185,19 @@ class Attachment(AtWork):
         if not self._is_dry and (skipped is None or not as_float(skipped)):
             self._step += 1
             self._update()
+            if self._step == self.total_steps and not self._epoch:
+                self._warn_of_epochs()
+
+    def _warn_of_epochs(self) -> None:
+        """Warn at the end of a run that was never told of an epoch, if moves go by them."""
+        movers = [mover for mover in self._movers if mover.move.needs_epochs]
+        if sources := dict.fromkeys(mover.all[0].source for mover in movers):
+            warn(
+                f"The run is over after {self._step:,} steps, and no epoch has ended, by which "
+                f"{listed(sources)} goes. Call end_epoch(metric) of what nnlr.attach returns after "
+                "each epoch, or have the EpochCallback of nnlr.integrations do it. In a run of one "
+                "epoch, go by steps."
+            )
 
     # --- groups ---------------------------------------------------------------------
 

@@ -57,10 +57,6 @@ class NameOrStart(Selector):
             chosen |= matched
         return frozenset(chosen)
 
-    def reach(self, model: ModelInfo, index: int) -> frozenset[str]:
-        """The first name of a tied parameter."""
-        return frozenset((model.params[index].name,))
-
     def written_as(self) -> Written:
         """The call of :func:`name_or_start`."""
         return Written("name_or_start", self.entries)

@@ -72,13 +72,9 @@ class EpochCallback(TrainerCallback):
 
     def _last(self, state: TrainerState, epoch: float) -> float | None:
         """The metric of the last evaluation in an epoch, which the state remembers."""
-        for entry in reversed(state.log_history):
-            if self.metric is None or entry["epoch"] <= epoch - 1 + _NOISE:
-                return None
-            key = self._key(entry)
-            if key in entry:
-                return float(entry[key])
-        return None
+        entries = [e for e in state.log_history if e["epoch"] > epoch - 1 + _NOISE]
+        values = [e[key] for e in entries if (key := self._key(e)) in e]
+        return float(values[-1]) if values else None
 
     def _key(self, metrics: dict[str, Any]) -> str:
         """The metric's name in some metrics."""

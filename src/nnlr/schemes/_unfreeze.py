@@ -107,8 +107,7 @@ def unfreeze(
     order: Preset | tuple[tuple[Parts, Checked], ...]
     if isinstance(phases, str):
         order = choice(phases, "phases", PRESETS)
-        if epochs is not None:
-            epochs = whole(epochs, "epochs", minimum=1)
+        epochs = None if epochs is None else whole(epochs, "epochs", minimum=1)
     else:
         if epochs is not None:
             raise NnlrError("epochs= is for published orders; phases have an 'epoch' each.")

@@ -49,9 +49,8 @@ def restore_best(units: Sequence["Unit"]) -> None:
     targets = {param.row.name: param.tensor for unit in units for param in unit.params}
     targets |= {_BUFFER + name: buffer for name, buffer in _buffers(units)}
     with torch.no_grad():
-        for name, tensor in targets.items():
-            if name in copies:
-                tensor.copy_(copies[name])
+        for name in targets.keys() & copies.keys():
+            targets[name].copy_(copies[name])
 
 
 def _buffers(units: "Sequence[Unit]") -> Iterator[tuple[str, Tensor]]:
@@ -72,4 +71,5 @@ def _root_of(units: "Sequence[Unit]") -> nn.Module | None:
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True)
+    """A copy on the CPU; of what holds nothing, in a run ahead, itself."""
+    return tensor if tensor.is_meta else tensor.detach().to("cpu", copy=True)

@@ -52,8 +52,6 @@ class Phases(Move):
     def due(self, now: Progress, units: "Sequence[Unit]") -> bool:
         """Whether a phase begins by steps, or warms up."""
         last = _last(units)
-        if now.step == now.total_steps:
-            self._ended(now, last)
         following = self.phases[last + 1 : last + 2]
         return any(phase.reached(now.step, now) for phase in following) or any(
             self._since(unit, now) < self._warmup(unit) for unit in units if unit.mult
@@ -135,18 +133,6 @@ class Phases(Move):
         warmup = self._warmup(unit)
         rising = min(1.0, (self._since(unit, now) + 1) / warmup) if warmup else 1.0
         return rising * (factors[-1] if factors else 1.0)
-
-    def _ended(self, now: Progress, last: int) -> None:
-        """Warn at the end of a run of which no epoch has ended, though phases go by epochs."""
-        waiting = [at for at, p in enumerate(self.phases) if at > last and p.by_epochs]
-        if waiting and not now.epoch:
-            warn(
-                f"The run is over after {now.step} steps, and phase {waiting[0]} of unfreeze has "
-                f"not begun: it waits until {self.phases[waiting[0]].when}, and no epoch has "
-                "ended. Call attached.end_epoch(metric) after each epoch, or have the callback of "
-                "nnlr.integrations do it; in a run of one epoch, let phases begin by 'step' or "
-                "'fraction'."
-            )
 
 
 def _last(units: "Sequence[Unit]") -> int:
