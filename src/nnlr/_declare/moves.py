@@ -130,6 +130,11 @@ class Move:
             "one multiplier for each of the units, in order."
         )
 
+    @property
+    def _key(self) -> str:
+        """What its memory is called in checkpoints."""
+        return type(self).__name__
+
     def __repr__(self) -> str:
         """The call that makes it, if its arguments are what it holds."""
         arguments = ", ".join(f"{key}={value!r}" for key, value in vars(self).items())

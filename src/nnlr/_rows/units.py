@@ -135,7 +135,8 @@ def _mult(unit: Unit, mult: object, now: Progress) -> float:
 def movers_of(params: Iterable[Param], optimizer: Optimizer) -> list[Mover]:
     """Return the moves of a plan, each with its units, for the trained rows.
 
-    A move is called in groups by its class, and a number where there are several of it.
+    A move is called in groups by its class, and a number where there are several of it. Measured
+    ones are told apart by their probes, so that none takes up what another has read.
     """
     movers: dict[int, Mover] = {}
     counts: dict[str, int] = {}
@@ -151,10 +152,10 @@ def movers_of(params: Iterable[Param], optimizer: Optimizer) -> list[Mover]:
                     name=param.row.name,
                 )
             if id(move) not in movers:
-                kind = type(move).__name__
-                counts[kind] = counts.get(kind, 0) + 1
-                number = "" if counts[kind] == 1 else str(counts[kind])
-                movers[id(move)] = Mover(move, f"{kind}{number}")
+                key = move._key
+                counts[key] = counts.get(key, 0) + 1
+                number = "" if counts[key] == 1 else str(counts[key])
+                movers[id(move)] = Mover(move, f"{key}{number}")
             units = movers[id(move)].units
             if moves.unit not in units:
                 units[moves.unit] = Unit(moves.unit, step.source, moves.setting, [], optimizer)

@@ -178,6 +178,24 @@ def test_regrouping_goes_on_with_what_was_measured():
     assert moves.units[-1].mult != 1.0
 
 
+def test_a_scheme_does_not_take_up_what_another_has_read():
+    """After a regrouping that leaves one out, and the order is another, each has its own."""
+    norm = nnlr.assign("weight_norm", "linear(0.5, 2)", every=50, setting="weight_decay")
+    net, optimizer, moves = attached(nnlr.assign("rgn", "max", every=50) * norm)
+    step(net, optimizer, 0)
+    before = {unit.name: unit.mult for unit in moves.units if unit.setting == "weight_decay"}
+    nnlr.regroup(optimizer, nnlr.resolve(net, norm, lr=0.1, weight_decay=0.01))
+    assert {unit.name: unit.mult for unit in moves.units} == before
+    assert len({*before.values()}) == 3
+
+    def largest(unit):
+        return max(float(tensor.detach().max()) for tensor in unit.tensors)
+
+    other = nnlr.assign(largest, "max", every=50)
+    nnlr.regroup(optimizer, nnlr.resolve(net, other * norm, lr=0.1, weight_decay=0.01))
+    assert {unit.mult for unit in moves.units if unit.setting == "lr"} == {1.0}
+
+
 def test_a_unit_without_a_statistic_stays():
     """Zeros, and gradients that are not finite, change nothing; where all are, nothing moves."""
     scheme = nnlr.assign("rgn", "max", every=1, by="tensor")

@@ -54,6 +54,13 @@ class Measured(Move):
         """Copies and pickles have the rule; the functions behind its names are found again."""
         return type(self), (self.rule,)
 
+    @property
+    def _key(self) -> str:
+        """Its probe: what one has read is nothing for another."""
+        probe = self.rule.probe
+        name = probe if isinstance(probe, str) else getattr(probe, "__name__", "function")
+        return f"Measured {name.partition('(')[0]}"
+
     @cached_property
     def probe(self) -> Probe:
         """The statistic of a unit."""
