@@ -209,6 +209,57 @@ class Stating(nnlr.Scheme):
         return [self.factor] * len(model.params)
 
 
+class Slower(nnlr.Move):
+    """Half as fast at each step, which it notes just before."""
+
+    def measures(self, now, units):
+        return True
+
+    def measure(self, now, units):
+        for unit in units:
+            unit.memory["mult"] = 0.5**now.step
+
+    def mults(self, now, units):
+        return [unit.memory.get("mult", 1.0) for unit in units]
+
+
+@pytest.mark.parametrize("monitor_first", [True, False])
+def test_a_monitor_reads_the_rates_of_the_step(monitor_first):
+    """Whichever came first, and what a phase has just opened; what waits is locked."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    phases = nnlr.unfreeze([{"train": "1.*"}, {"train": "0.*", "step": 2}])
+    plan = nnlr.resolve(net, phases * nnlr.rule("1.*").at(Slower()), lr=0.1, weight_decay=0)
+    optimizer = plan.optimizer(torch.optim.SGD)
+    if monitor_first:
+        monitor = nnlr.report.Monitor(plan, optimizer, every=1)
+        nnlr.attach(optimizer, plan)
+    else:
+        nnlr.attach(optimizer, plan)
+        monitor = nnlr.report.Monitor(plan, optimizer, every=1)
+    with monitor:
+        for _ in range(3):
+            net(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    told = [[(each.state, each.lr) for each in reading.layers] for reading in monitor.history]
+    assert told == [
+        [("locked", 0.0), ("trained", 0.1)],
+        [("locked", 0.0), ("trained", 0.05)],
+        [("trained", 0.1), ("trained", 0.025)],
+    ]
+    assert str(monitor.findings) == "nothing found"
+
+
+def test_movement_marks_rates_that_moved():
+    """Beside the plan's multiplier, and with a word on it below."""
+    net, plan = planned()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    moved = nnlr.report.movement(before, network(), plan)
+    assert [row.rates for row in moved.rows][:2] == ["0.0625 ~", "0.0625 ~"]
+    assert "~ moves while training: its lr_mult is the plan's" in str(moved)
+    assert moved.to_dict()["layers"][0]["moves"] is True
+
+
 class TestAttached:
     """`print(attached)`."""
 

@@ -9,7 +9,7 @@ groups under ``moved``, and goes where the groups go: into checkpoints, and thro
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from time import perf_counter
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from torch.optim import Optimizer
 
@@ -31,6 +31,9 @@ from nnlr._text import listed, plural, warn
 from nnlr.errors import ConfigError
 from nnlr.optim._wrapped import unwrapped
 from nnlr.report._moves import attached_text, ends
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
 
 _SETTINGS: Final[tuple[Setting, ...]] = get_args(Setting)
 
@@ -68,6 +71,9 @@ class Attachment(AtWork):
             optimizer.register_step_post_hook(self._after),
             optimizer.register_load_state_dict_post_hook(self._loaded),
         ]
+        # Before all others, which may read the rates of the step.
+        hooks = cast("OrderedDict[int, Any]", optimizer._optimizer_step_pre_hooks)
+        hooks.move_to_end(self._hooks[0].id, last=False)
 
     @property
     def progress(self) -> Progress:

@@ -43,6 +43,7 @@ class MovedLayer:
         distance: Euclidean norm of ``after - before`` over all elements.
         norm: Euclidean norm of ``before`` over all elements.
         moved_locked: Names of locked or frozen parameters that moved all the same.
+        moves: Whether the plan moves one of their multipliers while training.
     """
 
     name: str
@@ -53,6 +54,7 @@ class MovedLayer:
     distance: float
     norm: float
     moved_locked: tuple[str, ...]
+    moves: bool = False
 
     @property
     def relative(self) -> float:
@@ -63,12 +65,13 @@ class MovedLayer:
 
     @property
     def rates(self) -> str:
-        """The relative learning rates in short: ``locked``, ``1``, ``0.1 / 0.2``, ``0.1..1``."""
+        """The relative learning rates in short: ``locked``, ``1``, ``0.1 / 0.2``, ``0.1..1 ~``."""
         if self.state in {"locked", "frozen"}:
             return self.state
+        text = " / ".join(map(rate, self.lr_mult))
         if len(self.lr_mult) > 2:
-            return f"{rate(min(self.lr_mult))}..{rate(max(self.lr_mult))}"
-        return " / ".join(map(rate, self.lr_mult))
+            text = f"{rate(min(self.lr_mult))}..{rate(max(self.lr_mult))}"
+        return f"{text} ~" if self.moves else text
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ class Movement:
         moved = dict.fromkeys(name for run in runs for row in run for name in row.moved_locked)
         if moved:
             lines.append(f"! moved although locked or frozen: {listed(moved)}")
+        if any(row.moves for run in runs for row in run):
+            lines.append("~ moves while training: its lr_mult is the plan's")
         if any(row.distance > 0 == row.norm for run in runs for row in run):
             lines.append("inf: every element was 0 before")
         return "\n".join(lines)
@@ -354,6 +359,7 @@ def _measured(row: PlanRow, before: Tensor, after: Tensor) -> MovedLayer:
         distance=distance,
         norm=_norm(before),
         moved_locked=() if row.trainable or distance == 0 else (row.name,),
+        moves=row.trainable and row.moves,
     )
 
 
@@ -378,6 +384,7 @@ def _together(name: str, layers: Sequence[MovedLayer]) -> MovedLayer:
         distance=math.hypot(*(layer.distance for layer in layers)),
         norm=math.hypot(*(layer.norm for layer in layers)),
         moved_locked=tuple(param for layer in layers for param in layer.moved_locked),
+        moves=any(layer.moves for layer in layers),
     )
 
 
