@@ -12,6 +12,11 @@ MARKS = dict(zip(ARMS, "○●◆", strict=True))
 STILL = "conv1 is locked and moved by exactly 0, bit for bit (checked)"
 LESS = ": it needs no gradient and no state"
 VECTORS = "; Torch7's vectors hold it all the same"
+SAME = (
+    "Ten other seeds, each run at the best of three rates, read 98.69 ± 0.34 % of the unseen "
+    "digits at the declared rates and 98.92 ± 0.24 % at one rate: the same within the noise, "
+    "-0.22 ± 0.26 (docs/evidence.md)."
+)
 BATCH_NORM = ". Its batch norm, bn1, is not locked: it went on learning."
 EYE = (
     "The network trained above gets another camera: three channels, mixed of a negative, a blurred "
@@ -75,7 +80,7 @@ def show_results(console, title, chart, runs, plan):
         say(console, Text(f"{text}{result.state:,} a state"))
     console.print()
     less = LESS if runs["declared"].gradients < total else VECTORS
-    say(console, Text(f"{STILL}{less}{BATCH_NORM}"))
+    say(console, Text(f"{STILL}{less}{BATCH_NORM}\n\n{SAME}"))
 
 
 def show_eye(console, result):

@@ -31,7 +31,7 @@ def page():
     return (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["new_eye"])
+@pytest.mark.parametrize("name", ["new_eye", "locked_layer"])
 def test_the_page_has_the_tables_of_the_cells(scripts, name):
     """Line by line, and at least ten seeds that no task was chosen on, each with all its cells."""
     script = scripts(name)
@@ -61,6 +61,15 @@ def test_the_demo_and_the_page_tell_the_ten_seeds(scripts):
     example("digits/demo")
     assert f"\n\n{text}\n" in sys.modules["show"].TEN_SEEDS
     assert f"\n{text}\n" in page()
+
+
+def test_the_demo_tells_what_locking_costs(scripts):
+    """The best of each arm and the difference, as in the table."""
+    script = scripts("locked_layer")
+    row = script.report(script.read(script.CELLS)).partition("| the best of each | ")[2]
+    example("digits/demo")
+    figures = re.findall(r"-?\d+\.\d\d ± \d\.\d\d", sys.modules["show"].SAME)
+    assert figures == row.partition(" |\n")[0].split(" | ")
 
 
 def test_the_readme_tells_nothing_else(scripts):
