@@ -13,7 +13,7 @@ STILL = "conv1 is locked and moved by exactly 0, bit for bit (checked)"
 LESS = ": it needs no gradient and no state"
 VECTORS = "; Torch7's vectors hold it all the same"
 SAME = (
-    "Ten other seeds, each run at the best of three rates, read 98.69 ± 0.34 % of the unseen "
+    "Ten other seeds, each arm at the best of three rates, read 98.69 ± 0.34 % of the unseen "
     "digits at the declared rates and 98.92 ± 0.24 % at one rate: the same within the noise, "
     "-0.22 ± 0.26 (docs/evidence.md)."
 )
