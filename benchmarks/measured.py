@@ -9,11 +9,12 @@ they are too little to be seen beside it.
 import time
 
 import torch
-from _timing import interleaved, machine, summary
+from _timing import interleaved, machine, ratios, summary
 from _vit_b import vit_b
 from torch import nn
 
 import nnlr
+from nnlr.schemes._measured.spectrum import _by_gram, _by_svd
 
 ROUNDS = 5
 SCHEMES = {
@@ -23,9 +24,26 @@ SCHEMES = {
 }
 
 
+SHAPES = ((768, 768), (768, 3072), (2304, 768), (9, 256, 256))
+
+
+def spectra() -> None:
+    """Print how long eigenvalues of the Gram matrix take, by the time of singular values."""
+    for shape in SHAPES:
+        slices = torch.randn(shape).reshape(-1, *sorted(shape[-2:]))
+        tasks = {
+            "gram": lambda slices=slices: _by_gram(slices),
+            "svd": lambda slices=slices: _by_svd(slices),
+        }
+        times = interleaved(tasks, ROUNDS, time.process_time)
+        share = ratios(times["gram"], times["svd"])
+        print(f"{shape}: {summary(times['gram'])} ms, by singular values' {summary(share)}")
+
+
 def main() -> None:
     """Print milliseconds of a look, of steps with nothing due, and of the hooks alone."""
     print(machine())
+    spectra()
     for name, scheme in SCHEMES.items():
         model, _ = vit_b()
         plan = nnlr.resolve(model, scheme, lr=1e-9, weight_decay=0.05)

@@ -111,3 +111,15 @@ def test_update_reads_the_state_of_the_optimizer():
         optimizer.step()
         value = PROBES["update"]()(unit(optimizer, w=weight))
         assert float(value) == pytest.approx(norm / 5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-2])
+def test_signal_to_noise_has_a_least_value(scale):
+    """However noisy a gradient of n rows is, it is (n - 1) / n, unless it is about 1e-4."""
+    torch.manual_seed(0)
+    for rows in (2, 20, 50):
+        weight = nn.Parameter(torch.zeros(rows, 30))
+        weight.grad = scale * torch.randn(rows, 30)
+        assert float(PROBES["snr"]()(unit(w=weight))) > 0.999 * (rows - 1) / rows
+        weight.grad *= 1e-4 / scale
+        assert float(PROBES["snr"]()(unit(w=weight))) < 0.95
