@@ -54,9 +54,9 @@ def relative(
     LARS of SGD with momentum; as in timm they act on all parameters of groups with weight decay,
     or on all with ``always_adapt``. Where one of their norms is 0, r is 1.
 
-    Parameters without a gradient stay as they are. While a step runs there is a copy of what is
-    acted on (of its gradients under ``"lars"``). Under ``"hyperball"`` R stands in the state of
-    each parameter as ``"radius"``, and is saved with it.
+    Parameters without a gradient stay as they are. There is a copy of what is acted on (of its
+    gradients under ``"lars"``): on a GPU while a step runs, on a CPU between steps too. Under
+    ``"hyperball"`` R stands in the state of each parameter as ``"radius"``, and is saved with it.
 
     Args:
         optimizer: Any torch optimizer, or one of ``nnlr.optim``.

@@ -31,6 +31,7 @@ class Rescale(Update):
         super().__init__(kind, targets)
         self._rule = kind
         self._copied: list[Batch] = []
+        self._buffers: dict[int, Tensor] = {}  # the last copies, by the ids of parameters
         # Of each batch, by its first parameter, as numbers and as a vector.
         self._radii: dict[int, tuple[list[tuple[float, ...]], Tensor]] = {}
         self._is_first = True
@@ -51,7 +52,21 @@ class Rescale(Update):
         self.refuse(optimizer, members)
         self._copied = batches(members)
         for batch in self._copied:
-            batch.copies = [part.clone() for part in batch.parts]
+            pairs = zip(batch.params, batch.parts, strict=True)
+            batch.copies = [self._copy(id(param), part) for param, part in pairs]
+        self._buffers = {
+            id(param): copy
+            for batch in self._copied
+            for param, copy in zip(batch.params, batch.copies, strict=True)
+            if copy.is_cpu
+        }
+
+    def _copy(self, key: int, part: Tensor) -> Tensor:
+        """A copy of weights; on a CPU in the memory of the last one, as fresh pages take longer."""
+        buffer = self._buffers.get(key)
+        if buffer is None or buffer.shape != part.shape or buffer.dtype != part.dtype:
+            return part.clone()
+        return buffer.copy_(part)
 
     def finish(self, optimizer: Optimizer) -> None:
         """Rescale what the step has added to the weights."""
