@@ -123,11 +123,17 @@ def draw_hyperball(path):
         (axes[1], "blocks, at width 64", hyperball.DEEP, hyperball.DEPTHS),
     ):
         for at, arm in enumerate(hyperball.OCTAVES):
-            drifts = [drift for _, _, drift in hyperball.drifts(rows, arm, sizes, hyperball.SEEDS)]
+            of_sizes = [
+                hyperball.carried(rows, arm, size, sizes[0], hyperball.SEEDS) for size in sizes
+            ]
+            drifts = [[drift for _, drift, _, _ in of_size] for of_size in of_sizes]
             line(panel, places, drifts, arm, at)
         panel.set_xlabel(word)
         octaves(panel)
-    axes[0].legend()
+        panel.axhspan(-1, 1, color="#F0F0F0", linewidth=0, zorder=-1)
+        panel.set_ylim(-6, 1.5)
+    axes[0].set_title("grey: within a factor of 2")
+    axes[0].legend(loc="lower left")
     save(figure, path)
 
 
