@@ -1024,3 +1024,20 @@ def vectors_at_the_rate_of_matrices(ill):
 @case("vanishing-update")
 def a_relative_rate_below_the_spacing(ill):
     return relative(lr=1e-3 if ill else 0.05, dtype=torch.bfloat16)
+
+
+# --- phases
+
+
+@case("no-epoch-ended")
+def phases_in_a_run_that_tells_of_no_epoch(ill):
+    model = network()
+    plan = resolved(model, nnlr.unfreeze([{"train": "2.*"}, {"train": "*", "epoch": 1}]))
+    optimizer = plan.optimizer(torch.optim.AdamW)
+    SCRIPT["attached"] = attached = nnlr.attach(optimizer, plan)
+    backward(model)
+    optimizer.step()
+    optimizer.zero_grad()
+    if not ill:
+        attached.end_epoch()
+    return plan, optimizer

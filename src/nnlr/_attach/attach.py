@@ -85,6 +85,12 @@ class Attachment(AtWork):
         """What moves: each unit of each move, with its multiplier now."""
         return [unit for mover in self._movers for unit in mover.units.values()]
 
+    @property
+    def by_epochs(self) -> list[str]:
+        """The schemes that have to be told of the ends of epochs."""
+        movers = [mover for mover in self._movers if mover.move.needs_epochs]
+        return list(dict.fromkeys(mover.all[0].source for mover in movers))
+
     def end_epoch(self, metric: float | None = None) -> None:
         """Say that an epoch has ended, for what goes by epochs or by a metric.
 
@@ -196,8 +202,7 @@ class Attachment(AtWork):
 
     def _warn_of_epochs(self) -> None:
         """Warn at the end of a run that was never told of an epoch, if moves go by them."""
-        movers = [mover for mover in self._movers if mover.move.needs_epochs]
-        if sources := dict.fromkeys(mover.all[0].source for mover in movers):
+        if sources := self.by_epochs:
             warn(
                 f"The run is over after {self._step:,} steps, and no epoch has ended, by which "
                 f"{listed(sources)} goes. Call end_epoch(metric) of what nnlr.attach returns after "

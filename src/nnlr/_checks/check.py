@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from nnlr._arguments import choice, flag, is_listing
 from nnlr._checks import (
     algorithms,
+    epochs,
     groups,
     model,
     optimizer,
@@ -69,6 +70,7 @@ LOOKS: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
     relative.high_rates,
     relative.shared_groups,
     schedule.attached,
+    epochs.untold,
     trainer.deepspeed_optimizer,
     trainer.deepspeed_scheduler,
     trainer.deepspeed_offload,
