@@ -13,7 +13,7 @@ from nnlr._model.names import Source
 from nnlr._relative.gradients import Gradients
 from nnlr._relative.kinds import Lars, kind_of
 from nnlr._relative.rescale import Rescale
-from nnlr._relative.targets import Targets
+from nnlr._relative.targets import Targets, without
 from nnlr._relative.update import Update, updates_of
 from nnlr._sandbox import arguments, undisturbed
 from nnlr._schedule.base_rate import runs_step_hooks
@@ -137,12 +137,13 @@ def relative(
             f"measures a part only: {listed(flat)}. Use fully_shard, whose norms are of the whole.",
             names=flat,
         )
-    if strays := [target.name for param, target, _ in members if param.is_complex()]:
+    if strays := [target for param, target, _ in members if param.is_complex()]:
         raise ConfigError(
             f"relative(..., {kind!r}) is for real numbers, and "
             f"{plural(len(strays), 'parameter', 'are')} complex: "
-            f"{listed(strays)}. Leave them out: select=~nnlr.glob({strays[0]!r}).",
-            names=strays,
+            f"{listed(stray.name for stray in strays)}. Leave them out: "
+            f"{without(strays, targets.select)}.",
+            names=[stray.name for stray in strays],
         )
     _refuse_overlap(optimizer, [(id(param), target.name) for param, target, _ in members])
     if isinstance(rule, Lars):

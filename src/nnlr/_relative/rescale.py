@@ -1,6 +1,5 @@
 """LAMB, a relative rate, hyperball: what a step has added to the weights is rescaled."""
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ from torch.optim import Optimizer
 
 from nnlr._relative.batch import Batch, Member, batches
 from nnlr._relative.kinds import Group, Hyperball, Rescaling
-from nnlr._relative.targets import Targets
+from nnlr._relative.targets import Target, Targets, without
 from nnlr._relative.update import Update
 from nnlr._text import listed, plural, warn
 from nnlr.errors import ConfigError
@@ -115,7 +114,8 @@ class Rescale(Update):
 
     def _refuse_zeros(self, members: Sequence[Member]) -> None:
         """Refuse matrices that are 0, which would stay so; each parameter is looked at once."""
-        zeros: dict[str, str] = {}
+        zeros: list[Target] = []
+        words = []
         new = [each for each in members if not each[1].is_measured and not each[0].is_meta]
         for batch in batches(new):
             norms = batch.norms.gathered(batch.norms.of(batch.wide(batch.parts)))
@@ -124,18 +124,15 @@ class Rescale(Update):
                 target.is_measured = not places
                 if places:
                     of_stack = f" (matrices {listed(places)})" if len(values) > 1 else ""
-                    zeros[target.name] = target.name + of_stack
+                    zeros.append(target)
+                    words.append(target.name + of_stack)
         if zeros:
-            chosen = self._targets.select
-            every = "nnlr.ndim(min=2)" if chosen is None else f"({chosen!r})"
-            patterns = dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in zeros)
-            others = " | ".join(f"nnlr.glob({pattern!r})" for pattern in patterns)
             raise ConfigError(
                 f"relative(..., {self.kind.name!r}) moves a matrix by a fraction of its norm: one "
                 f"that is 0 would never move. {plural(len(zeros), 'parameter', 'are')} 0: "
-                f"{listed(zeros.values())}. Call it after the weights are loaded, start from other "
-                f"values, or leave out what is 0: select={every} & ~({others}).",
-                names=list(zeros),
+                f"{listed(words)}. Call it after the weights are loaded, start from other values, "
+                f"or leave out what is 0: {without(zeros, self._targets.select)}.",
+                names=[target.name for target in zeros],
             )
 
 

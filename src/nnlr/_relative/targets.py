@@ -1,6 +1,8 @@
 """Which parameters a relative update acts on, and which of them are stacks of matrices."""
 
+import re
 import weakref
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +29,7 @@ class Target:
     name: str
     stack: int = 0
     is_measured: bool = False  # whether it was looked at, and no matrix of it is 0
+    has_name: bool = True  # whether the name is one of the model's
 
 
 class Targets:
@@ -81,6 +84,11 @@ class Targets:
             model = [(names[key], param) for key, (param, _) in params.items() if key in names]
         info = describe(model) if model else None
         at_of = {id(places[0].tensor): at for at, places in enumerate(info.places)} if info else {}
+        if self._model is not None and params.keys().isdisjoint(at_of):
+            raise ConfigError(
+                "model= has none of the parameters that the optimizer trains. Pass the model from "
+                "whose parameters it was built, or leave model= out."
+            )
         chosen = self._chosen(info, self.select, "select")
         stacks = self._chosen(info, self._stacked, "stacked")
         self._of = {}
@@ -94,7 +102,10 @@ class Targets:
                 acted_on = at in chosen
             is_stack = at in stacks if self._stacked is not None else role == "matrix"
             stack = max(param.ndim - 2, 0) if is_stack else 0
-            self._of[id(param)] = weakref.ref(param), Target(name, stack) if acted_on else None
+            self._of[id(param)] = (
+                weakref.ref(param),
+                (Target(name, stack, has_name=name != place) if acted_on else None),
+            )
 
     def _chosen(
         self, info: ModelInfo | None, selector: Selector | Literal[False] | None, what: str
@@ -109,6 +120,15 @@ class Targets:
                 "model.named_parameters()."
             )
         return must_match(selector, info, f"{what}={selector!r}", may_be_optional=False)
+
+
+def without(strays: Collection[Target], select: Selector | None) -> str:
+    """The argument that leaves parameters out of what is selected, as code if they have names."""
+    if not all(target.has_name for target in strays):
+        return "select= and model=, the model whose parameters it trains"
+    names = [re.sub(r"(?<![^.])\d+(?![^.])", "*", target.name) for target in strays]
+    others = " | ".join(f"nnlr.glob({pattern!r})" for pattern in dict.fromkeys(names))
+    return f"select={'nnlr.ndim(min=2)' if select is None else f'({select!r})'} & ~({others})"
 
 
 def _is_matrix(param: Tensor) -> bool:
