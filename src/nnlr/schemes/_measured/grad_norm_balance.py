@@ -4,8 +4,8 @@
     r_u = mean over batches of |g_u| / |w_u|,  G the geometric mean of all r
 
 Under SGD with power 1 all modules then change by the same share of themselves in a step, which
-LARS (You et al. 2017, arXiv 1708.03888) does anew at every step. Layers far from the output, whose
-gradients vanish, are what Singh et al. (2015, arXiv 1510.04609) speed up in this way.
+LARS (You et al. 2017, arXiv 1708.03888) does anew at every step. Singh et al. (2015, arXiv
+1510.04609) raise the rates of layers with small gradients by another formula.
 """
 
 from nnlr._arguments import as_call, number

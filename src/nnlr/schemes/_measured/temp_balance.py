@@ -30,7 +30,7 @@ def temp_balance(
     A bias and a batch norm follow their layer. What has no spectrum keeps the base rate: other
     norms, embeddings, small matrices. Each refresh takes the eigenvalues of every matrix:
     ``attached.seconds`` says how long that took, ``max_size`` bounds it. Reference: arXiv
-    2312.00359; the effect that its authors report is too small to be seen without many seeds.
+    2312.00359, whose results are its authors' own.
 
     Args:
         mapping: From exponents to multipliers: ``"linear(s1, s2)"``, ``"rank(s1, s2)"``,
