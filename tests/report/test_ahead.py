@@ -98,6 +98,24 @@ def test_where_all_groups_move_a_scheduler_of_torch_starts_from_the_plan():
     )
 
 
+class Remembering(nnlr.Move):
+    """A tenth slower each time it is asked, by what it remembers."""
+
+    def mults(self, now, units):
+        for unit in units:
+            unit.memory["mult"] = 0.9 * unit.memory.get("mult", 1.0)
+        return [unit.memory["mult"] for unit in units]
+
+
+def test_what_is_not_read_is_passed_over_but_by_what_remembers():
+    """Of few points the values are those of all of them."""
+    plan = planned(nnlr.rule("0.*").at(Remembering()) * nnlr.rule("1.*").at(lambda t: 1 - t))[1]
+    whole, few = (rates_over_time(plan, None, 41, points=points) for points in (100, 5))
+    assert few.positions == (0, 10, 20, 30, 40)
+    for name, values in few.lr.items():
+        assert values == tuple(whole.lr[name][at] for at in few.positions)
+
+
 class Counting(nnlr.Move):
     """Goes by epochs, which it counts itself; not at each step due."""
 

@@ -146,15 +146,16 @@ class Ahead:
             moved[at] = prod(mults, start=values[other] * share)
         return moved
 
-    def step(self, position: int) -> None:
-        """Step the schedule, then what moves."""
+    def step(self, position: int, *, read: bool = True) -> None:
+        """Step the schedule, then what moves; ``read``: whether the rates are read there."""
         self.rehearsal.step(position)
         step, epoch = self.now.step + 1, self.now.epoch
         ended = self.epoch_steps is not None and step % self.epoch_steps == 0
         self.now = Progress(step, self.total, epoch + ended)
         if ended:
             self._each(lambda mover, now: mover.move.end_epoch(now, mover.all, _METRIC))
-        self._ask(every=ended)
+        if read or ended or not all(map(_is_of_now, self.movers)):
+            self._ask(every=ended)
 
     def _ask(self, *, every: bool = False) -> None:
         """Ask moves for their multipliers, where they are due."""
@@ -197,6 +198,12 @@ class Ahead:
                 f"epochs of {plural(self.epoch_steps, 'step')} and a metric that never improves"
             )
             self.notes[f"{source} goes by epochs: {assumed} are assumed."] = None
+
+
+def _is_of_now(mover: Mover) -> bool:
+    """Whether multipliers are those of the moment, whatever was before it."""
+    remembers = any(unit.memory for unit in mover.units.values())
+    return type(mover.move).due is Move.due and not remembers
 
 
 def _key(unit: Unit) -> tuple[str, str, str]:

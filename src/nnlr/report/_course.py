@@ -188,9 +188,10 @@ def _run(ahead: Ahead, label: str, start: int, last: int, most: int) -> RatesOve
     rows: dict[str, list[list[float]]] = {key: [] for key in keys}
     incomplete = None
     for position in range(last + 1):
+        read = every or position in chosen
         try:
             if position:
-                ahead.step(position)
+                ahead.step(position, read=read)
         except Exception as error:
             incomplete = f"{type(error).__name__}: {error}"
             if position > 1:
@@ -198,7 +199,7 @@ def _run(ahead: Ahead, label: str, start: int, last: int, most: int) -> RatesOve
             raise NnlrError(
                 f"{_class_of(rehearsal.scheduler)} fails at its first step ({incomplete})."
             ) from error
-        if every or position in chosen:
+        if read:
             positions.append(start + position)
             for key, values in rows.items():
                 values.append(ahead.rates(key))

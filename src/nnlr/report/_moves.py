@@ -36,6 +36,11 @@ def moving_steps(row: PlanRow) -> list[tuple[Step, Moves]]:
     return [(step, step.factor.moves) for step in steps if step.factor.moves is not None]
 
 
+def moves_by(row: PlanRow, setting: Setting) -> bool:
+    """Whether a rate of a row moves, its learning rate or its weight decay."""
+    return any(moves.setting == setting for _, moves in moving_steps(row))
+
+
 def way(moves: Moves) -> str:
     """How something moves, in a phrase.
 
@@ -58,10 +63,9 @@ def moved_by(row: PlanRow) -> tuple[str, ...]:
 
 def mark(row: PlanRow) -> str:
     """What a table notes of a row that moves; nothing of others."""
-    settings = {moves.setting for _, moves in moving_steps(row)}
-    if "lr" in settings:
+    if moves_by(row, "lr"):
         return "moves"
-    return "decay moves" if settings else ""
+    return "decay moves" if moves_by(row, "weight_decay") else ""
 
 
 @dataclass

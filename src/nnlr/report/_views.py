@@ -295,16 +295,19 @@ class PlanViews:
     ) -> "Figure":
         """Draw the learning rates over time: a line for each course, and a map of all layers.
 
-        A copy of the schedule runs; the objects of the user stay as they are. A weight decay that
-        is scheduled is drawn too.
+        A copy of the schedule runs, and multipliers that the plan moves with it, as far as they
+        follow from the steps alone; the objects of the user stay as they are. A weight decay that
+        changes is drawn too.
 
         Args:
             scheduler: What :func:`nnlr.schedule` returned, or a scheduler of torch, on an
                 optimizer that the plan built; or a scheduler class, a function of an optimizer,
-                or a mapping of these by groups, as :func:`nnlr.schedule` takes them.
+                or a mapping of these by groups, as :func:`nnlr.schedule` takes them. ``None`` where
+                the base rate is constant.
             steps: Steps of training, >= 1, from where the scheduler stands.
             width: Width in inches, from 2.5 to 30; lines and map stand beside each other from 5.5.
-            **settings: Arguments of the class, and of :func:`nnlr.schedule`.
+            **settings: Arguments of the class, and of :func:`nnlr.schedule`; and ``epoch_steps``,
+                the steps of an epoch, for what moves by epochs.
 
         Returns:
             A figure of matplotlib, made without pyplot.

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from nnlr._rows.row import PlanRow
 from nnlr._text import listed, plural, printable
-from nnlr.report._moves import moving_steps
+from nnlr.report._moves import moves_by
 from nnlr.report._page.scale import Scale
 from nnlr.report._text import amount, rate
 
@@ -193,7 +193,7 @@ def _bar(at: int, line: _Line, lr: Scale, decay: Scale) -> Bar:
     highest = max((row.lr for row in trained), default=0.0)
     words = [_range(sorted({row.lr for row in trained}))] if trained else []
     words += [f"{number} {state}" if trained else state for state, number in others.items()]
-    text = ", ".join(words) + (" ~" if any(moving_steps(row) for row in trained) else "")
+    text = ", ".join(words) + (" ~" if any(moves_by(row, "lr") for row in trained) else "")
     where = f"layer {line.number}" if line.number else line.name
     return Bar(
         number=line.number,

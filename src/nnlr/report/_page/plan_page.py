@@ -9,7 +9,7 @@ from nnlr._rows.layers import layers_of_rows
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 from nnlr.report._course import RatesOverTime
-from nnlr.report._moves import moving_lines
+from nnlr.report._moves import moves_by, moving_lines
 from nnlr.report._page.course import courses
 from nnlr.report._page.labels import labels
 from nnlr.report._page.overview import PITCH, panels
@@ -43,6 +43,7 @@ def plan_page(
         "rows": rows if len(rows) <= _PLAIN else (),
         "mode": bases.decay,
         "moving": moving_lines(rows),
+        "moves_by": moves_by,
         "depth": layers_of_rows(rows).summary.removeprefix("depth: "),
         "schedule": schedule,
         "courses": courses(schedule, groups) if schedule else [],

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any, Final
 
+from nnlr._declare.moves import Setting
 from nnlr._rows.rates import Bases
 from nnlr._rows.row import PlanRow
 from nnlr._text import printable
 from nnlr.report._explain import explain_lines
-from nnlr.report._moves import moving_steps
+from nnlr.report._moves import moves_by
 from nnlr.report._page.scale import scales_of
 from nnlr.report._text import options_text, rate
 
@@ -77,8 +78,9 @@ def _kind(row: PlanRow, bases: Bases, lines: _Shared) -> dict[str, Any]:
         "state": row.state,
         "why": [lines[line] for line in _why(row, bases)],
     }
-    if moves := sorted({moves.setting for _, moves in moving_steps(row)}):
-        record["moves"] = ["wd" if setting == "weight_decay" else setting for setting in moves]
+    settings: dict[str, Setting] = {"lr": "lr", "wd": "weight_decay"}
+    if moves := [key for key, setting in settings.items() if moves_by(row, setting)]:
+        record["moves"] = moves
     if row.group is not None:
         record["group"] = printable(row.group)
     if row.algorithm is not None:
