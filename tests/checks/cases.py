@@ -694,6 +694,74 @@ def one_of_two(ill):
     return net, both, schedulers[:1] if ill else schedulers
 
 
+# --- multipliers that move
+
+
+class Locking(nnlr.Move):
+    """It locks in the first ten steps."""
+
+    locks = True
+
+    def mults(self, now, units):
+        return [float(now.step >= 10)] * len(units)
+
+
+def falling(ill=True, **settings):
+    """A plan whose first layer moves, or all of it, and an optimizer to which it is attached."""
+    net = network()
+    what = "*" if ill else "0.*"
+    plan = resolved(net, nnlr.rule(what, group="0").at(lambda t: 1 / (1 + t.step)))
+    optimizer = plan.optimizer(torch.optim.AdamW)
+    return plan, optimizer, nnlr.attach(optimizer, plan, **settings)
+
+
+@case("not-attached")
+def built_by_hand_on_a_plan_that_moves(ill):
+    """A step would train at the rates of the start."""
+    plan, *_ = falling(ill=False)
+    optimizer = torch.optim.AdamW(plan.param_groups(), lr=LR, weight_decay=0)
+    if not ill:
+        nnlr.attach(optimizer, plan)
+    nnlr.checkpoint.on_load(optimizer)
+    return plan, optimizer
+
+
+@case("not-attached")
+def a_copy_of_an_attached_optimizer(ill):
+    """Hooks do not travel, and the model alone does not say that anything moves."""
+    plan, optimizer, _ = falling(ill=False)
+    if ill:
+        rebuilt = torch.optim.AdamW(network().parameters())
+        rebuilt.__setstate__(optimizer.__getstate__())
+        nnlr.checkpoint.on_load(rebuilt)
+        optimizer = rebuilt
+    return plan, optimizer
+
+
+@case("moves-without-base")
+def a_scheduler_of_torch_where_everything_moves(ill):
+    plan, optimizer, _ = falling(ill)
+    return plan, optimizer, lrs.ExponentialLR(optimizer, 0.9)
+
+
+@case("other-length")
+def steps_of_one_process_and_of_four(ill):
+    plan, optimizer, _ = falling(ill=False, total_steps=400 if ill else 100)
+    scheduler = nnlr.schedule(optimizer, lrs.OneCycleLR, max_lr=LR, total_steps=101)
+    return plan, optimizer, scheduler
+
+
+@case("move-unlocked")
+def unfrozen_under_a_move(ill):
+    net = network()
+    plan = resolved(net, nnlr.rule("0.*").at(Locking()))
+    optimizer = plan.optimizer(torch.optim.AdamW)
+    nnlr.attach(optimizer, plan)
+    if ill:
+        net.requires_grad_(True)
+    return plan, optimizer
+
+
 @case("crossed-schedulers")
 def a_warm_up_beside(ill):
     """The healthy one multiplies the two courses."""

@@ -91,6 +91,12 @@ class Attachment(AtWork):
         movers = [mover for mover in self._movers if mover.move.needs_epochs]
         return list(dict.fromkeys(mover.all[0].source for mover in movers))
 
+    @property
+    def locked_units(self) -> list[Unit]:
+        """What a move has locked: its parameters have no gradient."""
+        locking = [mover for mover in self._movers if mover.move.locks]
+        return [unit for mover in locking for unit in mover.all if unit.mult == 0]
+
     def end_epoch(self, metric: float | None = None) -> None:
         """Say that an epoch has ended, for what goes by epochs or by a metric.
 
@@ -268,8 +274,10 @@ class Attachment(AtWork):
             for setting in each.write():
                 changed[setting].append(each.group)
         counts = self._step, self._epoch, self.total_steps or 0
+        plain = note(*counts)  # copied: torch's DCP loads into the very dictionaries
         for each in self._driven:
-            each.group[MOVED] = note(*counts, each.memory, each.copies)
+            own = each.memory or each.copies
+            each.group[MOVED] = note(*counts, each.memory, each.copies) if own else plain.copy()
         if due:
             self._locks.follow(every=every)
         for setting, rates in self._rates.items():

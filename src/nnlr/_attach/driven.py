@@ -35,7 +35,8 @@ class Driven:
 
     def write(self) -> list[Setting]:
         """Write its multipliers, note what its moves remember, and return what has changed."""
-        self.memory = written({mover.key: unit.memory for mover, unit in self.units})
+        if self.memory or any(unit.memory for _, unit in self.units):
+            self.memory = written({mover.key: unit.memory for mover, unit in self.units})
         self.copies = {mover.key: unit.copies for mover, unit in self.units if unit.copies}
         changed: list[Setting] = []
         for setting in self.fixed:

@@ -64,8 +64,9 @@ class Rates:
 
     def follow(self) -> None:
         """Give groups their rates again where somebody else has written some."""
-        if self._setting in scheduled(self._optimizer) or all(
-            group.get(self._setting) is value and _version(value) == version
+        setting = self._setting
+        if setting in scheduled(self._optimizer) or all(
+            group.get(setting) is value and (version is None or value._version == version)  # type: ignore[union-attr] # a tensor
             for group, value, version in self._seen
         ):
             return
@@ -107,7 +108,11 @@ class Rates:
         """Remember the rates as they are, to see whether somebody else writes some."""
         watched = [*self.moving, *([] if self._reference is None else [self._reference])]
         values = [(group, group.get(self._setting)) for group in watched]
-        self._seen: list[tuple[Group, Any, int]] = [(g, v, _version(v)) for g, v in values]
+        # A tensor stays the same and is written into, which its version tells.
+        self._seen: list[tuple[Group, Any, int | None]] = [
+            (group, value, value._version if isinstance(value, Tensor) else None)
+            for group, value in values
+        ]
 
     def _due(self, group: Group) -> float:
         """Return the base as built times the multiplier of a group now."""
@@ -119,8 +124,3 @@ class Rates:
         if (base := self._bases.get((algorithm, self._setting))) is not None:
             return base
         return as_float(member_of(self._optimizer, group).defaults.get(self._setting) or 0.0)
-
-
-def _version(value: object) -> int:
-    """Return how often a tensor was written into."""
-    return value._version if isinstance(value, Tensor) else 0

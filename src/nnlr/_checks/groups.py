@@ -27,6 +27,7 @@ from nnlr._checks.subject import (
 )
 from nnlr._findings import Finding, error, note, warning
 from nnlr._schedule.keep_ratios import keeps_ratios
+from nnlr._schedule.moved import MOVED
 from nnlr._schedule.origin import MULTIPLIERS, ORIGIN
 from nnlr._text import plural, shown
 from nnlr.optim._members import ALGORITHM
@@ -282,6 +283,7 @@ def zero_rates(subject: Subject) -> Iterator[Finding]:
         label
         for label, group in subject.groups
         if group["params"]
+        and MOVED not in group
         and (
             rate(group, "lr_mult") == 0
             if "lr_mult" in group

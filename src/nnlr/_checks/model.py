@@ -18,6 +18,7 @@ from nnlr._checks.subject import Subject, highest_lr
 from nnlr._findings import Finding, error, note, warning
 from nnlr._model.names import Source
 from nnlr._sandbox import undisturbed
+from nnlr._schedule.moved import MOVED
 from nnlr._text import plural
 from nnlr.optim._update_size import update_size
 
@@ -111,7 +112,8 @@ def _averages(model: Source, in_groups: Set[int]) -> set[int]:
 
 def not_trained(subject: Subject) -> Iterator[Finding]:
     """Parameters in groups whose gradients are off."""
-    off = [member for member in subject.members if not member.tensor.requires_grad]
+    members = [m for m in subject.members if not m.tensor.requires_grad]
+    off = [m for m in members if not (m.locked and MOVED in m.group)]  # it comes back
     without = [member for member in off if member.tensor.grad is None]
     if driven := [member.name for member in off if member.tensor.grad is not None]:
         yield warning(

@@ -23,6 +23,7 @@ from nnlr._checks.subject import (
 from nnlr._findings import Finding, error, note, warning
 from nnlr._sandbox import undisturbed
 from nnlr._schedule import keep_ratios
+from nnlr._schedule.moved import MOVED
 from nnlr._schedule.rehearsal import Scheduling
 from nnlr._text import plural
 from nnlr.optim._mixed import member_of
@@ -252,8 +253,10 @@ def _rehearsal(
 def _ratios(optimizer: Optimizer) -> _Ratios | None:
     """The ratios that the groups should keep; ``None`` if all are alike."""
     groups = optimizer.param_groups
+    if all(MOVED in group for group in groups):
+        return None  # nothing tells what the ratios are; see `moves`
     for key in ("lr_mult", "lr_scale"):
-        shares = [_share(optimizer, group, key) for group in groups]
+        shares = [None if MOVED in g else _share(optimizer, g, key) for g in groups]
         if not any(shares) or (key == "lr_scale" and set(shares) <= {1.0, None}):
             continue
         scaled = [(g, s) for g, s in zip(groups, shares, strict=True) if s is not None]

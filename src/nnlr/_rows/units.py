@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import isnan
+from functools import cached_property
+from math import inf, isnan
 from typing import Protocol
 
 from torch import Tensor
@@ -75,7 +76,7 @@ class Unit:
     copies: dict[str, Tensor] = field(default_factory=dict)
     mult: float = 1.0
 
-    @property
+    @cached_property
     def layer(self) -> Layer | None:
         """The layer of its first parameter, if a scheme asked for layers."""
         layers = (s.factor.layer for s in self.params[0].row.trace if s.factor.layer is not None)
@@ -121,6 +122,8 @@ class Mover:
 
 def _mult(unit: Unit, mult: object, now: Progress) -> float:
     """Return a multiplier of a unit, or refuse it."""
+    if type(mult) is float and 0 <= mult < inf:
+        return mult
     value = mult.item() if hasattr(mult, "item") else mult
     if isinstance(value, float) and isnan(value) and now.total_steps is None:
         raise ConfigError(
