@@ -141,11 +141,11 @@ def test_every_kernel_sees_the_rates_of_the_moment(cls, settings):
         assert torch.allclose(a, b, atol=1e-6)
 
 
-@pytest.mark.full  # 6 s
+@pytest.mark.full  # 15 s
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("cls", [torch.optim.AdamW, nnlr.optim.AdamW], ids=["torch", "nnlr"])
 def test_a_compiled_step_goes_on_moving(cls):
-    """Hooks run outside of the graph, and rates that are tensors do not compile it again."""
+    """torch.compile of the step: as without, but for what it computes in another order."""
     torch._dynamo.reset()
     one, other = network(), network()
     runs = []
@@ -161,7 +161,7 @@ def test_a_compiled_step_goes_on_moving(cls):
         runs.append(rates(optimizer))
     assert runs[0] == runs[1]
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
+        assert torch.allclose(a, b, atol=1e-4)
 
 
 def test_wrappers_are_looked_through_and_what_runs_no_hooks_is_refused():
