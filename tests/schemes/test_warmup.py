@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import nnlr
-from nnlr.errors import NnlrError
+from nnlr.errors import ConfigError, NnlrError
 from nnlr.testing import SchemeLaws
 from tests.helpers import same_weights
 
@@ -112,19 +112,28 @@ def test_cancelled_gradients_are_the_same_run():
 
 
 def test_lower_layers_begin_later():
-    """Each begins three steps after the one above, rises for two, and is locked before."""
+    """Each begins three steps after the one above, at half its rate, and is locked before."""
     net, optimizer, attached = make(nnlr.warmup(2, delay=3, indexer=LAYERS))
     for step in range(10):
         lr = rates(net, optimizer)
         for layer in range(3):
             begins = 3 * (2 - layer)
-            expected = 0.01 * min(max((step - begins) / 2, 0), 1)
+            expected = 0.0 if step < begins else 0.005 if step == begins else 0.0075
+            expected = 0.01 if step > begins + 1 else expected
             assert lr[f"{layer}.weight"] == pytest.approx(expected)
             assert net[layer].weight.requires_grad == (expected > 0)
-        if step not in {0, 3, 6}:  # in its first step a rate is 0
-            train(net, optimizer, attached)
-        else:
-            optimizer.step()
+        train(net, optimizer, attached)
+
+
+def test_not_all_can_wait():
+    """Locks on all that is trained are refused, as a backward pass would fail."""
+    with pytest.raises(ConfigError, match=r"warmup\(0, after=5\) locks all .* until step 5.*where"):
+        make(nnlr.warmup(0, after=5))
+    net, optimizer, attached = make(nnlr.warmup(0, after=1, lock=False))
+    train(net, optimizer, attached, 2)
+    net, optimizer, attached = make(nnlr.warmup(3, after=5).where("2.*"))
+    train(net, optimizer, attached, 7)
+    assert rates(net, optimizer)["2.weight"] == pytest.approx(0.01 * (1 / 3 + 2 / 3 * 2 / 3))
 
 
 def test_what_is_outside_begins_with_the_top():
@@ -156,10 +165,10 @@ def test_a_plan_says_what_moves():
     for scheme, words in [
         (nnlr.warmup(100, start=10), "from 10 to 1 in 100 steps"),
         (nnlr.warmup(0, after=5), "0, locked, until step 5, then 1"),
-        (nnlr.warmup(3, after=5, lock=False), "0 until step 5, then from 0 to 1 in 3 steps"),
+        (nnlr.warmup(3, after=5, lock=False), "0 until step 5, then from 0.333 to 1 in 3 steps"),
         (
             nnlr.warmup(3, delay=5, indexer=LAYERS),
-            "0, locked, until step 10, then from 0 to 1 in 3",
+            "0, locked, until step 10, then from 0.333 to 1 in 3",
         ),
     ]:
         plan = nnlr.resolve(nn.Sequential(*(nn.Linear(1, 1) for _ in range(3))), scheme, **RATES)
@@ -181,6 +190,10 @@ RATES = {"lr": 1, "weight_decay": 0}
         ({"steps": 0}, r"a warm-up of 0 steps that begins at once has no effect: warmup\(0\)"),
         ({"steps": 0, "after": 3, "start": 2}, "start=2 of 0 steps has no effect"),
         ({"steps": 9, "start": 1}, "a warm-up from 1 to 1 has no effect"),
+        (
+            {"steps": 9, "after": 2, "start": 0},
+            "start=0, which would be one more step of waiting, has",
+        ),
         ({"steps": 9, "lock": False}, "lock=False, where nothing waits, has no effect"),
         ({"steps": 9, "indexer": "vit"}, "indexer='vit' without delay has no effect"),
     ],

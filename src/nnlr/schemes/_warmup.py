@@ -22,7 +22,7 @@ from nnlr._model.describe import ModelInfo
 from nnlr._text import shown
 from nnlr.depth._given import as_indexer, written_indexer
 from nnlr.depth._layer import Indexer, Layer, layers_of
-from nnlr.errors import NnlrError
+from nnlr.errors import ConfigError, NnlrError
 from nnlr.schemes._layer_decay import AnyIndexer
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _ALL, _OUTSIDE = "warmup", "outside"
 def warmup(
     steps: int,
     *,
-    start: float = 0.0,
+    start: float | None = None,
     after: int = 0,
     delay: int = 0,
     lock: bool = True,
@@ -50,7 +50,8 @@ def warmup(
 
     Args:
         steps: Length of the warm-up in optimizer steps, >= 0; 0 begins with the whole rate.
-        start: Factor at its first step, finite, >= 0; more than 1 falls.
+        start: Factor at its first step, finite, >= 0; more than 1 falls. By default 0, and ``1 /
+            steps`` where something waits before: 0 would be to wait for one step more.
         after: The step in which it begins; before it the rate is 0.
         delay: Layer by layer it begins so many steps later, from the top down: ``delay * (last
             - layer)``.
@@ -62,6 +63,7 @@ def warmup(
     Raises:
         NnlrError: If an argument is out of range or has no effect; at resolve, if layers are to
             be counted and no depth is found.
+        ConfigError: From ``nnlr.attach``, if all that the optimizer trains is to wait.
 
     Examples:
         >>> import nnlr, torch
@@ -82,7 +84,7 @@ def warmup(
     """
     scheme = Warmup(
         whole(steps, "steps", minimum=0),
-        start=number(start, "start"),
+        start=None if start is None else number(start, "start"),
         after=whole(after, "after", minimum=0),
         delay=whole(delay, "delay", minimum=0),
         lock=flag(lock, "lock"),
@@ -91,8 +93,9 @@ def warmup(
     waits = scheme.after or scheme.delay
     for has_no_effect, what in (
         (not scheme.length and not waits, "a warm-up of 0 steps that begins at once"),
-        (not scheme.length and scheme.start, f"start={scheme.start:g} of 0 steps"),
+        (not scheme.length and start is not None, f"start={shown(start)} of 0 steps"),
         (scheme.start == 1 and not waits, "a warm-up from 1 to 1"),
+        (scheme.start == 0 and waits and lock, "start=0, which would be one more step of waiting,"),
         (not waits and not lock, "lock=False, where nothing waits,"),
         (not scheme.delay and indexer != "auto", f"indexer={shown(indexer)} without delay"),
     ):
@@ -107,11 +110,18 @@ class Warmup(Scheme):
 
     length: int
     _: KW_ONLY
-    start: float
+    start: float | None
     after: int
     delay: int
     lock: bool
     indexer: Indexer
+
+    @property
+    def first(self) -> float:
+        """The factor at the first step."""
+        if self.start is not None or not self.length:
+            return self.start or 0.0
+        return 1 / self.length if self.after or self.delay else 0.0
 
     def factors(self, model: ModelInfo) -> Sequence[Factor]:
         """A factor of 1 and with the move; one for each layer if they begin in turn."""
@@ -128,7 +138,7 @@ class Warmup(Scheme):
         return unit_of(layer) or (_OUTSIDE if self.delay else _ALL)
 
     def _factor(self, layer: Layer | None, begins: int, move: Move) -> Factor:
-        how = f"from {self.start:g} to 1 in {self.length} steps" if self.length else "1"
+        how = f"from {self.first:.3g} to 1 in {self.length} steps" if self.length else "1"
         if begins:
             how = f"0{', locked,' if self.lock else ''} until step {begins}, then {how}"
         why = "" if not self.delay else "outside every tower" if layer is None else str(layer)
@@ -167,11 +177,24 @@ class WarmingUp(Move):
 
     def mults(self, now: Progress, units: "Sequence[Unit]") -> Sequence[float]:
         """Return the multiplier of each."""
+        if self.locks and now.step < min(self.begins.values()):
+            self._refuse_to_wait(units)
         return [self._mult(now.step - self.begins[unit.name]) for unit in units]
+
+    def _refuse_to_wait(self, units: "Sequence[Unit]") -> None:
+        """Raise if all that an optimizer trains waits: a backward pass would fail."""
+        waiting = {id(tensor) for unit in units for tensor in unit.tensors}
+        groups = units[0].optimizer.param_groups
+        if all(id(tensor) in waiting for group in groups for tensor in group["params"]):
+            raise ConfigError(
+                f"{units[0].source} locks all that the optimizer trains until step "
+                f"{min(self.begins.values())}, so that there is nothing to train before. Say which "
+                "parameters are to wait, warmup(...).where('head.*'), or leave out after."
+            )
 
     def _mult(self, step: int) -> float:
         if step < 0:
             return 0.0
         if step >= self.scheme.length:
             return 1.0
-        return self.scheme.start + (1 - self.scheme.start) * step / self.scheme.length
+        return self.scheme.first + (1 - self.scheme.first) * step / self.scheme.length
