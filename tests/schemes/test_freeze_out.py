@@ -272,3 +272,12 @@ def test_the_repr_is_the_call():
     assert repr(nnlr.freeze_out()) == "freeze_out()"
     other = nnlr.freeze_out(0.5, "linear", scale=False, indexer="timm")
     assert repr(other) == "freeze_out(t_0=0.5, shape='linear', scale=False, indexer='timm')"
+
+
+def test_within_a_part_of_a_model():
+    """Units that carry the path of the part are frozen as those of the part alone."""
+    net = nn.ModuleDict({"part": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))})
+    scheme = nnlr.freeze_out(0.5, "linear", indexer={"0.*": 0, "1.*": 1}).within("part")
+    plan = nnlr.resolve(net, scheme, lr=1, weight_decay=0)
+    attached = nnlr.attach(plan.optimizer(torch.optim.SGD), plan, total_steps=4)
+    assert {unit.name: unit.mult for unit in attached.units} == {"part.layer0": 2, "part.layer1": 1}

@@ -270,3 +270,12 @@ def test_the_repr_is_the_call():
     assert repr(nnlr.layer_sampling()) == "layer_sampling()"
     badam = nnlr.layer_sampling(1, 50, order="descending")
     assert repr(badam) == "layer_sampling(active=1, every=50, order='descending')"
+
+
+def test_within_a_part_of_a_model():
+    """Units that carry the path of the part take their turns as those of the part alone."""
+    net = nn.ModuleDict({"part": nn.Sequential(*(nn.Linear(2, 2) for _ in range(4)))})
+    scheme = nnlr.layer_sampling(1, 1, order=[2], indexer=BY_NUMBER).within("part")
+    plan = nnlr.resolve(net, scheme, lr=1, weight_decay=0)
+    attached = nnlr.attach(plan.optimizer(torch.optim.SGD), plan)
+    assert trained(attached) == (2,)

@@ -209,3 +209,12 @@ def test_the_repr_is_the_call():
     assert repr(nnlr.warmup(100)) == "warmup(100)"
     other = nnlr.warmup(5, start=2, after=3, delay=4, lock=False, indexer="vit")
     assert repr(other) == "warmup(5, start=2.0, after=3, delay=4, lock=False, indexer='vit')"
+
+
+def test_within_a_part_of_a_model():
+    """Units that carry the path of the part begin as those of the part alone."""
+    net = nn.ModuleDict({"part": nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))})
+    scheme = nnlr.warmup(0, delay=2, indexer=LAYERS).within("part")
+    plan = nnlr.resolve(net, scheme, **RATES)
+    attached = nnlr.attach(plan.optimizer(torch.optim.SGD), plan)
+    assert [unit.mult for unit in attached.units] == [0, 0, 1]

@@ -7,7 +7,7 @@ move and the same *unit* move together, and a plan gives them groups of their ow
 ``nnlr.attach`` has the moves of a plan act on an optimizer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from inspect import Parameter, signature
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast
@@ -158,6 +158,16 @@ class Timed(Move):
     def __str__(self) -> str:
         name = getattr(self.function, "__name__", type(self.function).__name__)
         return "function" if name == "<lambda>" else cast(str, name)
+
+
+def own_name(unit: str, names: Iterable[str]) -> str:
+    """Return which of a scheme's names for its units it is; ``within`` puts a path before them.
+
+    Examples:
+        >>> own_name("model.backbone.layer3", ["layer3", "head"])
+        'layer3'
+    """
+    return max((n for n in names if f".{unit}".endswith(f".{n}")), key=len)
 
 
 def unit_of(layer: Layer | None) -> str:

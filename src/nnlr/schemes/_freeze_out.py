@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from nnlr._arguments import Written, as_call, choice, flag, number
 from nnlr._declare.factor import Factor
-from nnlr._declare.moves import Move, Moves, Progress, unit_of
+from nnlr._declare.moves import Move, Moves, Progress, own_name, unit_of
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note
 from nnlr._model.describe import ModelInfo
@@ -163,7 +163,9 @@ class FreezingOut(Move):
         """Return the multiplier of each; past the last step it stays."""
         total = now.total_steps or 1
         step = min(now.step, total - 1)
-        return [self._mult(step, total, self.parts[unit.name]) for unit in units]
+        return [
+            self._mult(step, total, self.parts[own_name(unit.name, self.parts)]) for unit in units
+        ]
 
     def _mult(self, step: int, total: int, part: float) -> float:
         last = total * part

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from nnlr._arguments import Written, as_call, choice, flag, is_listing, whole
 from nnlr._declare.factor import NEUTRAL, Factor
-from nnlr._declare.moves import Move, Moves, Progress, unit_of
+from nnlr._declare.moves import Move, Moves, Progress, own_name, unit_of
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo
@@ -218,9 +218,9 @@ class Sampling(Move):
 
     def mults(self, now: Progress, units: "Sequence[Unit]") -> Sequence[float]:
         """Return 1 for the blocks of this period, 0 for the others."""
-        present = {unit.name for unit in units}  # without those that are frozen for good
-        trained = self._trained(now.step // self.scheme.every, present)
-        return [float(unit.name in trained) for unit in units]
+        names = [own_name(unit.name, self.blocks) for unit in units]  # without what is frozen
+        trained = self._trained(now.step // self.scheme.every, {*names})
+        return [float(name in trained) for name in names]
 
     def _trained(self, period: int, present: set[str]) -> set[str]:
         """Return the names of the blocks that are trained in a period."""

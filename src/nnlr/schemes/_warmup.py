@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from nnlr._arguments import Written, as_call, flag, number, whole
 from nnlr._declare.factor import Factor
-from nnlr._declare.moves import Move, Moves, Progress, unit_of
+from nnlr._declare.moves import Move, Moves, Progress, own_name, unit_of
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo
@@ -179,7 +179,8 @@ class WarmingUp(Move):
         """Return the multiplier of each."""
         if self.locks and now.step < min(self.begins.values()):
             self._refuse_to_wait(units)
-        return [self._mult(now.step - self.begins[unit.name]) for unit in units]
+        begins = [self.begins[own_name(unit.name, self.begins)] for unit in units]
+        return [self._mult(now.step - step) for step in begins]
 
     def _refuse_to_wait(self, units: "Sequence[Unit]") -> None:
         """Raise if all that an optimizer trains waits: a backward pass would fail."""
