@@ -465,3 +465,14 @@ def test_explain_says_until_when_a_parameter_is_frozen():
     assert "frozen until 0.5 of the run, then x 1 over 100 steps; x 0.1 from" in texts[1]
     assert "frozen until epoch 2, then x 0.38 over 100 steps; x 0.1 from the metric" in texts[2]
     assert "trained from the start, x 1; x 0.1 from the metric" in texts[3]
+
+
+def test_within_a_part_of_a_model():
+    """Units that carry the path of the part are in the phases of the part alone."""
+    net = nn.ModuleDict({"part": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))})
+    phases = [{"train": "1.*"}, {"train": "0.*", "epoch": 1}]
+    plan = nnlr.resolve(net, nnlr.unfreeze(phases).within("part"), lr=1, weight_decay=0)
+    attached = nnlr.attach(plan.optimizer(torch.optim.SGD), plan)
+    assert {unit.name: unit.mult for unit in attached.units} == {"part.phase1": 0}
+    attached.end_epoch()
+    assert {unit.mult for unit in attached.units} == {1}

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from nnlr._declare.moves import Move, Progress
+from nnlr._declare.moves import Move, Progress, own_name
 from nnlr._text import warn
 from nnlr.schemes._phases.best import note_best, refuse_sharded, restore_best
 from nnlr.schemes._phases.phase import Checked
@@ -113,12 +113,12 @@ class Phases(Move):
 
     def _open(self, unit: "Unit", last: int) -> bool:
         """Whether a unit is trained once so many phases have begun."""
-        member = self.members[unit.name]
+        member = self.members[own_name(unit.name, self.members)]
         return member.always or member.phase <= last
 
     def _warmup(self, unit: "Unit") -> int:
         """The steps over which the rate of a unit rises."""
-        member = self.members[unit.name]
+        member = self.members[own_name(unit.name, self.members)]
         return 0 if member.always else self.phases[member.phase].warmup
 
     def _since(self, unit: "Unit", now: Progress) -> int:
@@ -128,7 +128,7 @@ class Phases(Move):
     def _mult(self, unit: "Unit", last: int, now: Progress) -> float:
         if not self._open(unit, last):
             return 0.0
-        after = self.phases[self.members[unit.name].phase + 1 : last + 1]
+        after = self.phases[self.members[own_name(unit.name, self.members)].phase + 1 : last + 1]
         factors = [phase.earlier for phase in after if phase.earlier is not None]
         warmup = self._warmup(unit)
         rising = min(1.0, (self._since(unit, now) + 1) / warmup) if warmup else 1.0
