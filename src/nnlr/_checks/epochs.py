@@ -13,14 +13,13 @@ def untold(subject: Subject) -> Iterator[Finding]:
     for optimizer in subject.optimizers:
         attached = attachment_of(optimizer)
         sources = [] if attached is None else attached.by_epochs
-        if attached is None or not sources or attached.progress.epoch:
+        if attached is None or not sources or attached.progress.epoch or not attached.progress.step:
             continue
-        if steps := attached.progress.step:
-            yield note(
-                "no-epoch-ended",
-                (),
-                cause=f"{listed(sources)} goes by epochs, and in {plural(steps, 'step')} none has "
-                "ended: nothing begins before",
-                fix="In the first epoch nothing is wrong. Else tell it after each, with the metric "
-                "if one is followed: attached.end_epoch()",
-            )
+        yield note(
+            "no-epoch-ended",
+            (),
+            cause=f"{listed(sources)} goes by epochs, and in "
+            f"{plural(attached.progress.step, 'step')} none has ended: nothing begins before",
+            fix="In the first epoch nothing is wrong. Else tell it after each, with the metric if "
+            "one is followed: attached.end_epoch()",
+        )

@@ -267,7 +267,9 @@ def _forms(one: Any, types: Sequence[Any]) -> list[Schema]:  # noqa: ANN401 - a 
     elif table := keys_of((one,)):
         texts = _argument_texts(one)
         properties = {key: {**_any_of(t), **_described(texts, key)} for key, t in table.items()}
-        forms = [{"type": "object", "properties": properties, "additionalProperties": False}]
+        required = sorted(one.__required_keys__)
+        forms = [{"type": "object", "properties": properties, "required": required}]
+        forms[0]["additionalProperties"] = False
     elif origin is tuple:
         forms = [_tuple([_any_of(alternatives(member)) for member in inside])]
     elif origin in LISTS:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Final, TypedDict, get_type_hints
+from typing import Any, Final, Required, TypedDict, get_type_hints
 
 from nnlr._arguments import is_listing, number, whole
 from nnlr._select.selector import Selector, as_selector
@@ -29,7 +29,7 @@ class Phase(TypedDict, total=False):
         earlier: Factor on the rates of all earlier phases from then on, >= 0.
     """
 
-    train: Parts
+    train: Required[Parts]
     epoch: int
     step: int
     fraction: float
