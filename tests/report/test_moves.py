@@ -150,6 +150,19 @@ class TestExplain:
         assert "  lr now        0.00125 = 0.1 x 0.0125, at step 2 of 10" in low
         assert "decay now" not in low
 
+    def test_a_unit_may_have_groups_of_several_rates(self):
+        """The rate is that of the row's own group, and so is the size of an update."""
+        net = nn.Linear(2, 1)
+        scheme = nnlr.rule("*").at(falling) * nnlr.rule("bias", lr_mult=4)
+        plan = nnlr.resolve(net, scheme, lr=0.1, weight_decay=0)
+        optimizer = plan.optimizer(torch.optim.Adam)
+        nnlr.attach(optimizer, plan, total_steps=4)
+        optimizer.step()
+        assert "  lr now        0.3 = 0.1 x 3, at step 1 of 4" in plan.explain("bias", optimizer)
+        weight = plan.explain("weight", optimizer)
+        assert "  lr now        0.075 = 0.1 x 0.75, at step 1 of 4" in weight
+        assert "RMS about 0.015 to 0.075: 0.2 to 1 x lr" in weight
+
     def test_a_multiplier_of_zero_leaves_the_base_untold(self):
         """Where nothing is left of the rate, the base cannot be read from it."""
         plan, optimizer, _ = attached(0)

@@ -9,6 +9,7 @@ from nnlr._declare.factor import NEUTRAL, Step
 from nnlr._declare.moves import Setting
 from nnlr._rows.rates import Bases, decay_mode_acts, only
 from nnlr._rows.row import PlanRow
+from nnlr._schedule.base_rate import as_float
 from nnlr._schedule.origin import MULTIPLIERS
 from nnlr._text import listed, printable
 from nnlr.depth._layer import Layer
@@ -45,7 +46,8 @@ def explain_lines(row: PlanRow, bases: Bases, optimizer: Optimizer | None = None
     base = bases.of(row.algorithm)
     now = now_of(row, optimizer)
     lines += _rate_lines(row, "lr", base.lr, now)
-    lines += update_lines(row, optimizer) if row.trainable else []
+    stepped = row._replace(lr=as_float(now.group["lr"])) if now else row
+    lines += update_lines(stepped, optimizer) if row.trainable else []
     lines += _rate_lines(row, "weight_decay", base.weight_decay, now)
     if row.lr_mult not in {0, 1} and decay_mode_acts(row.trace, bases):
         how = "lr_mult" if bases.decay == "independent" else "the root of lr_mult"

@@ -134,7 +134,12 @@ def now_of(row: PlanRow, optimizer: Optimizer | None) -> "Now | None":
     if attached is None or optimizer is None:
         return None
     units = [unit for unit in attached.units if row.name in unit.names]
-    return Now(attached, units, optimizer.param_groups) if units else None
+    if not units:
+        return None
+    (tensor,) = (param.tensor for param in units[0].params if param.row.name == row.name)
+    groups = (g for g in optimizer.param_groups if any(tensor is t for t in g["params"]))
+    group = next(groups, None)
+    return None if group is None else Now(attached, units, group)
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ class Now:
 
     attached: AtWork
     units: list[Unit]
-    groups: Sequence[dict[str, Any]]
+    group: Mapping[str, Any]  # that the row is in
 
     def mult(self, step: Step) -> str:
         """The multiplier that a step of the row's trace has come to."""
@@ -153,11 +158,9 @@ class Now:
 
     def rate(self, setting: Setting) -> str:
         """The rate of the moment, as base times multiplier."""
-        of_setting = [unit for unit in self.units if unit.setting == setting]
-        if not of_setting:
+        if all(unit.setting != setting for unit in self.units):
             return ""
-        (group, *_) = _groups_of(of_setting[0], self.groups)
-        value, mult = as_float(group[setting]), as_float(group[MULTIPLIERS[setting]])
+        value, mult = as_float(self.group[setting]), as_float(self.group[MULTIPLIERS[setting]])
         base = f"{rate(value / mult)} x {rate(mult)}" if mult else f"base x {rate(mult)}"
         return f"{rate(value)} = {base}, at {self.attached.progress!r}"
 
