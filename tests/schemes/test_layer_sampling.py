@@ -21,10 +21,7 @@ class TestLayerSamplingLaws(SchemeLaws):
     """The laws; the runs in them end in the second period, or later."""
 
     def schemes(self):
-        return [
-            nnlr.layer_sampling(1, 3, indexer=BY_NUMBER),
-            nnlr.layer_sampling(1, 3, order="descending", keep_state=True, indexer=BY_NUMBER),
-        ]
+        return [nnlr.layer_sampling(1, 3, indexer=BY_NUMBER)]
 
 
 def make(optimizer=torch.optim.AdamW, *schemes, width=4, **settings):

@@ -16,14 +16,11 @@ BIASES = nnlr.role("bias")
 
 
 class TestWarmupLaws(SchemeLaws):
-    """The laws, for one course of all, and one for each layer."""
+    """The laws, while layers begin."""
 
     def schemes(self):
         by_number = nnlr.depth.by_function(lambda param: int(param.name.split(".")[0]))
-        return [
-            nnlr.warmup(4, start=10),
-            nnlr.warmup(3, delay=2, indexer=by_number),
-        ]
+        return [nnlr.warmup(3, delay=2, indexer=by_number)]
 
 
 def make(scheme, kind=torch.optim.SGD, **settings):
