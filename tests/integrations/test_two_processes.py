@@ -232,6 +232,54 @@ def lightning_compares_plans():
     nnlr.integrations.lightning.configure(net, resolved(net), torch.optim.SGD)
 
 
+def lightning_unfreezes_alike():
+    """Metrics that differ from process to process begin a phase in all of them at once."""
+    import lightning
+
+    from nnlr.integrations.lightning import EpochCallback, configure
+
+    phases = [{"train": "net.head.*"}, {"train": "net.body.*", "epoch": 1}]
+    phases.append({"train": "*", "patience": 1})
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net, self.opened = network(), []
+
+        def training_step(self, batch, _):
+            return loss_of(self.net, batch)
+
+        def validation_step(self, batch, _):
+            score = (1.0, 0.9, 0.95, 0.96)[self.current_epoch]
+            self.log("score", score * (1 - 2 * self.global_rank))  # the second one's rises
+
+        def on_train_epoch_start(self):
+            self.opened.append(sum(layer.weight.requires_grad for layer in self.net.values()))
+
+        def configure_optimizers(self):
+            plan = resolved(self, nnlr.unfreeze(phases, restore_best=True))
+            return configure(self, plan, torch.optim.AdamW)
+
+    module, data = Module(), DataLoader(batches(), batch_size=2)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=WORLD,
+        strategy="ddp_find_unused_parameters_true",
+        max_epochs=4,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[EpochCallback("score")],
+    )
+    trainer.fit(module, data, data)
+    assert [1, 2, 2, 3] == module.opened
+    weights = torch.cat([param.detach().flatten() for param in module.parameters()])
+    everyones = [torch.empty_like(weights) for _ in range(WORLD)]
+    dist.all_gather(everyones, weights)
+    assert torch.equal(*everyones)
+
+
 SCENARIOS = {
     "accelerate": [
         accelerate_trains,
@@ -244,6 +292,7 @@ SCENARIOS = {
         lightning_locks_in_setup,
         lightning_refuses_late_locks,
         lightning_compares_plans,
+        lightning_unfreezes_alike,
     ],
 }
 
