@@ -38,7 +38,7 @@ SCHEDULERS = {
     "chained": lambda opt: lrs.ExponentialLR(opt, 0.9),
     "recursive": lambda opt: lrs.CosineAnnealingLR(opt, TOTAL),
     "by notes": lambda opt: lrs.OneCycleLR(opt, max_lr=BASE, total_steps=TOTAL),
-    "from 0": lambda opt: lrs.LambdaLR(opt, lambda step: min(1.0, step / 3)),
+    "from 0": lambda opt: lrs.LambdaLR(opt, lambda step: max(0.0, (step - 2) / 3)),
 }
 
 
@@ -133,7 +133,8 @@ def test_all_rates_of_0_are_left_alone_where_everything_moves():
     optimizer = plan.optimizer(torch.optim.SGD)
     scheduler = SCHEDULERS["from 0"](optimizer)
     attached = nnlr.attach(optimizer, plan)
-    train(net, optimizer, attached, 2)
+    train(net, optimizer, attached, 2, scheduler)
+    train(net, optimizer, attached, 1)
     assert set(rates(optimizer).values()) == {0.0}
     scheduler.step()
     with pytest.raises(nnlr.ConfigError, match="All groups move"):
@@ -293,7 +294,8 @@ def test_groups_that_are_added_later_are_not_touched():
 def test_several_algorithms_move_each_on_its_own_base():
     """One optimizer of two classes: the moves act in both."""
     net = network()
-    scheme = nnlr.route("muon", "adamw") * nnlr.rule("[12].*", lr_mult=0.5).at(falling)
+    scheme = nnlr.rule("*.weight", algorithm="muon") * nnlr.rule("*.bias", algorithm="adamw")
+    scheme *= nnlr.rule("[12].*", lr_mult=0.5).at(falling)
     lr = {"muon": 0.02, "adamw": 0.003}
     plan = plan_of(net, scheme, lr=lr, weight_decay=0.0)
     optimizer = plan.optimizer({"muon": torch.optim.Muon, "adamw": nnlr.optim.AdamW})
@@ -306,11 +308,12 @@ def test_several_algorithms_move_each_on_its_own_base():
         assert rate == close(lr[row.algorithm] * row.lr_mult * move * 0.9**3)
 
 
-def test_a_base_of_0_moves_nothing():
+@pytest.mark.parametrize(("decay", "mult"), [(0.0, 1.0), (DECAY, 0.0)])
+def test_a_base_of_0_moves_nothing(decay, mult):
     """Without weight decay a move of it leaves 0, and divides nothing by it."""
     net = network()
-    scheme = nnlr.rule("0.*").at(falling, setting="weight_decay")
-    plan = plan_of(net, scheme, weight_decay=0.0)
+    scheme = nnlr.rule("0.*").at(falling, setting="weight_decay") * nnlr.rule("*", wd_mult=mult)
+    plan = plan_of(net, scheme, weight_decay=decay)
     optimizer = plan.optimizer(torch.optim.AdamW)
     train(net, optimizer, nnlr.attach(optimizer, plan), 2)
     assert set(rates(optimizer, "weight_decay").values()) == {0.0}

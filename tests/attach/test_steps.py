@@ -191,6 +191,24 @@ def test_wrappers_are_looked_through_and_what_runs_no_hooks_is_refused():
     assert attached.progress.step == 1
 
 
+def test_groups_that_somebody_replaces_go_on_by_their_notes():
+    """Some loaders put other dictionaries in, or leave groups out; hooks hear nothing of it."""
+    net = network()
+    plan = plan_of(net, nnlr.rule("0.*").at(falling))
+    optimizer = plan.optimizer(torch.optim.SGD)
+    attached = nnlr.attach(optimizer, plan)
+    train(net, optimizer, attached, 2)
+    groups = [dict(group) for group in optimizer.param_groups]
+    groups[0]["moved"] = groups[1]["moved"] = {"step": 5, "memory": ""}
+    optimizer.param_groups[:] = groups
+    train(net, optimizer, attached, 1)
+    assert attached.progress.step == 6
+    assert rates(optimizer)["0.weight"] == close(BASE / 7)
+    del optimizer.param_groups[1:]
+    with pytest.raises(nnlr.ConfigError, match="does not train"):
+        optimizer.step()
+
+
 def test_groups_in_which_some_move_otherwise_are_refused():
     """A group has one rate; the message says how to build one that fits."""
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))

@@ -202,6 +202,15 @@ class TestMoves:
         assert resumed.rates == whole.rates[steps // 2 :]
         assert same_weights(whole.net, resumed.net)
 
+    def test_without_a_trainer_the_length_is_passed(self):
+        """configure_optimizers may be called by hand."""
+        module = Module(self.SCHEME, total_steps=4)
+        optimizer = module.configure_optimizers()["optimizer"]
+        optimizer.step()
+        assert optimizer.param_groups[-1]["lr"] == pytest.approx(0.1 * BASE * 3 / 4)
+        with pytest.raises(nnlr.ConfigError, match="Say how long the run is"):
+            Module(self.SCHEME).configure_optimizers()
+
     def test_measured_multipliers_see_the_gradients_of_the_step(self):
         """Lightning computes them in a closure, within the step."""
 

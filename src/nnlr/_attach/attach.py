@@ -101,7 +101,8 @@ class Attachment(AtWork):
         """Say that an epoch has ended, for what goes by epochs or by a metric.
 
         Args:
-            metric: A finite number that was measured on held-out data, if a scheme follows one.
+            metric: A finite number that was measured on held-out data, if a scheme follows one; in
+                several processes the same in all of them.
         """
         value = None if metric is None else number(metric, "metric", minimum=-inf)
         self._refresh()
@@ -301,6 +302,10 @@ def attach(
     of :func:`nnlr.schedule` or from the base rate. What moves has come to is saved with the
     optimizer, by name; ``nnlr.regroup`` goes on with it. A later call takes the place of an earlier
     one. Like all hooks, it does not travel with copies and pickles of the optimizer: attach those.
+    A decay mode of :func:`nnlr.resolve` counts the multipliers of the plan, not how they move.
+
+    Without :func:`nnlr.schedule` the base rate is read off a group that does not move, under any
+    scheduler; where all move, rates may be written by hand as ``base * group["lr_mult"]``.
 
     Args:
         optimizer: An optimizer that was built on the plan; wrappers of Accelerate and Lightning

@@ -114,7 +114,10 @@ class Move:
         return False
 
     def measure(self, now: Progress, units: "Sequence[Unit]") -> None:
-        """Look at tensors, gradients and state before a step, and note what counts in memory."""
+        """Look at tensors, gradients and state before a step, and note what counts in memory.
+
+        Where the step is given a closure, this follows its first call, which computes gradients.
+        """
 
     def end_epoch(self, now: Progress, units: "Sequence[Unit]", metric: float | None) -> None:
         """Take note of the end of an epoch, and of a metric of it."""

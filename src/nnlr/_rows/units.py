@@ -62,7 +62,8 @@ class Unit:
         setting: What moves: ``"lr"`` or ``"weight_decay"``.
         params: Its rows of the plan with their tensors.
         optimizer: The optimizer that trains it.
-        memory: What the move remembers of it: plain numbers by name, saved with the optimizer.
+        memory: What the move remembers of it: plain numbers by name, and no NaN, saved with the
+            optimizer.
         copies: Copies of tensors that the move has made, by name, saved with the optimizer too.
         mult: Its multiplier now.
     """
