@@ -577,6 +577,32 @@ class TestMoves:
         with pytest.raises(nnlr.ConfigError, match=r"nobody moves them.*use RatioTrainer"):
             run.train()
 
+    def test_the_rates_in_the_logs_are_those_of_the_step(self, tmp_path):
+        """When a step is over, multipliers have moved on."""
+        args = arguments(tmp_path, lr_scheduler_type="constant")
+        made = hf.optimizer(self.SCHEME, args=args, cls=torch.optim.AdamW)
+        run = trainer(hf.RatioTrainer, Tiny(), args, optimizer_cls_and_kwargs=made)
+        callback = hf.log_rates(run, groups=True)
+        run.train()
+        logs = [entry for entry in run.state.log_history if "lr_min" in entry]
+        wanted = [0.1 * BASE * (1 - step / STEPS) for step in range(STEPS)]
+        assert [entry["lr_min"] for entry in logs] == pytest.approx(wanted)
+        before = dict(callback._rates)
+        run.optimizer.step()
+        assert callback._rates == before
+
+    def test_an_optimizer_without_hooks_is_logged_after_its_step(self):
+        """As those that DeepSpeed builds."""
+
+        class Hookless(torch.optim.Optimizer):
+            def __init__(self):
+                self.param_groups = [{"lr": 0.1, "lr_mult": 1.0, "wd_mult": 1.0, "params": []}]
+
+        callback, optimizer = hf.RateCallback(), Hookless()
+        callback.on_train_begin(optimizer=optimizer)
+        callback.on_optimizer_step(optimizer=optimizer)
+        assert callback._rates["lr"] == 0.1
+
     def test_a_schedule_that_was_passed_is_kept(self, tmp_path):
         """Moves are attached under it."""
         args, model = arguments(tmp_path), Tiny()

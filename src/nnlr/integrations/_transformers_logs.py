@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch.utils.hooks import RemovableHandle
+
 from nnlr._arguments import flag, instance
 from nnlr._plan import Plan
+from nnlr._schedule.base_rate import runs_step_hooks
 from nnlr._schedule.rate_summary import rate_summary
 from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.integrations._installed import installed
+from nnlr.optim._wrapped import unwrapped
 from nnlr.report import Monitor
 
 with installed("transformers"):
@@ -32,6 +36,7 @@ class RateCallback(TrainerCallback):
     def __init__(self, *, groups: bool = False) -> None:
         self.groups = flag(groups, "groups")
         self._rates: dict[str, float] = {}
+        self._hook: RemovableHandle | None = None
 
     def on_train_begin(self, *_: object, **run: Any) -> None:
         """Refuse an optimizer that is not of a plan, such as one that DeepSpeed built.
@@ -49,12 +54,27 @@ class RateCallback(TrainerCallback):
                 "Pass optimizer_cls_and_kwargs=nnlr.integrations.transformers.optimizer(...); "
                 "a DeepSpeed configuration must have no section 'optimizer'."
             )
+        self.on_train_end()
+        inner: Any = unwrapped(run["optimizer"])
+        if runs_step_hooks(inner):
+            self._hook = inner.register_step_pre_hook(self._note)
 
     def on_optimizer_step(self, *_: object, **run: Any) -> None:
-        """Note the rates of this step; when it is logged, the scheduler has moved on."""
-        self._rates = rate_summary(run["optimizer"])
+        """Note the rates, of an optimizer that runs no hooks."""
+        if self._hook is None:
+            self._note(run["optimizer"])
+
+    def on_train_end(self, *_: object, **__: object) -> None:
+        """Leave the optimizer alone."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def _note(self, optimizer: Any, *_: object) -> None:  # noqa: ANN401 - or a wrapper
+        """Note the rates of this step; when it is logged, schedulers and moves have gone on."""
+        self._rates = rate_summary(optimizer)
         if self.groups:
-            for position, group in enumerate(run["optimizer"].param_groups):
+            for position, group in enumerate(optimizer.param_groups):
                 name = group.get("name", f"group{position}")
                 self._rates[f"lr/{name}"] = float(group["lr"])
 
