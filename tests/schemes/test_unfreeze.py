@@ -19,12 +19,8 @@ HEAD_FIRST = [{"train": "3.*"}, {"train": "*", "epoch": 1}]
 
 class TestUnfreezeLaws(SchemeLaws):
     def schemes(self):
-        return [
-            nnlr.unfreeze([{"train": "*.bias"}, {"train": "*", "epoch": 1, "lr_mult": 0.5}]),
-            nnlr.unfreeze(
-                [{"train": "*weight"}, {"train": "*", "step": 2, "earlier": 0}], restore_best=True
-            ),
-        ]
+        phases = [{"train": "*weight"}, {"train": "*", "step": 2, "lr_mult": 0.5, "earlier": 0}]
+        return [nnlr.unfreeze(phases, restore_best=True)]
 
 
 def stack(n=4):
