@@ -424,6 +424,7 @@ def test_a_stage_of_a_pipeline_attaches_its_part():
         nnlr.regroup(optimizer, plan, model=part, partial=True)
         assert set(rates(optimizer).values()) == {BASE / 2 if moving else BASE}
         assert len(attached.units) == int(moving)
+        assert str(attached).startswith("SGD at step 1")
 
 
 def test_units_of_two_submodules_are_their_own():

@@ -279,3 +279,16 @@ def test_a_plan_without_moves_needs_no_attach():
     optimizer = plan.optimizer(torch.optim.SGD)
     with pytest.raises(nnlr.ConfigError, match="no scheme in it changes while training"):
         nnlr.attach(optimizer, plan, model=net)
+
+
+@pytest.mark.parametrize("locked", ["drop", "keep"])
+def test_what_is_locked_does_not_move(locked):
+    """0 times anything is 0: nothing waits for attach, and attach says why it has nothing to do."""
+    net = network()
+    plan = plan_of(net, nnlr.rule("0.*", lr_mult=0).at(falling))
+    optimizer = plan.optimizer(torch.optim.SGD, locked=locked)
+    backward(net, 0)
+    optimizer.step()
+    assert not any("moved" in group for group in optimizer.param_groups)
+    with pytest.raises(nnlr.ConfigError, match=r"all that its schemes move is locked"):
+        nnlr.attach(optimizer, plan)

@@ -345,11 +345,12 @@ def attach(
     instance(plan, "plan", Plan)
     if total_steps is not None:
         total_steps = whole(total_steps, "total_steps", minimum=1)
-    if not any(row.moves for row in plan.rows):
-        raise ConfigError(
-            f"Nothing of {plan!r} moves: no scheme in it changes while training. Such are "
-            "scheme.at(function) and nnlr.assign(...); other plans need no attach."
-        )
+    if not any(row.moves and row.trainable for row in plan.rows):
+        why = "no scheme in it changes while training. Such are scheme.at(function) and "
+        why += "nnlr.assign(...); other plans need no attach."
+        if any(row.moves for row in plan.rows):
+            why = "all that its schemes move is locked (lr_mult 0, times anything) or frozen."
+        raise ConfigError(f"Nothing of {plan!r} moves: {why}")
     if not runs_step_hooks(optimizer):
         raise ConfigError(
             f"{type(optimizer).__name__} runs no step hooks. Attach the optimizer that it wraps."

@@ -94,8 +94,8 @@ def make_groups(
 
 def _unit(row: PlanRow) -> str:
     """What a row moves with, in names of groups."""
-    units = (s.factor.moves.unit for s in row.trace if s.factor.moves)
-    return "_".join(dict.fromkeys(filter(None, units))) or "moving" * row.moves
+    units = [s.factor.moves.unit for s in row.trace if s.factor.moves and row.trainable]
+    return "_".join(dict.fromkeys(filter(None, units))) or "moving" * bool(units)
 
 
 def hashable(value: object) -> object:

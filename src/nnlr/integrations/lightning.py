@@ -170,7 +170,7 @@ def configure(
 def _attach(module: nn.Module, optimizer: Optimizer, total_steps: int | None) -> None:
     """Have the moves of a plan act, if it has any, for as many steps as the trainer will take."""
     plan, of_model = _PLANS[optimizer]
-    if not any(row.moves for row in plan.rows):
+    if not any(row.moves and row.trainable for row in plan.rows):
         return
     trainer = getattr(module, "_trainer", None)  # not the property, which raises without one
     if total_steps is None and trainer is not None:

@@ -264,7 +264,7 @@ class RatioTrainer(Trainer):
         """Have the moves of the plan act, on the model as Accelerate has wrapped it."""
         factory, _ = self.optimizer_cls_and_kwargs or (None, None)
         plan: Plan | None = getattr(factory, "plan", None)
-        if plan is not None and any(row.moves for row in plan.rows):
+        if plan is not None and any(row.moves and row.trainable for row in plan.rows):
             prepared = self.accelerator._models
             wrapper = next((m for m in prepared if self.model in [*unwrapping(m)]), None)
             attach(optimizer, plan, model=wrapper, total_steps=steps)

@@ -185,7 +185,7 @@ def attached_text(attached: AtWork, optimizer: Optimizer, heads: dict[str, str])
     progress = attached.progress
     epochs = f", {plural(progress.epoch, 'epoch')} ended" if progress.epoch else ""
     lines = [f"{type(optimizer).__name__} at {progress!r}{epochs}"]
-    room = max((_LIMIT - 1) // len(moved) - 4, _LEAST)
+    room = max((_LIMIT - 1) // max(len(moved), 1) - 4, _LEAST)
     for units in moved.values():
         setting = units[0].setting
         how_of = {u.name: s.factor.moves.how for u in units for s in _steps_of(u) if s.factor.moves}
