@@ -26,7 +26,7 @@ WIDTHS, DEPTHS = (32, 64, 128, 256, 512), (1, 2, 4, 8)
 WIDE, DEEP = [(width, 2) for width in WIDTHS], [(64, depth) for depth in DEPTHS]
 SIZES = list(dict.fromkeys(WIDE + DEEP))
 OCTAVES = {"AdamW": range(-11, -2), "hyperball": range(-9, 0)}  # log2 of the rate
-SEEDS = range(10, 18)
+SEEDS = range(10, 20)
 STEPS, WARM, BATCH = 120, 12, 128
 LETTERS, CONTEXT = 128, 8
 MATRICES = nnlr.ndim(min=2) & ~nnlr.glob("embedding.*")

@@ -48,10 +48,10 @@ def test_the_page_has_the_tables_of_the_cells(scripts, name):
     "name", ["mup_transfer", "lora_plus_width", "freeze_out_cost", "hyperball_transfer"]
 )
 def test_the_page_has_the_table_of_a_report(scripts, name):
-    """Line by line; the seeds are many."""
+    """Line by line; at least ten seeds are in it."""
     script = scripts(name)
     rows = scripts("_cells").cells(script)
-    assert len({row["seed"] for row in rows}) >= 8
+    assert len({row["seed"] for row in rows}) >= 10
     missing = [line for line in script.report(rows).splitlines() if line not in page()]
     assert [] == missing
 
