@@ -1,8 +1,10 @@
 """Relative updates: LARS and LAMB equal timm's, and a rate that is the relative change."""
 
 import copy
+import gc
 import pickle
 import re
+import weakref
 from functools import partial
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 import nnlr
+from nnlr._relative.update import updates_of
 from nnlr.errors import ConfigError, NnlrError, NnlrWarning, PatternError
 
 WIDTHS = (6, 8, 5)
@@ -355,6 +358,48 @@ def test_a_closure_may_come_with_a_step(kind, cls, by_name):
     assert equal(*models)
 
 
+def test_a_closure_may_leave_some_without_a_gradient():
+    """What has not been stepped yet has no radius, which classes would take for their state."""
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    nnlr.relative(optimizer, "hyperball")
+    closure = closure_of(model, optimizer)
+    for part, trains in ((model[2], False), (model[2], True)):
+        part.requires_grad_(trains)
+        before = part.weight.detach().clone()
+        optimizer.step(closure)
+        assert torch.equal(part.weight, before) is not trains
+        assert ("radius" in optimizer.state[part.weight]) is trains
+
+
+def test_a_closure_may_end_it():
+    """Where a training step removes the handle, the step is the class's own."""
+    model, plain = net(), net()
+    how = {"lr": 0.1, "weight_decay": 0.1}
+    optimizer = torch.optim.SGD(model.parameters(), **how)
+    handle = nnlr.relative(optimizer, "lars")
+    closure = closure_of(model, optimizer)
+    optimizer.step(lambda: (handle.remove(), closure())[1])
+    other = torch.optim.SGD(plain.parameters(), **how)
+    other.step(closure_of(plain, other))
+    assert equal(model, plain)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("kind", ["lamb", "lars"])
+def test_scalars_beside_a_stack(kind):
+    """A number has its own norm, as have the matrices of a stack beside it."""
+    model = nn.ParameterDict({"stack": Experts().table.detach(), "scale": torch.tensor(2.0)})
+    optimizer = torch.optim.SGD(model.named_parameters(), lr=0.01, weight_decay=0.1)
+    more = {"trust_coeff": 1.0} if kind == "lars" else {}
+    nnlr.relative(optimizer, kind, stacked="stack", **more)
+    before = copy.deepcopy(model)
+    (model["stack"].square().sum() * model["scale"]).backward()  # all gradients point outwards
+    optimizer.step()
+    for new, old in zip(model.values(), before.values(), strict=True):
+        torch.testing.assert_close(new, old * 0.99)
+
+
 def test_sparse_gradients():
     """An embedding with a sparse gradient changes by the rate; under lars it is refused."""
     table = nn.Embedding(9, 4, sparse=True)
@@ -369,7 +414,9 @@ def test_sparse_gradients():
     optimizer.zero_grad()
     nnlr.relative(optimizer, "lars", always_adapt=True)
     table(torch.tensor([1, 2])).sum().backward()
-    with pytest.raises(ConfigError, match=r"cannot adapt the sparse gradient of weight\. Leave"):
+    with pytest.raises(
+        ConfigError, match=r"gradient of weight\. Pass sparse=False .* nothing else"
+    ):
         optimizer.step()
 
 
@@ -524,6 +571,31 @@ def test_copies_have_no_hooks():
         assert any("radius" in state for state in again.state.values())
 
 
+def test_after_the_end_a_radius_is_taken_anew():
+    """remove() drops the radius, so that a later call does not go back to an old norm."""
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    with nnlr.relative(optimizer, "hyperball"):
+        train(model, optimizer, 1)
+    assert not any("radius" in state for state in optimizer.state.values())
+    with torch.no_grad():
+        model[2].weight.mul_(5)
+    norm = model[2].weight.detach().norm()
+    nnlr.relative(optimizer, "hyperball")
+    train(model, optimizer, 1)
+    torch.testing.assert_close(model[2].weight.detach().norm(), norm)
+
+
+def test_a_handle_may_outlive_the_optimizer():
+    """It holds no optimizer, and ends nothing where there is none."""
+    optimizer = adam()
+    handle, alive = nnlr.relative(optimizer, "hyperball"), weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert alive() is None
+    handle.remove()
+
+
 def fail(*_):
     raise KeyboardInterrupt("stopped")
 
@@ -615,6 +687,13 @@ class Hookless(torch.optim.SGD):
         self.param_groups = inner.param_groups
 
 
+class Rateless(torch.optim.Optimizer):
+    """Has no learning rate."""
+
+    def __init__(self, params):
+        super().__init__(params, {})
+
+
 REFUSED = {
     "kind": (lambda: nnlr.relative(adam(), "hyperbal"), r"got 'hyperbal'\. Nearest: 'hyperball'"),
     "setting": (
@@ -631,6 +710,14 @@ REFUSED = {
     ),
     "switch": (lambda: nnlr.relative(adam(), "lamb", trust_clip=1), "must be True or False, got 1"),
     "optimizer": (lambda: nnlr.relative(net(), "lamb"), "relative needs a torch optimizer, got"),
+    "no rate": (
+        lambda: nnlr.relative(Rateless(net().named_parameters()), "relative"),
+        r"goes by the rate, and the param_groups of Rateless have no 'lr'\. Use a class that has",
+    ),
+    "inert later": (
+        lambda: nnlr.relative(torch.optim.RAdam(net().parameters(), weight_decay=0.1), "lars"),
+        "the steps of RAdam hardly depend on the size of gradients",
+    ),
     "hooks": (
         lambda: nnlr.relative(Hookless(adam()), "lamb"),
         "Hookless runs no step hooks. Call relative on the optimizer that it wraps",
@@ -697,24 +784,58 @@ def test_a_pattern_without_match_is_refused():
         nnlr.relative(adam(), "relative", select="4.weigth")
 
 
-def test_zeros_are_refused_and_the_fix_helps():
-    """A matrix of zeros would never move; the select that the message offers leaves it out."""
-    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.ModuleList([nn.Linear(2, 2)] * 1)})
-    nn.init.zeros_(model["b"][0].weight)
-    optimizer = adam(model)
-    with pytest.raises(ConfigError, match=r"never move\. 1 parameter is 0: b\.0\.weight\.") as one:
-        nnlr.relative(optimizer, "relative")
-    with pytest.raises(ConfigError, match=r"1 parameter is 0") as two:
-        nnlr.relative(optimizer, "relative", select="*.weight")
-    for error in (one, two):
-        assert error.value.names == ["b.0.weight"]
-        (fix,) = re.findall(r"select=(.*)\.$", str(error.value))
-        nnlr.relative(optimizer, "relative", select=eval(fix)).remove()  # noqa: S307 - what a user pastes
+class Odd(nn.Module):
+    """Matrices of 0 beside equal names, names of odd signs, and thin tensors of two axes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+        self.odd = nn.ModuleDict({"a[0]": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+        self.token = nn.Parameter(torch.zeros(1, 1, 4))
+        for zero in (self.layers[2], self.odd["a[0]"]):
+            nn.init.zeros_(zero.weight)
+
+
+def acted_on(optimizer):
+    """The names of what a relative update acts on."""
+    (update,) = updates_of(optimizer)
+    return [target.name for _, target, _ in update.members(optimizer)]
+
+
+@pytest.mark.parametrize("select", [None, "*.weight"])
+def test_zeros_are_refused_and_the_fix_helps(select):
+    """A matrix of zeros would never move; the select that is offered leaves out it and no other."""
+    optimizer = adam(Odd())
+    with pytest.raises(ConfigError, match=r"never move\. 2 parameters are 0: layers\.2") as error:
+        nnlr.relative(optimizer, "relative", select=select)
+    assert error.value.names == ["layers.2.weight", "odd.a[0].weight"]
+    (fix,) = re.findall(r"select=(.*)\.$", str(error.value))
+    assert fix.startswith("nnlr.ndim(min=2) & ~(" if select is None else "nnlr.glob(")
+    nnlr.relative(optimizer, "relative", select=eval(fix))  # noqa: S307 - what a user pastes
+    assert acted_on(optimizer) == ["layers.0.weight", "layers.1.weight", "odd.b.weight"]
+
+
+def test_zeros_of_a_stack_are_refused_by_position():
+    """One matrix of 0 among experts is refused; where that is all, no select is offered."""
     experts = Experts()
     with torch.no_grad():
         experts.table[1] = 0
-    with pytest.raises(ConfigError, match=r"is 0: table \(matrices 1\)"):
+    with pytest.raises(ConfigError, match=r"is 0: table \(matrices 1\).*there is nothing else"):
         nnlr.relative(adam(experts), "hyperball", stacked="table")
+
+
+def test_zeros_that_are_frozen_are_refused_when_they_train():
+    """What takes no gradient is not refused before it does."""
+    model = net()
+    nn.init.zeros_(model[2].weight)
+    model[2].weight.requires_grad_(False)
+    optimizer = adam(model)
+    nnlr.relative(optimizer, "relative")
+    train(model, optimizer, 1)
+    model[2].weight.requires_grad_(True)
+    with pytest.raises(ConfigError, match=r"1 parameter is 0: 2\.weight"):
+        train(model, optimizer, 1)
 
 
 def test_zeros_that_come_later_are_refused_before_a_step():
@@ -774,11 +895,13 @@ def test_shards_of_fsdp1_are_refused():
 
 def test_complex_numbers_are_refused():
     """Complex parameters are refused by name."""
-    model = nn.ParameterDict({"w": torch.ones(2, 2, dtype=torch.complex64), "v": torch.ones(2, 2)})
+    model = nn.ParameterDict({"w": torch.ones(2, 2, dtype=torch.complex64), "v": torch.ones(2)})
+    optimizer = adam(model, weight_decay=0.1)
     with pytest.raises(ConfigError, match=r"1 parameter is complex: w\. Leave them out: s") as one:
-        nnlr.relative(adam(model), "relative")
+        nnlr.relative(optimizer, "lamb")
     (fix,) = re.findall(r"select=(.*)\.$", str(one.value))
-    nnlr.relative(adam(model), "relative", select=eval(fix))  # noqa: S307 - as above
+    nnlr.relative(optimizer, "lamb", select=eval(fix))  # noqa: S307 - as above
+    assert acted_on(optimizer) == ["v"]
 
 
 def test_a_class_that_cannot_be_tried_is_taken_at_its_word():

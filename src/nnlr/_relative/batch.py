@@ -20,13 +20,12 @@ _ELEMENTS: Final = 2**26
 
 
 class Batch:
-    """Parameters of one device and type; ``copies`` are their weights before a step."""
+    """Parameters of one device and type."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.params = [param for param, _, _ in members]
         self.targets = [target for _, target, _ in members]
         self.norms = Norms(self.params, [target.stack for target in self.targets])
-        self.copies: list[Tensor] = []
         self._groups = [group for _, _, group in members]
         self._narrow = self.params[0].dtype in _NARROW
 

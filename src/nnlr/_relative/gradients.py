@@ -11,6 +11,7 @@ from nnlr._relative.batch import Batch, Member, batches
 from nnlr._relative.kinds import Group, Lars
 from nnlr._relative.targets import Targets
 from nnlr._relative.update import Call, Update
+from nnlr._text import listed
 from nnlr.errors import ConfigError
 from nnlr.optim._fast_path import local_part
 
@@ -26,13 +27,18 @@ class Gradients(Update):
 
     def refuse(self, optimizer: Optimizer, members: Sequence[Member]) -> None:
         """Refuse gradients that are sparse."""
-        for param, target, _ in members:
-            if param.grad is not None and param.grad.is_sparse:
-                raise ConfigError(
-                    f"relative(..., 'lars') cannot adapt the sparse gradient of {target.name}. "
-                    "Leave it out with select=, or pass sparse=False to the embedding.",
-                    name=target.name,
-                )
+        if sparse := [
+            target
+            for param, target, _ in members
+            if param.grad is not None and param.grad.is_sparse
+        ]:
+            names = [target.name for target in sparse]
+            raise ConfigError(
+                f"relative(..., 'lars') cannot adapt the sparse gradient of {listed(names)}. Pass "
+                "sparse=False to the embedding, or leave it out: "
+                f"{self._targets.without(optimizer, sparse)}.",
+                names=names,
+            )
 
     def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Call | None:  # noqa: ANN401
         """Adapt the gradients; those that a closure computes, when it has."""
@@ -44,7 +50,8 @@ class Gradients(Update):
         def adapted() -> Any:  # noqa: ANN401 - a loss
             self.restore()
             loss = closure()
-            self._adapt_all(optimizer)
+            if self.is_installed(optimizer):  # which a closure may end
+                self._adapt_all(optimizer)
             return loss
 
         return (args[0], adapted, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}

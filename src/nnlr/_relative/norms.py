@@ -61,7 +61,7 @@ class Norms:
             for param, stack in zip(self._params, self._stacks, strict=True)
         ]
         pieces = zip(torch.split(values, self.sizes), self._fronts, ends, strict=True)
-        return [piece.view(*front, *end) for piece, front, end in pieces]
+        return [piece.view((*front, *end)) for piece, front, end in pieces]
 
     def gathered(self, values: Tensor) -> list[tuple[float, ...]]:
         """The values of each tensor's matrices as numbers, also of those in other processes."""

@@ -13,7 +13,7 @@ from nnlr._model.names import Source
 from nnlr._relative.gradients import Gradients
 from nnlr._relative.kinds import Lars, kind_of
 from nnlr._relative.rescale import Rescale
-from nnlr._relative.targets import Targets, without
+from nnlr._relative.targets import Targets
 from nnlr._relative.update import Update, updates_of
 from nnlr._sandbox import arguments, undisturbed
 from nnlr._schedule.base_rate import runs_step_hooks
@@ -73,13 +73,13 @@ def relative(
             ``trust_coeff=0.001`` and ``eps=1e-8``, both at least 0.
 
     Returns:
-        A handle; ``handle.remove()`` ends it. It does not travel with copies and checkpoints of
-        the optimizer: call it again on those.
+        A handle; ``handle.remove()`` ends it, and drops R. It does not travel with copies and
+        checkpoints of the optimizer: call it again on those.
 
     Raises:
         ConfigError: If nothing is acted on, or a parameter is by two calls; if one is complex, or a
             matrix is 0, or has weight decay under ``"hyperball"``; under ``"lars"`` if the
-            optimizer's steps do not depend on the size of gradients. Later on, before a step, if
+            optimizer's steps do not depend on the size of gradients; if it has no ``lr``. Later on, before a step, if
             that holds for a parameter that has come in.
         PatternError: If a selector matches no parameter.
         NnlrError: If an argument is none of these.
@@ -129,6 +129,11 @@ def relative(
             "select chooses none that it trains" if select is not None else why[rule.only_matrices]
         )
         raise ConfigError(f"relative(..., {kind!r}) would act on nothing: {reason}.")
+    if any("lr" not in group for _, _, group in members):
+        raise ConfigError(
+            f"relative(..., {kind!r}) goes by the rate, and the param_groups of "
+            f"{type(optimizer).__name__} have no 'lr'. Use a class that has learning rates."
+        )
     if flat := [
         target.name for param, target, _ in members if getattr(param, "_fsdp_flattened", False)
     ]:
@@ -142,13 +147,13 @@ def relative(
             f"relative(..., {kind!r}) is for real numbers, and "
             f"{plural(len(strays), 'parameter', 'are')} complex: "
             f"{listed(stray.name for stray in strays)}. Leave them out: "
-            f"{without(strays, targets.select)}.",
+            f"{targets.without(optimizer, strays)}.",
             names=[stray.name for stray in strays],
         )
     _refuse_overlap(optimizer, [(id(param), target.name) for param, target, _ in members])
     if isinstance(rule, Lars):
         _refuse_inert(optimizer, [group for group, _ in targets.members(optimizer)])
-    update.refuse(optimizer, members)
+    update.refuse(optimizer, [each for each in members if each[0].requires_grad])
     return update.install(optimizer)
 
 
@@ -180,9 +185,11 @@ def _refuse_overlap(optimizer: Optimizer, members: list[tuple[int, str]]) -> Non
             )
 
 
-# How much larger gradients are tried, and how much longer the steps must become at least.
+# How much larger gradients are tried, how much longer the steps must become at least, and how
+# many there are: those that RAdam begins with do grow with the gradient.
 _LARGER: Final = 8.0
 _LONGER: Final = 4.0
+_STEPS: Final = 10
 
 # What has no part in the length of a step, or asks for certain devices.
 _OFF: Final = {
@@ -209,19 +216,24 @@ def _refuse_inert(optimizer: Optimizer, groups: list[Mapping[str, Any]]) -> None
 
 
 def _step_of(optimizer: Optimizer, size: float) -> float:
-    """How far a small parameter moves in three steps with gradients of a size; 0 if unknown."""
+    """How far the last of some steps moves a small parameter, for a size of gradients.
+
+    0 if unknown.
+    """
     settings = {**optimizer.defaults, **_OFF, "lr": 0.01}
     accepted = arguments(type(optimizer))
     built_with = {key: copy.deepcopy(settings[key]) for key in accepted if key in settings}
     source = torch.Generator("cpu").manual_seed(0)
     with undisturbed():
         param = torch.nn.Parameter(torch.ones(4, 4, dtype=torch.float64, device="cpu"))
+        before = param.detach().clone()
         try:
             trial = type(optimizer)([param], **built_with)
-            for _ in range(3):
+            for _ in range(_STEPS):
+                before.copy_(param.detach())
                 param.grad = size * torch.randn(4, 4, generator=source, dtype=torch.float64)
                 trial.step()
         except Exception:  # noqa: BLE001 - anyone's optimizer
             return 0.0
-    distance = float((param.detach() - 1).norm())
+    distance = float((param.detach() - before).norm())
     return distance if distance < inf else 0.0

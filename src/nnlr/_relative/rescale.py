@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from nnlr._relative.batch import Batch, Member, batches
 from nnlr._relative.kinds import Group, Hyperball, Rescaling
-from nnlr._relative.targets import Target, Targets, without
+from nnlr._relative.targets import Target, Targets
 from nnlr._relative.update import Update
 from nnlr._text import listed, plural, warn
 from nnlr.errors import ConfigError
@@ -29,7 +29,8 @@ class Rescale(Update):
     def __init__(self, kind: Rescaling, targets: Targets) -> None:
         super().__init__(kind, targets)
         self._rule = kind
-        self._copied: list[Batch] = []
+        self._copied: list[tuple[Member, Tensor]] = []  # and the weights before the step
+        self._has_closure = False
         self._buffers: dict[int, Tensor] = {}  # the last copies, by the ids of parameters
         # Of each batch, by its first parameter, as numbers and as a vector.
         self._radii: dict[int, tuple[list[tuple[float, ...]], Tensor]] = {}
@@ -41,23 +42,19 @@ class Rescale(Update):
         if isinstance(self.kind, Hyperball):
             _refuse_decay(optimizer, [group for _, _, group in members])
         if self.kind.only_matrices:
-            self._refuse_zeros(members)
+            self._refuse_zeros(optimizer, members)
 
     @torch.no_grad()
     def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ANN401
         """Copy the weights that a step will change; with a closure nobody knows which."""
-        has_closure = (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
-        members = list(self.members(optimizer, every=has_closure))
+        self._has_closure = (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
+        members = list(self.members(optimizer, every=self._has_closure))
         self.refuse(optimizer, members)
-        self._copied = batches(members)
-        for batch in self._copied:
-            pairs = zip(batch.params, batch.parts, strict=True)
-            batch.copies = [self._copy(id(param), part) for param, part in pairs]
+        params = [param for param, _, _ in members]
+        copies = [self._copy(id(param), local_part(param)) for param in params]
+        self._copied = list(zip(members, copies, strict=True))
         self._buffers = {
-            id(param): copy
-            for batch in self._copied
-            for param, copy in zip(batch.params, batch.copies, strict=True)
-            if copy.is_cpu
+            id(param): copy for param, copy in zip(params, copies, strict=True) if copy.is_cpu
         }
 
     def _copy(self, key: int, part: Tensor) -> Tensor:
@@ -70,17 +67,27 @@ class Rescale(Update):
     def finish(self, optimizer: Optimizer) -> None:
         """Rescale what the step has added to the weights."""
         copied, self._copied = self._copied, []
-        for batch in copied:
-            self._rescale(optimizer, batch)
+        if self._has_closure:  # which may have computed no gradient for some: they have not moved
+            copied = [each for each in copied if each[0][0].grad is not None]
+        copies = {id(param): copy for (param, _, _), copy in copied}
+        for batch in batches(member for member, _ in copied):
+            self._rescale(optimizer, batch, [copies[id(param)] for param in batch.params])
         self._is_first = False
 
     def restore(self) -> None:
         """Forget the weights before a step that has failed."""
         self._copied = []
 
-    def _rescale(self, optimizer: Optimizer, batch: Batch) -> None:
-        """Rescale what a step has added to the weights of a batch."""
-        norms, parts, copies = batch.norms, batch.parts, batch.wide(batch.copies)
+    def end(self, optimizer: Optimizer) -> None:
+        """Forget the radii too: what acts on the weights later starts from theirs."""
+        super().end(optimizer)
+        if isinstance(self.kind, Hyperball):
+            for param, _, _ in self.members(optimizer):
+                optimizer.state.get(param, {}).pop(RADIUS, None)
+
+    def _rescale(self, optimizer: Optimizer, batch: Batch, copies: list[Tensor]) -> None:
+        """Rescale what the step has added to the weights of a batch, from copies of them."""
+        norms, parts, copies = batch.norms, batch.parts, batch.wide(copies)
         news = batch.wide(parts)
         keeps_norm = isinstance(self.kind, Hyperball)
         sizes = self._radii_of(optimizer, batch, copies) if keeps_norm else norms.of(copies)
@@ -112,7 +119,7 @@ class Rescale(Update):
             self._radii[key] = radii, batch.norms.scattered(radii, copies[0])
         return self._radii[key][1]
 
-    def _refuse_zeros(self, members: Sequence[Member]) -> None:
+    def _refuse_zeros(self, optimizer: Optimizer, members: Sequence[Member]) -> None:
         """Refuse matrices that are 0, which would stay so; each parameter is looked at once."""
         zeros: list[Target] = []
         words = []
@@ -131,7 +138,7 @@ class Rescale(Update):
                 f"relative(..., {self.kind.name!r}) moves a matrix by a fraction of its norm: one "
                 f"that is 0 would never move. {plural(len(zeros), 'parameter', 'are')} 0: "
                 f"{listed(words)}. Call it after the weights are loaded, start from other values, "
-                f"or leave out what is 0: {without(zeros, self._targets.select)}.",
+                f"or leave out what is 0: {self._targets.without(optimizer, zeros)}.",
                 names=[target.name for target in zeros],
             )
 

@@ -1,6 +1,5 @@
 """Which parameters a relative update acts on, and which of them are stacks of matrices."""
 
-import re
 import weakref
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nnlr._code.fold import Folder
 from nnlr._model.describe import ModelInfo, describe
 from nnlr._model.names import Source
 from nnlr._relative.kinds import Kind
@@ -24,12 +24,14 @@ Group = dict[str, Any]
 
 @dataclass
 class Target:
-    """A parameter that is acted on: its name, and how many axes at the front count matrices."""
+    """A parameter: its name, and how many axes at the front count matrices."""
 
     name: str
-    stack: int = 0
+    axes: int
+    stack: int
+    has_name: bool  # whether the name is one of the model's
+    is_chosen: bool  # whether it is acted on, if its group is
     is_measured: bool = False  # whether it was looked at, and no matrix of it is 0
-    has_name: bool = True  # whether the name is one of the model's
 
 
 class Targets:
@@ -46,7 +48,7 @@ class Targets:
         self.select = select
         self._kind, self._stacked = kind, stacked
         self._algorithm, self._model = algorithm, model
-        self._of: dict[int, tuple[weakref.ref[Tensor], Target | None]] = {}
+        self._of: dict[int, tuple[weakref.ref[Tensor], Target]] = {}
 
     def members(self, optimizer: Optimizer) -> list[tuple[Group, list[tuple[Tensor, Target]]]]:
         """The groups that are acted on, each with its parameters that are."""
@@ -62,8 +64,27 @@ class Targets:
             if self.select is None and not self._kind.adapts(group):
                 continue
             own = [(param, self._of[id(param)][1]) for param in group["params"]]
-            pairs.append((group, [(param, target) for param, target in own if target is not None]))
+            pairs.append((group, [(param, target) for param, target in own if target.is_chosen]))
         return [(group, own) for group, own in pairs if own]
+
+    def without(self, optimizer: Optimizer, strays: Collection[Target]) -> str:
+        """The argument that leaves parameters out of what is acted on, as code if they have names.
+
+        It chooses what is acted on now but for them, and nothing else.
+        """
+        acted_on = [target for _, pairs in self.members(optimizer) for _, target in pairs]
+        if not all(target.has_name for target in acted_on):
+            return "select= and model=, the model whose parameters it trains"
+        left_out = {target.name for target in strays}
+        chosen = [target.name for target in acted_on if target.name not in left_out]
+        if not chosen:
+            return "there is nothing else that it would act on"
+        of_all = [target for _, target in self._of.values() if target.has_name]
+        folder = Folder([target.name for target in of_all])
+        if self.select is not None or not self._kind.only_matrices:
+            return f"select={_any_of(folder.fold(chosen))}"
+        others = [each.name for each in of_all if each.axes > 1 and each.name not in chosen]
+        return f"select=nnlr.ndim(min=2) & ~({_any_of(folder.fold(others))})"
 
     def _is_new(self, param: Tensor) -> bool:
         """Whether a parameter has not been looked at."""
@@ -102,10 +123,8 @@ class Targets:
                 acted_on = at in chosen
             is_stack = at in stacks if self._stacked is not None else role == "matrix"
             stack = max(param.ndim - 2, 0) if is_stack else 0
-            self._of[id(param)] = (
-                weakref.ref(param),
-                (Target(name, stack, has_name=name != place) if acted_on else None),
-            )
+            target = Target(name, param.ndim, stack, has_name=name != place, is_chosen=acted_on)
+            self._of[id(param)] = weakref.ref(param), target
 
     def _chosen(
         self, info: ModelInfo | None, selector: Selector | Literal[False] | None, what: str
@@ -122,13 +141,9 @@ class Targets:
         return must_match(selector, info, f"{what}={selector!r}", may_be_optional=False)
 
 
-def without(strays: Collection[Target], select: Selector | None) -> str:
-    """The argument that leaves parameters out of what is selected, as code if they have names."""
-    if not all(target.has_name for target in strays):
-        return "select= and model=, the model whose parameters it trains"
-    names = [re.sub(r"(?<![^.])\d+(?![^.])", "*", target.name) for target in strays]
-    others = " | ".join(f"nnlr.glob({pattern!r})" for pattern in dict.fromkeys(names))
-    return f"select={'nnlr.ndim(min=2)' if select is None else f'({select!r})'} & ~({others})"
+def _any_of(patterns: Collection[str]) -> str:
+    """A selector of what matches one of these patterns, as code."""
+    return " | ".join(f"nnlr.glob({pattern!r})" for pattern in patterns)
 
 
 def _is_matrix(param: Tensor) -> bool:

@@ -1,5 +1,6 @@
 """What is done before and after each step of an optimizer, for any kind of relative update."""
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -46,6 +47,10 @@ class Update(ABC):
     def restore(self) -> None:
         """Undo what was prepared for a step that has failed."""
 
+    def end(self, optimizer: Optimizer) -> None:
+        """Leave the optimizer as it would be without it."""
+        self.restore()
+
     @torch.no_grad()
     def after(self, optimizer: Any, *_: object) -> None:  # noqa: ANN401 - private attributes
         """Finish a step, and see to it that the next one is prepared last of all.
@@ -54,6 +59,10 @@ class Update(ABC):
         """
         self.finish(optimizer)
         optimizer._optimizer_step_pre_hooks.move_to_end(self._hook_id)
+
+    def is_installed(self, optimizer: Any) -> bool:  # noqa: ANN401 - private attributes
+        """Whether it still acts on an optimizer."""
+        return self._hook_id in optimizer._optimizer_step_pre_hooks
 
     def install(self, optimizer: Optimizer) -> RemovableHandle:
         """Hook into an optimizer."""
@@ -73,11 +82,12 @@ class Handle(RemovableHandle):
         super().__init__(before, extra_dict=after)
         before[self.id], after[self.id] = update.before, update.after
         after.move_to_end(self.id, last=False)  # others may write the rates of the next step
-        self._update = update
+        self._update, self._optimizer = update, weakref.ref(optimizer)
 
     def remove(self) -> None:
         super().remove()
-        self._update.restore()
+        if (optimizer := self._optimizer()) is not None:
+            self._update.end(optimizer)
 
 
 def updates_of(optimizer: Any) -> list[Update]:  # noqa: ANN401 - private attributes
