@@ -78,9 +78,9 @@ def relative(
 
     Raises:
         ConfigError: If nothing is acted on, or a parameter is by two calls; if one is complex, or a
-            matrix is 0, or has weight decay under ``"hyperball"``; under ``"lars"`` if the
-            optimizer's steps do not depend on the size of gradients; if it has no ``lr``. Later on, before a step, if
-            that holds for a parameter that has come in.
+            matrix is 0, or has weight decay under ``"hyperball"``; if the optimizer has no ``lr``,
+            or under ``"lars"`` its steps do not depend on the size of gradients. Later on, before
+            a step, if that holds for a parameter that has come in.
         PatternError: If a selector matches no parameter.
         NnlrError: If an argument is none of these.
 
