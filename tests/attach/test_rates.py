@@ -315,5 +315,7 @@ def test_a_base_of_0_moves_nothing(decay, mult):
     scheme = nnlr.rule("0.*").at(falling, setting="weight_decay") * nnlr.rule("*", wd_mult=mult)
     plan = plan_of(net, scheme, weight_decay=decay)
     optimizer = plan.optimizer(torch.optim.AdamW)
-    train(net, optimizer, nnlr.attach(optimizer, plan), 2)
+    with pytest.warns(nnlr.NnlrWarning, match="all that it moves has a weight decay of 0"):
+        attached = nnlr.attach(optimizer, plan)
+    train(net, optimizer, attached, 2)
     assert set(rates(optimizer, "weight_decay").values()) == {0.0}

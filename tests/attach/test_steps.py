@@ -277,7 +277,7 @@ def test_a_plan_without_moves_needs_no_attach():
     """It is refused, with what such schemes are."""
     plan = plan_of(net := network())
     optimizer = plan.optimizer(torch.optim.SGD)
-    with pytest.raises(nnlr.ConfigError, match="no scheme in it changes while training"):
+    with pytest.raises(nnlr.ConfigError, match="no scheme in it changes any of its parameters"):
         nnlr.attach(optimizer, plan, model=net)
 
 

@@ -346,8 +346,10 @@ def attach(
     if total_steps is not None:
         total_steps = whole(total_steps, "total_steps", minimum=1)
     if not any(row.moves and row.trainable for row in plan.rows):
-        why = "no scheme in it changes while training. Such are scheme.at(function) and "
-        why += "nnlr.assign(...); other plans need no attach."
+        why = (
+            "no scheme in it changes any of its parameters while training, as scheme.at(function) "
+        )
+        why += "and nnlr.assign(...) do (plan.findings may say why). It needs no attach."
         if any(row.moves for row in plan.rows):
             why = "all that its schemes move is locked (lr_mult 0, times anything) or frozen."
         raise ConfigError(f"Nothing of {plan!r} moves: {why}")
@@ -359,12 +361,28 @@ def attach(
     located = locate(plan.rows, source, partial=partial)
     earlier = attachment_of(optimizer)
     attachment = Attachment(optimizer, plan, located, source, total_steps)
+    _warn_of_no_decay(attachment)
     if earlier is not None:
         earlier.remove()
     stop_waiting(optimizer)
     if model is None:
         warn_of_ddp(attachment._movers)
     return attachment
+
+
+def _warn_of_no_decay(attachment: Attachment) -> None:
+    """Warn of schemes that move weight decay where there is none."""
+    decays: dict[str, set[float]] = {}
+    for unit in attachment.units:
+        if unit.setting == "weight_decay":
+            rows = [param.row for param in unit.params]
+            decays.setdefault(unit.source, set()).update(row.weight_decay for row in rows)
+    if bare := [source for source, values in decays.items() if values == {0.0}]:
+        warn(
+            f"{listed(bare)} moves weight decay, and all that it moves has a weight decay of 0, "
+            "which no multiplier changes. Resolve with one: nnlr.resolve(model, scheme, lr=..., "
+            "weight_decay=0.1)."
+        )
 
 
 def attachment_of(optimizer: Optimizer) -> Attachment | None:

@@ -232,6 +232,9 @@ def test_under_a_gradient_scaler_the_scale_does_not_count(fused):
     [
         (lambda unit: "much", "max", r"gave 'much' \(str\) for '0'.*a number, a tensor"),
         (lambda unit: True, "max", r"gave True \(bool\)"),
+        (lambda unit: torch.ones(2), "max", r"gave tensor\(\[1., 1.\]\) .*a tensor of one element"),
+        (lambda unit: torch.tensor(True), "max", r"gave tensor\(True\)"),
+        (lambda unit: 1.0, lambda values: None, "gave None .*a list of multipliers"),
         (lambda unit: 1.0, lambda values: [1.0], "gave 1 multipliers for 3 statistics"),
         (
             lambda unit: 1.0,
@@ -282,8 +285,8 @@ def test_parts_of_tensors_are_refused():
         ({"mapping": [1, 2]}, r"mapping must be one of 'linear', .* or a function; got"),
         ({"probe": "alpha(1)"}, "min_eigenvalues must be a whole number >= 2"),
         ({"every": 0}, "every must be a whole number >= 1"),
-        ({"every": "day"}, "every must be one of 'epoch'"),
-        ({"batches": 5}, "batches=5 is more than a period has: every=4 steps"),
+        ({"every": "day"}, "every must be a number of optimizer steps, or 'epoch'; got 'day'"),
+        ({"batches": 5}, r"every=4 steps\. Pass batches=4"),
         ({"ramp": -1}, "ramp must be a whole number >= 0"),
         ({"setting": "wd"}, "setting must be one of"),
         ({"by": "block"}, "by must be one of 'tensor', 'module', 'layer'"),
@@ -326,3 +329,96 @@ def test_what_was_measured_is_shown():
     assert lines == {
         unit.name: [f"{unit.memory['value']:.4g}", f"{unit.mult:.4g}"] for unit in moves.units
     }
+
+
+def test_an_epoch_with_fewer_steps_gives_what_it_has():
+    """At its end; of one without a step nothing, and the next one is measured anew."""
+    net, optimizer, moves = attached(nnlr.auto_rgn(by="module"))
+    sums = {"0": 0.0, "2": 0.0, "4": 0.0}
+    for at in range(3):
+        torch.manual_seed(at)
+        optimizer.zero_grad()
+        net(torch.randn(16, 4)).square().sum().backward()
+        for name in sums:
+            params = [*net[int(name)].parameters()]
+            grad = nn.utils.get_total_norm([p.grad for p in params])
+            sums[name] += float(grad / nn.utils.get_total_norm([p.detach() for p in params]))
+        optimizer.step()
+    assert {unit.mult for unit in moves.units} == {1.0}
+    moves.end_epoch()
+    mults = {unit.name: unit.mult for unit in moves.units}
+    expected = {name: value / max(sums.values()) for name, value in sums.items()}
+    assert mults == pytest.approx(expected)
+    moves.end_epoch()
+    assert {unit.name: unit.mult for unit in moves.units} == mults
+    for at in range(3, 8):
+        step(net, optimizer, at)
+    assert {unit.memory["batches"] for unit in moves.units} == {5}
+    assert {unit.name: unit.mult for unit in moves.units} != mults
+
+
+def test_a_resumed_run_takes_up_nothing_of_another_scheme():
+    """Rates and decay by one probe keep apart, in any order; another mapping starts at 1."""
+    lr = nnlr.assign("weight_norm", "linear(0.5, 2)", every=50)
+    decay = nnlr.assign("weight_norm", "rank(0.1, 0.2)", every=50, setting="weight_decay")
+    net, optimizer, moves = attached(lr * decay)
+    step(net, optimizer, 0)
+    saved = optimizer.state_dict()
+    before = {(unit.name, unit.setting): unit.mult for unit in moves.units}
+    _, optimizer, moves = attached(decay * lr)
+    optimizer.load_state_dict(saved)
+    assert {(unit.name, unit.setting): unit.mult for unit in moves.units} == before
+    for other in (
+        nnlr.assign("weight_norm", "balance", every=50),
+        nnlr.assign("weight_norm", "linear(0.5, 2)", every=50, setting="weight_decay"),
+    ):
+        _, optimizer, moves = attached(other)
+        optimizer.load_state_dict(saved)
+        assert {unit.mult for unit in moves.units} == {1.0}
+
+
+def test_an_optimizer_without_a_direction_is_told():
+    """Once a step has been taken, as before that none has."""
+    net, optimizer, _ = attached(nnlr.assign("update", "max", every=1))
+    step(net, optimizer, 0)
+    with pytest.warns(nnlr.NnlrWarning, match="the state of SGD has no direction"):
+        step(net, optimizer, 1)
+
+
+def test_decay_that_is_nowhere_is_told():
+    """A multiple of 0 is 0; where something has decay, all is well."""
+    net = network()
+    plan = nnlr.resolve(net, nnlr.alpha_decay(min_eigenvalues=2), lr=0.1, weight_decay=0)
+    with pytest.warns(nnlr.NnlrWarning, match="alpha_decay.* all that it moves has a weight decay"):
+        nnlr.attach(plan.optimizer(torch.optim.AdamW), plan)
+    attached(nnlr.no_weight_decay() * nnlr.alpha_decay(min_eigenvalues=2), torch.optim.AdamW)
+
+
+def conv(at, to):
+    """A convolution."""
+    return nn.Conv2d(at, to, 3)
+
+
+@pytest.mark.parametrize(
+    ("modules", "follows"),
+    [
+        ({"a": conv(2, 4), "b": conv(4, 4), "bn": nn.BatchNorm2d(4)}, {"bn": "b"}),
+        (
+            {"a": conv(4, 4), "b": conv(4, 4), "fc": nn.Linear(4, 2)}
+            | {"x": nn.BatchNorm2d(4), "y": nn.BatchNorm2d(4)},
+            {"x": "a", "y": "b"},
+        ),
+        (
+            {"x": nn.BatchNorm2d(4), "a": conv(4, 4), "y": nn.BatchNorm2d(4)}
+            | {"b": conv(4, 4), "shortcut": conv(4, 4)},
+            {"x": "a", "y": "b"},
+        ),
+        ({"a": conv(2, 3), "bn": nn.BatchNorm2d(4), "fc": nn.Linear(4, 2)}, {"bn": "bn"}),
+    ],
+)
+def test_a_batch_norm_moves_with_the_layer_before_it(modules, follows):
+    """In a row, with as many layers; where one comes first, each with the layer after it."""
+    net = nn.ModuleDict(modules)
+    plan = nnlr.resolve(net, nnlr.assign("rgn", "max", every=1), lr=0.1, weight_decay=0)
+    units = {name: plan[f"{name}.weight"].trace[0].factor.moves.unit for name in follows}
+    assert follows == units

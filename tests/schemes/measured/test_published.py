@@ -171,6 +171,7 @@ def test_functions_are_named():
     assert plan["weight"].trace[0].factor.moves.how == "by largest, max, every 5 steps"
     assert repr(scheme) == "assign(largest, 'max', every=5)"
     assert not plan["weight"].trace[0].factor.move.needs_epochs
+    assert repr(nnlr.temp_balance(largest)) == "temp_balance(mapping=largest)"
 
 
 def test_what_is_left_out_is_said():

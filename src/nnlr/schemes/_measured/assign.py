@@ -16,7 +16,8 @@ from nnlr._declare.moves import Moves, Setting
 from nnlr._declare.scheme import Scheme
 from nnlr._findings import Finding, note
 from nnlr._model.describe import ModelInfo
-from nnlr.errors import ConfigError
+from nnlr._text import shown
+from nnlr.errors import ConfigError, NnlrError
 from nnlr.schemes._measured.mappings import SetMap
 from nnlr.schemes._measured.measured import Measured, Rule
 from nnlr.schemes._measured.probes import Alpha, Probe
@@ -58,7 +59,8 @@ def assign(
         ramp: Steps of the straight line from the old multiplier to the new one, >= 0.
         by: What moves together: a ``"tensor"``, a ``"module"`` (bias with weight, a batch norm
             with its layer), or a ``"layer"`` by depth.
-        batches: Steps whose statistics are averaged, >= 1 and at most a period.
+        batches: Steps whose statistics are averaged, >= 1 and at most a period. An epoch that
+            has fewer gives what it has, at its end.
 
     Raises:
         ConfigError: If there is no such probe or mapping, or its arguments are wrong; while
@@ -97,8 +99,7 @@ class Assign(Scheme):
     """Measured multipliers; made by :func:`assign` and by the schemes that are a case of it.
 
     Attributes:
-        rule: What is measured, what becomes of it, and when.
-        setting: What moves.
+        rule: What is measured, what becomes of it, when, and what it moves.
         by: What moves together.
         update: Whose steps it is right for.
         fixed: What parameters get that do not move, if the scheme says so.
@@ -106,7 +107,6 @@ class Assign(Scheme):
     """
 
     rule: Rule
-    setting: Setting
     by: By
     update: Update | None
     fixed: Fixed = nothing
@@ -126,23 +126,30 @@ class Assign(Scheme):
         update: Update | None = None,
     ) -> Self:
         """Check the arguments of :func:`assign`."""
-        period = choice(every, "every", ("epoch",)) if isinstance(every, str) else None
+        if isinstance(every, str) and every != "epoch":
+            raise NnlrError(
+                f"every must be a number of optimizer steps, or 'epoch'; got {shown(every)}.",
+                what="every",
+                value=every,
+            )
         rule = Rule(
             cast("str | Probe", probe),
             cast("str | SetMap", mapping),
-            period or whole(every, "every", minimum=1),
+            every if isinstance(every, str) else whole(every, "every", minimum=1),
             whole(batches, "batches", minimum=1),
             whole(ramp, "ramp", minimum=0),
+            choice(setting, "setting", SETTINGS),
         )
         rule.as_probe()
         rule.as_mapping()
         if isinstance(rule.every, int) and rule.batches > rule.every:
             raise ConfigError(
-                f"batches={rule.batches} is more than a period has: every={rule.every} steps.",
+                f"batches={rule.batches} is more than a period has: every={rule.every} steps. Pass "
+                f"batches={rule.every}, or a longer period.",
                 what="batches",
                 value=rule.batches,
             )
-        return cls(rule, choice(setting, "setting", SETTINGS), choice(by, "by", BY), update)
+        return cls(rule, choice(by, "by", BY), update)
 
     def published(
         self,
@@ -158,7 +165,7 @@ class Assign(Scheme):
         for index, factor in self.fixed(model).items():
             factors[index] = factor
         for unit in self._moving(model):
-            moves = Moves(self.setting, unit.name, self._how())
+            moves = Moves(self.rule.setting, unit.name, self._how())
             for index in unit.members:
                 factors[index] = Factor(
                     moves=moves, move=move, layer=unit.layer, update=self.update
@@ -212,7 +219,7 @@ class Assign(Scheme):
             self.rule.probe,
             self.rule.mapping,
             every=self.rule.every,
-            setting=self.setting,
+            setting=self.rule.setting,
             ramp=self.rule.ramp,
             by=self.by,
             batches=self.rule.batches,
@@ -221,7 +228,9 @@ class Assign(Scheme):
     def __repr__(self) -> str:
         """The call, with functions by their names."""
         written = self.written_as()
-        return repr(replace(written, args=tuple(map(_Name.of, written.args))))
+        args = tuple(map(_Name.of, written.args))
+        kwargs = {key: _Name.of(value) for key, value in written.kwargs.items()}
+        return repr(replace(written, args=args, kwargs=kwargs))
 
 
 class _Name(str):

@@ -8,14 +8,14 @@ straight line over ``ramp`` steps.
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from nnlr._arguments import number
-from nnlr._declare.moves import Move, Progress
-from nnlr._text import shown
+from nnlr._declare.moves import Move, Progress, Setting
+from nnlr._text import shown, warn
 from nnlr.errors import ConfigError
 from nnlr.schemes._measured.mappings import MAPPINGS, SetMap
 from nnlr.schemes._measured.named import named
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 
 class Rule(NamedTuple):
-    """What is measured, what becomes of it, and when."""
+    """What is measured, what becomes of it, when, and what it moves."""
 
     probe: str | Probe
     mapping: str | SetMap
     every: int | str
     batches: int
     ramp: int
+    setting: Setting
 
     def as_probe(self) -> Probe:
         """The function that the probe is, or is called by."""
@@ -56,10 +57,13 @@ class Measured(Move):
 
     @property
     def _key(self) -> str:
-        """Its probe: what one has read is nothing for another."""
-        probe = self.rule.probe
-        name = probe if isinstance(probe, str) else getattr(probe, "__name__", "function")
-        return f"Measured {name.partition('(')[0]}"
+        """Its probe, mapping and setting: what one has come to is nothing for another."""
+        rule = self.rule
+        names = [
+            name if isinstance(name, str) else getattr(name, "__name__", "function")
+            for name in (rule.probe, rule.mapping)
+        ]
+        return " ".join(["Measured", *(name.partition("(")[0] for name in names), rule.setting])
 
     @cached_property
     def probe(self) -> Probe:
@@ -92,7 +96,23 @@ class Measured(Move):
                 unit.memory["sum"] += value
                 unit.memory["count"] += 1
         if units[0].memory["batches"] == self.rule.batches:
-            self._assign(now, [unit for unit in units if unit.memory["count"]])
+            present = [unit for unit in units if unit.memory["count"]]
+            self._assign(now, present)
+            if not present and now.step and self.rule.probe == "update":
+                warn(
+                    f"{units[0].source} moves nothing: the state of "
+                    f"{type(units[0].optimizer).__name__} has no direction, which is exp_avg with "
+                    "exp_avg_sq, or momentum_buffer. Use an optimizer that keeps these, or the "
+                    "probe 'rgn'."
+                )
+
+    def end_epoch(self, now: Progress, units: "Sequence[Unit]", metric: float | None) -> None:
+        """Make do with the batches of an epoch that had fewer."""
+        batches = self.rule.batches if self.needs_epochs else 0
+        short = [unit for unit in units if 0 < unit.memory.get("batches", 0) < batches]
+        for unit in short:
+            unit.memory["batches"] = batches
+        self._assign(now, [unit for unit in short if unit.memory["count"]])
 
     def due(self, now: Progress, units: "Sequence[Unit]") -> bool:
         """Whether multipliers are on their way."""
@@ -119,8 +139,10 @@ class Measured(Move):
         """The statistic of each unit for this batch; NaN where it has none."""
         values = [self.probe(unit) for unit in units]
         on: dict[torch.device, list[Tensor]] = {}
-        for value in values:
+        for value, unit in zip(values, units, strict=True):
             if isinstance(value, Tensor):
+                if value.numel() != 1 or value.is_complex() or value.dtype is torch.bool:
+                    _refuse(value, unit)
                 on.setdefault(value.device, []).append(value.detach().reshape(()).float())
         # One transfer for each device.
         numbers = {device: iter(torch.stack(each).tolist()) for device, each in on.items()}
@@ -135,6 +157,12 @@ class Measured(Move):
             return
         values = [unit.memory["sum"] / unit.memory["count"] for unit in units]
         mults = self.mapping(values)
+        if not hasattr(mults, "__len__"):
+            raise ConfigError(
+                f"The mapping of {units[0].source} gave {shown(mults, typed=True)}: it returns a "
+                "list of multipliers, one for each statistic, in order.",
+                value=mults,
+            )
         if len(mults) != len(values):
             raise ConfigError(
                 f"The mapping of {units[0].source} gave {len(mults)} multipliers for "
@@ -152,12 +180,17 @@ def _number(value: object, unit: "Unit") -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(
-            f"The probe of {unit.source} gave {shown(value, typed=True)} for {unit.name!r}: it "
-            "returns a number, a tensor of one element, or None where it has nothing to measure.",
-            value=value,
-        )
+        _refuse(value, unit)
     return float(value)
+
+
+def _refuse(value: object, unit: "Unit") -> NoReturn:
+    """Refuse what is no statistic."""
+    raise ConfigError(
+        f"The probe of {unit.source} gave {shown(value, typed=True)} for {unit.name!r}: it "
+        "returns a number, a tensor of one element, or None where it has nothing to measure.",
+        value=value,
+    )
 
 
 def _refuse_parts(units: "Sequence[Unit]") -> None:

@@ -1,7 +1,8 @@
 """Units: the parameters that move together, as tensors, modules or layers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final, Literal
 
 from torch import nn
@@ -37,8 +38,9 @@ def units_of(model: ModelInfo, by: By, among: Iterable[int]) -> list[Unit]:
     """The units of some parameters, in the model's order.
 
     ``"module"``: what one module owns, its bias with its weight. A batch norm belongs to the
-    layer that it stands beside: the k-th one in a module to the k-th convolution or linear layer
-    there, if that gives or takes as many channels. ``"layer"``: what :func:`nnlr.depth.auto` puts
+    layer that it stands beside: the convolution or linear layer just before it, if that gives as
+    many channels; else, and where a batch norm is the first, the k-th one in a module to the k-th
+    layer there, if that gives or takes as many. ``"layer"``: what :func:`nnlr.depth.auto` puts
     into one layer; outside every tower, modules.
     """
     names = [param.name for param in model.params]
@@ -72,6 +74,26 @@ def _batch_norms(model: ModelInfo) -> dict[str, str]:
             for norm, layer in zip(norms, layers, strict=False)
             if siblings[norm].num_features in _channels(siblings[layer])
         }
+        follows |= _after(siblings)
+    return follows
+
+
+def _after(siblings: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Batch norms, and the layers before them; none if a batch norm is the first of all.
+
+    Several batch norms in a row belong to as many layers before them, in order.
+    """
+    norms = {path for path, module in siblings.items() if isinstance(module, _BatchNorm)}
+    runs = [[*run][::-1] for _, run in groupby(siblings, key=norms.__contains__)]
+    follows: dict[str, str] = {}
+    for before, after in (
+        zip(runs[::2], runs[1::2], strict=False) if runs[0][0] not in norms else ()
+    ):
+        layers = iter(before)
+        for norm in after:
+            wide = siblings[norm].num_features
+            layer = next((each for each in layers if wide in _channels(siblings[each])[:1]), None)
+            follows |= {norm: layer} if layer else {}
     return follows
 
 
