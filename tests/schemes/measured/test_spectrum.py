@@ -61,7 +61,8 @@ def test_scale_and_layout_do_not_count():
     weight = filled(Net()).conv2.weight
     expected = alpha_of(weight, "conv", "w")
     stack = weight.flatten(2).permute(2, 0, 1)
-    for other in (weight * math.sqrt(0.5), weight.transpose(0, 1)):
+    scaled = [weight * scale for scale in (math.sqrt(0.5), 1e-30, 1e30)]
+    for other in (*scaled, weight.double() * 1e200, weight.transpose(0, 1)):
         assert alpha_of(other, "conv", "w") == pytest.approx(expected, rel=1e-5)
     assert alpha_of(stack, "matrix", "w") == pytest.approx(expected, rel=1e-5)
     assert alpha_of(weight.bfloat16(), "conv", "w") == pytest.approx(expected, rel=1e-2)

@@ -51,11 +51,13 @@ def alpha_of(weight: Tensor, role: str, name: str) -> float | None:
             f"The weights of {name!r} are not all finite, so they have no spectrum. Training has "
             "diverged: lower the rate, or start again from an earlier checkpoint."
         )
+    largest = slices.abs().max().double()
+    if not largest:
+        return None
+    slices = slices.double() / largest  # squares of very large or small weights leave float32
     values = _by_gram(slices)
     if values[len(values) // 2] <= _COARSE * values[-1]:
         values = _by_svd(slices)
-    if not len(values):
-        return None
     logs = values[len(values) // 2 :].log()
     spread = float((logs - logs[0]).mean())
     return 1 + 1 / spread if spread > _FLAT else None
@@ -78,8 +80,7 @@ def _by_gram(slices: Tensor) -> Tensor:
 
     The product is taken in float64, which autocast and TF32 leave alone.
     """
-    wide = slices.double()
-    return _ascending(torch.linalg.eigvalsh((wide @ wide.mT).float()))
+    return _ascending(torch.linalg.eigvalsh((slices @ slices.mT).float()))
 
 
 def _by_svd(slices: Tensor) -> Tensor:
