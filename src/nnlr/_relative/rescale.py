@@ -181,7 +181,8 @@ def _warn_of_rounding(batch: Batch, weights: Tensor, steps: Tensor, distances: T
         warn(
             f"The optimizer's own step changes {plural(len(names), 'parameter')} by less than "
             f"{_SPACINGS} spacings of {batch.params[0].dtype}, so that the direction that is "
-            f"scaled up is partly rounding: {listed(names)}. Multiply the loss by 1000 or more, "
-            "which changes no rate here, or use a class whose steps do not shrink with the "
-            "gradient, such as Adam or Muon."
+            f"scaled up is partly rounding: {listed(names)}. Use a class whose steps do not shrink "
+            "with the gradient, such as Adam or Muon. Or multiply the loss and the weight decay by "
+            "1000 or more, and divide by it the rates of what is left to the class, whose steps "
+            "grow by as much; those of what is acted on are what they were."
         )
