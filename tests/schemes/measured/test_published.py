@@ -171,6 +171,8 @@ def test_functions_are_named():
     assert plan["weight"].trace[0].factor.moves.how == "by largest, max, every 5 steps"
     assert repr(scheme) == "assign(largest, 'max', every=5)"
     assert not plan["weight"].trace[0].factor.move.needs_epochs
+    often = nnlr.resolve(nn.Linear(2, 2), nnlr.assign("rgn", "max", every=1), lr=1, weight_decay=0)
+    assert often["weight"].trace[0].factor.moves.how == "by rgn, max, every step"
     assert repr(nnlr.temp_balance(largest)) == "temp_balance(mapping=largest)"
 
 

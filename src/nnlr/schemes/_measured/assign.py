@@ -209,7 +209,7 @@ class Assign(Scheme):
     def _how(self) -> str:
         """How it moves, in a phrase."""
         probe, mapping = _Name.of(self.rule.probe), _Name.of(self.rule.mapping)
-        every = self.rule.every if isinstance(self.rule.every, str) else f"{self.rule.every} steps"
+        every = {1: "step", "epoch": "epoch"}.get(self.rule.every, f"{self.rule.every} steps")
         return f"by {probe}, {mapping}, every {every}"
 
     def written_as(self) -> Written:
