@@ -10,8 +10,9 @@ from nnlr._apply.param_groups import ParamGroup
 from nnlr._arguments import is_listing, optional_mapping
 from nnlr._declare.factor import Factor, Step, Trace
 from nnlr._declare.on_modules import declarations
-from nnlr._declare.scheme import Scheme, as_schemes, merge
+from nnlr._declare.scheme import Scheme, as_schemes
 from nnlr._declare.ties import check_settled, settle
+from nnlr._declare.traces import merge
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, check_role, describe, uncollected, with_roles
 from nnlr._model.names import Source

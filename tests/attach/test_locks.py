@@ -196,3 +196,22 @@ def test_several_processes_are_warned_of_a_wrapper_that_comes_later(monkeypatch)
     with pytest.warns(nnlr.NnlrWarning, match=r"gradients of 0.weight, 0.bias.*Wrap it first"):
         nnlr.attach(optimizer, plan)
     nnlr.attach(optimizer, plan, model=net)  # nothing wraps it
+
+
+def test_moves_that_leave_nothing_to_train_are_told_once():
+    """Each alone leaves something; together they do not, and a backward pass would fail."""
+
+    class Other(Blink):
+        """The turns that `Blink` leaves out."""
+
+        def mults(self, now, units):
+            """The same for all units."""
+            return [1 - blink(now)] * len(units)
+
+    net = network()
+    plan = plan_of(net, nnlr.rule("*").at(Blink()) * nnlr.rule("*").at(Other()))
+    optimizer = plan.optimizer(torch.optim.SGD)
+    with pytest.warns(nnlr.NnlrWarning, match="All that SGD trains is locked, by rule"):
+        nnlr.attach(optimizer, plan)
+    for _ in range(4):  # a warning would be an error
+        optimizer.step()

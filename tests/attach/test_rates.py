@@ -266,6 +266,56 @@ def test_moves_of_one_parameter_multiply():
     assert rates(optimizer, "weight_decay")["1.weight"] == DECAY
 
 
+class Half(nnlr.Move):
+    """A half for all."""
+
+    def mults(self, now, units):
+        """The same for all units."""
+        return [0.5] * len(units)
+
+
+def test_one_move_may_move_both_settings():
+    """Each setting has units of its own, though the move is one object."""
+    net = network()
+    half = Half()
+    plan = plan_of(net, nnlr.rule("*").at(half) * nnlr.rule("*").at(half, setting="weight_decay"))
+    optimizer = plan.optimizer(torch.optim.AdamW)
+    attached = nnlr.attach(optimizer, plan)
+    assert [(u.setting, u.mult) for u in attached.units] == [("lr", 0.5), ("weight_decay", 0.5)]
+    assert {*rates(optimizer).values()} == {BASE / 2}
+    assert {*rates(optimizer, "weight_decay").values()} == {DECAY / 2}
+
+
+def test_a_scheme_that_is_there_twice_moves_twice():
+    """Where one scheme reaches a parameter a second time, its factor counts a second time."""
+    net = network()
+    half = nnlr.rule("*").at(Half())
+    plan = plan_of(net, half * half.where("0.weight"))
+    optimizer = plan.optimizer(torch.optim.SGD)
+    attached = nnlr.attach(optimizer, plan)
+    assert rates(optimizer) == {"0.weight": BASE / 4, "0.bias": BASE / 2}
+    assert [len(unit.names) for unit in attached.units] == [8, 1]
+    assert plan.explain("0.weight", optimizer).count("x 0.5 now") == 2
+
+
+def test_a_function_of_layers_gets_those_of_its_own_scheme():
+    """Another scheme by depth before it, of which each has its layers, changes nothing."""
+    net = network()
+    pairs = {"[01].*": 0, "[23].*": 1}
+    got = {}
+
+    def note(_, layer):
+        got[layer.depth, layer.last] = True
+        return 1.0
+
+    scheme = nnlr.layer_decay(0.5, indexer=LAYERS) * nnlr.layer_decay(1, indexer=pairs).at(note)
+    plan = plan_of(net, scheme)
+    attached = nnlr.attach(plan.optimizer(torch.optim.SGD), plan)
+    assert [*got] == [(0, 1), (1, 1)]
+    assert [unit.layer.depth for unit in attached.units] == [0, 1]
+    assert plan["3.weight"].depth == (3, 3)
+
+
 def test_independent_decay_divides_by_the_static_part():
     """decay='independent' makes wd_mult / lr_mult of the plan; a move does not touch it."""
     net = network()

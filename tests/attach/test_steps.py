@@ -227,7 +227,7 @@ def test_a_multiplier_that_no_training_can_use_is_refused(value):
     plan = plan_of(net, nnlr.rule("0.*").at(lambda t: value))
     optimizer = plan.optimizer(torch.optim.SGD)
     with pytest.raises(
-        nnlr.NnlrError, match=r"the multiplier that rule\('0.\*'\).*gives moving at"
+        nnlr.NnlrError, match=r"the multiplier that rule\('0.\*'\).*gives unit .moving. at"
     ):
         nnlr.attach(optimizer, plan, total_steps=3)
 

@@ -402,6 +402,18 @@ def no_decay_for_the_constructor(ill):
     return plan, optimizer
 
 
+@case("base-rate")
+def another_rate_for_the_constructor_while_all_moves(ill):
+    """Multipliers that have moved are not those of the rate at the start."""
+    net = network()
+    plan = resolved(net, nnlr.rule("*").at(lambda t: 1 / (1 + t.step)))
+    optimizer = plan.optimizer(torch.optim.AdamW)
+    nnlr.attach(optimizer, plan)
+    optimizer.step()
+    optimizer.defaults["lr"] *= 2 if ill else 1
+    return plan, optimizer
+
+
 @case("ratio-drift")
 def after_a_floor(ill):
     net = network()
@@ -936,6 +948,17 @@ def deep_decay(ill):
     net = network(*[nn.Linear(2, 2) for _ in range(14)])
     plan = resolved(net, nnlr.layer_decay(0.5 if ill else 0.75))
     return plan, plan.optimizer(torch.optim.AdamW)
+
+
+@case("tiny-rate")
+def deep_decay_beside_a_move_by_layers(ill):
+    """What makes the rate tiny is to be named, and not what counts layers after it."""
+    net = network(*[nn.Linear(2, 2) for _ in range(14)])
+    moving = nnlr.layer_decay(1.0).at(lambda t, layer: 1 / (1 + t.step * layer.below))
+    plan = resolved(net, nnlr.layer_decay(0.5 if ill else 0.75) * moving)
+    optimizer = plan.optimizer(torch.optim.AdamW)
+    nnlr.attach(optimizer, plan)
+    return plan, optimizer
 
 
 @case("tiny-rate")

@@ -25,6 +25,7 @@ class Locks:
         ]
         self._zeros: list[bool] = []  # of each unit, when it was looked at
         self._tensors: list[Tensor] = []  # that are locked
+        self._warned = False  # that nothing is left to train
 
     def follow(self, *, every: bool = False) -> None:
         """Switch what has changed; ``every`` also what somebody else has switched."""
@@ -47,6 +48,21 @@ class Locks:
             if locked:
                 self._tensors.append(param.tensor)
         self.drop_gradients()
+        self._warn_of_all()
+
+    def _warn_of_all(self) -> None:
+        """Warn once if moves that lock have left an optimizer nothing to train."""
+        optimizer = self._units[0][0].optimizer if self._tensors else None
+        if optimizer is None or self._warned:
+            return
+        if not any(t.requires_grad for group in optimizer.param_groups for t in group["params"]):
+            self._warned = True
+            sources = _sources([unit for unit, _ in self._units if unit.mult == 0])
+            warn(
+                f"All that {type(optimizer).__name__} trains is locked, by {sources}: the next "
+                "backward pass fails if nothing else needs gradients. Leave something to train: "
+                "say by .where(selector) which parameters a scheme is for."
+            )
 
     def drop_gradients(self) -> None:
         """Take gradients away that locked tensors have: an optimizer would apply them."""

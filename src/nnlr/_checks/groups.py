@@ -216,7 +216,7 @@ def base_rates(subject: Subject) -> Iterator[Finding]:
         moved = scheduled or bool(optimizer.state)
         bases = []  # from which the groups with multipliers started
         for group in optimizer.param_groups:
-            factor, first = rate(group, mult), start(group, key)
+            factor, first = start(group, mult), start(group, key)
             is_start = ORIGIN in group or (scheduled if f"initial_{key}" in group else not moved)
             if factor and first is not None and is_start and "max_lr" not in group:
                 bases.append(first / factor)

@@ -215,7 +215,8 @@ def tiny_rates(subject: Subject) -> Iterator[Finding]:
     """Layers that a recipe by depth leaves with next to no rate."""
     deep = {}
     for row in subject.plan or ():
-        by_layer = [step for step in row.trace if step.factor.layer is not None]
+        slowed = [step for step in row.trace if step.factor.lr_mult < 1]
+        by_layer = [step for step in slowed if step.factor.layer is not None]
         factor = math.prod(step.factor.lr_mult for step in by_layer if not step.explicit)
         if row.trainable and row.lr_mult < _TINY and 0 < factor < _TINY:
             deep[row.name] = row, by_layer[-1].source

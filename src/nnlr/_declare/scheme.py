@@ -5,7 +5,7 @@ two ways only: ``a * b`` multiplies, ``rules([...])`` lets the first rule that m
 parameter claim it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from types import FunctionType
@@ -15,7 +15,8 @@ from torch import nn
 
 from nnlr._arguments import Written, by_fields, choice, flag
 from nnlr._declare.factor import NEUTRAL, Factor, Step, Trace
-from nnlr._declare.moves import Move, Moves, Setting, Timed, inside, unit_of
+from nnlr._declare.moves import Move, Moves, Setting, Timed, unit_of
+from nnlr._declare.traces import merge, restricted
 from nnlr._findings import Finding
 from nnlr._model.describe import ModelInfo, with_roles
 from nnlr._select.selector import Selector, as_selector
@@ -221,15 +222,6 @@ def _hint(value: object) -> str:
     return name and f" If it makes one, call it: {name}(...)."
 
 
-def merge(traces: Iterable[Mapping[int, Trace]]) -> dict[int, Trace]:
-    """Join the traces of several schemes, parameter by parameter."""
-    merged: dict[int, Trace] = {}
-    for of_scheme in traces:
-        for index, trace in of_scheme.items():
-            merged[index] = (*merged[index], *trace) if index in merged else trace
-    return merged
-
-
 class _Combined(Scheme):
     """A scheme made of others: its steps are theirs, so it has no factors of its own."""
 
@@ -287,7 +279,7 @@ class Where(_Combined):
                 pattern=repr(self.selector),
                 nearest=[],
             )
-        traces = _restricted(traces, f"where {self.selector!r}")
+        traces = restricted(traces, f"where {self.selector!r}")
         for index, trace in traces.items():
             if model.params[index].aliases:
                 # If scheme and selector matched different names of the tensor, both count.
@@ -322,7 +314,7 @@ class Within(_Combined):
     def steps(self, model: ModelInfo) -> dict[int, Trace]:
         """The steps of the inner scheme on the submodule, by positions in the whole model."""
         part, positions = self._part(model)
-        traces = _restricted(self.inner.steps(part), f"within {self.path!r}", self.path)
+        traces = restricted(self.inner.steps(part), f"within {self.path!r}", self.path)
         for index, trace in traces.items():
             if model.params[positions[index]].aliases:
                 # The whole model may know more names of the tensor: tell by which it was reached.
@@ -376,9 +368,10 @@ class At(_Combined):
             if layer is None and of_layers:
                 continue
             if layer not in shared:
-                unit = "moving" if layer is None or of_layers is False else unit_of(layer)
-                moves = Moves(self.setting, unit, f"by {self.move}")
-                shared[layer] = (Step(repr(self), Factor(moves=moves, move=self.move)),)
+                counts = None if of_layers is False else layer
+                moves = Moves(self.setting, unit_of(counts) or "moving", f"by {self.move}")
+                factor = Factor(layer=counts, moves=moves, move=self.move)
+                shared[layer] = (Step(repr(self), factor),)
             traces[index] = (*trace, *shared[layer])
         if traces and not shared:
             raise NnlrError(
@@ -395,25 +388,6 @@ class At(_Combined):
     def __repr__(self) -> str:
         of = "" if self.setting == "lr" else f", setting={self.setting!r}"
         return f"{_bracketed(self.inner)}.at({self.move}{of})"
-
-
-def _restricted(traces: Mapping[int, Trace], restriction: str, path: str = "") -> dict[int, Trace]:
-    """The same traces, whose sources name a restriction; steps that were shared stay shared.
-
-    Towers and units get the path of the submodule that they were found in.
-    """
-
-    def restricted(step: Step) -> Step:
-        factor, layer = step.factor, step.factor.layer
-        if path and layer is not None:
-            factor = replace(factor, layer=layer._replace(tower=inside(path, layer.tower)))
-        if path and (moves := factor.moves) is not None:
-            factor = replace(factor, moves=moves._replace(unit=inside(path, moves.unit)))
-        return replace(step, source=f"{step.source} {restriction}", factor=factor)
-
-    steps = {id(step): step for trace in traces.values() for step in trace}
-    new = {key: restricted(step) for key, step in steps.items()}
-    return {index: tuple(new[id(step)] for step in trace) for index, trace in traces.items()}
 
 
 def _bracketed(scheme: Scheme) -> str:

@@ -1,9 +1,9 @@
 """The units of a plan's moves: which parameters move together, and what they remember."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import inf, isnan
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nnlr._arguments import number
+from nnlr._declare.factor import Step
 from nnlr._declare.moves import Move, Progress, Setting
 from nnlr._model.names import Slot
 from nnlr._rows.row import PlanRow
@@ -62,6 +63,8 @@ class Unit:
         setting: What moves: ``"lr"`` or ``"weight_decay"``.
         params: Its rows of the plan with their tensors.
         optimizer: The optimizer that trains it.
+        layer: Which layer it is by the scheme that moves it; if that one counts none, by the first
+            that does.
         memory: What the move remembers of it: plain numbers by name, and no NaN, saved with the
             optimizer.
         copies: Copies of tensors that the move has made, by name, saved with the optimizer too.
@@ -73,15 +76,10 @@ class Unit:
     setting: Setting
     params: list[Param]
     optimizer: Optimizer
+    layer: Layer | None = None
     memory: dict[str, float] = field(default_factory=dict)
     copies: dict[str, Tensor] = field(default_factory=dict)
     mult: float = 1.0
-
-    @cached_property
-    def layer(self) -> Layer | None:
-        """The layer of its first parameter, if a scheme asked for layers."""
-        layers = (s.factor.layer for s in self.params[0].row.trace if s.factor.layer is not None)
-        return next(layers, None)
 
     @property
     def names(self) -> list[str]:
@@ -132,19 +130,21 @@ def _mult(unit: Unit, mult: object, now: Progress) -> float:
             "how long the run is: attach(optimizer, plan, total_steps=...).",
             source=unit.source,
         )
-    what = f"the multiplier that {unit.source} gives {unit.name or 'its parameters'} at {now!r}"
+    what = f"the multiplier that {unit.source} gives unit {unit.name!r} at {now!r}"
     return number(value, what)
 
 
 def movers_of(params: Iterable[Param], optimizer: Optimizer) -> list[Mover]:
     """Return the moves of a plan, each with its units, for the trained rows.
 
-    A move is called in groups by its class, and a number where there are several of it. Measured
-    ones are told apart by their probes, so that none takes up what another has read.
+    What moves two settings, or is there twice for one parameter, is two moves. A move is called in
+    groups by its class, and a number where there are several of it. Measured ones are told apart by
+    their probes, so that none takes up what another has read.
     """
-    movers: dict[int, Mover] = {}
+    movers: dict[object, Mover] = {}
     counts: dict[str, int] = {}
     for param in params:
+        times: Counter[object] = Counter()
         for step in param.row.trace if param.row.trainable else ():
             moves, move = step.factor.moves, step.factor.move
             if moves is None:
@@ -155,13 +155,23 @@ def movers_of(params: Iterable[Param], optimizer: Optimizer) -> list[Mover]:
                     "function that says how: it was read from JSON. Call nnlr.resolve again.",
                     name=param.row.name,
                 )
-            if id(move) not in movers:
+            times[id(move), moves] += 1
+            which = id(move), moves.setting, times[id(move), moves]
+            if which not in movers:
                 key = move._key
                 counts[key] = counts.get(key, 0) + 1
                 number = "" if counts[key] == 1 else str(counts[key])
-                movers[id(move)] = Mover(move, f"{key}{number}")
-            units = movers[id(move)].units
+                movers[which] = Mover(move, f"{key}{number}")
+            units = movers[which].units
             if moves.unit not in units:
-                units[moves.unit] = Unit(moves.unit, step.source, moves.setting, [], optimizer)
+                units[moves.unit] = Unit(
+                    moves.unit, step.source, moves.setting, [], optimizer, _layer_of(param, step)
+                )
             units[moves.unit].params.append(param)
     return list(movers.values())
+
+
+def _layer_of(param: Param, step: Step) -> Layer | None:
+    """Return the layer of a parameter by a scheme; if it counts none, by the first that does."""
+    layers = (each.factor.layer for each in (step, *param.row.trace))
+    return next((layer for layer in layers if layer is not None), None)
