@@ -115,6 +115,21 @@ def test_tensors_have_the_multipliers_of_surgical_fine_tuning(scheme, reference,
     assert {name: now[name] for name in expected} == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(("classes", "mult"), [(10, 0.0), (21, 1.0)])
+def test_an_output_layer_of_few_classes_is_below_the_threshold(classes, mult):
+    """Its ratio is (n - 1) / n under cross-entropy; left out by its role it learns."""
+    torch.manual_seed(0)
+    for scheme in (nnlr.auto_snr(batches=1), nnlr.auto_snr(batches=1).where(~nnlr.role("head"))):
+        net = nn.Sequential(nn.Linear(6, 30), nn.Tanh(), nn.Linear(30, classes))
+        plan = nnlr.resolve(net, scheme, lr=0.1, weight_decay=0)
+        optimizer = plan.optimizer(torch.optim.SGD)
+        attached = nnlr.attach(optimizer, plan)
+        nn.functional.cross_entropy(net(torch.randn(64, 6)), torch.arange(64) % classes).backward()
+        optimizer.step()
+        head = {unit.mult for unit in attached.units if unit.name == "2.weight"}
+        assert head == (set() if "where" in repr(scheme) else {mult})
+
+
 def test_balanced_modules_change_by_the_same_share():
     """Under SGD rate times relative gradient norm is one number, within the bounds."""
     torch.manual_seed(0)

@@ -26,8 +26,10 @@ def auto_snr(
 
     As published, the variance is over the first axis of the tensor, not over samples, so that for
     n rows the ratio is about ``(n - 1) / n + mean^2 / var`` wherever gradients are well above
-    1e-4: from 20 rows on the threshold of 0.95 is passed by nearly everything else. What is at 0
-    is measured on, with its gradient. Reference: arXiv 2210.11466.
+    1e-4: from 20 rows on the threshold of 0.95 is passed by nearly everything else. The output
+    layer of fewer than 20 classes never passes it under cross-entropy, whose gradients sum to 0
+    over classes: leave its weight out by ``.where(~nnlr.role("head"))``. What is at 0 is measured
+    on, with its gradient. Reference: arXiv 2210.11466.
 
     Args:
         every: A period: optimizer steps, or ``"epoch"``, as ended by ``attached.end_epoch()``.
