@@ -40,10 +40,13 @@ def number(
 
     ``infinite`` allows infinity too.
     """
-    bound = f"> {above:g}" if above is not None else f">= {minimum:g}"
+    bounds = [f"> {above:g}"] if above is not None else []
+    if above is None and minimum > -math.inf:
+        bounds.append(f">= {minimum:g}")
     if maximum < math.inf:
-        bound += f" and <= {maximum:g}"
-    requirement = f"{what} must be a {'' if infinite else 'finite '}number {bound}"
+        bounds.append(f"<= {maximum:g}")
+    bound = f" {' and '.join(bounds)}" if bounds else ""
+    requirement = f"{what} must be a {'' if infinite else 'finite '}number{bound}"
     if isinstance(value, torch.Tensor):
         fix = f", for example {what}.item()."
         if what == "lr":

@@ -82,6 +82,13 @@ class Module(lightning.LightningModule):
         )
 
 
+class Quiet(Module):
+    """Logs nothing."""
+
+    def training_step(self, batch, _):
+        return self.net(batch)["loss"]
+
+
 def fit(module, *more, epochs=8, path=None, loader=True, **settings):
     """Train a module; the trainer."""
     usual = {
@@ -133,6 +140,16 @@ class TestLightning:
         assert whole.rates[step:] == resumed.rates
         assert whole.opened[-4:] == resumed.opened[-4:]
 
+    def test_a_checkpoint_of_the_last_step_of_an_epoch_misses_no_epoch(self, tmp_path):
+        """It is saved before the epoch ends, and the trainer goes on with the next one."""
+        scheme = nnlr.unfreeze([{"train": "head.*"}, {"train": "*", "epoch": 2}])
+        whole, resumed = Module(scheme), Module(scheme)
+        saving = callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=BATCHES * 2)
+        fit(whole, light.EpochCallback(), saving, epochs=3)
+        fit(resumed, light.EpochCallback(), path=tmp_path / "step=6.ckpt", epochs=3)
+        assert whole.rates[6:] == resumed.rates
+        assert same_weights(whole, resumed)
+
     def test_without_a_metric_or_a_validation_epochs_end_with_training(self):
         """Then a training metric may be followed."""
         phases = [{"train": "head.*"}, {"train": "*", "epoch": 2}]
@@ -152,6 +169,8 @@ class TestLightning:
             fit(still, light.EpochCallback(), epochs=1)
         with pytest.raises(NnlrError, match=r"'val_los'\): no metric .* Nearest: 'val_loss'"):
             fit(Module(), light.EpochCallback("val_los"), epochs=1)
+        with pytest.raises(NnlrError, match=r"'val_loss'\): no metric .* log it in a validation"):
+            fit(Quiet(), light.EpochCallback("val_loss"), epochs=1, loader=False)
 
     def test_a_validation_by_itself_ends_no_epoch(self):
         """trainer.validate is not part of a run."""
@@ -191,7 +210,14 @@ class Scored(transformers.Trainer):
         return metrics
 
 
-def train(path, *more, resume=None, scheme=SCHEME, attach=True, **settings):
+class Stream(torch.utils.data.IterableDataset):
+    """Rows without a length."""
+
+    def __iter__(self):
+        return iter({"x": row, "labels": row.sum()} for row in rows())
+
+
+def train(path, *more, resume=None, scheme=SCHEME, attach=True, data=None, **settings):
     """Train the network; the network and what was watched."""
     usual = {
         "per_device_train_batch_size": 2,
@@ -212,7 +238,7 @@ def train(path, *more, resume=None, scheme=SCHEME, attach=True, **settings):
     optimizer = plan.optimizer(torch.optim.AdamW)
     if attach:
         nnlr.attach(optimizer, plan)
-    data = [{"x": row, "labels": row.sum()} for row in rows()]
+    data = data or [*Stream()]
 
     class Ours(hf.RatioTrainer, Scored):
         pass
@@ -279,8 +305,24 @@ class TestTransformers:
         net, watch, _ = train(tmp_path, hf.EpochCallback(), scheme=scheme, max_steps=5)
         assert ([1, 1], 1) == (watch.opened, opened(net))
 
+    def test_epochs_of_data_without_a_length_end_as_others_do(self, tmp_path):
+        """The Trainer counts them in parts of the whole run; the last evaluation counts."""
+        phases = [{"train": "head.*"}, {"train": "*", "patience": 1}]
+        settings = {"scheme": nnlr.unfreeze(phases, mode="max"), "data": Stream(), "max_steps": 8}
+        settings |= {"eval_strategy": "steps", "eval_steps": 2}
+        _, watch, _ = train(tmp_path, hf.EpochCallback("score"), **settings)
+        assert [1, 1, 3] == watch.opened
+
     def test_mistakes_are_told(self, tmp_path):
-        """Nothing attached, or a metric that the evaluation has not."""
+        """No callback, nothing attached, or a metric that the evaluation has not."""
+        net = Net()
+        factory = hf.optimizer(SCHEME, cls=torch.optim.AdamW, lr=1e-2, weight_decay=0)
+        args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+        trainer = hf.RatioTrainer(net, args, optimizer_cls_and_kwargs=factory)
+        with pytest.warns(
+            NnlrWarning, match=r"goes by epochs, and nothing tells it .*EpochCallback"
+        ):
+            trainer.create_optimizer_and_scheduler(4)
         with pytest.raises(ConfigError, match=r"no optimizer of this trainer is attached"):
             train(tmp_path, hf.EpochCallback(), attach=False)
         with pytest.raises(

@@ -267,6 +267,21 @@ def test_the_best_weights_are_restored_when_a_phase_begins():
     assert not all(torch.equal(value, states[2][key]) for key, value in net.state_dict().items())
 
 
+@pytest.mark.parametrize("later", [{"epoch": 2}, {"step": 2}])
+def test_what_was_trained_since_the_best_epoch_is_undone_though_no_metric_followed(later):
+    """Where not each epoch is measured, or a phase begins within one; the rest goes along."""
+    net = stack()
+    phases = [{"train": "3.*"}, {"train": "2.*", **later, "earlier": 0.5}]
+    optimizer, run = attached(net, nnlr.unfreeze(phases, rest="trained", restore_best=True))
+    step(net, optimizer)
+    run.end_epoch(1.0)
+    best = copy.deepcopy(net.state_dict())
+    step(net, optimizer, 1)
+    run.end_epoch()
+    assert all(torch.equal(value, best[name]) for name, value in net.state_dict().items())
+    assert [1, 1, 1, 0.5] == of_layers(optimizer)
+
+
 def test_restoring_follows_bare_tensors_and_phases_by_steps():
     """Tensors without a module have no buffers; a phase by steps restores as well."""
     tensors = {"a": nn.Parameter(torch.ones(2)), "b": nn.Parameter(torch.ones(2))}
@@ -416,7 +431,7 @@ def test_an_epoch_without_a_metric_is_pointed_out_once():
     run.end_epoch()
     run.end_epoch(1.0)
     assert of_layers(optimizer) == [0, 0, 0, 1]
-    with pytest.raises(NnlrError, match="metric must be a finite number"):
+    with pytest.raises(NnlrError, match="metric must be a finite number, got nan"):
         run.end_epoch(math.nan)
 
 
@@ -455,12 +470,22 @@ def test_explain_says_until_when_a_parameter_is_frozen():
     plan = nnlr.resolve(stack(), scheme, lr=1, weight_decay=0)
     texts = [" ".join(plan.explain(f"{layer}.weight").split()) for layer in range(4)]
     assert (
-        "frozen until the metric has not improved for 1 epoch or step 9, then x 1 over 100"
+        "frozen until the metric has not fallen for 1 epoch or step 9, then x 1 over 100"
         in texts[0]
     )
-    assert "frozen until 0.5 of the run, then x 1 over 100 steps; x 0.1 from" in texts[1]
-    assert "frozen until epoch 2, then x 0.38 over 100 steps; x 0.1 from the metric" in texts[2]
-    assert "trained from the start, x 1; x 0.1 from the metric" in texts[3]
+    assert "frozen until 0.5 of the run, then x 1 over 100 steps; x 0.1 from phase 3 on" in texts[1]
+    assert "frozen until epoch 2, then x 0.38 over 100 steps; x 0.1 from phase" in texts[2]
+    assert "trained from the start, x 1; x 0.1 from phase" in texts[3]
+
+
+def test_explain_says_which_way_is_better_and_that_what_is_kept_has_no_warm_up():
+    """A metric of the wrong sign is seen before the run."""
+    phases = [{"train": "3.*"}, {"train": "*", "patience": 2, "warmup": 5}]
+    scheme = nnlr.unfreeze(phases, mode="max", keep="0.weight")
+    plan = nnlr.resolve(stack(), scheme, lr=1, weight_decay=0)
+    waits, kept = (" ".join(plan.explain(f"0.{name}").split()) for name in ("bias", "weight"))
+    assert "until the metric has not risen for 2 epochs, then x 1 over 5 steps" in waits
+    assert "trained from the start, x 1 weight decay" in kept
 
 
 def test_within_a_part_of_a_model():

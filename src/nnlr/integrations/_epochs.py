@@ -26,7 +26,7 @@ def attachments(optimizers: Iterable[object]) -> list[Attachment]:
         raise ConfigError(
             "EpochCallback tells nnlr.attach of epochs, and no optimizer of this trainer is "
             "attached to a plan that moves. Call nnlr.attach(optimizer, plan) where the optimizer "
-            "is built, or leave the callback out."
+            "is built (RatioTrainer does, if optimizer(...) made it), or leave the callback out."
         )
     return working
 
@@ -34,8 +34,10 @@ def attachments(optimizers: Iterable[object]) -> list[Attachment]:
 def measured(metrics: Mapping[str, object], name: str) -> float:
     """Return a metric by name, or refuse it with the nearest."""
     if name not in metrics:
+        hint = f"{nearest_hint(name, metrics)} There are: {listed(sorted(metrics))}."
+        none = "None was: log it in a validation, and let one run in each epoch."
         raise NnlrError(
             f"EpochCallback({name!r}): no metric of that name was measured. "
-            f"{nearest_hint(name, metrics)} There are: {listed(sorted(metrics)) or 'none'}."
+            + (hint.lstrip() if metrics else none)
         )
     return float(metrics[name])  # type: ignore[arg-type] # a number or a tensor

@@ -1,5 +1,6 @@
 """The ends of epochs in the Trainer of transformers."""
 
+from math import ceil
 from typing import Any
 
 from nnlr._arguments import text
@@ -9,7 +10,7 @@ from nnlr.integrations._installed import installed
 with installed("transformers"):
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-# An epoch that has ended is a whole number up to this.
+# An epoch of data with a length has ended at a whole number up to this.
 _NOISE = 1e-6
 
 
@@ -52,7 +53,8 @@ class EpochCallback(TrainerCallback):
     ) -> None:
         """End the epoch, unless its evaluation is still to come."""
         epoch = state.epoch or 0.0
-        if abs(epoch - round(epoch)) > _NOISE:  # the run ends within it
+        # Of data without a length no epoch is a whole number.
+        if abs(epoch - round(epoch)) > _NOISE and control.should_training_stop:  # within it
             return
         self._waits = control.should_evaluate and self.metric is not None
         if not self._waits:
@@ -72,7 +74,8 @@ class EpochCallback(TrainerCallback):
 
     def _last(self, state: TrainerState, epoch: float) -> float | None:
         """The metric of the last evaluation in an epoch, which the state remembers."""
-        entries = [e for e in state.log_history if e["epoch"] > epoch - 1 + _NOISE]
+        start = ceil(epoch - _NOISE) - 1
+        entries = [e for e in state.log_history if e["epoch"] > start + _NOISE]
         values = [e[key] for e in entries if (key := self._key(e)) in e]
         return float(values[-1]) if values else None
 

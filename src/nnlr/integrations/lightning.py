@@ -362,8 +362,14 @@ class EpochCallback(Callback):
         self._ended, self._value = state_dict["ended"], state_dict["value"]
 
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Look for what is attached."""
-        attachments(trainer.optimizers)
+        """Look for what is attached, and end the epoch of a checkpoint of its last step.
+
+        That is saved before the validation, and the trainer goes on with the next epoch.
+        """
+        before = trainer.current_epoch - 1
+        for attachment in attachments(trainer.optimizers):
+            if before == attachment.progress.epoch == self._ended + 1:
+                attachment.end_epoch()
 
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Note the metric, and end the epoch if its last batch is over."""

@@ -25,8 +25,9 @@ from nnlr._rows.rates import DECAYS, Decay, Rate
 from nnlr._schedule.keep_ratios import keep_ratios
 from nnlr._schedule.schedule import schedule
 from nnlr._select.selector import Selector
-from nnlr._text import shown
+from nnlr._text import shown, warn
 from nnlr.errors import ConfigError, NnlrError
+from nnlr.integrations._epochs import goes_by_epochs
 from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
 from nnlr.integrations._transformers_epochs import EpochCallback
@@ -268,3 +269,10 @@ class RatioTrainer(Trainer):
             prepared = self.accelerator._models
             wrapper = next((m for m in prepared if self.model in [*unwrapping(m)]), None)
             attach(optimizer, plan, model=wrapper, total_steps=steps)
+            callbacks = self.callback_handler.callbacks
+            if goes_by_epochs(plan) and not any(isinstance(c, EpochCallback) for c in callbacks):
+                warn(
+                    "A scheme of the plan goes by epochs, and nothing tells it where they end. "
+                    "Pass Trainer(callbacks=[EpochCallback('eval_loss')]), the callback of "
+                    "nnlr.integrations.transformers."
+                )

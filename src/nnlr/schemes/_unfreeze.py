@@ -200,7 +200,7 @@ class Unfreeze(Scheme):
             for always in (False, True):
                 chosen = indices & protected if always else indices - protected
                 name = f"phase{position}_kept" if always else f"phase{position}"
-                how = _how(settings, position, always=always)
+                how = _how(settings, position, self.mode, always=always)
                 factor = Factor(lr_mult=each.lr_mult, lr=each.lr, why=how)
                 if position or first_moves:
                     members[name] = Member(position, always)
@@ -209,6 +209,11 @@ class Unfreeze(Scheme):
                 traces |= dict.fromkeys(sorted(chosen), (step,))
         if self.rest == "frozen":
             rest = (Step("unfreeze", _LOCKED),)
+            traces |= {i: rest for i in range(len(model.params)) if i not in traces}
+        elif self.restore_best:  # a unit of its own, so that it is restored with the phases
+            members["rest"] = Member(len(phases), always=True)
+            moves = Moves("lr", "rest", "trained from the start, x 1")
+            rest = (Step("unfreeze", Factor(moves=moves, move=move)),)
             traces |= {i: rest for i in range(len(model.params)) if i not in traces}
         return traces
 
@@ -329,15 +334,16 @@ class Unfreeze(Scheme):
         )
 
 
-def _how(phases: Sequence[Checked], position: int, *, always: bool) -> str:
+def _how(phases: Sequence[Checked], position: int, mode: Mode, *, always: bool) -> str:
     """How a phase moves, in words: ``"frozen until epoch 2, then x 0.5 over 100 steps"``."""
     phase = phases[position]
-    how = f"trained from the start, {phase.rate}"
+    how = f"trained from the start, {(replace(phase, warmup=0) if always else phase).rate}"
     if not always and position:
-        how = f"frozen until {phase.when}, then {phase.rate}"
+        better = "fallen" if mode == "min" else "risen"
+        how = f"frozen until {phase.when(better)}, then {phase.rate}"
     later = [
-        f"x {after.earlier:.4g} from {after.when} on"
-        for after in phases[position + 1 :]
+        f"x {after.earlier:.4g} from phase {at} on"
+        for at, after in enumerate(phases[position + 1 :], position + 1)
         if after.earlier is not None
     ]
     return "; ".join([how, *later])

@@ -104,7 +104,7 @@ class Phases(Move):
 
     def _begin(self, units: "Sequence[Unit]") -> int:
         """Begin the next phase, from the best weights if that is wanted."""
-        if self.restore_best and units[0].memory.get("wait"):
+        if self.restore_best and "best" in units[0].memory:
             restore_best(units)
         last = _last(units) + 1
         for unit in units:

@@ -7,7 +7,7 @@ from typing import Any, Final, Required, TypedDict, get_type_hints
 
 from nnlr._arguments import is_listing, number, whole
 from nnlr._select.selector import Selector, as_selector
-from nnlr._text import nearest_hint, shown
+from nnlr._text import nearest_hint, plural, shown
 from nnlr.errors import NnlrError
 
 Parts = str | Selector | int | Sequence[str | Selector | int]
@@ -66,12 +66,11 @@ class Checked:
         by_step = self.step is not None and step >= self.step
         return by_step or (self.fraction is not None and part >= self.fraction)
 
-    @property
-    def when(self) -> str:
-        """When it begins, in words: ``"epoch 2"``."""
+    def when(self, better: str = "improved") -> str:
+        """When it begins, in words: ``"epoch 2"``; ``better`` is what a metric does."""
         points = []
         if self.patience is not None:
-            points.append(f"the metric has not improved for {_epochs(self.patience)}")
+            points.append(f"the metric has not {better} for {plural(self.patience, 'epoch')}")
         if self.epoch is not None:
             points.append(f"epoch {self.epoch}")
         if self.step is not None:
@@ -84,11 +83,7 @@ class Checked:
     def rate(self) -> str:
         """How fast it is trained, in words: ``"x 0.5 over 100 steps"``."""
         rate = f"x {self.lr_mult:.4g}" if self.lr is None else f"lr {self.lr:.4g}"
-        return f"{rate} over {self.warmup} steps" if self.warmup else rate
-
-
-def _epochs(count: int) -> str:
-    return f"{count} epochs" if count != 1 else "1 epoch"
+        return f"{rate} over {plural(self.warmup, 'step')}" if self.warmup else rate
 
 
 def checked(phase: object, position: int) -> tuple[tuple[Selector | int, ...], Checked]:
@@ -142,16 +137,17 @@ def in_order(phases: Sequence[Checked]) -> None:
     if len(phases) < 2:
         raise NnlrError(
             "unfreeze needs at least two phases: [{'train': 'head.*'}, {'train': '*', 'epoch': 2}]."
+            " To train one part for the whole run, lock the others: nnlr.freeze('body.*')."
         )
-    if phases[0].when != "the start":
+    if phases[0].when() != "the start":
         raise NnlrError(
-            f"phases[0] begins with training, and not at {phases[0].when}. What is trained from "
+            f"phases[0] begins with training, and not at {phases[0].when()}. What is trained from "
             "the start comes first."
         )
     if phases[0].earlier is not None:
         raise NnlrError("phases[0] has no earlier phases, and so no 'earlier'.")
     for position, phase in enumerate(phases[1:], 1):
-        if phase.when == "the start":
+        if phase.when() == "the start":
             raise NnlrError(
                 f"phases[{position}] does not say when it begins: 'epoch', 'step', 'fraction' or "
                 "'patience'."
