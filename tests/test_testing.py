@@ -81,7 +81,7 @@ class TestMovingLaws(SchemeLaws):
         ]
 
     def models(self):
-        return super().models()[:3]
+        return super().models()[1:3]
 
 
 class TestCustomLaws(SchemeLaws):

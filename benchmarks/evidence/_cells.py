@@ -59,7 +59,7 @@ def _value(text):
 
 def select(rows, **settings):
     """The cells with these settings."""
-    return [row for row in rows if all(row[key] == value for key, value in settings.items())]
+    return [row for row in rows if settings.items() <= row.items()]
 
 
 def spread(values, digits=2):

@@ -51,6 +51,7 @@ def twin(name, lr_mults=(), wd_mults=((".*/kernel$", 1.0),), schedule=None):
     return speed, peak * WD * first(wd_mults, name, 0.0)
 
 
+@pytest.mark.no_cover
 class TestLaws(SchemeLaws):
     def schemes(self):
         return [

@@ -28,6 +28,7 @@ def alexnet(width=4):
     )
 
 
+@pytest.mark.no_cover
 class TestCaffeLaws(SchemeLaws):
     def schemes(self):
         return [

@@ -27,6 +27,7 @@ def net(*layers):
 BOTH = ("lr_mult: 1 decay_mult: 1", "lr_mult: 2 decay_mult: 0")
 
 
+@pytest.mark.no_cover
 class TestLaws(SchemeLaws):
     def schemes(self):
         text = net(layer("a", "InnerProduct", *BOTH), layer("0", "InnerProduct", "lr_mult: 0"))

@@ -94,6 +94,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.no_cover
 class TestCompletePLaws(SchemeLaws):
     """The laws of schemes hold."""
 

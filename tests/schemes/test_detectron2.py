@@ -77,6 +77,7 @@ def twin(
     return result
 
 
+@pytest.mark.no_cover
 class TestLaws(SchemeLaws):
     def schemes(self):
         return [

@@ -92,6 +92,7 @@ def tower(count, name="", *, headed=True):
     return [Layer(i, count - 1, name, parts[i]) for i in range(count)]
 
 
+@pytest.mark.no_cover
 class TestDiscriminativeLaws(SchemeLaws):
     def schemes(self):
         def halves(model):

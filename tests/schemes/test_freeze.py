@@ -55,6 +55,7 @@ class TwoTowers(Indexer):
         return "TwoTowers()"
 
 
+@pytest.mark.no_cover
 class TestFreezeLaws(SchemeLaws):
     def schemes(self):
         return [

@@ -16,6 +16,7 @@ from tests.helpers import same_weights
 STAGES = {f"{at}.*": at for at in range(4)}
 
 
+@pytest.mark.no_cover
 class TestFreezeOutLaws(SchemeLaws):
     """The laws, while layers freeze."""
 

@@ -31,6 +31,7 @@ def rates(scheme, model=None):
     return [row.lr_mult for row in plan_of(scheme, model)]
 
 
+@pytest.mark.no_cover
 class TestLayerDecayLaws(SchemeLaws):
     """The laws, for every kind of indexer and every argument."""
 
@@ -48,6 +49,7 @@ class TestLayerDecayLaws(SchemeLaws):
         return int(param.name.split(".")[0])
 
 
+@pytest.mark.no_cover
 class TestNamedLaws(SchemeLaws):
     """The laws, where parts of layers are known."""
 

@@ -181,6 +181,7 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(torch.zeros(4, 2))
 
 
+@pytest.mark.no_cover
 class TestLoraPlusLaws(SchemeLaws):
     def schemes(self):
         return [

@@ -77,6 +77,7 @@ def standard(apply_wd_to_qk_layernorm=False):
     return {ParamKey(with_name_predicate=spared): {"wd_mult": 0.0}}
 
 
+@pytest.mark.no_cover
 class TestLaws(SchemeLaws):
     def schemes(self):
         return [

@@ -85,6 +85,7 @@ def ours(net, config, **kwargs):
     return {n: of[id(p)] for n, p in net.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.no_cover
 class TestLaws(SchemeLaws):
     def schemes(self):
         return [

@@ -25,6 +25,7 @@ from tests.schemes.mm_models import (
 )
 
 
+@pytest.mark.no_cover
 class TestLaws(SchemeLaws):
     def models(self):
         model = named("Net", get_layer_depth=lambda _, name: ("blocks.2" in name, 3))

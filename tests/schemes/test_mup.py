@@ -127,6 +127,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.no_cover
 class TestMupLaws(SchemeLaws):
     """The laws of schemes hold."""
 

@@ -70,6 +70,7 @@ class Tree(nn.Module):
             module.register_parameter(leaf, nn.Parameter(torch.zeros(shape)))
 
 
+@pytest.mark.no_cover
 class TestLaws(SchemeLaws):
     """The laws of all schemes."""
 

@@ -16,6 +16,7 @@ def resolve(model, *schemes, **kwargs):
     return nnlr.resolve(model, *schemes, lr=LR, weight_decay=WD, **kwargs)
 
 
+@pytest.mark.no_cover
 class TestRolesLaws(SchemeLaws):
     """Tables keep the laws of schemes."""
 

@@ -24,6 +24,7 @@ def reasons(model, **choices):
     return {p.name: None if f.algorithm == "muon" else f.why for p, f in pairs}
 
 
+@pytest.mark.no_cover
 class TestRouteLaws(SchemeLaws):
     def schemes(self):
         return [

@@ -45,6 +45,7 @@ def twin(net, groups):
     return result, used
 
 
+@pytest.mark.no_cover
 class TestLaws(SchemeLaws):
     def schemes(self):
         return [

@@ -17,6 +17,7 @@ from nnlr.testing import SchemeLaws
 HEAD_FIRST = [{"train": "3.*"}, {"train": "*", "epoch": 1}]
 
 
+@pytest.mark.no_cover
 class TestUnfreezeLaws(SchemeLaws):
     def schemes(self):
         phases = [{"train": "*weight"}, {"train": "*", "step": 2, "lr_mult": 0.5, "earlier": 0}]

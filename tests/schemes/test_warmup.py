@@ -15,6 +15,7 @@ LAYERS = {f"{at}.*": at for at in range(3)}
 BIASES = nnlr.role("bias")
 
 
+@pytest.mark.no_cover
 class TestWarmupLaws(SchemeLaws):
     """The laws, while layers begin."""
 

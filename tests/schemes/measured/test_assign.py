@@ -308,13 +308,13 @@ def test_moves_can_be_copied_and_pickled():
         assert other.rule == move.rule
 
 
+@pytest.mark.no_cover
 class TestMeasured(SchemeLaws):
     """The laws of schemes."""
 
     def schemes(self):
         return [
-            nnlr.assign("rgn", "max", every=2, by="tensor"),
-            nnlr.auto_rgn(2, batches=2),
+            nnlr.assign("rgn", "max", every=2, batches=2, by="tensor"),
             nnlr.alpha_decay(min_eigenvalues=2, keep_first=False),
             nnlr.llr(every=3, min_eigenvalues=2, ramp=2),
         ]
