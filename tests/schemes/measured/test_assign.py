@@ -131,6 +131,8 @@ def test_what_moves_together():
     blocks.head, blocks.scale = nn.Linear(3, 2), nn.Parameter(torch.ones(3))
     assert [*units("layer", blocks)] == ["layer0", "layer1", "layer2", "layer3"]
     assert units("module", nn.Sequential(nn.BatchNorm1d(3), nn.Linear(4, 4))).keys() == {"0", "1"}
+    with pytest.raises(NnlrError, match=r"by='layer': .*count layers by\. Pass by='module'"):
+        units("layer", nn.Linear(3, 3))
     bare = {name: nn.Parameter(torch.ones(2)) for name in ("a.weight", "a.bias", "scale")}
     assert units("module", bare) == {"a": ["a.weight", "a.bias"], "tensors": ["scale"]}
 
@@ -235,6 +237,7 @@ def test_under_a_gradient_scaler_the_scale_does_not_count(fused):
         (lambda unit: torch.ones(2), "max", r"gave tensor\(\[1., 1.\]\) .*a tensor of one element"),
         (lambda unit: torch.tensor(True), "max", r"gave tensor\(True\)"),
         (lambda unit: 1.0, lambda values: None, "gave None .*a list of multipliers"),
+        (lambda unit: 1.0, max, "assign.*max, every=1. gave 1.0 .*a list of multipliers"),
         (lambda unit: 1.0, lambda values: [1.0], "gave 1 multipliers for 3 statistics"),
         (
             lambda unit: 1.0,

@@ -156,13 +156,15 @@ class Measured(Move):
         if not units:
             return
         values = [unit.memory["sum"] / unit.memory["count"] for unit in units]
-        mults = self.mapping(values)
-        if not hasattr(mults, "__len__"):
+        result = self.mapping(values)
+        try:
+            mults = list(result)
+        except TypeError:
             raise ConfigError(
-                f"The mapping of {units[0].source} gave {shown(mults, typed=True)}: it returns a "
+                f"The mapping of {units[0].source} gave {shown(result, typed=True)}: it returns a "
                 "list of multipliers, one for each statistic, in order.",
-                value=mults,
-            )
+                value=result,
+            ) from None
         if len(mults) != len(values):
             raise ConfigError(
                 f"The mapping of {units[0].source} gave {len(mults)} multipliers for "

@@ -13,6 +13,7 @@ from nnlr._model.describe import ModelInfo
 from nnlr._model.names import owner_of
 from nnlr.depth import as_indexer
 from nnlr.depth._layer import Layer, Layers, layers_of
+from nnlr.errors import NnlrError
 
 By = Literal["tensor", "module", "layer"]
 
@@ -49,7 +50,11 @@ def units_of(model: ModelInfo, by: By, among: Iterable[int]) -> list[Unit]:
         names = [follows.get(param.owner, param.owner) or model.label for param in model.params]
     layers: Layers = [None] * len(names)
     if by == "layer":
-        layers = layers_of(as_indexer("auto"), model)
+        try:
+            layers = layers_of(as_indexer("auto"), model)
+        except NnlrError as error:
+            cause = str(error).partition("\n")[0]
+            raise NnlrError(f"by='layer': {cause} Pass by='module' or by='tensor'.") from error
         names = [unit_of(layer) or name for name, layer in zip(names, layers, strict=True)]
     members: dict[str, list[int]] = {}
     for index in sorted(among):
