@@ -319,6 +319,35 @@ def test_checkpoints_by_position_and_of_plain_torch_go_on():
     assert rates(third[2]) == close(rates(optimizer))
 
 
+@pytest.mark.parametrize("mult", [1, 0.5])
+def test_groups_without_multipliers_move_and_resume(mult):
+    """Of an optimizer of plain torch the rate that it was built with is base times multiplier."""
+    runs = []
+    for _ in range(2):
+        net = network()
+        plan = plan_of(net, nnlr.rule("*", lr_mult=mult).at(lambda t: 1 - t))
+        optimizer = torch.optim.AdamW(net.parameters(), lr=BASE)
+        runs.append((net, optimizer, nnlr.attach(optimizer, plan, total_steps=TOTAL)))
+    (net, optimizer, attached), (_, other, resumed) = runs
+    train(net, optimizer, attached, 5)
+    other.load_state_dict(optimizer.state_dict())
+    assert resumed.progress.step == 5
+    for each in (optimizer, other):
+        assert each.param_groups[0]["lr"] == close(BASE * (1 - 5 / TOTAL))
+        kinds = {finding.kind for finding in nnlr.check(net, each)}
+        assert ("base-rate" in kinds) == (mult != 1)
+
+
+def test_the_run_is_as_far_as_the_group_that_is_furthest():
+    """The note of a group that was new to a run may be behind."""
+    net, _, optimizer, attached = make(decayed(0.5))
+    train(net, optimizer, attached, 6)
+    state = copy.deepcopy(optimizer.state_dict())
+    state["param_groups"][-1]["moved"]["step"] = 2
+    optimizer.load_state_dict(state)
+    assert attached.progress.step == 6
+
+
 def test_a_foreign_scheduler_goes_on_where_it_was():
     """The checkpoint of a run under a scheduler of torch has its rates."""
     scheme = decayed(0.5)().where("[012].*") * nnlr.rule("3.*", lr_mult=0.5)

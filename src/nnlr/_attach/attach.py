@@ -257,7 +257,7 @@ class Attachment(AtWork):
         before = counts.get("total_steps", 0)
         if before and self.total_steps and before != self.total_steps:
             warn(
-                f"The run was to take {before:,} steps when it was saved, and now total_steps is "
+                f"So far the run was to take {before:,} steps, and now total_steps is "
                 f"{self.total_steps:,}, which counts: what moves by the part of the run that is "
                 f"done is at step {self._step:,} of those."
             )

@@ -7,6 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from nnlr._declare.moves import Setting
+from nnlr._rows.row import PlanRow
 from nnlr._rows.units import Mover, Unit
 from nnlr._schedule.base_rate import Group
 from nnlr._schedule.moved import COPIES, COUNTS, MOVED, Copies, read, written
@@ -50,9 +51,11 @@ class Driven:
 def driven_groups(optimizer: Optimizer, movers: Sequence[Mover]) -> list[Driven]:
     """Return the groups that move; refuse those in which some parameters move otherwise."""
     units: dict[int, list[tuple[Mover, Unit]]] = {}
+    rows: dict[int, PlanRow] = {}
     for mover, unit in _all(movers):
-        for tensor in unit.tensors:
-            units.setdefault(id(tensor), []).append((mover, unit))
+        for param in unit.params:
+            units.setdefault(id(param.tensor), []).append((mover, unit))
+            rows[id(param.tensor)] = param.row
     driven = []
     for group in optimizer.param_groups:
         of_each = [units.get(id(tensor), []) for tensor in group["params"]]
@@ -68,7 +71,9 @@ def driven_groups(optimizer: Optimizer, movers: Sequence[Mover]) -> list[Driven]
         fixed: dict[Setting, float] = {}
         for _, unit in first:
             key = MULTIPLIERS[unit.setting]
-            fixed[unit.setting] = float(origin.get(key, group.get(key, 1.0)))
+            # Groups that were built by hand may have none: the plan's, from then on.
+            of_plan = getattr(rows[id(group["params"][0])], key)
+            fixed[unit.setting] = float(origin.setdefault(key, of_plan))
         driven.append(Driven(group, first, fixed))
     present = {id(t) for group in optimizer.param_groups for t in group["params"]}
     for _, unit in _all(movers):
