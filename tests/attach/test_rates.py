@@ -341,6 +341,19 @@ def test_groups_that_are_added_later_are_not_touched():
     assert attached.progress.step == 2
 
 
+def test_a_group_that_is_added_later_tells_the_base_if_all_others_move():
+    """With a multiplier it shows where others have brought the base rate."""
+    net = network()
+    plan = plan_of(net, nnlr.rule("*").at(falling))
+    optimizer = plan.optimizer(torch.optim.SGD, names=False)
+    nnlr.attach(optimizer, plan)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr_mult": 1.0})
+    optimizer.step()
+    optimizer.param_groups[-1]["lr"] = BASE / 5
+    optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == close(BASE / 5 / 3)
+
+
 def test_several_algorithms_move_each_on_its_own_base():
     """One optimizer of two classes: the moves act in both."""
     net = network()
