@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import lr_scheduler as lrs
 
 import nnlr
-from nnlr import NnlrWarning
+from nnlr import NnlrError, NnlrWarning
 from tests.attach.moving import (
     BASE,
     LAYERS,
@@ -394,6 +394,8 @@ def test_a_second_attach_takes_the_place_of_the_first():
         nnlr.attach(optimizer, plan_of(other := network(), decayed(0.5)()), model=other)
     train(net, optimizer, again, 1)
     assert again.progress.step == 5
+    with pytest.raises(NnlrError, match=r"at work no more: .* the last call returned"):
+        attached.end_epoch()
     again.remove()
     before = rates(optimizer)
     backward(net, 0)

@@ -169,6 +169,9 @@ class TestLightning:
             fit(still, light.EpochCallback(), epochs=1)
         with pytest.raises(NnlrError, match=r"'val_los'\): no metric .* Nearest: 'val_loss'"):
             fit(Module(), light.EpochCallback("val_los"), epochs=1)
+        late = Module(nnlr.unfreeze([{"train": "head.*"}, {"train": "*", "epoch": 1}]))
+        with pytest.warns(NnlrWarning, match="when 1 epoch has ended, and the run has 1: what it"):
+            fit(late, light.EpochCallback(), epochs=1)
         with pytest.raises(NnlrError, match=r"'val_loss'\): no metric .* log it in a validation"):
             fit(Quiet(), light.EpochCallback("val_loss"), epochs=1, loader=False)
 
@@ -302,7 +305,10 @@ class TestTransformers:
     def test_without_a_metric_epochs_end_as_they_do(self, tmp_path):
         """A run that stops within an epoch does not end it."""
         scheme = nnlr.unfreeze([{"train": "head.*"}, {"train": "*", "epoch": 2}])
-        net, watch, _ = train(tmp_path, hf.EpochCallback(), scheme=scheme, max_steps=5)
+        with pytest.warns(
+            NnlrWarning, match="2 epochs have ended, and the run has 2: what it opens"
+        ):
+            net, watch, _ = train(tmp_path, hf.EpochCallback(), scheme=scheme, max_steps=5)
         assert ([1, 1], 1) == (watch.opened, opened(net))
 
     def test_epochs_of_data_without_a_length_end_as_others_do(self, tmp_path):

@@ -28,7 +28,7 @@ from nnlr._schedule.base_rate import Group, as_float, runs_step_hooks
 from nnlr._schedule.moved import MOVED, note
 from nnlr._schedule.origin import note_origin
 from nnlr._text import listed, plural, warn
-from nnlr.errors import ConfigError
+from nnlr.errors import ConfigError, NnlrError
 from nnlr.optim._wrapped import unwrapped
 from nnlr.report._moves import attached_text, ends
 
@@ -103,7 +103,16 @@ class Attachment(AtWork):
         Args:
             metric: A finite number that was measured on held-out data, if a scheme follows one; in
                 several processes the same in all of them.
+
+        Raises:
+            NnlrError: If the metric is no such number, or this is at work no more: after
+                ``remove()``, or a later :func:`attach`.
         """
+        if not self._hooks:
+            raise NnlrError(
+                "This attachment is at work no more: remove() was called, or nnlr.attach again, as "
+                "configure of Lightning and RatioTrainer do. Tell what the last call returned."
+            )
         value = None if metric is None else number(metric, "metric", minimum=-inf)
         self._refresh()
         self._epoch += 1

@@ -97,6 +97,8 @@ class Move:
     Attributes:
         needs_total: Whether it has to know how many steps the run has.
         needs_epochs: Whether it has to be told of the ends of epochs.
+        opens_at: How many epochs have to end before nothing waits any more, as far as that is
+            known; the callbacks of trainers compare it with the length of the run.
         locks: Whether parameters that it moves to 0 lose gradient for as long.
         drops_state: Whether they lose the optimizer's state too, and start afresh later.
         norm_eval: Whether normalisation layers that are locked so have a forward as in eval mode:
@@ -105,6 +107,7 @@ class Move:
 
     needs_total: bool = False
     needs_epochs: bool = False
+    opens_at: int = 0
     locks: bool = False
     drops_state: bool = False
     norm_eval: bool = False

@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 
 from nnlr._attach.attach import Attachment, attachment_of
 from nnlr._plan import Plan
-from nnlr._text import listed, nearest_hint
+from nnlr._text import listed, nearest_hint, plural, warn
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.optim._wrapped import unwrapped
 
@@ -29,6 +29,17 @@ def attachments(optimizers: Iterable[object]) -> list[Attachment]:
             "is built (RatioTrainer does, if optimizer(...) made it), or leave the callback out."
         )
     return working
+
+
+def warn_if_short(working: Iterable[Attachment], epochs: int | None) -> None:
+    """Warn of a run that ends before all that waits for an epoch has begun."""
+    last = max(mover.move.opens_at for each in working for mover in each._movers)
+    if epochs is not None and 0 < epochs <= last:
+        warn(
+            f"The last phase begins when {plural(last, 'epoch')} "
+            f"{'has' if last == 1 else 'have'} ended, and the run has {epochs}: what it opens is "
+            "never trained. Train longer, begin phases earlier, or by 'fraction' of the run."
+        )
 
 
 def measured(metrics: Mapping[str, object], name: str) -> float:

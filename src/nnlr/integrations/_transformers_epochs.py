@@ -4,7 +4,7 @@ from math import ceil
 from typing import Any
 
 from nnlr._arguments import text
-from nnlr.integrations._epochs import attachments, measured
+from nnlr.integrations._epochs import attachments, measured, warn_if_short
 from nnlr.integrations._installed import installed
 
 with installed("transformers"):
@@ -44,7 +44,9 @@ class EpochCallback(TrainerCallback):
         next epoch.
         """
         self._waits = False
-        for attachment in attachments([run["optimizer"]]):
+        working = attachments([run["optimizer"]])
+        warn_if_short(working, state.num_train_epochs)
+        for attachment in working:
             for _ in range(int((state.epoch or 0.0) + _NOISE) - attachment.progress.epoch):
                 attachment.end_epoch()
 

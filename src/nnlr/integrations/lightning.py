@@ -22,7 +22,7 @@ from nnlr._schedule.schedule import Courses
 from nnlr._schedule.schedule import schedule as schedule_of
 from nnlr._text import listed, shown, warn
 from nnlr.errors import NnlrError
-from nnlr.integrations._epochs import attachments, goes_by_epochs, measured
+from nnlr.integrations._epochs import attachments, goes_by_epochs, measured, warn_if_short
 from nnlr.integrations._installed import installed
 from nnlr.integrations._processes import agree_if_whole
 from nnlr.report import Monitor
@@ -367,7 +367,9 @@ class EpochCallback(Callback):
         That is saved before the validation, and the trainer goes on with the next epoch.
         """
         before = trainer.current_epoch - 1
-        for attachment in attachments(trainer.optimizers):
+        working = attachments(trainer.optimizers)
+        warn_if_short(working, trainer.max_epochs)
+        for attachment in working:
             if before == attachment.progress.epoch == self._ended + 1:
                 attachment.end_epoch()
 

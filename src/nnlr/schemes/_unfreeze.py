@@ -68,8 +68,8 @@ def unfreeze(
             ``"fine_tune"``, likewise at half the rate, as in fastai; ``"finetuning_scheduler"``,
             the schedule that finetuning-scheduler generates.
         groups: What numbers count, from the input to the head, as in :func:`discriminative`.
-        epochs: How many epochs a phase of a published order lasts, or lasts at most if
-            there is ``patience``; by default 1, or without end.
+        epochs: How many epochs a phase of a published order lasts; with ``patience``, phase n
+            begins at epoch ``n * epochs`` at the latest. By default 1, or without end.
         patience: That of all phases that have none of their own, >= 1.
         min_delta: By how much a metric has to be better to count as better, >= 0.
         mode: Whether a metric is better if it is ``"min"`` or ``"max"``.

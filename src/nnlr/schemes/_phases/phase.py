@@ -61,6 +61,12 @@ class Checked:
         """Whether it begins at the end of an epoch."""
         return self.epoch is not None or self.patience is not None
 
+    @property
+    def fixed_epoch(self) -> int:
+        """The epoch at which it begins, if nothing else can begin it, else 0."""
+        others = (self.patience, self.step, self.fraction)
+        return self.epoch or 0 if others == (None, None, None) else 0
+
     def reached(self, step: int, part: float) -> bool:
         """Whether a step, or a part of the run, has been reached at which it begins."""
         by_step = self.step is not None and step >= self.step
