@@ -21,6 +21,7 @@ class ByDepth(nnlr.Scheme):
         ]
 
 
+@pytest.mark.no_cover
 class TestRuleLaws(SchemeLaws):
     def schemes(self):
         return [
@@ -32,6 +33,7 @@ class TestRuleLaws(SchemeLaws):
         ]
 
 
+@pytest.mark.no_cover
 class TestRulesLaws(SchemeLaws):
     def schemes(self):
         listed = [
@@ -84,6 +86,7 @@ class TestMovingLaws(SchemeLaws):
         return super().models()[1:3]
 
 
+@pytest.mark.no_cover
 class TestCustomLaws(SchemeLaws):
     def schemes(self):
         return [ByDepth(), ByDepth() * ByDepth(), ByDepth().within("1")]

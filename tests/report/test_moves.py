@@ -294,7 +294,7 @@ class TestAttached:
         work = nnlr.attach(plan.optimizer(torch.optim.SGD), plan, model=net, total_steps=10)
         assert "layer{0..4}" in str(work)
 
-    @pytest.mark.parametrize("blocks", [30, 100])
+    @pytest.mark.parametrize("blocks", [30, pytest.param(100, marks=pytest.mark.no_cover)])
     def test_many_units_fit_a_screen(self, blocks):
         """At most 60 lines of 80 columns."""
         work = attached(3, blocks)[2]

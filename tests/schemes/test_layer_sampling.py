@@ -61,6 +61,7 @@ def periods(count, **settings):
     return chosen
 
 
+@pytest.mark.no_cover
 def test_random_is_uniform_without_replacement():
     """Of 600 periods each block is in a third, each pair in a fifteenth, and none is like the last.
 

@@ -727,7 +727,7 @@ class TestReadout:
             found = plan(net, scheme)
             nnlr.apply_init(net, found)
             steps.append((net, found.optimizer(torch.optim.AdamW)))
-        for _ in range(100):
+        for _ in range(30):
             outs = []
             for net, optimizer in steps:
                 logits = net(tokens).logits

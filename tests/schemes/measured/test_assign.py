@@ -137,6 +137,7 @@ def test_what_moves_together():
     assert units("module", bare) == {"a": ["a.weight", "a.bias"], "tensors": ["scale"]}
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("cls", "ramp"), [(torch.optim.AdamW, 3), (nnlr.optim.SGD, 0)])
 def test_a_resumed_run_goes_on_to_the_last_bit(cls, ramp):
     """In the middle of a ramp and of a mean over batches."""
