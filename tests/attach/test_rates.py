@@ -354,6 +354,21 @@ def test_a_group_that_is_added_later_tells_the_base_if_all_others_move():
     assert optimizer.param_groups[0]["lr"] == close(BASE / 5 / 3)
 
 
+def test_the_base_is_read_off_a_group_that_is_at_the_base():
+    """A scheduler with a floor for all groups leaves ten times the base less than ten times it."""
+    net = network()
+    plan = plan_of(net, nnlr.rule("0.*").at(falling) * nnlr.rule("1.*", lr_mult=10))
+    optimizer = plan.optimizer(torch.optim.SGD)
+    nnlr.attach(optimizer, plan)
+    for group in optimizer.param_groups:
+        if group["lr_mult"] == 1 and "2.weight" in group["param_names"]:
+            group["lr"] = BASE / 2
+    optimizer.step()
+    assert rates(optimizer) == close(
+        {"0.weight": BASE / 4, "1.weight": BASE * 10, "2.weight": BASE / 2}
+    )
+
+
 def test_several_algorithms_move_each_on_its_own_base():
     """One optimizer of two classes: the moves act in both."""
     net = network()
