@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!nnlr\b).*"),  # names of others, whose pages are not read
     (
         r"py:.*",
-        r"nnlr\..*\.(Key|KeyLike|Module|Opt|Scheduling|Scope|Slot|Writer)",
+        r"nnlr\..*\.(Key|KeyLike|Module|Opt|Param|Scheduling|Scope|Slot|Writer)",
     ),  # types without a page
 ]
 
@@ -152,7 +152,7 @@ def write_example(app, error):
 
 # --- names ----------------------------------------------------------------------------
 
-MODULES = ("checkpoint", "config", "depth", "errors", "optim", "report", "testing", "torch7")
+MODULES = ("checkpoint", "config", "depth", "errors", "optim", "report", "torch7")
 
 
 def public_names():

@@ -83,9 +83,9 @@ def test_the_warm_up_of_a_recipe_is_overruled():
     with pytest.raises(nnlr.NnlrError, match=r"Pass fewer, or a share"):
         steps.scheduler(optimizer, total_steps=1000)
     made = steps.scheduler(optimizer, total_steps=1000, warmup=0.1, warmup_steps=None)
-    assert made.scheduler.warmup == 100
+    assert (made.scheduler.warmup, made.scheduler.warmup_steps) == (0.1, None)
     made = share.scheduler(optimizer, total_steps=1000, warmup=None, warmup_steps=7)
-    assert made.scheduler.warmup == 7
+    assert (made.scheduler.warmup, made.scheduler.warmup_steps) == (None, 7)
 
 
 @pytest.mark.parametrize(

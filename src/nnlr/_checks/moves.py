@@ -54,14 +54,15 @@ def other_length(subject: Subject) -> Iterator[Finding]:
     for scheduler in subject.schedulers:
         optimizer = subject.optimizer_of(scheduler)
         attached = None if optimizer is None else attachment_of(optimizer)
-        steps = getattr(scheduler, "total_steps", None)
+        inner = getattr(scheduler, "scheduler", scheduler)  # of ours
+        steps = getattr(inner, "total_steps", None)
         if attached is not None and attached.total_steps and isinstance(steps, int):
             if abs(steps - attached.total_steps) <= 1:  # some count the start as one
                 continue
             yield warning(
                 "other-length",
                 (),
-                cause=f"{class_of(scheduler)} is built for {steps:,} steps, and what moves by the "
+                cause=f"{class_of(inner)} is built for {steps:,} steps, and what moves by the "
                 f"part of the run that is done for {attached.total_steps:,}",
                 fix="If they count the same steps, attach the plan for as many: "
                 f"attached = nnlr.attach(optimizer, plan, total_steps={steps})",

@@ -7,6 +7,7 @@ from torch.optim.lr_scheduler import SequentialLR
 
 from nnlr._checks.subject import is_ours
 from nnlr._schedule.rehearsal import Scheduling
+from nnlr._schedule.warmup_decay import WarmupDecay
 
 # Arguments that say where to begin, not what to do.
 _BEGINNING: Final = ("last_epoch", "initialize")
@@ -26,13 +27,18 @@ def call_of(scheduler: Scheduling, name: str = "scheduler") -> str:
         scheduler = scheduler.scheduler
     if hasattr(scheduler, "_schedulers"):  # no space: code begins behind the last colon and one
         return f"scheduler = nnlr.schedule(optimizer, lambda opt:{_built(scheduler, name)})"
-    arguments = [class_of(scheduler), *arguments_of(scheduler, name)]
+    arguments = [_class(scheduler), *arguments_of(scheduler, name)]
     return f"scheduler = nnlr.schedule(optimizer, {', '.join(arguments)})"
+
+
+def _class(scheduler: Scheduling) -> str:
+    """The code for a scheduler's class; those of others are the user's imports."""
+    return f"{'nnlr.' * isinstance(scheduler, WarmupDecay)}{class_of(scheduler)}"
 
 
 def _built(scheduler: Scheduling, path: str) -> str:
     """The code that builds a scheduler, or a chain of some, on ``opt``."""
-    name, parts = class_of(scheduler), getattr(scheduler, "_schedulers", None)
+    name, parts = _class(scheduler), getattr(scheduler, "_schedulers", None)
     if parts is None:
         return f"{name}({', '.join(['opt', *arguments_of(scheduler, path)])})"
     built = [_built(part, f"{path}._schedulers[{at}]") for at, part in enumerate(parts)]
@@ -72,7 +78,7 @@ def _argument(scheduler: Scheduling, name: str) -> object:
         [group.get(name, ...) for group in groups],
     ):
         first = values[0] if values else ...
-        is_plain = first is None or isinstance(first, bool | int | float | str | list)
+        is_plain = first is None or isinstance(first, bool | int | float | str | list | tuple)
         if is_plain and all(value == first for value in values):
             return first
     return ...
