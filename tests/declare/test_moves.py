@@ -27,6 +27,7 @@ def test_progress_is_a_number_that_knows_its_steps():
     ("function", "message"),
     [
         (3, r"at must be a function such as lambda t: 1 - t, got 3 \(int\)"),
+        (nnlr.Move, r"at needs a move, not its class. Make one: Move\(...\)"),
         (lambda: 1.0, r"at needs a function of progress, f\(t\), or .* of 0 arguments"),
         (lambda t, layer, more: 1.0, r"f\(t, layer\), got .* of 3 arguments"),
     ],

@@ -436,6 +436,17 @@ def test_an_epoch_without_a_metric_is_pointed_out_once():
         run.end_epoch(math.nan)
 
 
+def test_a_phase_at_a_step_that_the_run_does_not_have_is_pointed_out():
+    """Where a step alone begins it; a fraction may begin it too, and then it is never late."""
+    late = [{"train": "3.*"}, {"train": "*", "step": 9}]
+    with pytest.warns(NnlrWarning, match="waits until step 9, and the run has 9"):
+        attached(stack(), nnlr.unfreeze(late), total_steps=9)
+    attached(stack(), nnlr.unfreeze(late), total_steps=10)
+    attached(stack(), nnlr.unfreeze(late))
+    either = [{"train": "3.*"}, {"train": "*", "step": 9, "fraction": 0.5}]
+    attached(stack(), nnlr.unfreeze(either), total_steps=9)
+
+
 def test_a_run_in_which_no_epoch_ends_is_pointed_out_at_its_end():
     """Phases by epochs would never begin, in silence; others have no need of it."""
     net = stack()
@@ -446,7 +457,8 @@ def test_a_run_in_which_no_epoch_ends_is_pointed_out_at_its_end():
     ):
         step(net, optimizer)
     scheme = nnlr.unfreeze([{"train": "3.*"}, {"train": "*", "step": 1}])
-    optimizer, _ = attached(net, scheme, total_steps=1)
+    optimizer, _ = attached(net, scheme, total_steps=2)
+    step(net, optimizer)
     step(net, optimizer)
 
 

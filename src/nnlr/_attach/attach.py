@@ -20,6 +20,7 @@ from nnlr._attach.driven import driven_groups, recall
 from nnlr._attach.locks import Locks, refuse_ddp, warn_of_ddp
 from nnlr._attach.norms import set_norm_eval
 from nnlr._attach.rates import Rates
+from nnlr._attach.warnings import warn_of_late_steps, warn_of_no_decay
 from nnlr._declare.moves import Progress, Setting
 from nnlr._model.names import Source
 from nnlr._plan import Plan
@@ -370,28 +371,14 @@ def attach(
     located = locate(plan.rows, source, partial=partial)
     earlier = attachment_of(optimizer)
     attachment = Attachment(optimizer, plan, located, source, total_steps)
-    _warn_of_no_decay(attachment)
+    warn_of_no_decay(attachment.units)
+    warn_of_late_steps(attachment._movers, total_steps)
     if earlier is not None:
         earlier.remove()
     stop_waiting(optimizer)
     if model is None:
         warn_of_ddp(attachment._movers)
     return attachment
-
-
-def _warn_of_no_decay(attachment: Attachment) -> None:
-    """Warn of schemes that move weight decay where there is none."""
-    decays: dict[str, set[float]] = {}
-    for unit in attachment.units:
-        if unit.setting == "weight_decay":
-            rows = [param.row for param in unit.params]
-            decays.setdefault(unit.source, set()).update(row.weight_decay for row in rows)
-    if bare := [source for source, values in decays.items() if values == {0.0}]:
-        warn(
-            f"{listed(bare)} moves weight decay, and all that it moves has a weight decay of 0, "
-            "which no multiplier changes. Resolve with one: nnlr.resolve(model, scheme, lr=..., "
-            "weight_decay=0.1)."
-        )
 
 
 def attachment_of(optimizer: Optimizer) -> Attachment | None:

@@ -99,6 +99,7 @@ class Move:
         needs_epochs: Whether it has to be told of the ends of epochs.
         opens_at: How many epochs have to end before nothing waits any more, as far as that is
             known; the callbacks of trainers compare it with the length of the run.
+        opens_at_step: How many steps, likewise; ``nnlr.attach`` compares it with ``total_steps``.
         locks: Whether parameters that it moves to 0 lose gradient for as long.
         drops_state: Whether they lose the optimizer's state too, and start afresh later.
         norm_eval: Whether normalisation layers that are locked so have a forward as in eval mode:
@@ -108,6 +109,7 @@ class Move:
     needs_total: bool = False
     needs_epochs: bool = False
     opens_at: int = 0
+    opens_at_step: int = 0
     locks: bool = False
     drops_state: bool = False
     norm_eval: bool = False
@@ -151,6 +153,9 @@ class Timed(Move):
     """A function of progress, or of progress and layer; made by :meth:`nnlr.Scheme.at`."""
 
     def __init__(self, function: Callable[..., float]) -> None:
+        value: object = function
+        if isinstance(value, type) and issubclass(value, Move):
+            raise NnlrError(f"at needs a move, not its class. Make one: {value.__name__}(...).")
         checked_function(function, "at", "lambda t: 1 - t")
         self.function = function
         self.by_layer = _arguments(function) == 2

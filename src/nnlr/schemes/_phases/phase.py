@@ -67,6 +67,12 @@ class Checked:
         others = (self.patience, self.step, self.fraction)
         return self.epoch or 0 if others == (None, None, None) else 0
 
+    @property
+    def fixed_step(self) -> int:
+        """The step at which it begins, if nothing else can begin it, else 0."""
+        others = (self.patience, self.epoch, self.fraction)
+        return self.step or 0 if others == (None, None, None) else 0
+
     def reached(self, step: int, part: float) -> bool:
         """Whether a step, or a part of the run, has been reached at which it begins."""
         by_step = self.step is not None and step >= self.step
