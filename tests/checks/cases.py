@@ -674,18 +674,6 @@ def after_the_end(ill):
 
 
 @case("rates-stay-zero")
-def after_the_end_of_shares(ill):
-    """The call that is offered has the shares that were passed, and not the steps made of them."""
-    net = network()
-    plan, optimizer = layered(net, torch.optim.SGD)
-    scheduler = nnlr.schedule(optimizer, nnlr.WarmupDecay, total_steps=8, warmup=0.25)
-    for _ in range(8 if ill else 3):
-        optimizer.step()
-        scheduler.step()
-    return plan, optimizer, scheduler
-
-
-@case("rates-stay-zero")
 def nothing_to_multiply(ill):
     """A scheduler of torch on rates that an earlier one has brought to 0."""
     net = network()

@@ -83,9 +83,9 @@ def test_the_warm_up_of_a_recipe_is_overruled():
     with pytest.raises(nnlr.NnlrError, match=r"Pass fewer, or a share"):
         steps.scheduler(optimizer, total_steps=1000)
     made = steps.scheduler(optimizer, total_steps=1000, warmup=0.1, warmup_steps=None)
-    assert (made.scheduler.warmup, made.scheduler.warmup_steps) == (0.1, None)
+    assert made.scheduler.warmup == 100
     made = share.scheduler(optimizer, total_steps=1000, warmup=None, warmup_steps=7)
-    assert (made.scheduler.warmup, made.scheduler.warmup_steps) == (None, 7)
+    assert made.scheduler.warmup == 7
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,17 @@ def test_what_does_not_fit_is_refused(settings, message):
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     with pytest.raises(nnlr.NnlrError, match=message):
         nnlr.WarmupDecay(optimizer, **{"total_steps": 10, **settings})
+
+
+def test_a_call_that_is_offered_has_no_steps_for_shares():
+    """After the end: the class by its public name, the length, dots for what is kept as steps."""
+    net = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    scheduler = nnlr.schedule(optimizer, nnlr.WarmupDecay, total_steps=8, warmup=0.25)
+    for _ in range(8):
+        optimizer.step()
+        scheduler.step()
+    (finding,) = [f for f in nnlr.check(net, optimizer, scheduler) if f.kind == "rates-stay-zero"]
+    assert "nnlr.schedule(optimizer, nnlr.WarmupDecay, total_steps=8, ...)" in " ".join(
+        str(finding).split()
+    )

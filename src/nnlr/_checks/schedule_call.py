@@ -70,6 +70,8 @@ def arguments_of(scheduler: Scheduling, path: str) -> list[str]:
 
 def _argument(scheduler: Scheduling, name: str) -> object:
     """An argument of a scheduler: its attribute, one for all groups, or a note in the groups."""
+    if name in {"warmup", "milestones"} and isinstance(scheduler, WarmupDecay):
+        return ...  # it keeps steps, and takes shares
     several = getattr(scheduler, f"{name}s", None)
     groups = getattr(scheduler.optimizer, "param_groups", ())
     for values in (
@@ -78,7 +80,7 @@ def _argument(scheduler: Scheduling, name: str) -> object:
         [group.get(name, ...) for group in groups],
     ):
         first = values[0] if values else ...
-        is_plain = first is None or isinstance(first, bool | int | float | str | list | tuple)
+        is_plain = first is None or isinstance(first, bool | int | float | str | list)
         if is_plain and all(value == first for value in values):
             return first
     return ...

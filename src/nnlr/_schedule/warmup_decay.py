@@ -87,35 +87,36 @@ class WarmupDecay(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         self.total_steps = whole(total_steps, "total_steps", minimum=1)
-        self.warmup = None if warmup is None else number(warmup, "warmup", maximum=1)
-        self.warmup_steps = warmup_steps
+        self.warmup = number(warmup or 0.0, "warmup", maximum=1) * self.total_steps
         if warmup_steps is not None:
-            self.warmup_steps = whole(warmup_steps, "warmup_steps", minimum=0)
-            self._check_warmup(self.warmup_steps)
+            self.warmup = float(whole(warmup_steps, "warmup_steps", minimum=0))
+            self._check_warmup(warmup)
         self.start = number(start, "start")
         self.shape = choice(shape, "shape", SHAPES)
         self.floor = number(floor, "floor", maximum=1)
-        self.cooldown = cooldown
+        self.falls_at = self.warmup
         if cooldown is not None:
-            self.cooldown = number(cooldown, "cooldown", above=0, maximum=1)
-        self.milestones = tuple(
-            number(share, f"milestones[{i}]", maximum=1) for i, share in enumerate(milestones)
-        )
+            share = number(cooldown, "cooldown", above=0, maximum=1)
+            self.falls_at = max(self.warmup, self.total_steps * (1 - share))
+        self.milestones = [
+            number(share, f"milestones[{i}]", maximum=1) * self.total_steps
+            for i, share in enumerate(milestones)
+        ]
         self.gamma = number(gamma, "gamma", above=0)
         self._check_shape()
         super().__init__(optimizer, last_epoch)
 
-    def _check_warmup(self, steps: int) -> None:
+    def _check_warmup(self, share: float | None) -> None:
         """Refuse a second length of the warm-up, and one that is longer than the run."""
-        if self.warmup is not None:
+        if share is not None:
             raise NnlrError(
-                f"warmup={self.warmup} and warmup_steps={steps} both say how long the warm-up "
+                f"warmup={share} and warmup_steps={self.warmup:g} both say how long the warm-up "
                 "is. Pass one of them, and None for that of a recipe: warmup=0.1, "
                 "warmup_steps=None."
             )
-        if steps > self.total_steps:
+        if self.warmup > self.total_steps:
             raise NnlrError(
-                f"warmup_steps={steps} are more than the run has, which is "
+                f"warmup_steps={self.warmup:g} are more than the run has, which is "
                 f"total_steps={self.total_steps}. Pass fewer, or a share: warmup=0.1, "
                 "warmup_steps=None."
             )
@@ -123,7 +124,7 @@ class WarmupDecay(LRScheduler):
     def _check_shape(self) -> None:
         """Refuse settings that the shape would ignore, or cannot do with."""
         steps = self.shape == "steps"
-        if steps != bool(self.milestones) or [*self.milestones] != sorted(self.milestones):
+        if steps != bool(self.milestones) or self.milestones != sorted(self.milestones):
             raise NnlrError(
                 "shape='steps' needs milestones, ascending shares of the steps such as "
                 f"[0.5, 0.75], and no other shape takes any; got shape={self.shape!r} and "
@@ -143,16 +144,14 @@ class WarmupDecay(LRScheduler):
 
     def factor(self, step: int) -> float:
         """The factor on the base rate after so many steps."""
-        total = self.total_steps
-        rise = (self.warmup or 0.0) * total if self.warmup_steps is None else self.warmup_steps
-        if step < rise:
-            return self.start + (1 - self.start) * step / rise
+        if step < self.warmup:
+            return self.start + (1 - self.start) * step / self.warmup
         if self.shape == "steps":
-            return self.gamma ** sum(step >= share * total for share in self.milestones)
-        fall = rise if self.cooldown is None else max(rise, total * (1 - self.cooldown))
-        if self.shape == "constant" or step < fall:
+            return self.gamma ** sum(step >= milestone for milestone in self.milestones)
+        if self.shape == "constant" or step < self.falls_at:
             return 1.0
-        share = min(1.0, (step - fall) / (total - fall)) if total > fall else 1.0
+        length = self.total_steps - self.falls_at
+        share = min(1.0, (step - self.falls_at) / length) if length else 1.0
         if self.shape == "exponential":
             return math.exp(math.log(self.floor) * share)
         down = share if self.shape == "linear" else (1 - math.cos(math.pi * share)) / 2
