@@ -97,13 +97,37 @@ SCHEMES = {
     ),
 }
 
+# Those that move rates while training, which plain groups cannot.
+MOVING = {
+    "alpha_decay": nnlr.alpha_decay,
+    "assign": lambda: nnlr.assign("rgn", "max", every=10),
+    "auto_rgn": nnlr.auto_rgn,
+    "auto_snr": nnlr.auto_snr,
+    "freeze_out": nnlr.freeze_out,
+    "grad_norm_balance": nnlr.grad_norm_balance,
+    "layer_sampling": lambda: nnlr.layer_sampling(of="layers"),
+    "llr": nnlr.llr,
+    "temp_balance": nnlr.temp_balance,
+    "unfreeze": lambda: nnlr.unfreeze("lp_ft"),
+    "warmup": lambda: nnlr.warmup(10),
+}
+
 # How many of the models each scheme cannot be resolved on.
 APART = {"lora_plus": len(TIMM) + len(TRANSFORMERS), "torchtitan": 2, "mup": 2, "complete_p": 2}
 
 
 def test_every_scheme_is_tried():
     """There is a call of each."""
-    assert set(public_names(nnlr.schemes)) == set(SCHEMES)
+    assert set(public_names(nnlr.schemes)) == {*SCHEMES, *MOVING}
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_schemes_that_move_are_refused(name):
+    """Plain groups would stand still."""
+    net = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(5)])
+    plan = nnlr.resolve(net, MOVING[name](), lr=1e-3, weight_decay=0.05)
+    with pytest.raises(nnlr.ConfigError, match="moves multipliers while training"):
+        plan.to_code()
 
 
 @pytest.mark.full  # 120 s on an idle machine, all schemes
