@@ -124,7 +124,7 @@ def test_every_scheme_is_tried():
 @pytest.mark.parametrize("name", MOVING)
 def test_schemes_that_move_are_refused(name):
     """Plain groups would stand still."""
-    net = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(5)])
+    net = nn.Sequential(*[nn.Linear(64, 64) for _ in range(5)])
     plan = nnlr.resolve(net, MOVING[name](), lr=1e-3, weight_decay=0.05)
     with pytest.raises(nnlr.ConfigError, match="moves multipliers while training"):
         plan.to_code()
