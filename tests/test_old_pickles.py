@@ -29,9 +29,8 @@ def test_it_loads_and_looks_the_same(name):
     value = pickle.loads(PICKLES[name]["pickle"])
     if text := PICKLES[name]["repr"]:
         # What later versions added is neutral.
-        assert text.replace("tag=", "algorithm=").replace(", group=None", "") == repr(
-            value
-        ).replace(", group=None", "")
+        today = repr(value).replace(", group=None", "").replace(", moves=None", "")
+        assert text.replace("tag=", "algorithm=").replace(", group=None", "") == today
     assert type(value) is type(pickle.loads(pickle.dumps(value)))
 
 

@@ -149,6 +149,7 @@ class TestExplain:
         low = plan.explain("blocks.0.fc.weight", optimizer)
         assert "  lr now        0.00125 = 0.1 x 0.0125, at step 2 of 10" in low
         assert "decay now" not in low
+        assert "now" not in plan.explain("head.bias", optimizer)  # which is frozen
 
     def test_a_unit_may_have_groups_of_several_rates(self):
         """The rate is that of the row's own group, and so is the size of an update."""

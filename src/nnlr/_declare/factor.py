@@ -68,7 +68,7 @@ class Factor:
     layer: Layer | None = None
     group: str | None = None
     moves: Moves | None = None
-    move: Move | None = field(default=None, compare=False)
+    move: Move | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the numbers, so that no scheme can hand on a NaN."""
@@ -111,7 +111,7 @@ class Factor:
                 )
 
     def __setstate__(self, state: list[Any]) -> None:
-        """Take the values of a pickle; an older one has no group."""
+        """Take the values of a pickle; an older one has no group, and nothing moves."""
         values = dict(zip(self.__slots__, state, strict=False))
         for name in self.__slots__:
             object.__setattr__(self, name, values.get(name))

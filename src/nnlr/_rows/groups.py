@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, zip_longest
 from typing import Any, Final, Literal
 
 from nnlr._rows.rates import only
@@ -44,6 +44,11 @@ class Group:
     names: tuple[str, ...]
     numel: int
     unit: str = ""
+
+    def __setstate__(self, state: list[Any]) -> None:
+        """Take the values of a pickle; an older one has no unit."""
+        for name, value in zip_longest(self.__slots__, state, fillvalue=""):
+            object.__setattr__(self, name, value)
 
 
 def make_groups(
