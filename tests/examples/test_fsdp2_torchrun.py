@@ -105,6 +105,7 @@ def two_then_two(folder):
     (folder / f"said.{dist.get_rank()}").write_text(said.getvalue())
 
 
+@pytest.mark.full  # 6 s
 @pytest.mark.no_cover
 def test_two_processes_train_as_one(tmp_path):
     """Each plan is printed once, and every loss is that of one process by hand."""

@@ -132,7 +132,9 @@ class TestCompiledModels:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # its own, on import
 class TestCompiledSteps:
-    @pytest.mark.parametrize(("tensor_lr", "expected"), [(False, 2), (True, 1)])
+    @pytest.mark.parametrize(
+        ("tensor_lr", "expected"), [pytest.param(False, 2, marks=pytest.mark.full), (True, 1)]
+    )
     def test_regroup_in_between(self, tensor_lr, expected):
         """A schedule costs no more graphs than torch's own; other groups cost one."""
         torch._dynamo.reset()

@@ -271,7 +271,10 @@ class TestLightning:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # its own, on import
 class TestCompiled:
-    @pytest.mark.parametrize("tensor_lr", [False, True])
+    @pytest.mark.parametrize(
+        "tensor_lr",
+        [pytest.param(False, marks=pytest.mark.full), True],  # 4 s: it compiles at each rate
+    )
     def test_a_compiled_step_follows_the_schedule(self, tensor_lr):
         """Few graphs for twelve rates: one if the rate is a tensor, as torch's own."""
         torch._dynamo.reset()
