@@ -7,11 +7,10 @@ He et al. (2025, arXiv 2506.14562), for language models.
 
 from functools import partial
 
-from nnlr._arguments import as_call, flag
+from nnlr._arguments import flag
 from nnlr._declare.scheme import Scheme
-from nnlr.schemes._measured.assign import Assign
+from nnlr.schemes._measured.assign import by_spectrum
 from nnlr.schemes._measured.ends import ends
-from nnlr.schemes._measured.probes import alpha_text
 
 
 def alpha_decay(
@@ -50,10 +49,10 @@ def alpha_decay(
         alpha_decay(every=1000)
     """
     fixed = partial(ends, first=flag(keep_first, "keep_first"), last=flag(keep_last, "keep_last"))
-    probe = alpha_text(min_eigenvalues, max_size)
-    scheme = Assign.of(probe, mapping, every=every, ramp=ramp, setting="weight_decay")
-    written = as_call(
+    return by_spectrum(
         alpha_decay,
+        fixed,
+        setting="weight_decay",
         mapping=mapping,
         every=every,
         ramp=ramp,
@@ -62,4 +61,3 @@ def alpha_decay(
         keep_first=keep_first,
         keep_last=keep_last,
     )
-    return scheme.published(written, fixed)

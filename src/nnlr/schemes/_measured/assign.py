@@ -20,7 +20,7 @@ from nnlr._text import shown
 from nnlr.errors import ConfigError, NnlrError
 from nnlr.schemes._measured.mappings import SetMap
 from nnlr.schemes._measured.measured import Measured, Rule
-from nnlr.schemes._measured.probes import Alpha, Probe
+from nnlr.schemes._measured.probes import Alpha, Probe, alpha_text
 from nnlr.schemes._measured.units import BY, By, Unit, units_of
 
 if TYPE_CHECKING:
@@ -231,6 +231,20 @@ class Assign(Scheme):
         args = tuple(map(_Name.of, written.args))
         kwargs = {key: _Name.of(value) for key, value in written.kwargs.items()}
         return repr(replace(written, args=args, kwargs=kwargs))
+
+
+def by_spectrum(
+    published: Callable[..., Scheme],
+    fixed: Fixed,
+    *,
+    setting: Setting = "lr",
+    **arguments: Any,
+) -> Scheme:
+    """The scheme of a published function that goes by spectra, from its arguments in order."""
+    probe = alpha_text(arguments["min_eigenvalues"], arguments["max_size"])
+    every, ramp = arguments["every"], arguments["ramp"]
+    scheme = Assign.of(probe, arguments["mapping"], every=every, ramp=ramp, setting=setting)
+    return scheme.published(as_call(published, **arguments), fixed)
 
 
 class _Name(str):

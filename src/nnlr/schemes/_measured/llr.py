@@ -8,11 +8,10 @@ multiplier to the next.
 
 from functools import partial
 
-from nnlr._arguments import as_call, number
+from nnlr._arguments import number
 from nnlr._declare.scheme import Scheme
-from nnlr.schemes._measured.assign import Assign
+from nnlr.schemes._measured.assign import by_spectrum
 from nnlr.schemes._measured.ends import embeddings_and_heads
-from nnlr.schemes._measured.probes import alpha_text
 
 
 def llr(
@@ -50,10 +49,9 @@ def llr(
         llr(ends=3.0)
     """
     mult = number(ends, "ends", above=0)
-    probe = alpha_text(min_eigenvalues, max_size)
-    scheme = Assign.of(probe, mapping, every=every, ramp=ramp)
-    written = as_call(
+    return by_spectrum(
         llr,
+        partial(embeddings_and_heads, mult=mult),
         mapping=mapping,
         every=every,
         ramp=ramp,
@@ -61,4 +59,3 @@ def llr(
         min_eigenvalues=min_eigenvalues,
         max_size=max_size,
     )
-    return scheme.published(written, partial(embeddings_and_heads, mult=mult))

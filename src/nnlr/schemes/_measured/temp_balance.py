@@ -8,11 +8,10 @@ trained well, and rates are to bring all layers to the same.
 
 from functools import partial
 
-from nnlr._arguments import as_call, flag
+from nnlr._arguments import flag
 from nnlr._declare.scheme import Scheme
-from nnlr.schemes._measured.assign import Assign
+from nnlr.schemes._measured.assign import by_spectrum
 from nnlr.schemes._measured.ends import ends
-from nnlr.schemes._measured.probes import alpha_text
 
 
 def temp_balance(
@@ -59,10 +58,9 @@ def temp_balance(
         {'1': 0.5, '2': 1.5}
     """
     fixed = partial(ends, first=flag(keep_first, "keep_first"), last=flag(keep_last, "keep_last"))
-    probe = alpha_text(min_eigenvalues, max_size)
-    scheme = Assign.of(probe, mapping, every=every, ramp=ramp)
-    written = as_call(
+    return by_spectrum(
         temp_balance,
+        fixed,
         mapping=mapping,
         every=every,
         ramp=ramp,
@@ -71,4 +69,3 @@ def temp_balance(
         keep_first=keep_first,
         keep_last=keep_last,
     )
-    return scheme.published(written, fixed)
