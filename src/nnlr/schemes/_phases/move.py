@@ -48,8 +48,8 @@ class Phases(Move):
         """Say what it has to be told."""
         self.needs_total = any(phase.fraction is not None for phase in self.phases)
         self.needs_epochs = any(phase.by_epochs for phase in self.phases)
-        self.opens_at = max(phase.fixed_epoch for phase in self.phases)
-        self.opens_at_step = max(phase.fixed_step for phase in self.phases)
+        self.opens_at = max(phase.fixed("epoch") for phase in self.phases)
+        self.opens_at_step = max(phase.fixed("step") for phase in self.phases)
 
     def due(self, now: Progress, units: "Sequence[Unit]") -> bool:
         """Whether a phase begins by steps, or warms up."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Final, Required, TypedDict, get_type_hints
+from typing import Any, Final, Literal, Required, TypedDict, get_type_hints
 
 from nnlr._arguments import is_listing, number, whole
 from nnlr._select.selector import Selector, as_selector
@@ -61,17 +61,11 @@ class Checked:
         """Whether it begins at the end of an epoch."""
         return self.epoch is not None or self.patience is not None
 
-    @property
-    def fixed_epoch(self) -> int:
-        """The epoch at which it begins, if nothing else can begin it, else 0."""
-        others = (self.patience, self.step, self.fraction)
-        return self.epoch or 0 if others == (None, None, None) else 0
-
-    @property
-    def fixed_step(self) -> int:
-        """The step at which it begins, if nothing else can begin it, else 0."""
-        others = (self.patience, self.epoch, self.fraction)
-        return self.step or 0 if others == (None, None, None) else 0
+    def fixed(self, point: Literal["epoch", "step"]) -> int:
+        """The epoch or step at which it begins, if nothing else can begin it, else 0."""
+        points = {key: getattr(self, key) for key in ("epoch", "step", "fraction", "patience")}
+        points = {key: value for key, value in points.items() if value is not None}
+        return int(points[point]) if [*points] == [point] else 0
 
     def reached(self, step: int, part: float) -> bool:
         """Whether a step, or a part of the run, has been reached at which it begins."""
