@@ -4,11 +4,13 @@ A cell is one training run: a seed, an optimizer, an arm, a rate, and what came 
 array of one arm's results, a row for each rate and a column for each seed; larger is better.
 """
 
+import argparse
 import csv
 from math import sqrt
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.stats import t as student
 
 
@@ -94,3 +96,15 @@ def points(values, digits=1, sign=""):
     """The mean of values and half of its interval, as text: ``95.1 ± 1.1``."""
     mean, half = interval(values)
     return f"{mean:{sign}.{digits}f} ± {half:.{digits}f}"
+
+
+def command(doc, path, run, report):
+    """Run the seeds that the command line asks for, and print the tables of all cells."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="seeds to run")
+    parser.add_argument("--cells", type=Path, default=path, help="file of the cells (%(default)s)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # the same sums on every machine
+    for seed in options.seeds:
+        run(seed, options.cells)
+    print(report(read(options.cells)))

@@ -7,13 +7,12 @@ What is trained is examples/digits: the first convolution locked and the second 
 from the same weights and on the same batches. One seed is 6 runs, in a minute of one core.
 """
 
-import argparse
 from argparse import Namespace
 from pathlib import Path
 
 import torch
 from _digits import data, network, train
-from _paired import append, best, cross_fitted, missing, points, read, tables
+from _paired import append, best, command, cross_fitted, missing, points, tables
 
 import nnlr
 
@@ -53,17 +52,5 @@ def report(cells):
     return "\n".join(lines)
 
 
-def main():
-    """Run what is asked for, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="seeds to run")
-    parser.add_argument("--cells", type=Path, default=CELLS, help="file of the cells (%(default)s)")
-    options = parser.parse_args()
-    torch.set_num_threads(1)  # the same sums on every machine
-    for seed in options.seeds:
-        run(seed, options.cells)
-    print(report(read(options.cells)))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, CELLS, run, report)

@@ -8,14 +8,13 @@ its training part, a camera, a new layer and twenty labelled images; then 48 run
 same eight rates with each optimizer. It takes a minute of one core.
 """
 
-import argparse
 from argparse import Namespace
 from pathlib import Path
 from textwrap import wrap
 
 import torch
 from _digits import data, eye, network, train
-from _paired import append, best, cross_fitted, interval, missing, points, read, tables
+from _paired import append, best, command, cross_fitted, interval, missing, points, tables
 
 import nnlr
 
@@ -110,17 +109,5 @@ def is_loss(gain):
     return mean + half < 0
 
 
-def main():
-    """Run what is asked for, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="seeds to run")
-    parser.add_argument("--cells", type=Path, default=CELLS, help="file of the cells (%(default)s)")
-    options = parser.parse_args()
-    torch.set_num_threads(1)  # the same sums on every machine
-    for seed in options.seeds:
-        run(seed, options.cells)
-    print(report(read(options.cells)))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, CELLS, run, report)

@@ -35,7 +35,7 @@ def page():
 def test_the_page_has_the_tables_of_the_cells(scripts, name):
     """Line by line, and at least ten seeds that no task was chosen on, each with all its cells."""
     script = scripts(name)
-    cells = script.read(script.CELLS)
+    cells = scripts("_paired").read(script.CELLS)
     assert {str(seed) for seed in script.SEEDS} == {cell["seed"] for cell in cells}
     runs = {(cell["seed"], cell["optimizer"], cell["arm"], cell["lr"]) for cell in cells}
     swept = sum(map(len, script.RATES.values()))
@@ -59,7 +59,7 @@ def test_the_page_has_the_table_of_a_report(scripts, name):
 def test_the_demo_and_the_page_tell_the_ten_seeds(scripts):
     """The text beside the demo's chart, and the short table of the page."""
     script = scripts("new_eye")
-    text = "\n".join(script.summary(script.read(script.CELLS)))
+    text = "\n".join(script.summary(scripts("_paired").read(script.CELLS)))
     example("digits/demo")
     assert f"\n\n{text}\n" in sys.modules["show"].TEN_SEEDS
     assert f"\n{text}\n" in page()
@@ -68,7 +68,7 @@ def test_the_demo_and_the_page_tell_the_ten_seeds(scripts):
 def test_the_demo_tells_what_locking_costs(scripts):
     """The best of each arm and the difference, as in the table."""
     script = scripts("locked_layer")
-    row = script.report(script.read(script.CELLS)).partition("| the best of each | ")[2]
+    row = script.report(scripts("_paired").read(script.CELLS)).partition("| the best of each | ")[2]
     example("digits/demo")
     figures = re.findall(r"-?\d+\.\d\d ± \d\.\d\d", sys.modules["show"].SAME)
     assert figures == row.partition(" |\n")[0].split(" | ")
@@ -77,7 +77,7 @@ def test_the_demo_tells_what_locking_costs(scripts):
 def test_the_readme_tells_nothing_else(scripts):
     """Each figure with a spread in the lines below the picture is one of the tables."""
     script = scripts("new_eye")
-    tables = script.report(script.read(script.CELLS))
+    tables = script.report(scripts("_paired").read(script.CELLS))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = readme.partition("docs/pictures/new_eye.png")[2].partition("\n## ")[0]
     figures = re.findall(r"[+-]?\d+\.\d ± \d+\.\d", lines)
