@@ -73,6 +73,21 @@ def assert_same(expected, net):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
 
 
+def quiet_trainer(**settings):
+    """Lightning's trainer of all processes, which writes nothing."""
+    import lightning
+
+    return lightning.Trainer(
+        accelerator="cpu",
+        devices=WORLD,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
+
+
 def lightning_fit(scheme=SCHEME, *, lock=False):
     """A module and a trainer of which each process has its own."""
     import lightning
@@ -109,16 +124,7 @@ def lightning_fit(scheme=SCHEME, *, lock=False):
             return batches().view(-1, 2, 4)[index]
 
     module = Module()
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        devices=WORLD,
-        strategy="ddp",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(strategy="ddp", max_epochs=1)
     sampler = torch.utils.data.DistributedSampler(Rows(), shuffle=False)
     trainer.fit(module, DataLoader(Rows(), batch_size=None, sampler=sampler))
     return module.net
@@ -261,17 +267,8 @@ def lightning_unfreezes_alike():
             return configure(self, plan, torch.optim.AdamW)
 
     module, data = Module(), DataLoader(batches(), batch_size=2)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        devices=WORLD,
-        strategy="ddp_find_unused_parameters_true",
-        max_epochs=4,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[EpochCallback("score")],
-    )
+    strategy = "ddp_find_unused_parameters_true"
+    trainer = quiet_trainer(strategy=strategy, max_epochs=4, callbacks=[EpochCallback("score")])
     trainer.fit(module, data, data)
     assert [1, 2, 2, 3] == module.opened
     weights = torch.cat([param.detach().flatten() for param in module.parameters()])
